@@ -1,0 +1,115 @@
+"""Settings: frozen records, checked once, and their reading from TOML."""
+
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from annspark.core.forest import SPLITS
+from annspark.core.metric import METRICS
+from annspark.errors import SettingsError
+
+SHAPES = ("nested", "long")
+ON_BAD_ROW = ("fail", "drop")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What neighbors to find and how; the same whether it comes from Python, the command line or a file."""
+
+    k: int = 10
+    id_col: str = "user_id"
+    vector_col: str = "vector"
+    metric: str = "cosine"
+    probes: int = 8
+    trees: int = 1
+    leaf_rows: int = 512
+    split: str = "two_means"
+    seed: int = 0
+    shape: str = "nested"
+    on_bad_row: str = "fail"
+    audit_users: int = 1000
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("k", 1, 10_000),
+            ("probes", 1, 1_000),
+            ("trees", 1, 100),
+            ("leaf_rows", 1, 1_000_000),
+            ("seed", 0, 2**63 - 1),
+            ("audit_users", 1, 100_000),
+        ):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+                raise SettingsError(f"'{name}' is {value!r}; it must be a whole number from {low:,} to {high:,}.")
+        for name, allowed in (
+            ("metric", METRICS),
+            ("split", SPLITS),
+            ("shape", SHAPES),
+            ("on_bad_row", ON_BAD_ROW),
+        ):
+            if getattr(self, name) not in allowed:
+                raise SettingsError(f"'{name}' is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}.")
+        for name in ("id_col", "vector_col"):
+            if not isinstance(getattr(self, name), str) or not getattr(self, name):
+                raise SettingsError(f"'{name}' is {getattr(self, name)!r}; it must be the name of a column.")
+        if self.id_col == self.vector_col:
+            raise SettingsError(f"'id_col' and 'vector_col' are both {self.id_col!r}; they must be two columns.")
+        made = ("neighbors",) if self.shape == "nested" else ("rank", "neighbor_id", "distance")
+        if self.id_col in made:
+            raise SettingsError(
+                f"'id_col' is {self.id_col!r}, which is also a column of the {self.shape} output. "
+                "Rename the id column before the call."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One run of the command line: where to read and write, and the settings."""
+
+    input: str
+    output: str
+    format: str | None = None
+    report: str | None = None
+    scratch: str | None = None
+    overwrite: bool = False
+    settings: Settings = Settings()
+
+    def __post_init__(self) -> None:
+        for name in ("input", "output"):
+            if not isinstance(getattr(self, name), str) or not getattr(self, name).strip("/ "):
+                raise SettingsError(f"'{name}' is {getattr(self, name)!r}; it must be a path or a catalog table.")
+        if not isinstance(self.overwrite, bool):
+            raise SettingsError(f"'overwrite' is {self.overwrite!r}; it must be true or false.")
+        if self.input.rstrip("/") == self.output.rstrip("/"):
+            raise SettingsError(f"'input' and 'output' are both {self.input!r}; a job never replaces its own input.")
+
+
+def make_job(values: dict[str, Any]) -> Job:
+    """Build a Job from one flat set of named values, such as the command line's.
+
+    Raises SettingsError for unknown names, missing names and values that are not allowed.
+    """
+    job_names = {field.name for field in fields(Job)} - {"settings"}
+    settings_names = {field.name for field in fields(Settings)}
+    unknown = sorted(set(values) - job_names - settings_names)
+    if unknown:
+        raise SettingsError(
+            f"unknown setting{'s' if len(unknown) > 1 else ''} {', '.join(map(repr, unknown))}; "
+            f"known are {', '.join(sorted(job_names | settings_names))}."
+        )
+    missing = [name for name in ("input", "output") if name not in values]
+    if missing:
+        raise SettingsError(f"{' and '.join(map(repr, missing))} not given, on the command line or in the file.")
+    settings = Settings(**{name: value for name, value in values.items() if name in settings_names})
+    return Job(settings=settings, **{name: value for name, value in values.items() if name in job_names})
+
+
+def read_config(path: str) -> dict[str, Any]:
+    """Return the settings of a TOML file: one flat table, named like the long flags with _ for -."""
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"config file {path!r} cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"config file {path!r} is not TOML: {error}.") from error

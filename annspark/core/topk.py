@@ -1,0 +1,54 @@
+"""Ordering and merging of neighbor lists: one packed integer per candidate, so that a plain sort orders them.
+
+Ties are decided by the neighbor's rank (its place among the ids in ascending order), so every order here is total:
+(distance, neighbor_id).  A sort of packed uint64 is several times faster than argsort and gathers.
+"""
+
+import numpy as np
+
+EMPTY = np.uint64(2**64 - 1)
+_LOW_32 = np.uint64(2**32 - 1)
+
+
+def pack(distances: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+    """Pack candidates so that integer order is the order of (distance, rank).
+
+    distances : float32, >= 0 (the bits of non-negative floats sort like the floats), any shape
+    ranks     : integers in [0, 2**32), same shape
+    returns   : uint64, same shape
+    """
+    bits = np.ascontiguousarray(distances, np.float32).view(np.uint32).astype(np.uint64)
+    return (bits << np.uint64(32)) | ranks.astype(np.uint64)
+
+
+def unpack(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Undo pack: (distances float32, ranks int64); an EMPTY key gives (inf, -1)."""
+    empty = keys == EMPTY
+    distances = (keys >> np.uint64(32)).astype(np.uint32).view(np.float32)
+    ranks = (keys & _LOW_32).astype(np.int64)
+    return np.where(empty, np.float32(np.inf), distances), np.where(empty, -1, ranks)
+
+
+def merge_lists(owner: np.ndarray, keys: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Merge all lists of the same owner into its k best candidates, each neighbor once, nearest first.
+
+    owner   : int (n_lists,), whose list it is
+    keys    : uint64 (n_lists, width), packed candidates, EMPTY where a list is short; the same neighbor of the
+              same owner carries the same distance wherever it was met, so equal keys are the same candidate
+    returns : owners (n_owners,) ascending, uint64 (n_owners, k), EMPTY where fewer candidates exist
+    """
+    order = np.argsort(owner, kind="stable")
+    owners, first, count = np.unique(owner[order], return_index=True, return_counts=True)
+    best = np.full((len(owners), k), EMPTY)
+    for copies in np.unique(count):
+        rows = np.flatnonzero(count == copies)
+        lists = order[first[rows][:, None] + np.arange(copies)]
+        together = keys[lists].reshape(len(rows), -1)
+        together.sort(axis=1)
+        again = together[:, 1:] == together[:, :-1]
+        if again.any():
+            together[:, 1:][again] = EMPTY
+            together.sort(axis=1)
+        width = min(k, together.shape[1])
+        best[rows, :width] = together[:, :width]
+    return owners, best

@@ -1,0 +1,13 @@
+"""Errors a caller can act on; every message says where, what was found, what is allowed and what to do next."""
+
+
+class AnnsparkError(Exception):
+    """Base of the errors below: something went wrong that is not a mistake of the caller."""
+
+
+class SettingsError(AnnsparkError, ValueError):
+    """A setting or argument is wrong; nothing was read or written."""
+
+
+class InputError(AnnsparkError, ValueError):
+    """The input table cannot be used as it is; nothing was written."""

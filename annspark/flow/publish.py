@@ -1,0 +1,128 @@
+"""Publish: the table is written aside, and takes its place by a rename once it is complete and audited."""
+
+from dataclasses import dataclass
+from uuid import uuid4
+
+from pyspark.errors import AnalysisException
+from pyspark.sql import DataFrame, DataFrameReader, SparkSession
+
+from annspark.errors import InputError, SettingsError
+from annspark.flow import files
+from annspark.tables import quoted
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A table written aside.
+
+    table  : reads what was written
+    name   : where it lies now: a folder with its scheme, or a catalog table
+    target : where it belongs
+    """
+
+    table: DataFrame
+    name: str
+    target: str
+
+
+def is_catalog_table(name: str) -> bool:
+    """Say whether a name means a catalog table: dots and no slash."""
+    return "." in name and "/" not in name
+
+
+def open_input(spark: SparkSession, name: str, file_format: str | None) -> DataFrame:
+    """Return the input table; raises InputError when there is none."""
+    kind = "catalog table" if is_catalog_table(name) else "path"
+    if not _exists(spark, name):
+        hint = f" If it is a path, write './{name}'." if is_catalog_table(name) else ""
+        raise InputError(f"input {name!r}: there is no such {kind}.{hint}")
+    try:
+        found = spark.read.table(name) if kind == "catalog table" else _reader(spark, file_format).load(name)
+        _ = found.schema  # Connect looks only when asked
+        return found
+    except AnalysisException as error:
+        raise InputError(f"input {name!r} cannot be read as a {kind}: {str(error).splitlines()[0]}") from error
+
+
+def check_target(spark: SparkSession, name: str, overwrite: bool) -> None:
+    """Raise SettingsError when the output is there and may not be replaced, or could not be published whole."""
+    if not is_catalog_table(name):
+        files.require_rename(name)
+    if not overwrite and _exists(spark, name):
+        raise SettingsError(f"output {name!r} exists. Choose another, or replace it with --overwrite.")
+
+
+def write_pending(table: DataFrame, target: str, file_format: str | None) -> Pending:
+    """Write the table beside its target, where no reader looks."""
+    spark = table.sparkSession
+    mark = uuid4().hex[:12]
+    if is_catalog_table(target):
+        name = f"{target}__pending_{mark}"
+        writer = table.write if file_format is None else table.write.format(file_format)
+        writer.saveAsTable(name)
+        return Pending(spark.read.table(name), name, target)
+    parent, _, last = target.rstrip("/").rpartition("/")
+    # The leading dot hides the folder from jobs that read the parent folder, as a partitioned table's readers do.
+    hidden = f"{parent + '/' if parent or target.startswith('/') else ''}.{last}.pending-{mark}/table"
+    table.write.format(file_format or "parquet").save(hidden)
+    written = _reader(spark, file_format).load(hidden)
+    folder = files.folder_of(written)
+    return Pending(written, folder, f"{folder.rsplit('/', 2)[0]}/{last}")
+
+
+def commit(pending: Pending) -> None:
+    """Let the pending table take its target's place; what stood there goes once the new one is in place."""
+    spark = pending.table.sparkSession
+    aside = f"{pending.name}_replaced"
+    replaces = _exists(spark, pending.target)
+    if replaces:
+        _rename(spark, pending.target, aside)
+    try:
+        _rename(spark, pending.name, pending.target)
+    except Exception:
+        if replaces:
+            _rename(spark, aside, pending.target)
+        raise
+    if replaces:
+        _drop(spark, aside)
+    if not is_catalog_table(pending.name):
+        discard(pending)  # the emptied folder
+
+
+def discard(pending: Pending) -> None:
+    """Delete what was written aside."""
+    table = is_catalog_table(pending.name)
+    _drop(pending.table.sparkSession, pending.name if table else pending.name.rpartition("/")[0])
+
+
+def _exists(spark: SparkSession, name: str) -> bool:
+    if is_catalog_table(name):
+        return spark.catalog.tableExists(name)
+    try:
+        # Given twice, because for a single path that is not there Spark logs a stack trace.
+        _ = spark.read.format("binaryFile").load([name, name]).schema
+    except AnalysisException as error:
+        return "PATH_NOT_FOUND" not in str(error)
+    return True
+
+
+def _reader(spark: SparkSession, file_format: str | None) -> DataFrameReader:
+    return spark.read.format(file_format or "parquet")
+
+
+def _rename(spark: SparkSession, old: str, new: str) -> None:
+    if is_catalog_table(old):
+        spark.sql(f"ALTER TABLE {_identifier(old)} RENAME TO {_identifier(new)}")
+    else:
+        files.move(old, new)
+
+
+def _drop(spark: SparkSession, name: str) -> None:
+    if is_catalog_table(name):
+        spark.sql(f"DROP TABLE IF EXISTS {_identifier(name)}")
+    else:
+        files.remove(name)
+
+
+def _identifier(name: str) -> str:
+    return ".".join(quoted(part) for part in name.split("."))

@@ -1,0 +1,46 @@
+"""Shape: the published form of the table, nested or long, and the check that nobody is missing from it."""
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from annspark.config import Settings
+from annspark.errors import AnnsparkError
+from annspark.flow.read import Vectors
+from annspark.tables import DISTANCE, NEIGHBOR_ID, NEIGHBORS, RANK, USER_ID, quoted
+
+
+def shaped(neighbors: DataFrame, settings: Settings) -> DataFrame:
+    """Return the table as it is published.
+
+    neighbors : user_id, neighbors
+    returns   : <id_col>, neighbors; or for the long shape <id_col>, rank (1..k), neighbor_id, distance
+    """
+    table = _lengthened(neighbors) if settings.shape == "long" else neighbors
+    return table.withColumnRenamed(USER_ID, settings.id_col)
+
+
+def as_long(table: DataFrame, settings: Settings) -> DataFrame:
+    """Return a published table of either shape as user_id, rank, neighbor_id, distance."""
+    named = table.withColumnRenamed(settings.id_col, USER_ID)
+    return named if settings.shape == "long" else _lengthened(named)
+
+
+def require_complete(table: DataFrame, users: Vectors, settings: Settings) -> int:
+    """Return the number of users in a published table; raise AnnsparkError when it is not that of the input."""
+    if settings.shape == "long":
+        # A single user has no neighbor, and so no row of this shape.
+        expected = users.rows if users.rows > 1 else 0
+        written = table.select(quoted(settings.id_col)).distinct().count()
+    else:
+        expected, written = users.rows, table.count()
+    if written != expected:
+        raise AnnsparkError(
+            f"join: {written:,} of {expected:,} users are in the table, so nothing was published. This is a defect of "
+            "annspark, or the input changed while it was read: run again with a scratch folder, and report it."
+        )
+    return written
+
+
+def _lengthened(nested: DataFrame) -> DataFrame:
+    rows = nested.select(USER_ID, F.posexplode(NEIGHBORS).alias(RANK, "neighbor"))
+    return rows.select(USER_ID, (F.col(RANK) + 1).alias(RANK), f"neighbor.{NEIGHBOR_ID}", f"neighbor.{DISTANCE}")

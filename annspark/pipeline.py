@@ -1,0 +1,182 @@
+"""The straight line: read, sample, grow, route, join, merge, audit, publish."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+from uuid import uuid4
+
+from pyspark.sql import DataFrame, SparkSession
+
+from annspark import __version__
+from annspark.config import Job, Settings
+from annspark.core.forest import grow_forest
+from annspark.core.plan import count_leaves, count_merge_partitions, count_sampled, plan_join
+from annspark.flow import publish
+from annspark.flow.audit import audit_neighbors
+from annspark.flow.cluster import count_cores
+from annspark.flow.files import write_text
+from annspark.flow.join import join_partitions
+from annspark.flow.merge import merge_neighbors
+from annspark.flow.meter import Meter, read_meter, watch_joined, watch_merged, watch_shipped
+from annspark.flow.read import read_vectors
+from annspark.flow.route import ship_vectors
+from annspark.flow.sample import sample_vectors
+from annspark.flow.shape import as_long, require_complete, shaped
+from annspark.flow.stage import release, stage_table
+from annspark.report import Cost, Leaves, Report, Rows
+from annspark.steps import Steps
+
+logger = logging.getLogger("annspark")
+
+
+@dataclass(frozen=True)
+class Result:
+    """The neighbor table and the report on it."""
+
+    table: DataFrame
+    report: Report
+
+
+def build_neighbors(
+    vectors: DataFrame,
+    *,
+    k: int = 10,
+    id_col: str = "user_id",
+    vector_col: str = "vector",
+    metric: str = "cosine",
+    probes: int = 8,
+    trees: int = 1,
+    leaf_rows: int = 512,
+    split: str = "two_means",
+    seed: int = 0,
+    shape: str = "nested",
+    on_bad_row: str = "fail",
+    audit_users: int = 1000,
+    scratch: str | None = None,
+) -> Result:
+    """Return every user's approximate k nearest neighbors and a report with their measured recall.
+
+    vectors     : DataFrame of any session, classic or Connect; ids are integers or strings, vectors array<float>,
+                  array<double> or MLlib vectors
+    metric      : "cosine" (distance 1 - cos) or "euclidean"
+    probes      : leaves a user visits in each tree: more finds more neighbors and takes longer
+    trees       : trees in the forest; more probes are usually cheaper than more trees
+    leaf_rows   : users a leaf should hold
+    split       : "two_means" or "two_points", how the planes of a tree are placed
+    shape       : "nested" (a row per user: id, neighbors array<struct<neighbor_id, distance>>) or "long" (a row per
+                  neighbor: id, rank, neighbor_id, distance)
+    on_bad_row  : "fail", or "drop" to leave unusable rows out and count them in the report
+    audit_users : users whose exact neighbors are computed to measure the recall
+    scratch     : folder for intermediate tables, on file systems the executors share; None caches them in the session
+
+    The table has every valid id once, neighbors in the order of (distance, neighbor_id), nobody their own neighbor; the
+    same data and seed give the same table, however they are partitioned.  It stays cached, or in scratch, until the
+    caller unpersists or deletes it.
+
+    Raises SettingsError for settings and InputError for data that cannot be used.
+    """
+    settings = Settings(
+        k=k,
+        id_col=id_col,
+        vector_col=vector_col,
+        metric=metric,
+        probes=probes,
+        trees=trees,
+        leaf_rows=leaf_rows,
+        split=split,
+        seed=seed,
+        shape=shape,
+        on_bad_row=on_bad_row,
+        audit_users=audit_users,
+    )
+    folder = _run_folder(scratch)
+    return _build(
+        vectors, settings, asdict(settings), folder, lambda table: stage_table(table, folder and f"{folder}/neighbors")
+    )
+
+
+def run(spark: SparkSession, job: Job) -> Report:
+    """Read the job's input, and publish the neighbor table and its report together; both appear whole or not at all."""
+    publish.check_target(spark, job.output, job.overwrite)
+    vectors = publish.open_input(spark, job.input, job.format)
+    pending: list[publish.Pending] = []
+
+    def keep(table: DataFrame) -> DataFrame:
+        pending.append(publish.write_pending(table, job.output, job.format))
+        return pending[0].table
+
+    named = {name: value for name, value in asdict(job).items() if name != "settings"}
+    try:
+        result = _build(vectors, job.settings, named | asdict(job.settings), _run_folder(job.scratch), keep)
+        publish.commit(pending[0])
+    except BaseException:
+        for one in pending:
+            publish.discard(one)
+        raise
+    where = job.report or f"{pending[0].target}.report"
+    write_text(f"{where}/report.json", result.report.as_json())
+    logger.info("%-8s %8s    %s, report in %s", "publish", "", pending[0].target, where)
+    return result.report
+
+
+def _build(
+    vectors: DataFrame,
+    settings: Settings,
+    named: dict[str, Any],
+    folder: str | None,
+    keep: Callable[[DataFrame], DataFrame],
+) -> Result:
+    """Walk the line; keep materialises the finished table, and everything after reads what it returns."""
+    clock, meter = Steps(), Meter()
+    staged = folder and f"{folder}/vectors"
+    with clock.step("read") as said:
+        users = read_vectors(vectors, settings, staged)
+        said += [f"{users.rows:,} users of {users.dim} numbers", f"{users.read - users.rows:,} rows dropped"]
+    try:
+        with clock.step("sample") as said:
+            n_leaves = count_leaves(users.rows, settings.leaf_rows, settings.k)
+            want = count_sampled(users.rows, users.dim, n_leaves)
+            _, sample = sample_vectors(users, want, seed=settings.seed, purpose="forest")
+            said += [f"{len(sample):,} users"]
+        with clock.step("grow") as said:
+            forest = grow_forest(
+                sample,
+                n_leaves,
+                trees=settings.trees,
+                split=settings.split,
+                seed=settings.seed,
+                centred=settings.metric == "euclidean",
+            )
+            cores = count_cores(vectors.sparkSession)
+            plan = plan_join(forest, sample, settings.probes, rows=users.rows, cores=cores)
+            said += [f"{plan.n_leaves:,} leaves in {plan.n_partitions} partitions for {cores} cores"]
+        with clock.step("join") as said:
+            shipped = watch_shipped(ship_vectors(users.table, forest, plan), meter)
+            candidates = watch_joined(join_partitions(shipped, plan, users.dim, settings), meter)
+            merge_in = count_merge_partitions(users.rows, settings.trees, settings.k, users.id_bytes, cores)
+            neighbors = merge_neighbors(candidates, merge_in, settings.k)
+            table = keep(shaped(watch_merged(neighbors, min(settings.k, users.rows - 1), meter), settings))
+            written = require_complete(table, users, settings)
+            said += [f"{written:,} users"]
+        with clock.step("audit") as said:
+            recall = audit_neighbors(as_long(table, settings), users, settings)
+            said += [f"recall@{recall.k} {recall.mean:.4f} of {recall.users:,} users"]
+    finally:
+        for one in users.staged:
+            release(one, staged)
+    seen = read_meter(meter, users.id_bytes)
+    report = Report(
+        version=__version__,
+        settings=named,
+        rows=Rows(users.read, users.rows, written, users.dropped, users.examples, seen["short"]),
+        recall=recall,
+        cost=Cost(round(seen["pairs"] / users.rows, 1), round(seen["copies"] / users.rows, 3), seen["shuffle_bytes"]),
+        leaves=Leaves(plan.n_leaves, seen["max_rows"]),
+        seconds=clock.total(),
+    )
+    return Result(table, report)
+
+
+def _run_folder(scratch: str | None) -> str | None:
+    return scratch and f"{scratch.rstrip('/')}/annspark-{uuid4().hex[:12]}"

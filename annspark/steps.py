@@ -1,0 +1,29 @@
+"""Progress: one logged line per step, with what it did and its seconds."""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+logger = logging.getLogger("annspark")
+
+
+class Steps:
+    """The clock of one run: seconds by step, in order."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._start = time.perf_counter()
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[list[str]]:
+        """Time a step; the block appends what should stand in the step's line."""
+        said: list[str] = []
+        start = time.perf_counter()
+        yield said
+        self.seconds[name] = round(time.perf_counter() - start, 3)
+        logger.info("%-8s %8.1f s  %s", name, self.seconds[name], ", ".join(said))
+
+    def total(self) -> dict[str, float]:
+        """Return the seconds so far, total first."""
+        return {"total": round(time.perf_counter() - self._start, 3), **self.seconds}
