@@ -206,8 +206,9 @@ def _judge(found: Vectors, settings: Settings) -> None:
     if found.dropped and settings.on_bad_row == "fail":
         raise InputError(
             f"input columns {settings.id_col!r} and {settings.vector_col!r}: "
-            f"{sum(found.dropped.values()):,} of {found.read:,} rows cannot be used: {bad}. Most vectors have {found.dim} numbers. Repair the rows, or leave them out with "
-            "--on-bad-row drop (on_bad_row='drop')."
+            f"{sum(found.dropped.values()):,} of {found.read:,} rows cannot be used: {bad}. "
+            f"Most vectors have {found.dim} numbers. "
+            "Repair the rows, or leave them out with --on-bad-row drop (on_bad_row='drop')."
         )
     if found.rows == 0:
         raise InputError(f"input: no valid row among {found.read:,}{': ' + bad if bad else ''}. Nothing to do.")
