@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
-from uuid import uuid4
 
 from pyspark.sql import DataFrame, SparkSession
 
@@ -23,7 +22,7 @@ from annspark.flow.read import read_vectors
 from annspark.flow.route import ship_vectors
 from annspark.flow.sample import sample_vectors
 from annspark.flow.shape import as_long, require_complete, shaped
-from annspark.flow.stage import release, stage_table
+from annspark.flow.stage import stage_table, staging
 from annspark.report import Cost, Leaves, Report, Rows
 from annspark.steps import Steps
 
@@ -90,10 +89,7 @@ def build_neighbors(
         on_bad_row=on_bad_row,
         audit_users=audit_users,
     )
-    folder = _run_folder(scratch)
-    return _build(
-        vectors, settings, asdict(settings), folder, lambda table: stage_table(table, folder and f"{folder}/neighbors")
-    )
+    return _build(vectors, settings, asdict(settings), scratch, keep=lambda table: stage_table(table, scratch))
 
 
 def run(spark: SparkSession, job: Job) -> Report:
@@ -108,7 +104,7 @@ def run(spark: SparkSession, job: Job) -> Report:
 
     named = {name: value for name, value in asdict(job).items() if name != "settings"}
     try:
-        result = _build(vectors, job.settings, named | asdict(job.settings), _run_folder(job.scratch), keep)
+        result = _build(vectors, job.settings, named | asdict(job.settings), job.scratch, keep)
         publish.commit(pending[0])
     except BaseException:
         for one in pending:
@@ -124,16 +120,15 @@ def _build(
     vectors: DataFrame,
     settings: Settings,
     named: dict[str, Any],
-    folder: str | None,
+    scratch: str | None,
     keep: Callable[[DataFrame], DataFrame],
 ) -> Result:
     """Walk the line; keep materialises the finished table, and everything after reads what it returns."""
     clock, meter = Steps(), Meter()
-    staged = folder and f"{folder}/vectors"
-    with clock.step("read") as said:
-        users = read_vectors(vectors, settings, staged)
-        said += [f"{users.rows:,} users of {users.dim} numbers", f"{users.read - users.rows:,} rows dropped"]
-    try:
+    with staging(scratch) as stage:
+        with clock.step("read") as said:
+            users = read_vectors(vectors, settings, stage)
+            said += [f"{users.rows:,} users of {users.dim} numbers", f"{users.read - users.rows:,} rows dropped"]
         with clock.step("sample") as said:
             n_leaves = count_leaves(users.rows, settings.leaf_rows, settings.k)
             want = count_sampled(users.rows, users.dim, n_leaves)
@@ -162,9 +157,6 @@ def _build(
         with clock.step("audit") as said:
             recall = audit_neighbors(as_long(table, settings), users, settings)
             said += [f"recall@{recall.k} {recall.mean:.4f} of {recall.users:,} users"]
-    finally:
-        for one in users.staged:
-            release(one, staged)
     seen = read_meter(meter, users.id_bytes)
     report = Report(
         version=__version__,
@@ -176,7 +168,3 @@ def _build(
         seconds=clock.total(),
     )
     return Result(table, report)
-
-
-def _run_folder(scratch: str | None) -> str | None:
-    return scratch and f"{scratch.rstrip('/')}/annspark-{uuid4().hex[:12]}"

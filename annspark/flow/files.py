@@ -22,6 +22,17 @@ def require_rename(path: str) -> None:
         )
 
 
+def write_table(table: DataFrame, path: str, file_format: str, **options: str) -> None:
+    """Write a table; a write that fails leaves nothing behind."""
+    try:
+        table.write.format(file_format).options(**options).save(path)
+    except BaseException:
+        # Without a scheme the path may be on a file system only Spark knows; then a hidden empty folder may stay.
+        if exists(path):
+            remove(path)
+        raise
+
+
 def folder_of(table: DataFrame) -> str:
     """Return the folder a table was just written to, with the scheme Spark resolved."""
     return posixpath.dirname(unquote(table.inputFiles()[0]))

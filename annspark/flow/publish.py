@@ -64,7 +64,7 @@ def write_pending(table: DataFrame, target: str, file_format: str | None) -> Pen
     parent, _, last = target.rstrip("/").rpartition("/")
     # The leading dot hides the folder from jobs that read the parent folder, as a partitioned table's readers do.
     hidden = f"{parent + '/' if parent or target.startswith('/') else ''}.{last}.pending-{mark}/table"
-    table.write.format(file_format or "parquet").save(hidden)
+    files.write_table(table, hidden, file_format or "parquet")
     written = _reader(spark, file_format).load(hidden)
     folder = files.folder_of(written)
     return Pending(written, folder, f"{folder.rsplit('/', 2)[0]}/{last}")

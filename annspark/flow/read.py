@@ -14,7 +14,7 @@ from annspark.config import Settings
 from annspark.core.metric import prepare
 from annspark.errors import InputError
 from annspark.flow.arrow import to_binary
-from annspark.flow.stage import stage_table
+from annspark.flow.stage import Stage
 from annspark.tables import USER_ID, VECTOR, quoted
 
 # In the order in which a row is judged; its place is the code a checked row carries, 0 is a good row.
@@ -37,7 +37,6 @@ class Vectors:
     """The valid input, staged.
 
     table    : user_id, vector (binary, dim float32 in native order, prepared for the metric)
-    staged   : what stage_table made; to be released when the job is done
     rows     : rows of table
     read     : rows of the input
     id_bytes : mean size of an id
@@ -46,7 +45,6 @@ class Vectors:
     """
 
     table: DataFrame
-    staged: list[DataFrame]
     rows: int
     dim: int
     read: int
@@ -55,10 +53,9 @@ class Vectors:
     examples: dict[str, object]
 
 
-def read_vectors(vectors: DataFrame, settings: Settings, folder: str | None) -> Vectors:
+def read_vectors(vectors: DataFrame, settings: Settings, stage: Stage) -> Vectors:
     """Check and stage the input.
 
-    folder  : where to stage it, or None to cache it
     vectors : any table with an id column (integers or strings) and a vector column (array<float>, array<double> or
               MLlib vectors); read once
     Raises InputError for columns and types that do not fit, for bad rows unless on_bad_row is "drop", and when no
@@ -75,8 +72,7 @@ def read_vectors(vectors: DataFrame, settings: Settings, folder: str | None) -> 
             T.StructField(_REASON, T.ByteType()),
         ]
     )
-    checked = stage_table(source.mapInArrow(_checker(settings.metric), schema), folder)
-    staged = [checked]
+    checked = stage(source.mapInArrow(_checker(settings.metric), schema))
     groups = (
         checked.groupBy(_REASON, _DIM)
         .agg(F.count("*").alias("rows"), F.min(USER_ID).alias("example"), F.sum(id_bytes).alias("id_bytes"))
@@ -103,11 +99,10 @@ def read_vectors(vectors: DataFrame, settings: Settings, folder: str | None) -> 
         # Of rows that share an id the one with the smallest bytes stays: the same one at every run.
         place = F.row_number().over(Window.partitionBy(USER_ID).orderBy(VECTOR))
         unique = table.withColumn("place", place).where("place = 1").drop("place")
-        table = stage_table(unique, folder and f"{folder}-unique")
-        staged += [table]
+        table = stage(unique)
 
     read = sum(row["rows"] for row in groups)
-    found = Vectors(table, staged, rows, dim, read, bytes_of_ids / max(rows, 1), dropped, examples)
+    found = Vectors(table, rows, dim, read, bytes_of_ids / max(rows, 1), dropped, examples)
     _judge(found, settings)
     return found
 

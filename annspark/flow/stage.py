@@ -1,26 +1,44 @@
 """Staging: an intermediate table is computed once, whatever reads it later."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from uuid import uuid4
+
 from pyspark.sql import DataFrame
 from pyspark.storagelevel import StorageLevel
 
 from annspark.flow import files
 
+Stage = Callable[[DataFrame], DataFrame]
 
-def stage_table(table: DataFrame, folder: str | None) -> DataFrame:
+
+def stage_table(table: DataFrame, scratch: str | None) -> DataFrame:
     """Return the table so that it is computed at most once.
 
-    folder : where to write it, which survives lost executors and is the only way on sessions that cannot cache
-             (Databricks serverless); None caches the table in the session
+    scratch : folder under which to write it, which survives lost executors and is the only way on sessions that
+              cannot cache (Databricks serverless); None caches it in the session
     """
-    if folder is None:
+    if scratch is None:
         return table.persist(StorageLevel.MEMORY_AND_DISK)
-    table.write.parquet(folder, compression="lz4")
-    return table.sparkSession.read.schema(table.schema).parquet(folder)
+    path = f"{scratch.rstrip('/')}/annspark-{uuid4().hex[:12]}"
+    files.write_table(table, path, "parquet", compression="lz4")
+    return table.sparkSession.read.schema(table.schema).parquet(path)
 
 
-def release(table: DataFrame, folder: str | None) -> None:
-    """Give back what stage_table holds."""
-    if folder is None:
-        table.unpersist()
-    else:
-        files.remove(files.folder_of(table))
+@contextmanager
+def staging(scratch: str | None) -> Iterator[Stage]:
+    """Yield stage_table for tables that are wanted within the block only."""
+    staged = []
+
+    def stage(table: DataFrame) -> DataFrame:
+        staged.append(stage_table(table, scratch))
+        return staged[-1]
+
+    try:
+        yield stage
+    finally:
+        for table in staged:
+            if scratch is None:
+                table.unpersist()
+            else:
+                files.remove(files.folder_of(table))
