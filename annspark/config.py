@@ -32,7 +32,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name, low, high in (
-            ("k", 1, 10_000),
+            ("k", 1, 1_000),
             ("probes", 1, 1_000),
             ("trees", 1, 100),
             ("leaf_rows", 1, 1_000_000),

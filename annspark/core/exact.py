@@ -3,7 +3,7 @@
 import numpy as np
 
 from annspark.core.metric import to_distance
-from annspark.core.nearest import group_bound
+from annspark.core.nearest import BOUND_SLACK, bounding_columns, group_bound, squared_distances
 
 _TILE = 1 << 20  # distances of one product: 4 MB
 
@@ -18,25 +18,23 @@ def nearest_distances(queries: np.ndarray, vectors: np.ndarray, m: int, metric: 
     out = np.full((len(queries), m), np.inf, np.float32)
     if len(vectors) == 0:
         return out
-    # Around the mean the expansion |x|^2 + |y|^2 - 2xy keeps more digits; a few more than m absorb the rest.
-    centre = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
-    moved, asked = vectors - centre, queries - centre
-    norms = np.einsum("ij,ij->i", moved, moved)
-    keep = min(m + max(2, m // 8), len(vectors))
-    right = np.ascontiguousarray(-2 * moved.T)
+    # Around a centre of the bulk the products keep their digits; the median, as one outlier moves a mean far.
+    centre = np.median(vectors[:: max(1, len(vectors) // 256)], axis=0)
+    right = bounding_columns(vectors - centre, right=True)
+    left = bounding_columns(queries - centre, right=False)
     step = max(16, _TILE // len(vectors))
     for start in range(0, len(queries), step):
-        block = asked[start : start + step] @ right
-        block += norms
-        bound = group_bound(block, keep)
+        asked = left[start : start + step]
+        block = asked @ right.T
+        bound = np.maximum(group_bound(block, m), 0) + 2 * BOUND_SLACK * (asked[:, -2] + right[:, -1].max())
         row, column = np.nonzero(block <= bound[:, None])
+        squared = squared_distances(queries, start + row, vectors, column)
         count = np.bincount(row, minlength=len(block))
         slot = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
-        difference = queries[start + row] - vectors[column]
         exact = np.full((len(block), max(count.max(), m)), np.inf, np.float32)
-        exact[row, slot] = to_distance(np.einsum("ij,ij->i", difference, difference), metric)
-        exact.sort(axis=1)
-        out[start : start + len(block)] = exact[:, :m]
+        exact[row, slot] = to_distance(squared, metric)
+        exact.partition(m - 1, axis=1)
+        out[start : start + len(block)] = np.sort(exact[:, :m], axis=1)
     return out
 
 

@@ -81,7 +81,7 @@ def _right_side(sample: np.ndarray, rows: np.ndarray, split: str, rng: np.random
     few = sample[rows[rng.choice(len(rows), min(_MEANS_ROWS, len(rows)), replace=False)]]
     different = np.flatnonzero((few != few[0]).any(axis=1))
     if len(different) == 0:
-        return None if len(few) == len(rows) else rng.random(len(rows)) < 0.5
+        return None if len(few) == len(rows) else _halves(len(rows), rng)
     a, b = few[0], few[different[0]]
     if split == "two_means":
         for _ in range(_MEANS_STEPS):
@@ -91,7 +91,11 @@ def _right_side(sample: np.ndarray, rows: np.ndarray, split: str, rng: np.random
             a, b = few[right].mean(axis=0), few[~right].mean(axis=0)
     right = _margin(sample[rows], a, b) > 0
     # A lopsided plane (heavy duplicates, an outlier) costs depth and gains nothing: halve at random, as Annoy does.
-    return right if 0.02 < right.mean() < 0.98 else rng.random(len(rows)) < 0.5
+    return right if 0.02 < right.mean() < 0.98 else _halves(len(rows), rng)
+
+
+def _halves(n: int, rng: np.random.Generator) -> np.ndarray:
+    return rng.permutation(n) < n // 2
 
 
 def _margin(rows: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -1,35 +1,36 @@
 """The leaf join: residents of a leaf meet its residents and its visitors; each end keeps its nearest.
 
 A pair is found when either side visits the other's home.  Visitors do not meet each other.  What decides the speed is
-selection, not the matrix product, so a candidate has to beat a bar, the distance of the worst candidate kept so far by
-either end; the few survivors are folded in by one sort of packed integers.
+selection, not the matrix product, so a pair has to beat a bar, the distance of the worst neighbor kept so far by either
+end.  The product serves as a lower bound only: the few pairs that pass get their exact distance, by differences, and
+are folded in by one sort of packed integers.  The answer is therefore exact for the pairs that meet, ties included,
+and does not depend on which leaf, block or partition a pair meets in.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from annspark.core.metric import to_distance
-from annspark.core.nearest import group_bound
-from annspark.core.topk import EMPTY, pack, unpack
+from annspark.core.metric import squared_limit, to_distance
+from annspark.core.nearest import BOUND_SLACK, bounding_columns, group_bound, squared_distances
+from annspark.core.topk import EMPTY, unpack
 
 MAX_ROWS = 2**23  # rows of one partition, so that a rank has 23 bits
-# A candidate while joining: row of the fold (13 bits) | squared distance (28 bits) | rank of the neighbor (23 bits).
-_FOLD_ROWS = 2**13
+# A candidate while it is folded: row of the fold (10 bits) | bits of the distance (31) | rank of the neighbor (23).
+_FOLD_ROWS = 2**10
 _RANK_BITS, _RANK_MASK = np.uint64(23), np.uint64(2**23 - 1)
-_KEY_BITS, _KEY_MASK = np.uint64(51), np.uint64(2**51 - 1)
-_DROPPED_BITS = np.uint32(3)  # of the float's 31 bits: 28 remain, a relative 1e-6; exact distances come at the end
+_KEY_BITS, _KEY_MASK = np.uint64(54), np.uint64(2**54 - 1)
 _TILE = 1 << 18  # distances of one product: 1 MB stays in the second-level cache
-_EXACT_BYTES = 1 << 22  # difference vectors in flight while exact distances are computed
+_WAITING = 1 << 16  # pairs that may wait to be folded
 
 
 @dataclass(frozen=True)
 class Joined:
     """What one partition knows about the vectors it saw.
 
-    neighbors : int32 (n, k), row numbers, nearest first, ties by row number; -1 where fewer were met
+    neighbors : int32 (n, k), row numbers, by (distance, row number); -1 where fewer were met
     distances : float32 (n, k), exact (by differences); inf where fewer were met
-    pairs     : number of distances computed
+    pairs     : number of pairs compared
     max_rows  : residents of the largest leaf
     """
 
@@ -44,15 +45,18 @@ def join_leaves(vectors: np.ndarray, home: np.ndarray, visits: np.ndarray, k: in
 
     vectors : float32 (n, dim), prepared, in ascending order of id, n <= MAX_ROWS
     home    : int32 (n,), the leaf a vector lives in; -1 for a guest, whose home is in another partition
-    visits  : int32 (n, width), other leaves of this partition that the vector visits; -1 where there are fewer
-
-    The answer for a pair is the same wherever it is met: distances of the kept candidates are recomputed by
-    differences, and a few more than k are carried so that rounding in the products cannot push a neighbor out.
+    visits  : int32 (n, width), other leaves of this partition that the vector visits; -1 where there are fewer;
+              equal vectors have equal homes and visits
     """
-    if len(vectors) > MAX_ROWS:
-        raise ValueError(f"join_leaves: {len(vectors):,} rows in one partition; at most {MAX_ROWS:,} are allowed.")
-    order = np.argsort(np.where(home < 0, np.iinfo(np.int32).max, home), kind="stable")
-    join = _Join(vectors, order, home, visits, width=k + max(2, k // 8))
+    n = len(vectors)
+    if n > MAX_ROWS:
+        raise ValueError(f"join_leaves: {n:,} rows in one partition; at most {MAX_ROWS:,} are allowed.")
+    neighbors = np.full((n, k), -1, np.int32)
+    distances = np.full((n, k), np.inf, np.float32)
+    surplus, twins = _surplus_twins(vectors, k)
+    rows = np.flatnonzero(~surplus)
+    rows = rows[np.argsort(np.where(home[rows] < 0, np.iinfo(np.int32).max, home[rows]), kind="stable")]
+    join = _Join(vectors, rows, home, visits, k, metric)
     leaves, first, count = np.unique(join.home, return_index=True, return_counts=True)
     residents = {int(leaf): (int(a), int(a + c)) for leaf, a, c in zip(leaves, first, count, strict=True) if leaf >= 0}
 
@@ -62,8 +66,45 @@ def join_leaves(vectors: np.ndarray, home: np.ndarray, visits: np.ndarray, k: in
     for leaf, visitors in _visitors(join.visits):
         if leaf in residents:
             pairs += join.meet(visitors, *residents[leaf], at_home=False)
-    neighbors, distances = _exact(vectors, order, join.best, k, metric)
-    return Joined(neighbors, distances, pairs, max((end - start for start, end in residents.values()), default=0))
+    distances[rows], neighbors[rows] = unpack_key(join.best)
+    at_home = surplus & (home >= 0)
+    neighbors[at_home], distances[at_home] = twins[at_home[surplus]], 0
+    max_rows = int(np.unique(home[home >= 0], return_counts=True)[1].max(initial=0))
+    return Joined(neighbors, distances, pairs, max_rows)
+
+
+def _surplus_twins(vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Find the vectors that have more than k equal ones of lower rank, and those ones.
+
+    By (distance, rank) the nearest of such a vector are its k lowest twins, and nobody else needs more than k of them:
+    so it need not be compared with anybody, and 10^5 equal vectors cost no more than k + 1.
+
+    returns : surplus bool (n,); the k lowest twins of each surplus row, int32 (n_surplus, k)
+    """
+    n = len(vectors)
+    # Equal vectors have equal sums; -0.0 and 0.0 are equal numbers with different bits, and + 0 makes them one.
+    bits = np.ascontiguousarray(vectors + np.float32(0)).view(np.uint32)
+    odd = np.random.default_rng(0).integers(0, 2**63, vectors.shape[1], np.uint64) * np.uint64(2) + np.uint64(1)
+    mark = np.zeros(n, np.uint64)
+    for column in range(bits.shape[1]):
+        mark += bits[:, column] * odd[column]
+    order = np.argsort(mark, kind="stable")
+    same = np.zeros(n, bool)
+    same[1:] = mark[order[1:]] == mark[order[:-1]]
+    # Few rows have a twin in most data: only those are compared number by number.
+    at = np.flatnonzero(same)
+    same[at] = (vectors[order[at]] == vectors[order[at - 1]]).all(axis=1)
+    starts = np.flatnonzero(~same)
+    group = np.cumsum(~same) - 1
+    place = np.arange(n) - starts[group]
+    far = np.flatnonzero(place > k)
+    surplus = np.zeros(n, bool)
+    surplus[order[far]] = True
+    lowest = np.empty((n, k), np.int32) if len(far) else np.empty((0, k), np.int32)
+    if len(far):
+        lowest[order[far]] = order[starts[group[far]][:, None] + np.arange(k)]
+        lowest = lowest[surplus]
+    return surplus, lowest
 
 
 def _visitors(visits: np.ndarray) -> list[tuple[int, np.ndarray]]:
@@ -76,17 +117,25 @@ def _visitors(visits: np.ndarray) -> list[tuple[int, np.ndarray]]:
     return list(zip(leaves.tolist(), rows, strict=True))
 
 
-class _Join:
-    """The candidates kept so far; rows are in the order of their homes, guests last."""
+def unpack_key(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distances and ranks of folded candidates; (inf, -1) for EMPTY."""
+    wide = ((keys >> _RANK_BITS) << np.uint64(32)) | (keys & _RANK_MASK)
+    return unpack(np.where(keys == EMPTY, EMPTY, wide))
 
-    def __init__(self, vectors: np.ndarray, order: np.ndarray, home: np.ndarray, visits: np.ndarray, width: int):
-        self.vectors = vectors[order]
-        self.rank = order.astype(np.uint64)
-        self.home = home[order]
-        self.visits = visits[order]
-        self.width = width
-        self.best = np.full((len(order), width), EMPTY)
-        self.bar = np.full(len(order), np.inf, np.float32)
+
+class _Join:
+    """The neighbors kept so far; rows are in the order of their homes, guests last."""
+
+    def __init__(
+        self, vectors: np.ndarray, rows: np.ndarray, home: np.ndarray, visits: np.ndarray, k: int, metric: str
+    ):
+        self.vectors = vectors[rows]
+        self.rank = rows.astype(np.uint64)
+        self.home = home[rows]
+        self.visits = visits[rows]
+        self.k, self.metric = k, metric
+        self.best = np.full((len(rows), k), EMPTY)
+        self.bar = np.full(len(rows), np.inf, np.float32)
         self.tile = np.empty(_TILE, np.float32)
 
     def meet(self, visitors: np.ndarray, start: int, end: int, *, at_home: bool) -> int:
@@ -94,64 +143,70 @@ class _Join:
 
         at_home : the visitors are the residents themselves, so each row's own list is all there is to fill
         """
-        # Around the leaf's own centre |x|^2 + |y|^2 - 2xy keeps its digits even when the leaf is far from the origin.
-        centre = self.vectors[start:end].mean(axis=0)
+        # Around a centre of the leaf |x|^2 + |y|^2 - 2xy keeps its digits; the median, as one outlier moves a mean far.
+        few = self.vectors[start : end : max(1, (end - start) // 64)]
+        centre = np.median(few, axis=0)
         for a in range(start, end, _FOLD_ROWS):
             residents = np.arange(a, min(a + _FOLD_ROWS, end))
-            right = _augmented_residents(self.vectors[residents] - centre)
-            for g in range(0, len(visitors), _FOLD_ROWS):
-                self._meet_some(visitors[g : g + _FOLD_ROWS], residents, right, centre, at_home)
+            columns = bounding_columns(self.vectors[residents] - centre, right=True)
+            self._meet_residents(visitors, residents, columns, centre, at_home)
         return len(visitors) * (end - start)
 
-    def _meet_some(
+    def _meet_residents(
         self, visitors: np.ndarray, residents: np.ndarray, right: np.ndarray, centre: np.ndarray, at_home: bool
     ) -> None:
         width = len(residents)
+        farthest = right[:, -1].max()
+        step = min(max(16, _TILE // width), _FOLD_ROWS)
         bar = self.bar[residents]
-        step = max(16, _TILE // width)
-        found = []
+        offered: list[tuple[np.ndarray, ...]] = []
+        waiting = 0
         for start in range(0, len(visitors), step):
             rows = visitors[start : start + step]
-            block = self._distances(rows, residents, right, centre, at_home)
-            own = self._own_bar(rows, block)
+            vectors = self.vectors[rows]
+            left = bounding_columns(vectors - centre, right=False)
+            block = self._lower_bounds(left, right)
+            if at_home:
+                itself = rows - residents[0]
+                inside = np.flatnonzero((itself >= 0) & (itself < width))
+                block[inside, itself[inside]] = np.inf
+            own = self._own_bar(rows, block, left[:, -2] + farthest)
             beats = block <= own[:, None]
             if not at_home:
                 beats |= block <= bar
             flat = np.flatnonzero(beats)
             row = flat // width
-            found.append((row + start, flat - row * width, block.ravel()[flat], own[row]))
-        row, column, value, own = (np.concatenate(part) for part in zip(*found, strict=True))
-        # A row is not its own neighbor (inf), and a pair that visits each other's homes meets once.
-        good = value < np.inf
-        if not at_home:
-            good &= ~self._met_before(visitors[row], residents[column])
-        row, column, own = row[good], column[good], own[good]
-        value = np.maximum(value[good], 0)  # rounding can leave a twin just below 0
-        self._fold(visitors, row, self.rank[residents][column], value, value <= own)
-        if not at_home:
-            self._fold(residents, column, self.rank[visitors][row], value, value <= bar[column])
+            column = flat - row * width
+            # Nobody is their own neighbor; and a pair that visits each other's homes meets once.
+            again = residents[column] == rows[row] if at_home else self._met_before(rows[row], residents[column])
+            row, column = row[~again], column[~again]
+            squared = squared_distances(vectors, row, self.vectors[residents[0] : residents[-1] + 1], column)
+            keep = squared <= own[row]
+            self._fold(rows, row[keep], self.rank[residents[column[keep]]], squared[keep])
+            if not at_home:
+                keep = squared <= bar[column]
+                offered.append((column[keep], self.rank[rows[row[keep]]], squared[keep]))
+                waiting += len(offered[-1][0])
+                if waiting > _WAITING or start + step >= len(visitors):
+                    self._fold(residents, *(np.concatenate(part) for part in zip(*offered, strict=True)))
+                    bar, offered, waiting = self.bar[residents], [], 0
 
-    def _distances(
-        self, rows: np.ndarray, residents: np.ndarray, right: np.ndarray, centre: np.ndarray, at_home: bool
-    ) -> np.ndarray:
-        """Return squared distances of rows to residents, from one product: float32 (n_rows, n_residents)."""
-        left = _augmented_visitors(self.vectors[rows] - centre)
-        size = len(rows) * len(residents)
+    def _lower_bounds(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        """Return lower bounds of squared distances, from one product: float32 (n_visitors, n_residents)."""
+        size = len(left) * len(right)
         tile = self.tile[:size] if size <= len(self.tile) else np.empty(size, np.float32)
-        block = tile.reshape(len(rows), len(residents))
+        block = tile.reshape(len(left), len(right))
         np.matmul(left, right.T, out=block)
-        if at_home:
-            column = rows - residents[0]
-            inside = np.flatnonzero((column >= 0) & (column < len(residents)))
-            block[inside, column[inside]] = np.inf
         return block
 
-    def _own_bar(self, rows: np.ndarray, block: np.ndarray) -> np.ndarray:
+    def _own_bar(self, rows: np.ndarray, block: np.ndarray, norms: np.ndarray) -> np.ndarray:
         """Return the rows' bars; a row that has met too few so far gets one from the block itself."""
         own = self.bar[rows]
         fresh = np.flatnonzero(np.isinf(own))
         if len(fresh):
-            own[fresh] = group_bound(block if len(fresh) == len(own) else block[fresh], self.width)
+            bound = group_bound(block if len(fresh) == len(own) else block[fresh], self.k)
+            # From a bound of lower bounds to one of distances.
+            own[fresh] = np.maximum(bound, 0) + 2 * BOUND_SLACK * norms[fresh]
         return own
 
     def _met_before(self, visitors: np.ndarray, residents: np.ndarray) -> np.ndarray:
@@ -162,71 +217,26 @@ class _Join:
         before[lower] = (self.visits[residents[lower]] == home[lower][:, None]).any(axis=1)
         return before
 
-    def _fold(
-        self, rows: np.ndarray, slot: np.ndarray, rank: np.ndarray, squared: np.ndarray, keep: np.ndarray
-    ) -> None:
-        """Fold candidates into the best of their rows: those kept, for rows[slot], a neighbor's rank and distance."""
-        slot, rank, squared = slot[keep], rank[keep], squared[keep]
+    def _fold(self, rows: np.ndarray, slot: np.ndarray, rank: np.ndarray, squared: np.ndarray) -> None:
+        """Fold candidates into the best of their rows: for rows[slot], a neighbor's rank and exact squared distance."""
         if len(slot) == 0:
             return
+        distance = to_distance(squared, self.metric)
         keys = slot.astype(np.uint64) << _KEY_BITS
-        keys |= (squared.view(np.uint32) >> _DROPPED_BITS).astype(np.uint64) << _RANK_BITS
+        keys |= distance.view(np.uint32).astype(np.uint64) << _RANK_BITS
         keys |= rank
         keys.sort()
         slot = (keys >> _KEY_BITS).astype(np.int64)
         first = np.flatnonzero(np.diff(slot, prepend=-1))
         count = np.diff(np.append(first, len(slot)))
         place = np.arange(len(slot)) - np.repeat(first, count)
-        nearest = place < self.width
+        nearest = place < self.k
         group = np.repeat(np.arange(len(first)), count)
         changed = rows[slot[first]]
-        together = np.full((len(first), 2 * self.width), EMPTY)
-        together[:, : self.width] = self.best[changed]
-        together[group[nearest], self.width + place[nearest]] = keys[nearest] & _KEY_MASK
+        together = np.full((len(first), 2 * self.k), EMPTY)
+        together[:, : self.k] = self.best[changed]
+        together[group[nearest], self.k + place[nearest]] = keys[nearest] & _KEY_MASK
         together.sort(axis=1)
-        self.best[changed] = together[:, : self.width]
-        worst = together[:, self.width - 1]
-        # The upper edge of what the dropped bits may hide, so that ties stay in.
-        edge = (((worst & _KEY_MASK) >> _RANK_BITS).astype(np.uint32) + np.uint32(1)) << _DROPPED_BITS
-        self.bar[changed] = np.where(worst == EMPTY, np.float32(np.inf), edge.view(np.float32))
-
-
-def _augmented_residents(vectors: np.ndarray) -> np.ndarray:
-    """Return [-2y, 1, |y|^2]: one product with [x, |x|^2, 1] gives |x|^2 + |y|^2 - 2 x.y."""
-    n, dim = vectors.shape
-    out = np.empty((n, dim + 2), np.float32)
-    np.multiply(vectors, -2, out=out[:, :dim])
-    out[:, dim] = 1
-    out[:, dim + 1] = np.einsum("ij,ij->i", vectors, vectors)
-    return out
-
-
-def _augmented_visitors(vectors: np.ndarray) -> np.ndarray:
-    """Return [x, |x|^2, 1]."""
-    n, dim = vectors.shape
-    out = np.empty((n, dim + 2), np.float32)
-    out[:, :dim] = vectors
-    out[:, dim] = np.einsum("ij,ij->i", vectors, vectors)
-    out[:, dim + 1] = 1
-    return out
-
-
-def _exact(
-    vectors: np.ndarray, order: np.ndarray, best: np.ndarray, k: int, metric: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Recompute the kept candidates' distances by differences and return the k best in input order."""
-    n, dim = vectors.shape
-    neighbors = np.empty((n, k), np.int32)
-    distances = np.empty((n, k), np.float32)
-    step = max(1, _EXACT_BYTES // (4 * dim * best.shape[1]))
-    for start in range(0, n, step):
-        rows = order[start : start + step]
-        keys = best[start : start + step]
-        ranks = (keys & _RANK_MASK).astype(np.int64)
-        ranks[keys == EMPTY] = 0
-        difference = vectors[ranks] - vectors[rows][:, None]
-        exact = pack(to_distance(np.einsum("ijk,ijk->ij", difference, difference), metric), ranks)
-        exact[keys == EMPTY] = EMPTY
-        exact.sort(axis=1)
-        distances[rows], neighbors[rows] = unpack(exact[:, :k])
-    return neighbors, distances
+        self.best[changed] = together[:, : self.k]
+        worst, _ = unpack_key(together[:, self.k - 1])
+        self.bar[changed] = squared_limit(worst, self.metric)

@@ -33,3 +33,13 @@ def to_distance(squared: np.ndarray, metric: str) -> np.ndarray:
     if metric == "cosine":
         return squared * np.float32(0.5)
     return np.sqrt(squared)
+
+
+def squared_limit(distance: np.ndarray, metric: str) -> np.ndarray:
+    """Return squared euclidean distances no smaller than any whose to_distance is at most the given.
+
+    distance : float32, any shape; inf stays inf
+    """
+    if metric == "cosine":
+        return distance * np.float32(2)
+    return distance * distance * np.float32(1 + 1e-6)

@@ -6,6 +6,8 @@ BLOCK_ROWS = 2048
 # OpenBLAS sums products of more than about 384 terms in pieces that depend on its number of threads; sums of at most
 # 256 terms come out the same, bit for bit, on any number of cores and at any place in a block of this size.
 _TERMS = 256
+BOUND_SLACK = 1e-5
+_DIFFERENCE_BYTES = 1 << 20  # differences in flight: they stay in the second-level cache
 
 
 def nearest_centres(vectors: np.ndarray, centres: np.ndarray, m: int) -> np.ndarray:
@@ -77,3 +79,39 @@ def group_bound(block: np.ndarray, m: int) -> np.ndarray:
     minima = block[:, : n_groups * group].reshape(n, group, n_groups).min(axis=1)
     minima.partition(m - 1, axis=1)
     return minima[:, m - 1]
+
+
+def bounding_columns(vectors: np.ndarray, *, right: bool) -> np.ndarray:
+    """Append two columns so that one product of left and right rows gives lower bounds of squared distances.
+
+    [x, |x|^2, 1] . [-2y, 1, |y|^2] = |x|^2 + |y|^2 - 2 x.y, with both norms made smaller by BOUND_SLACK, some ten times
+    what float32 can lose: the bound is at most 2 * BOUND_SLACK * (|x|^2 + |y|^2) below the distance, never above it.
+
+    returns : float32 (n, dim + 2)
+    """
+    n, dim = vectors.shape
+    out = np.empty((n, dim + 2), np.float32)
+    norms = np.einsum("ij,ij->i", vectors, vectors) * (1 - BOUND_SLACK)
+    if right:
+        np.multiply(vectors, -2, out=out[:, :dim])
+        out[:, dim], out[:, dim + 1] = 1, norms
+    else:
+        out[:, :dim] = vectors
+        out[:, dim], out[:, dim + 1] = norms, 1
+    return out
+
+
+def squared_distances(left: np.ndarray, i: np.ndarray, right: np.ndarray, j: np.ndarray) -> np.ndarray:
+    """Return the squared distances of left[i] and right[j], by differences: the same bits whichever side is left.
+
+    left, right : float32 (n, dim)
+    i, j        : int (m,)
+    returns     : float32 (m,)
+    """
+    step = max(1, _DIFFERENCE_BYTES // (4 * left.shape[1]))
+    out = np.empty(len(i), np.float32)
+    for start in range(0, len(i), step):
+        difference = left[i[start : start + step]]
+        difference -= right[j[start : start + step]]
+        np.einsum("ij,ij->i", difference, difference, out=out[start : start + step])
+    return out

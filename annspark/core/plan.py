@@ -61,8 +61,9 @@ def plan_join(forest: Forest, sample: np.ndarray, probes: int, *, rows: int, cor
         runs = min(per_tree, len(centres))
         cut = np.searchsorted(work, work[-1] * np.arange(1, runs) / runs)
         # Every run keeps at least one leaf, whatever the shares.
-        cut = np.maximum.accumulate(np.maximum(cut, np.arange(1, runs)))
-        cut = np.minimum(cut, len(centres) - np.arange(runs - 1, 0, -1))
+        place = np.arange(1, runs)
+        cut = np.maximum.accumulate(np.maximum(cut - place, 0)) + place
+        cut = np.minimum(cut, len(centres) - runs + place)
         partitions.append(made + np.searchsorted(cut, np.arange(len(centres)), side="right"))
         made += runs
         used.append(m)
@@ -70,8 +71,8 @@ def plan_join(forest: Forest, sample: np.ndarray, probes: int, *, rows: int, cor
 
 
 def count_leaves(rows: int, leaf_rows: int, k: int) -> int:
-    """Return how many leaves a tree should have; a leaf holds at least twice the neighbors wanted."""
-    return max(1, round(rows / max(leaf_rows, 2 * (k + 1))))
+    """Return how many leaves a tree should have; a leaf holds at least four times the neighbors wanted."""
+    return max(1, round(rows / max(leaf_rows, 4 * k)))
 
 
 def count_sampled(rows: int, dim: int, n_leaves: int) -> int:

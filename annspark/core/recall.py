@@ -30,7 +30,7 @@ def recall_by_user(found: np.ndarray, radius: np.ndarray, k: int) -> np.ndarray:
     returns : float64 (n_users,)
     """
     limit = radius.astype(np.float64) * (1 + _RELATIVE) + _ABSOLUTE
-    return (found <= limit[:, None]).sum(axis=1) / k
+    return (np.isfinite(found) & (found <= limit[:, None])).sum(axis=1) / k
 
 
 def recall_interval(by_user: np.ndarray, k: int) -> Recall:
@@ -49,4 +49,4 @@ def recall_interval(by_user: np.ndarray, k: int) -> Recall:
     size = min(max(n * mean * (1 - mean) / spread, n), n * max(k, 1)) if spread > 0 else n
     centre = (mean + _Z**2 / (2 * size)) / (1 + _Z**2 / size)
     half = _Z / (1 + _Z**2 / size) * np.sqrt(mean * (1 - mean) / size + _Z**2 / (4 * size**2))
-    return Recall(k, mean, max(0.0, float(centre - half)), min(1.0, float(centre + half)), n)
+    return Recall(k, mean, max(0.0, min(mean, float(centre - half))), min(1.0, max(mean, float(centre + half))), n)

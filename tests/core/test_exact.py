@@ -1,0 +1,85 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from annspark.core.exact import exact_neighbors, nearest_distances
+from annspark.core.metric import METRICS, prepare
+
+
+def naive_distance(a, b, metric):
+    """In Python's own float64 arithmetic, on the vectors as they were before preparation."""
+    if metric == "euclidean":
+        return math.dist(a, b)
+    return 1 - sum(x * y for x, y in zip(a, b, strict=True)) / (math.hypot(*a) * math.hypot(*b))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_exact_neighbors_equal_naive_float64_loops(metric):
+    raw = np.random.default_rng(11).normal(size=(40, 5)).astype(np.float32)
+    neighbors, distances = exact_neighbors(prepare(raw, metric), np.arange(40), 6, metric)
+    points = raw.tolist()
+    for i in range(40):
+        naive = sorted((naive_distance(points[i], points[j], metric), j) for j in range(40) if j != i)[:6]
+        assert neighbors[i].tolist() == [j for _, j in naive]
+        np.testing.assert_allclose(distances[i], [distance for distance, _ in naive], rtol=1e-4)
+
+
+def test_ties_come_by_row_and_nobody_is_its_own_neighbor():
+    neighbors, distances = exact_neighbors(np.ones((5, 3), np.float32), np.array([0, 2, 4]), 3, "euclidean")
+    assert neighbors.tolist() == [[1, 2, 3], [0, 1, 3], [0, 1, 2]]
+    assert not distances.any()
+
+
+def test_missing_neighbors_are_minus_one_at_infinity():
+    neighbors, distances = exact_neighbors(np.eye(2, dtype=np.float32), np.array([1]), 4, "euclidean")
+    assert neighbors.tolist() == [[0, -1, -1, -1]]
+    np.testing.assert_array_equal(distances, np.array([[np.sqrt(2), np.inf, np.inf, np.inf]], np.float32))
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 400), st.integers(1, 20), st.sampled_from(METRICS))
+def test_nearest_distances_are_the_smallest_of_the_exact_ones(seed, n, m, metric):
+    rng = np.random.default_rng(seed)
+    vectors = prepare(rng.normal(size=(n, 6)), metric)
+    queries = prepare(rng.normal(size=(9, 6)), metric)
+    difference = queries[:, None].astype(np.float64) - vectors
+    squared = np.sort((difference**2).sum(axis=2), axis=1)[:, :m]
+    expected = np.full((9, m), np.inf)
+    expected[:, : squared.shape[1]] = np.sqrt(squared) if metric == "euclidean" else squared / 2
+    np.testing.assert_allclose(nearest_distances(queries, vectors, m, metric), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_leaving_out_one_zero_leaves_out_the_query_itself(metric):
+    vectors = prepare(np.random.default_rng(12).normal(size=(500, 12)), metric)
+    vectors[100:150] = vectors[3]  # twins
+    nearest = nearest_distances(vectors[:120], vectors, 11, metric)
+    assert not nearest[:, 0].any()
+    expected = exact_neighbors(vectors, np.arange(120), 10, metric)[1]
+    np.testing.assert_allclose(nearest[:, 1:], expected, rtol=1e-6)
+
+
+def test_far_from_the_origin_the_radius_is_still_right():
+    vectors = (np.random.default_rng(13).normal(size=(600, 8)) + 1e4).astype(np.float32)
+    nearest = nearest_distances(vectors[:50], vectors, 11, "euclidean")
+    expected = exact_neighbors(vectors, np.arange(50), 10, "euclidean")[1]
+    np.testing.assert_allclose(nearest[:, 1:], expected, rtol=1e-6)
+
+
+def test_one_far_outlier_does_not_blur_the_radius_of_the_others():
+    vectors = np.random.default_rng(14).normal(size=(600, 8)).astype(np.float32)
+    vectors[599] = 1e7
+    nearest = nearest_distances(vectors[:50], vectors, 11, "euclidean")
+    expected = exact_neighbors(vectors, np.arange(50), 10, "euclidean")[1]
+    np.testing.assert_allclose(nearest[:, 1:], expected, rtol=1e-6)
+
+
+def test_no_vectors_are_infinitely_far():
+    nearest = nearest_distances(np.ones((2, 3), np.float32), np.empty((0, 3), np.float32), 4, "cosine")
+    np.testing.assert_array_equal(nearest, np.full((2, 4), np.inf))
+
+
+def test_no_queries_have_no_distances():
+    assert nearest_distances(np.empty((0, 3), np.float32), np.ones((5, 3), np.float32), 2, "cosine").shape == (0, 2)

@@ -1,0 +1,89 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from annspark.core.nearest import group_bound, nearest_centres, smallest_columns
+
+
+def squared_distances(vectors, centres):
+    return ((vectors.astype(np.float64)[:, None] - centres.astype(np.float64)) ** 2).sum(axis=2)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 120), st.integers(1, 8), st.data())
+def test_nearest_centres_of_integer_vectors_are_the_brute_force_ties_by_number(seed, n_centres, dim, data):
+    m = data.draw(st.integers(1, n_centres))
+    rng = np.random.default_rng(seed)
+    vectors = rng.integers(-3, 4, (40, dim)).astype(np.float32)
+    centres = rng.integers(-3, 4, (n_centres, dim)).astype(np.float32)
+    expected = np.argsort(squared_distances(vectors, centres), axis=1, kind="stable")[:, :m]
+    found = nearest_centres(vectors, centres, m)
+    assert found.dtype == np.int32
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("dim", [1, 30, 256, 257, 600])
+def test_nearest_centres_are_as_near_as_the_brute_force(dim):
+    rng = np.random.default_rng(dim)
+    vectors = rng.normal(size=(50, dim)).astype(np.float32)
+    centres = rng.normal(size=(200, dim)).astype(np.float32)
+    distances = squared_distances(vectors, centres)
+    found = np.take_along_axis(distances, nearest_centres(vectors, centres, 9), axis=1)
+    np.testing.assert_allclose(found, np.sort(distances, axis=1)[:, :9], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("n_centres", [1, 2, 37, 130])
+@pytest.mark.parametrize("dim", [3, 64, 300])
+def test_the_answer_does_not_depend_on_the_batch(dim, n_centres):
+    rng = np.random.default_rng(7)
+    centres = rng.normal(size=(n_centres, dim)).astype(np.float32)
+    # Vectors midway between two centres: the last bit of a score decides.
+    pairs = rng.integers(n_centres, size=(2, 2500))
+    vectors = (centres[pairs[0]] + centres[pairs[1]]) / 2
+    m = min(4, n_centres)
+    together = nearest_centres(vectors, centres, m)
+    for part in (slice(0, 1), slice(2047, 2049), slice(1, 100), slice(300, None)):
+        np.testing.assert_array_equal(nearest_centres(vectors[part], centres, m), together[part])
+    shuffled = rng.permutation(len(vectors))
+    np.testing.assert_array_equal(nearest_centres(vectors[shuffled], centres, m), together[shuffled])
+
+
+def test_a_single_centre_is_everybodys():
+    vectors = np.random.default_rng(3).normal(size=(10, 5)).astype(np.float32)
+    np.testing.assert_array_equal(nearest_centres(vectors, vectors[:1], 1), np.zeros((10, 1)))
+
+
+def test_no_vectors_have_no_centres():
+    assert nearest_centres(np.empty((0, 3), np.float32), np.ones((4, 3), np.float32), 2).shape == (0, 2)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 300), st.integers(1, 50), st.data())
+def test_smallest_columns_are_those_of_a_stable_sort(seed, n_columns, levels, data):
+    m = data.draw(st.integers(1, n_columns))
+    scores = np.random.default_rng(seed).integers(-levels, levels, (15, n_columns)).astype(np.float32)
+    expected = np.argsort(scores, axis=1, kind="stable")[:, :m]
+    found = smallest_columns(scores, m)
+    assert found.dtype == np.int32
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("m", [1, 2, 7, 200])
+def test_equal_scores_come_by_column(m):
+    np.testing.assert_array_equal(smallest_columns(np.zeros((4, 200), np.float32), m), np.tile(np.arange(m), (4, 1)))
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 600), st.integers(1, 80))
+def test_group_bound_is_an_upper_bound_of_the_mth_smallest(seed, n_columns, m):
+    block = np.random.default_rng(seed).normal(size=(10, n_columns)).astype(np.float32)
+    before = block.copy()
+    bound = group_bound(block, m)
+    mth = np.sort(block, axis=1)[:, m - 1] if m <= n_columns else np.full(10, np.inf)
+    assert (bound >= mth).all()
+    np.testing.assert_array_equal(block, before)
+
+
+def test_group_bound_is_close_when_there_are_many_columns():
+    block = np.random.default_rng(5).random((100, 2000), np.float32)
+    survivors = (block <= group_bound(block, 10)[:, None]).sum(axis=1)
+    assert survivors.min() >= 10
+    assert survivors.mean() < 15

@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from annspark.core.forest import Forest, grow_forest
+from annspark.core.plan import count_leaves, count_merge_partitions, count_sampled, plan_join
+
+
+def forest_of(rng, trees, most_leaves, dim=3):
+    sizes = rng.integers(1, most_leaves + 1, trees)
+    return Forest(np.zeros(dim, np.float32), tuple(rng.normal(size=(n, dim)).astype(np.float32) for n in sizes))
+
+
+def assert_whole(plan, forest, probes):
+    """Every leaf in one partition, partitions ascending, none empty, none shared by two trees."""
+    sizes = [len(centres) for centres in forest.trees]
+    assert plan.n_leaves == sum(sizes) == len(plan.partition_of_leaf)
+    assert plan.first_leaf.tolist() == [0, *np.cumsum(sizes)]
+    assert plan.probes == tuple(min(probes, n) for n in sizes)
+    assert (np.diff(plan.partition_of_leaf) >= 0).all()
+    assert np.unique(plan.partition_of_leaf).tolist() == list(range(plan.n_partitions))
+    firsts = plan.partition_of_leaf[plan.first_leaf[1:-1]]
+    assert (firsts > plan.partition_of_leaf[plan.first_leaf[1:-1] - 1]).all()
+
+
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 3),
+    st.integers(1, 60),
+    st.integers(1, 12),
+    st.integers(1, 40),
+    st.integers(1, 10**8),
+)
+def test_every_leaf_is_in_one_partition_and_no_partition_is_empty(seed, trees, most_leaves, probes, cores, rows):
+    rng = np.random.default_rng(seed)
+    forest = forest_of(rng, trees, most_leaves)
+    sample = rng.normal(size=(50, 3)).astype(np.float32)
+    assert_whole(plan_join(forest, sample, probes, rows=rows, cores=cores), forest, probes)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 29))
+def test_no_partition_is_empty_when_one_leaf_has_nearly_all_the_work(seed, crowded):
+    rng = np.random.default_rng(seed)
+    forest = Forest(np.zeros(1, np.float32), (np.arange(30, dtype=np.float32)[:, None],))
+    sample = np.append(np.full(1000, crowded), rng.integers(30, size=20)).astype(np.float32)[:, None]
+    plan = plan_join(forest, sample, 2, rows=10**6, cores=4)
+    assert plan.n_partitions == 8
+    assert_whole(plan, forest, 2)
+
+
+def test_partitions_get_about_equal_work():
+    sample = np.random.default_rng(0).normal(size=(8000, 6)).astype(np.float32)
+    forest = grow_forest(sample, 200, trees=1, split="two_means", seed=0, centred=True)
+    plan = plan_join(forest, sample, 8, rows=10**5, cores=4)
+    leaves = np.bincount(plan.partition_of_leaf)
+    assert len(leaves) == 8
+    assert leaves.max() < 2 * leaves.mean()
+
+
+def test_a_small_table_is_joined_in_one_partition():
+    rng = np.random.default_rng(0)
+    plan = plan_join(forest_of(rng, 1, 9), np.zeros((1, 3), np.float32), 4, rows=400, cores=64)
+    assert plan.n_partitions == 1
+
+
+@pytest.mark.parametrize(("rows", "leaf_rows", "k", "leaves"), [(1, 512, 10, 1), (5120, 512, 10, 10), (1000, 1, 4, 62)])
+def test_a_leaf_has_the_rows_wanted_and_four_times_the_neighbors(rows, leaf_rows, k, leaves):
+    assert count_leaves(rows, leaf_rows, k) == leaves
+
+
+@given(st.integers(1, 10**9), st.integers(1, 10_000), st.integers(1, 10**6))
+def test_the_sample_has_rows_for_every_leaf_and_is_never_more_than_the_table(rows, dim, n_leaves):
+    sampled = count_sampled(rows, dim, n_leaves)
+    assert min(rows, n_leaves) <= sampled <= rows
+    assert sampled * dim * 4 <= max(512 << 20, n_leaves * dim * 4)
+    if rows <= 10_000 and rows * dim * 4 <= 512 << 20:
+        assert sampled == rows
+
+
+@given(st.integers(1, 10**9), st.integers(1, 3), st.integers(1, 100), st.floats(1, 100), st.integers(1, 500))
+def test_merge_partitions_fit_a_worker_and_small_tables_make_few(rows, trees, k, id_bytes, cores):
+    partitions = count_merge_partitions(rows, trees, k, id_bytes, cores)
+    assert 1 <= partitions <= max(1, rows // 500)
+    if partitions < rows // 500:
+        assert partitions >= 2 * cores
+        assert partitions % cores == 0
+        assert rows * 3 * trees * k * id_bytes / partitions <= 200 << 20

@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from annspark.core.recall import recall_by_user, recall_interval
+
+
+def test_recall_is_the_share_found_within_the_exact_radius():
+    found = np.array([[1, 2, 3, 4], [1, 2, 3, np.inf], [5, 6, 7, 8], [1, 2, 2, 2]], np.float32)
+    radius = np.array([4, 3, 4, 2], np.float32)
+    assert recall_by_user(found, radius, 4).tolist() == [1, 0.75, 0, 1]
+
+
+def test_a_tie_with_the_exact_kth_counts_and_rounding_is_a_tie():
+    found = np.array([[1, 2 * (1 + 4e-6)], [1, 2 * (1 + 1e-4)]], np.float32)
+    assert recall_by_user(found, np.array([2, 2], np.float32), 2).tolist() == [1, 0.5]
+
+
+def test_twins_at_distance_zero_count():
+    assert recall_by_user(np.zeros((1, 3), np.float32), np.zeros(1, np.float32), 3).tolist() == [1]
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 300), st.integers(1, 50), st.floats(0, 1))
+def test_the_interval_contains_the_mean_and_stays_within_0_and_1(seed, n, k, share):
+    by_user = np.random.default_rng(seed).binomial(k, share, n) / k
+    found = recall_interval(by_user, k)
+    assert 0 <= found.low <= found.mean <= found.high <= 1
+    assert found.mean == pytest.approx(by_user.mean())
+    assert (found.users, found.k) == (n, k)
+
+
+@pytest.mark.parametrize("n", [1, 4, 10, 30, 1000])
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_at_0_and_1_the_interval_contains_the_mean_to_the_last_bit(n, share):
+    found = recall_interval(np.full(n, share), 10)
+    assert found.low <= share <= found.high
+
+
+def test_no_miss_among_few_users_is_no_proof_of_perfection():
+    few, many = recall_interval(np.ones(30), 10), recall_interval(np.ones(1000), 10)
+    assert few.low == pytest.approx(30 / (30 + 1.959964**2))  # Wilson, p = 1
+    assert few.low < 0.9 < 0.99 < many.low < 1
+
+
+def test_a_single_user_gives_a_wide_interval():
+    found = recall_interval(np.array([0.9]), 10)
+    assert found.high - found.low > 0.5
+
+
+def test_more_users_and_less_spread_make_the_interval_narrower():
+    def width(by_user):
+        found = recall_interval(by_user, 10)
+        return found.high - found.low
+
+    spread, alike = np.tile([1.0, 0.6], 50), np.tile([0.9, 0.7], 50)
+    assert width(alike) < width(spread)
+    assert width(np.tile(spread, 4)) < width(spread)
+
+
+@pytest.mark.parametrize(("a", "b"), [(19, 1), (3, 2), (1.5, 0.1)])
+def test_the_interval_covers_the_true_recall(a, b):
+    rng = np.random.default_rng(2024)
+    k, users, repetitions = 10, 300, 2000
+    true = a / (a + b)
+    covered = 0
+    for _ in range(repetitions):
+        found = recall_interval(rng.binomial(k, rng.beta(a, b, users)) / k, k)
+        covered += found.low <= true <= found.high
+    assert covered / repetitions >= 0.93

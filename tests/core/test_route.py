@@ -1,0 +1,99 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from annspark.core.forest import Forest
+from annspark.core.nearest import nearest_centres
+from annspark.core.plan import plan_join
+from annspark.core.route import route_vectors
+
+
+def make(rng, sizes, probes, n, dim=3, cores=4):
+    forest = Forest(np.zeros(dim, np.float32), tuple(rng.normal(size=(m, dim)).astype(np.float32) for m in sizes))
+    vectors = rng.normal(size=(n, dim)).astype(np.float32)
+    sample = rng.normal(size=(60, dim)).astype(np.float32)
+    return forest, plan_join(forest, sample, probes, rows=10**6, cores=cores), vectors
+
+
+def arrivals(copies):
+    """Return every (row, leaf, is home) that was shipped, and the partition it was shipped to."""
+    visits = np.split(copies.visits, np.cumsum(copies.n_visits)[:-1])
+    found = []
+    for row, partition, home, leaves in zip(copies.row, copies.partition, copies.home, visits, strict=True):
+        found += [(row, leaf, False, partition) for leaf in leaves]
+        if home >= 0:
+            found.append((row, home, True, partition))
+    return found
+
+
+@given(
+    st.integers(0, 2**32 - 1),
+    st.lists(st.integers(1, 25), min_size=1, max_size=3),
+    st.integers(1, 30),
+    st.integers(1, 40),
+    st.integers(1, 6),
+)
+def test_every_vector_goes_to_its_nearest_leaves_once(seed, sizes, probes, n, cores):
+    forest, plan, vectors = make(np.random.default_rng(seed), sizes, probes, n, cores=cores)
+    copies = route_vectors(forest, plan, vectors)
+    expected = set()
+    for tree, centres in enumerate(forest.trees):
+        near = nearest_centres(vectors, centres, min(probes, len(centres))) + plan.first_leaf[tree]
+        expected |= {(row, leaf, place == 0) for row in range(n) for place, leaf in enumerate(near[row])}
+    found = arrivals(copies)
+    assert len(found) == len(expected)
+    assert {(row, leaf, is_home) for row, leaf, is_home, _ in found} == expected
+    assert all(plan.partition_of_leaf[leaf] == partition for _, leaf, _, partition in found)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 3), st.integers(1, 12), st.integers(1, 40))
+def test_a_vector_has_one_home_a_tree_and_travels_once_to_a_partition(seed, trees, probes, n):
+    forest, plan, vectors = make(np.random.default_rng(seed), [12] * trees, probes, n)
+    copies = route_vectors(forest, plan, vectors)
+    assert np.bincount(copies.row[copies.home >= 0]).tolist() == [trees] * n
+    pairs = list(zip(copies.row.tolist(), copies.partition.tolist(), strict=True))
+    assert len(set(pairs)) == len(pairs)
+    assert len(copies.visits) == copies.n_visits.sum() == n * trees * (probes - 1)
+
+
+def test_more_probes_than_leaves_visit_every_leaf():
+    forest, plan, vectors = make(np.random.default_rng(0), [3, 1], 99, 7)
+    leaves = [(row, leaf) for row, leaf, _, _ in arrivals(route_vectors(forest, plan, vectors))]
+    assert sorted(leaves) == [(row, leaf) for row in range(7) for leaf in range(4)]
+
+
+def test_one_probe_ships_every_vector_home_and_nowhere_else():
+    forest, plan, vectors = make(np.random.default_rng(0), [20], 1, 50)
+    copies = route_vectors(forest, plan, vectors)
+    assert copies.row.tolist() == list(range(50))
+    np.testing.assert_array_equal(copies.home, nearest_centres(vectors, forest.trees[0], 1)[:, 0])
+    assert copies.visits.size == 0
+    assert not copies.n_visits.any()
+
+
+@pytest.mark.parametrize("trees", [1, 2])
+def test_no_vectors_ship_nothing(trees):
+    forest, plan, vectors = make(np.random.default_rng(0), [5] * trees, 3, 0)
+    copies = route_vectors(forest, plan, vectors)
+    assert [len(field) for field in vars(copies).values()] == [0] * 5
+
+
+def test_copies_are_fewer_than_leaves_visited_when_leaves_share_partitions():
+    forest, plan, vectors = make(np.random.default_rng(0), [20], 8, 30)
+    one = replace(plan, partition_of_leaf=np.zeros(20, np.int32), n_partitions=1)
+    own = replace(plan, partition_of_leaf=np.arange(20, dtype=np.int32), n_partitions=20)
+    assert len(route_vectors(forest, one, vectors).row) == 30
+    assert len(route_vectors(forest, own, vectors).row) == 30 * 8
+
+
+def test_a_vector_is_routed_alike_in_any_batch():
+    forest, plan, vectors = make(np.random.default_rng(0), [40, 30], 5, 300)
+    together = arrivals(route_vectors(forest, plan, vectors))
+    apart = []
+    for start in range(0, 300, 77):
+        part = arrivals(route_vectors(forest, plan, vectors[start : start + 77]))
+        apart += [(row + start, *rest) for row, *rest in part]
+    assert together == apart
