@@ -11,10 +11,9 @@ from annspark import __version__
 from annspark.config import Job, Settings
 from annspark.core.forest import grow_forest
 from annspark.core.plan import count_leaves, count_merge_partitions, count_sampled, plan_join
-from annspark.flow import publish
+from annspark.flow import files, publish
 from annspark.flow.audit import audit_neighbors
 from annspark.flow.cluster import count_cores
-from annspark.flow.files import write_text
 from annspark.flow.join import join_partitions
 from annspark.flow.merge import merge_neighbors
 from annspark.flow.meter import Meter, read_meter, watch_joined, watch_merged, watch_shipped
@@ -95,6 +94,9 @@ def build_neighbors(
 def run(spark: SparkSession, job: Job) -> Report:
     """Read the job's input, and publish the neighbor table and its report together; both appear whole or not at all."""
     publish.check_target(spark, job.output, job.overwrite)
+    for name, path in (("report", job.report), ("scratch", job.scratch)):
+        if path:
+            files.require_reach(name, path)
     vectors = publish.open_input(spark, job.input, job.format)
     pending: list[publish.Pending] = []
 
@@ -105,14 +107,15 @@ def run(spark: SparkSession, job: Job) -> Report:
     named = {name: value for name, value in asdict(job).items() if name != "settings"}
     try:
         result = _build(vectors, job.settings, named | asdict(job.settings), job.scratch, keep)
+        report = f"{job.report or f'{pending[0].target}.report'}/report.json"
+        files.write_text(f"{report}.pending", result.report.as_json())
         publish.commit(pending[0])
     except BaseException:
         for one in pending:
             publish.discard(one)
         raise
-    where = job.report or f"{pending[0].target}.report"
-    write_text(f"{where}/report.json", result.report.as_json())
-    logger.info("%-8s %8s    %s, report in %s", "publish", "", pending[0].target, where)
+    files.move(f"{report}.pending", report)
+    logger.info("%-8s %8s    %s, report in %s", "publish", "", pending[0].target, report)
     return result.report
 
 

@@ -1,8 +1,10 @@
 """Folders on the file system Spark wrote to, reached without the JVM."""
 
 import posixpath
-from urllib.parse import unquote, urlsplit
+import re
+from urllib.parse import unquote
 
+import pyarrow as pa
 from pyarrow import fs
 from pyspark.sql import DataFrame
 
@@ -14,12 +16,28 @@ _RENAMES = ("", "file", "hdfs", "viewfs", "abfs", "abfss")
 
 def require_rename(path: str) -> None:
     """Raise SettingsError when a folder at this path could not appear in one piece."""
-    scheme = urlsplit(path).scheme
-    if scheme not in _RENAMES:
+    if scheme_of(path) not in _RENAMES:
         raise SettingsError(
-            f"output {path!r}: {scheme!r} cannot rename a folder, so readers could see half a table. "
+            f"output {path!r}: {scheme_of(path)!r} cannot rename a folder, so readers could see half a table. "
             f"Write to a catalog table, or to a path on {', '.join(_RENAMES[1:])}."
         )
+
+
+def require_reach(name: str, path: str) -> None:
+    """Raise SettingsError when the driver cannot reach the file system of the setting's path."""
+    try:
+        _open(path)
+    except (OSError, pa.ArrowException) as error:
+        raise SettingsError(
+            f"{name!r} is {path!r}, which PyArrow on the driver cannot reach ({str(error).splitlines()[0]}). "
+            "Give a folder on a mounted file system, or one PyArrow knows: file, hdfs, s3, gs or abfss."
+        ) from error
+
+
+def scheme_of(path: str) -> str:
+    """Return the scheme of a path, without the colon; "" for a plain path."""
+    found = re.match("([A-Za-z][A-Za-z0-9+.-]*):", path)
+    return found[1].lower() if found else ""
 
 
 def write_table(table: DataFrame, path: str, file_format: str, **options: str) -> None:
@@ -57,18 +75,15 @@ def remove(path: str) -> None:
 
 
 def write_text(path: str, text: str) -> None:
-    """Write a file that appears whole or not at all, making its folder where there is none."""
+    """Write a file, making its folder where there is none."""
     system, path = _open(path)
-    folder, name = posixpath.split(path)
-    system.create_dir(folder, recursive=True)
-    pending = posixpath.join(folder, f".{name}.pending")
-    with system.open_output_stream(pending) as stream:
+    system.create_dir(posixpath.dirname(path), recursive=True)
+    with system.open_output_stream(path) as stream:
         stream.write(text.encode())
-    system.move(pending, path)
 
 
 def _open(path: str) -> tuple[fs.FileSystem, str]:
-    parts = urlsplit(path)
-    if parts.scheme in ("", "file"):
-        return fs.LocalFileSystem(), posixpath.abspath(parts.path if parts.scheme else path)
+    scheme = scheme_of(path)
+    if scheme in ("", "file"):
+        return fs.LocalFileSystem(), posixpath.abspath(re.sub("^file:(//)?", "", path))
     return fs.FileSystem.from_uri(path)

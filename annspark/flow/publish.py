@@ -79,7 +79,7 @@ def commit(pending: Pending) -> None:
         _rename(spark, pending.target, aside)
     try:
         _rename(spark, pending.name, pending.target)
-    except Exception:
+    except BaseException:
         if replaces:
             _rename(spark, aside, pending.target)
         raise

@@ -83,7 +83,7 @@ def read_vectors(vectors: DataFrame, settings: Settings, stage: Stage) -> Vector
     examples: dict[str, object] = {}
     rows = bytes_of_ids = 0
     for row in sorted(groups, key=lambda row: (row[_REASON], row[_DIM])):
-        reason = REASONS[row[_REASON]] or ("" if row[_DIM] == dim else "wrong_length")
+        reason = REASONS[row[_REASON]] or ("" if row[_DIM] == dim > 0 else "wrong_length")
         if reason:
             dropped[reason] = dropped.get(reason, 0) + row["rows"]
             examples.setdefault(reason, row["example"])
@@ -121,7 +121,7 @@ def _select_columns(vectors: DataFrame, id_col: str, vector_col: str) -> DataFra
     if type(kind).__name__ == "VectorUDT":
         from pyspark.ml.functions import vector_to_array
 
-        vector = vector_to_array(vector)
+        vector = F.when(vector.isNotNull(), vector_to_array(vector))  # vector_to_array refuses null
     elif not (isinstance(kind, T.ArrayType) and isinstance(kind.elementType, T.FloatType | T.DoubleType)):
         raise InputError(
             f"input column {vector_col!r} is {kind.simpleString()}; vectors may be array<float>, array<double> or "
@@ -177,7 +177,7 @@ def check_rows(ids: pa.Array, lists: pa.Array, metric: str) -> tuple[np.ndarray,
         reason[rows] = judged
         parts[i] = prepare(vectors[judged == 0], metric)
     if len(lengths) == 1:
-        return reason, length, parts[0]
+        return reason, length, parts[0].ravel()
     # Rows of several lengths: put them back in order.
     flat = np.empty(int(length[reason == 0].sum()), np.float32)
     good = np.where(reason == 0, length, 0)

@@ -1,5 +1,6 @@
 """Staging: an intermediate table is computed once, whatever reads it later."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from uuid import uuid4
@@ -9,6 +10,7 @@ from pyspark.storagelevel import StorageLevel
 
 from annspark.flow import files
 
+logger = logging.getLogger("annspark")
 Stage = Callable[[DataFrame], DataFrame]
 
 
@@ -41,4 +43,11 @@ def staging(scratch: str | None) -> Iterator[Stage]:
             if scratch is None:
                 table.unpersist()
             else:
-                files.remove(files.folder_of(table))
+                _remove(table)
+
+
+def _remove(table: DataFrame) -> None:
+    try:
+        files.remove(files.folder_of(table))
+    except Exception as error:  # a left-over must not turn a good night into a failed one
+        logger.warning("scratch: %s could not be deleted (%s); delete it by hand.", table.inputFiles()[:1], error)

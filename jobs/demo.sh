@@ -1,0 +1,20 @@
+#!/bin/sh
+# Finds the neighbors of 20,000 words with the command line and shows some: sh jobs/demo.sh
+# Needs Java 17 and Python 3.11 or newer; everything else goes into .venv. See jobs/environment.sh for its variables.
+set -eu
+
+root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+extras=
+. "$root/jobs/environment.sh"
+cd "$root"
+
+# Quiet Spark: conf/log4j2.properties. Its progress bar is for terminals; in a file it is noise.
+export SPARK_CONF_DIR="$root/conf"
+bar=false
+if [ -t 2 ]; then bar=true; fi
+progress=spark.ui.showConsoleProgress=$bar
+export PYSPARK_SUBMIT_ARGS="--properties-file conf/spark-local.conf --conf $progress pyspark-shell"
+
+echo "Starting Spark on this machine."
+"$python" -m annspark build --input jobs/demo_data/words.parquet --output .demo/neighbors --k 10 --overwrite
+"$python" jobs/demo.py .demo/neighbors .demo/neighbors.report
