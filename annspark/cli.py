@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,8 +28,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"annspark: {error}", file=sys.stderr)
         return BAD_INPUT
-    except Exception:
-        logging.getLogger("annspark").exception("annspark: the job failed and published nothing")
+    except Exception as error:
+        traceback.print_exc()
+        first_line = str(error).partition("\n")[0]
+        print(f"annspark: the job failed and published nothing: {first_line}", file=sys.stderr)
         return FAILED
 
 

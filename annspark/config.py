@@ -56,7 +56,7 @@ class Settings:
         if self.id_col == self.vector_col:
             raise SettingsError(f"'id_col' and 'vector_col' are both {self.id_col!r}; they must be two columns.")
         made = ("neighbors",) if self.shape == "nested" else ("rank", "neighbor_id", "distance")
-        if self.id_col in made:
+        if self.id_col.lower() in made:
             raise SettingsError(
                 f"'id_col' is {self.id_col!r}, which is also a column of the {self.shape} output. "
                 "Rename the id column before the call."
@@ -79,6 +79,10 @@ class Job:
         for name in ("input", "output"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name).strip("/ "):
                 raise SettingsError(f"'{name}' is {getattr(self, name)!r}; it must be a path or a catalog table.")
+        for name in ("format", "report", "scratch"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, str) or not value.strip()):
+                raise SettingsError(f"'{name}' is {value!r}; it must be a text, or left out.")
         if not isinstance(self.overwrite, bool):
             raise SettingsError(f"'overwrite' is {self.overwrite!r}; it must be true or false.")
         if self.input.rstrip("/") == self.output.rstrip("/"):

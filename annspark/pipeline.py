@@ -21,7 +21,7 @@ from annspark.flow.read import read_vectors
 from annspark.flow.route import ship_vectors
 from annspark.flow.sample import sample_vectors
 from annspark.flow.shape import as_long, require_complete, shaped
-from annspark.flow.stage import stage_table, staging
+from annspark.flow.stage import release, stage_table, staging
 from annspark.report import Cost, Leaves, Report, Rows
 from annspark.steps import Steps
 
@@ -88,7 +88,18 @@ def build_neighbors(
         on_bad_row=on_bad_row,
         audit_users=audit_users,
     )
-    return _build(vectors, settings, asdict(settings), scratch, keep=lambda table: stage_table(table, scratch))
+    kept: list[DataFrame] = []
+
+    def keep(table: DataFrame) -> DataFrame:
+        kept.append(stage_table(table, scratch))
+        return kept[0]
+
+    try:
+        return _build(vectors, settings, asdict(settings), scratch, keep)
+    except BaseException:
+        for table in kept:
+            release(table, scratch)
+        raise
 
 
 def run(spark: SparkSession, job: Job) -> Report:
@@ -99,6 +110,7 @@ def run(spark: SparkSession, job: Job) -> Report:
             files.require_reach(name, path)
     vectors = publish.open_input(spark, job.input, job.format)
     pending: list[publish.Pending] = []
+    report = ""
 
     def keep(table: DataFrame) -> DataFrame:
         pending.append(publish.write_pending(table, job.output, job.format))
@@ -113,6 +125,8 @@ def run(spark: SparkSession, job: Job) -> Report:
     except BaseException:
         for one in pending:
             publish.discard(one)
+        if report and files.exists(f"{report}.pending"):
+            files.remove(f"{report}.pending")
         raise
     files.move(f"{report}.pending", report)
     logger.info("%-8s %8s    %s, report in %s", "publish", "", pending[0].target, report)
@@ -152,15 +166,16 @@ def _build(
         with clock.step("join") as said:
             shipped = watch_shipped(ship_vectors(users.table, forest, plan), meter)
             candidates = watch_joined(join_partitions(shipped, plan, users.dim, settings), meter)
+            full = min(settings.k, users.rows - 1)
             merge_in = count_merge_partitions(users.rows, settings.trees, settings.k, users.id_bytes, cores)
-            neighbors = merge_neighbors(candidates, merge_in, settings.k)
-            table = keep(shaped(watch_merged(neighbors, min(settings.k, users.rows - 1), meter), settings))
+            neighbors = watch_merged(merge_neighbors(candidates, merge_in, settings.k), full, meter)
+            table = keep(shaped(neighbors, settings))
             written = require_complete(table, users, settings)
             said += [f"{written:,} users"]
         with clock.step("audit") as said:
             recall = audit_neighbors(as_long(table, settings), users, settings)
             said += [f"recall@{recall.k} {recall.mean:.4f} of {recall.users:,} users"]
-    seen = read_meter(meter, users.id_bytes)
+    seen = read_meter(meter, users.id_bytes, full)
     report = Report(
         version=__version__,
         settings=named,

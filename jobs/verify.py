@@ -4,7 +4,7 @@
     python jobs/verify.py NAME.npz [--probes 8 24]
 
 NAME.npz holds X, one row per user, id = row number; NAME.truth.npz beside it holds query_rows, distances (ascending,
-exact) and metric.  Each run is a spark-submit in local[2], from start to exit.
+exact) and metric.  Each run is a spark-submit in local[2].
 """
 
 import argparse
@@ -38,8 +38,7 @@ def watch(command: list[str]) -> tuple[float, dict[str, float]]:
                 now["all"] += size
             peak = {kind: max(peak[kind], now[kind]) for kind in peak}
             time.sleep(0.1)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+    assert process.returncode == 0, command
     return time.perf_counter() - start, peak
 
 

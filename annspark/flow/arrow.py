@@ -76,7 +76,9 @@ def collect(table: DataFrame) -> pa.Table:
 
 def _offsets(column: pa.Array) -> np.ndarray:
     start = column.offset
-    return np.frombuffer(column.buffers()[1], np.int32)[start : start + len(column) + 1]
+    # spark.sql.execution.arrow.useLargeVarTypes makes offsets 64 bits wide.
+    width = np.int64 if pa.types.is_large_binary(column.type) else np.int32
+    return np.frombuffer(column.buffers()[1], width)[start : start + len(column) + 1]
 
 
 def _binary_values(column: pa.Array) -> np.ndarray:

@@ -40,14 +40,17 @@ def scheme_of(path: str) -> str:
     return found[1].lower() if found else ""
 
 
-def write_table(table: DataFrame, path: str, file_format: str, **options: str) -> None:
-    """Write a table; a write that fails leaves nothing behind."""
+def write_table(table: DataFrame, path: str, file_format: str, *, made: str) -> None:
+    """Write a table; a write that fails leaves nothing behind.
+
+    made : the folder that comes into being with it, the path itself or its parent
+    """
     try:
-        table.write.format(file_format).options(**options).save(path)
+        table.write.format(file_format).save(path)
     except BaseException:
         # Without a scheme the path may be on a file system only Spark knows; then a hidden empty folder may stay.
-        if exists(path):
-            remove(path)
+        if exists(made):
+            remove(made)
         raise
 
 
@@ -69,9 +72,12 @@ def exists(path: str) -> bool:
 
 
 def remove(path: str) -> None:
-    """Delete a folder with all it holds."""
+    """Delete a file, or a folder with all it holds."""
     system, path = _open(path)
-    system.delete_dir(path)
+    if system.get_file_info(path).type == fs.FileType.Directory:
+        system.delete_dir(path)
+    else:
+        system.delete_file(path)
 
 
 def write_text(path: str, text: str) -> None:

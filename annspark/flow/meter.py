@@ -43,7 +43,7 @@ def watch_merged(neighbors: DataFrame, full: int, meter: Meter) -> DataFrame:
     return neighbors.observe(meter.merged, F.sum(short).alias("short"))
 
 
-def read_meter(meter: Meter, id_bytes: float) -> dict[str, Any]:
+def read_meter(meter: Meter, id_bytes: float, full: int) -> dict[str, Any]:
     """Return copies, pairs, max_rows, short and shuffle_bytes (payload of both shuffles, before compression)."""
     shipped, joined = meter.shipped.get, meter.joined.get
     carried = shipped["bytes"] + shipped["copies"] * (8 + id_bytes)
@@ -52,6 +52,6 @@ def read_meter(meter: Meter, id_bytes: float) -> dict[str, Any]:
         "copies": shipped["copies"],
         "pairs": joined["pairs"],
         "max_rows": joined["max_rows"],
-        "short": meter.merged.get["short"],
+        "short": meter.merged.get["short"] if full else 0,  # a single user's long table is empty, and not observed
         "shuffle_bytes": int(carried + listed),
     }

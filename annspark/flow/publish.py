@@ -40,7 +40,7 @@ def open_input(spark: SparkSession, name: str, file_format: str | None) -> DataF
         found = spark.read.table(name) if kind == "catalog table" else _reader(spark, file_format).load(name)
         _ = found.schema  # Connect looks only when asked
         return found
-    except AnalysisException as error:
+    except Exception as error:  # a broken file, an unknown format: each has a class of its own
         raise InputError(f"input {name!r} cannot be read as a {kind}: {str(error).splitlines()[0]}") from error
 
 
@@ -64,7 +64,7 @@ def write_pending(table: DataFrame, target: str, file_format: str | None) -> Pen
     parent, _, last = target.rstrip("/").rpartition("/")
     # The leading dot hides the folder from jobs that read the parent folder, as a partitioned table's readers do.
     hidden = f"{parent + '/' if parent or target.startswith('/') else ''}.{last}.pending-{mark}/table"
-    files.write_table(table, hidden, file_format or "parquet")
+    files.write_table(table, hidden, file_format or "parquet", made=hidden.rpartition("/")[0])
     written = _reader(spark, file_format).load(hidden)
     folder = files.folder_of(written)
     return Pending(written, folder, f"{folder.rsplit('/', 2)[0]}/{last}")

@@ -23,7 +23,7 @@ def stage_table(table: DataFrame, scratch: str | None) -> DataFrame:
     if scratch is None:
         return table.persist(StorageLevel.MEMORY_AND_DISK)
     path = f"{scratch.rstrip('/')}/annspark-{uuid4().hex[:12]}"
-    files.write_table(table, path, "parquet", compression="lz4")
+    files.write_table(table, path, "parquet", made=path)
     return table.sparkSession.read.schema(table.schema).parquet(path)
 
 
@@ -40,13 +40,14 @@ def staging(scratch: str | None) -> Iterator[Stage]:
         yield stage
     finally:
         for table in staged:
-            if scratch is None:
-                table.unpersist()
-            else:
-                _remove(table)
+            release(table, scratch)
 
 
-def _remove(table: DataFrame) -> None:
+def release(table: DataFrame, scratch: str | None) -> None:
+    """Give back what stage_table holds."""
+    if scratch is None:
+        table.unpersist()
+        return
     try:
         files.remove(files.folder_of(table))
     except Exception as error:  # a left-over must not turn a good night into a failed one

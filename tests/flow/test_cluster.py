@@ -1,0 +1,18 @@
+import pytest
+from pyspark.sql import functions as F
+
+from annspark.flow.cluster import count_cores, partition_keys
+
+
+@pytest.mark.parametrize("n_partitions", [1, 2, 7, 48])
+def test_rows_of_a_key_land_alone_in_a_partition(spark, n_partitions):
+    keys = partition_keys(spark, n_partitions)
+    assert len(set(keys)) == n_partitions
+    rows = spark.createDataFrame([(key,) for key in keys for _ in range(3)], "target int")
+    landed = rows.repartition(n_partitions, "target").select("target", F.spark_partition_id().alias("place"))
+    # Key i lands in partition i: with distinct keys, no partition is shared and none is empty.
+    assert {(row.target, row.place) for row in landed.collect()} == {(key, i) for i, key in enumerate(keys)}
+
+
+def test_cores_are_those_of_the_session(spark):
+    assert count_cores(spark) == 2

@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+
+from annspark.config import Settings
+from annspark.core.exact import exact_neighbors
+from annspark.core.forest import grow_forest
+from annspark.core.metric import prepare
+from annspark.core.plan import plan_join
+from annspark.flow.join import join_partitions
+from annspark.flow.read import read_vectors
+from annspark.flow.route import ship_vectors
+from tests.helpers import clustered, configured, make_table
+
+ROWS, K, LEAVES = 1500, 5, 12
+
+
+def joined(spark, stage, vectors, *, metric="cosine", probes, ids=None, schema="user_id int, vector array<float>"):
+    settings = Settings(metric=metric, k=K)
+    users = read_vectors(make_table(spark, vectors, ids, schema=schema), settings, stage)
+    ready = prepare(vectors, metric)
+    forest = grow_forest(ready, LEAVES, trees=1, split="two_means", seed=0, centred=metric == "euclidean")
+    plan = plan_join(forest, ready, probes, rows=len(vectors), cores=2)
+    assert plan.n_partitions == 3
+    return join_partitions(ship_vectors(users.table, forest, plan), plan, users.dim, settings).collect()
+
+
+def best(rows):
+    """Return each user's k best candidates over all partitions, {id: [(distance, id), ...]}."""
+    met = {}
+    for row in rows:
+        met.setdefault(row["user_id"], set()).update(zip(row["distances"], row["ids"], strict=True))
+    return {user: sorted(candidates)[:K] for user, candidates in met.items()}
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_with_every_leaf_visited_the_candidates_hold_the_exact_neighbors(spark, stage, metric):
+    vectors = clustered(ROWS)
+    found = best(joined(spark, stage, vectors, metric=metric, probes=LEAVES * 2))
+    neighbors, distances = exact_neighbors(prepare(vectors, metric), np.arange(ROWS), K, metric)
+    assert sorted(found) == list(range(ROWS))
+    np.testing.assert_allclose([[d for d, _ in found[i]] for i in range(ROWS)], distances, rtol=1e-4, atol=1e-6)
+    same = np.array([[j for _, j in found[i]] for i in range(ROWS)]) == neighbors
+    assert same.mean() > 0.999  # float32 differences may swap near-equal neighbors
+
+
+def test_lists_are_ordered_hold_k_at_most_and_never_the_user(spark, stage):
+    rows = joined(spark, stage, clustered(ROWS), probes=3)
+    assert {row["user_id"] for row in rows} == set(range(ROWS))
+    for row in rows:
+        candidates = list(zip(row["distances"], row["ids"], strict=True))
+        assert candidates == sorted(candidates)
+        assert len(set(row["ids"])) == len(row["ids"]) <= K
+        assert row["user_id"] not in row["ids"]
+
+
+def test_what_a_partition_did_stands_once_in_its_first_row(spark, stage):
+    rows = joined(spark, stage, clustered(ROWS), probes=1)
+    told = [(row["pairs"], row["max_rows"]) for row in rows if row["pairs"]]
+    assert len(told) == 3
+    # With a single probe every pair is one of two residents of a leaf.
+    pairs, largest = sum(p for p, _ in told), max(m for _, m in told)
+    assert ROWS / LEAVES <= largest < ROWS
+    assert ROWS**2 / LEAVES <= pairs <= ROWS * largest
+    assert sum(row["max_rows"] for row in rows) == sum(m for _, m in told)
+
+
+def test_batches_do_not_change_the_candidates(spark, stage):
+    vectors = clustered(ROWS)
+    rows = joined(spark, stage, vectors, probes=3)
+    with configured(spark, spark__sql__execution__arrow__maxRecordsPerBatch=41):
+        assert sorted(joined(spark, stage, vectors, probes=3)) == sorted(rows)
+
+
+def test_string_ids_travel_as_they_are(spark, stage):
+    vectors = clustered(ROWS)
+    names = [f"user {i:04d}" for i in range(ROWS)]
+    named = best(joined(spark, stage, vectors, probes=3, ids=names, schema="user_id string, vector array<float>"))
+    # Names in the order of the numbers: the same vectors, the same ties.
+    numbered = best(joined(spark, stage, vectors, probes=3))
+    assert {u: [(d, int(v[5:])) for d, v in named[names[u]]] for u in range(ROWS)} == numbered

@@ -1,0 +1,188 @@
+from uuid import uuid4
+
+import pytest
+from chispa import assert_df_equality
+from pyspark.sql import functions as F
+
+from annspark.errors import InputError, SettingsError
+from annspark.flow import files
+from annspark.flow.publish import (
+    check_target,
+    commit,
+    discard,
+    is_catalog_table,
+    open_input,
+    write_pending,
+)
+from tests.helpers import files_in
+
+
+def rows(spark, first):
+    return spark.range(first, first + 20, numPartitions=3).withColumnRenamed("id", "user_id")
+
+
+def broken(spark):
+    """Return a table whose last partition fails, once the others are written."""
+    return rows(spark, 0).withColumn(
+        "late", F.when(F.col("user_id") == 19, F.raise_error("the disk is on fire").cast("int"))
+    )
+
+
+def read(spark, target):
+    return spark.read.table(target) if is_catalog_table(target) else spark.read.parquet(target)
+
+
+@pytest.fixture(params=["path", "table"])
+def place(request, spark, tmp_path):
+    """Return a target, and a function that lists what lies where it belongs."""
+    if request.param == "path":
+        yield str(tmp_path / "neighbors of all"), lambda: files_in(tmp_path)
+    else:
+        database = f"night_{uuid4().hex[:8]}"
+        spark.sql(f"CREATE DATABASE {database}")
+        yield f"{database}.neighbors", lambda: sorted(t.name for t in spark.catalog.listTables(database))
+        spark.sql(f"DROP DATABASE {database} CASCADE")
+
+
+@pytest.mark.parametrize(
+    ("name", "catalog"),
+    [("a.b", True), ("main.night.users", True), ("/data/a.b", False), ("./a.b", False), ("users", False),
+     ("s3://bucket/a.b", False)],
+)  # fmt: skip
+def test_dots_and_no_slash_mean_a_catalog_table(name, catalog):
+    assert is_catalog_table(name) == catalog
+
+
+def test_a_new_target_appears_only_when_committed_and_whole(spark, place):
+    target, listing = place
+    check_target(spark, target, overwrite=False)
+    pending = write_pending(rows(spark, 0), target, None)
+    assert target.rpartition("/")[2].rpartition(".")[2] not in listing()
+    assert_df_equality(pending.table, rows(spark, 0), ignore_row_order=True, ignore_nullable=True)
+    commit(pending)
+    assert_df_equality(read(spark, target), rows(spark, 0), ignore_row_order=True, ignore_nullable=True)
+    assert listing() in (["neighbors of all"], ["neighbors"])
+
+
+def test_a_pending_folder_is_hidden_from_readers_of_the_parent(spark, tmp_path):
+    rows(spark, 50).write.parquet(str(tmp_path / "day=1"))
+    write_pending(rows(spark, 0), str(tmp_path / "day=2"), None)
+    assert spark.read.parquet(str(tmp_path)).where("user_id < 50").count() == 0
+    assert all(name.startswith((".", "day=1")) for name in files_in(tmp_path))
+
+
+def test_a_discarded_table_leaves_nothing(spark, place):
+    target, listing = place
+    discard(write_pending(rows(spark, 0), target, None))
+    assert listing() == []
+
+
+def test_an_existing_target_is_refused_without_overwrite(spark, place):
+    target, _ = place
+    commit(write_pending(rows(spark, 0), target, None))
+    with pytest.raises(SettingsError, match=r"exists.*--overwrite"):
+        check_target(spark, target, overwrite=False)
+    check_target(spark, target, overwrite=True)
+
+
+def test_overwriting_replaces_all_rows_and_leaves_nothing_behind(spark, place):
+    target, listing = place
+    commit(write_pending(rows(spark, 0), target, None))
+    after_first = listing()
+    commit(write_pending(rows(spark, 100), target, None))
+    spark.catalog.clearCache()
+    assert_df_equality(read(spark, target), rows(spark, 100), ignore_row_order=True, ignore_nullable=True)
+    assert listing() == after_first
+
+
+def test_a_crash_while_writing_keeps_the_last_table_and_leaves_nothing_else(spark, place):
+    target, listing = place
+    commit(write_pending(rows(spark, 0), target, None))
+    before = listing()
+    with pytest.raises(Exception, match="disk is on fire"):
+        write_pending(broken(spark), target, None)
+    assert listing() == before
+    assert read(spark, target).count() == 20
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_a_crash_while_the_new_table_takes_its_place_keeps_the_last_one(spark, tmp_path, monkeypatch, error):
+    target = str(tmp_path / "neighbors")
+    commit(write_pending(rows(spark, 0), target, None))
+    pending = write_pending(rows(spark, 100), target, None)
+    moves, move = [], files.move
+
+    def fail_second(source, destination):
+        moves.append(source)
+        if len(moves) == 2:
+            raise error("the lights went out")
+        move(source, destination)
+
+    monkeypatch.setattr(files, "move", fail_second)
+    with pytest.raises(error):
+        commit(pending)
+    discard(pending)
+    assert_df_equality(read(spark, target), rows(spark, 0), ignore_row_order=True, ignore_nullable=True)
+    assert files_in(tmp_path) == ["neighbors"]
+
+
+def test_a_relative_path_with_a_scheme_or_a_slash_at_its_end_is_the_same_folder(spark, tmp_path, monkeypatch):
+    commit(write_pending(rows(spark, 0), f"file:{tmp_path}/one/", None))
+    assert files_in(tmp_path) == ["one"]
+    with pytest.raises(SettingsError, match="exists"):
+        check_target(spark, str(tmp_path / "one"), overwrite=False)
+
+
+@pytest.mark.parametrize("name", ["a b", "a%20b", "größe", "a+b", "a#b"])
+def test_unusual_folder_names_are_published_under_that_name(spark, tmp_path, name):
+    commit(write_pending(rows(spark, 0), str(tmp_path / name), None))
+    assert files_in(tmp_path) == [name]
+    assert read(spark, str(tmp_path / name)).count() == 20
+
+
+def test_other_formats_are_written_and_read(spark, tmp_path):
+    commit(write_pending(rows(spark, 0), str(tmp_path / "orc"), "orc"))
+    assert_df_equality(
+        open_input(spark, str(tmp_path / "orc"), "orc"), rows(spark, 0), ignore_row_order=True, ignore_nullable=True
+    )
+
+
+@pytest.mark.parametrize("name", ["s3://bucket/table", "s3a://bucket/table", "gs://bucket/table"])
+def test_a_store_that_cannot_rename_is_refused_with_what_can(spark, name):
+    with pytest.raises(SettingsError, match=r"cannot rename a folder.*catalog table"):
+        check_target(spark, name, overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("{tmp}/nowhere", ["there is no such path", "nowhere"]),
+        ("night.nowhere", ["there is no such catalog table", "./night.nowhere"]),
+    ],
+)
+def test_a_missing_input_is_named(spark, tmp_path, name, parts):
+    name = name.format(tmp=tmp_path)
+    with pytest.raises(InputError) as caught:
+        open_input(spark, name, None)
+    assert [part for part in parts if part not in str(caught.value)] == []
+
+
+def test_an_input_folder_without_data_is_an_input_error_of_one_line(spark, tmp_path):
+    with pytest.raises(InputError) as caught:
+        open_input(spark, str(tmp_path), None)
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_a_catalog_table_is_opened(spark, place):
+    target, _ = place
+    commit(write_pending(rows(spark, 0), target, None))
+    assert open_input(spark, target, None).count() == 20
+
+
+def test_a_written_text_appears_whole_in_a_new_folder(tmp_path):
+    path = tmp_path / "new folder" / "report.json"
+    for text in ("{}", '{"a": "é"}'):
+        files.write_text(str(path), text)
+        assert path.read_text(encoding="utf-8") == text
+    assert files_in(path.parent) == ["report.json"]

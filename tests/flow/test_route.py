@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+
+from annspark.config import Settings
+from annspark.core.forest import grow_forest
+from annspark.core.nearest import nearest_centres
+from annspark.core.plan import plan_join
+from annspark.flow.cluster import partition_keys
+from annspark.flow.read import read_vectors
+from annspark.flow.route import ship_vectors
+from tests.helpers import clustered, configured, make_table
+
+ROWS, PROBES = 1600, 4
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["one_tree", "two_trees"])
+def line(request, spark, stage):
+    """Return vectors, forest, plan and the rows shipped."""
+    vectors = clustered(ROWS)
+    users = read_vectors(make_table(spark, vectors), Settings(metric="euclidean"), stage)
+    forest = grow_forest(vectors[:800], 40, trees=request.param, split="two_means", seed=0, centred=True)
+    plan = plan_join(forest, vectors[:800], PROBES, rows=ROWS, cores=2)
+    return vectors, forest, plan, ship_vectors(users.table, forest, plan).collect()
+
+
+def test_the_plan_of_the_test_has_several_partitions(line):
+    assert line[2].n_partitions > 1
+
+
+def test_every_leaf_a_vector_should_visit_is_reached_once(line):
+    vectors, forest, plan, shipped = line
+    reached = {i: [] for i in range(ROWS)}
+    for row in shipped:
+        reached[row["user_id"]] += [row["home"]] * (row["home"] >= 0) + np.frombuffer(row["visits"], np.int32).tolist()
+    wanted = np.concatenate(
+        [nearest_centres(vectors - forest.origin, centres, PROBES) + first
+         for centres, first in zip(forest.trees, plan.first_leaf[:-1], strict=True)], axis=1
+    )  # fmt: skip
+    assert {i: sorted(leaves) for i, leaves in reached.items()} == dict(enumerate(np.sort(wanted, axis=1).tolist()))
+
+
+def test_home_is_the_leaf_with_the_nearest_centre_in_each_tree(line):
+    vectors, forest, plan, shipped = line
+    homes = {i: [] for i in range(ROWS)}
+    for row in shipped:
+        homes[row["user_id"]] += [row["home"]] * (row["home"] >= 0)
+    for tree, centres in enumerate(forest.trees):
+        nearest = np.linalg.norm((vectors - forest.origin)[:, None] - centres[None], axis=2).argmin(axis=1)
+        assert [sorted(homes[i])[tree] for i in range(ROWS)] == (nearest + plan.first_leaf[tree]).tolist()
+
+
+def test_a_vector_travels_once_to_each_partition_that_joins_one_of_its_leaves(spark, line):
+    _, _, plan, shipped = line
+    assert len({(row["target"], row["user_id"]) for row in shipped}) == len(shipped)
+    partition_of = {key: i for i, key in enumerate(partition_keys(spark, plan.n_partitions))}
+    for row in shipped:
+        leaves = [row["home"]] * (row["home"] >= 0) + np.frombuffer(row["visits"], np.int32).tolist()
+        assert set(plan.partition_of_leaf[leaves].tolist()) == {partition_of[row["target"]]}
+
+
+def test_vectors_travel_with_the_origin_subtracted(line):
+    vectors, forest, _, shipped = line
+    sent = np.stack([np.frombuffer(row["vector"], np.float32) for row in shipped])
+    np.testing.assert_array_equal(sent, (vectors - forest.origin)[[row["user_id"] for row in shipped]])
+
+
+def test_batches_do_not_change_what_is_shipped(spark, stage, line):
+    vectors, forest, plan, shipped = line
+    users = read_vectors(make_table(spark, vectors, partitions=1), Settings(metric="euclidean"), stage)
+    with configured(spark, spark__sql__execution__arrow__maxRecordsPerBatch=37):
+        again = ship_vectors(users.table, forest, plan).collect()
+    assert sorted(again) == sorted(shipped)

@@ -1,0 +1,61 @@
+from types import SimpleNamespace
+
+import pytest
+from chispa import assert_df_equality
+
+from annspark.config import Settings
+from annspark.errors import AnnsparkError
+from annspark.flow.shape import as_long, require_complete, shaped
+
+NESTED = "user_id int, neighbors array<struct<neighbor_id: int, distance: float>>"
+LONG = "user_id int, rank int, neighbor_id int, distance float"
+
+
+@pytest.fixture(scope="module")
+def nested(spark):
+    return spark.createDataFrame([(1, [(2, 0.25), (3, 0.5)]), (2, [(1, 0.25)]), (3, [])], NESTED).repartition(3)
+
+
+@pytest.fixture(scope="module")
+def long(spark):
+    return spark.createDataFrame([(1, 1, 2, 0.25), (1, 2, 3, 0.5), (2, 1, 1, 0.25)], LONG).repartition(3)
+
+
+def test_nested_is_one_row_a_user_under_the_given_name(nested):
+    table = shaped(nested, Settings(id_col="who. is `it`"))
+    assert table.columns == ["who. is `it`", "neighbors"]
+    assert sorted(table.collect()) == sorted(nested.collect())
+
+
+def test_long_is_one_row_a_neighbor_ranked_from_one(nested, long):
+    assert_df_equality(shaped(nested, Settings(shape="long")), long, ignore_row_order=True, ignore_nullable=True)
+
+
+def test_long_takes_any_column_name(nested):
+    assert shaped(nested, Settings(shape="long", id_col="a.b c")).columns == [
+        "a.b c", "rank", "neighbor_id", "distance",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", ["nested", "long"])
+@pytest.mark.parametrize("id_col", ["user_id", "who. is it"])
+def test_both_shapes_read_back_as_long(nested, long, shape, id_col):
+    settings = Settings(shape=shape, id_col=id_col)
+    again = as_long(shaped(nested, settings), settings)
+    assert_df_equality(again, long, ignore_row_order=True, ignore_nullable=True)
+
+
+def test_a_complete_table_is_counted(nested, long):
+    assert require_complete(nested, SimpleNamespace(rows=3), Settings()) == 3
+    assert require_complete(long, SimpleNamespace(rows=2), Settings(shape="long")) == 2
+
+
+def test_a_single_user_has_no_row_in_the_long_shape(long):
+    assert require_complete(long.limit(0), SimpleNamespace(rows=1), Settings(shape="long")) == 0
+
+
+@pytest.mark.parametrize("shape", ["nested", "long"])
+def test_a_table_that_misses_users_is_refused(nested, shape):
+    settings = Settings(shape=shape, id_col="who. is it")
+    with pytest.raises(AnnsparkError, match="of 4 users are in the table, so nothing was published"):
+        require_complete(shaped(nested, settings), SimpleNamespace(rows=4), settings)

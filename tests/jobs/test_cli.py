@@ -1,0 +1,310 @@
+"""The command line end to end: arguments in; table, report, words and exit code out."""
+
+import sys
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from pyspark.sql import functions as F
+
+from annspark import __version__
+from annspark.cli import main
+from tests.helpers import REPOSITORY, clustered, count_cached, files_in, lists_of, make_table, read_report, run_process
+
+ROWS = 400
+QUICK = ["--k", "4", "--leaf-rows", "60", "--audit-users", "40"]
+KEYS = {
+    "version": None,
+    "settings": {
+        "input", "output", "format", "report", "scratch", "overwrite", "k", "id_col", "vector_col", "metric", "probes",
+        "trees", "leaf_rows", "split", "seed", "shape", "on_bad_row", "audit_users",
+    },
+    "rows": {"read", "valid", "written", "dropped"},
+    "recall": {"k", "mean", "low", "high", "users"},
+    "cost": {"pairs_per_user", "copies_per_user", "shuffle_bytes"},
+    "leaves": {"count", "max_rows"},
+    "seconds": {"total", "read", "sample", "grow", "join", "audit"},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def inputs(spark, tmp_path_factory):
+    """Return a folder with the tables good and bad."""
+    folder = tmp_path_factory.mktemp("inputs")
+    good = make_table(spark, clustered(ROWS))
+    good.write.parquet(str(folder / "good"))
+    bad = spark.createDataFrame([(9000, None), (9001, [0.0] * 16), (3, [1.0] * 16)], good.schema)
+    good.union(bad).write.parquet(str(folder / "bad"))
+    return folder
+
+
+def build(source: Path | str, output: Path | str, *more: str) -> int:
+    return main(["build", "--input", str(source), "--output", str(output), *QUICK, *more])
+
+
+def test_a_build_publishes_the_table_and_its_report_and_says_so(spark, inputs, tmp_path, capsys):
+    assert build(inputs / "good", tmp_path / "out") == 0
+    table = spark.read.parquet(str(tmp_path / "out"))
+    lists = lists_of(table)
+    assert table.dtypes == [
+        ("user_id", "bigint"), ("neighbors", "array<struct<neighbor_id:bigint,distance:float>>"),
+    ]  # fmt: skip
+    assert sorted(lists) == list(range(ROWS))
+    assert {len(neighbors) for neighbors in lists.values()} == {4}
+    assert files_in(tmp_path) == ["out", "out.report"]
+    assert files_in(tmp_path / "out.report") == ["report.json"]
+
+    report = read_report(tmp_path / "out.report")
+    assert set(report) == set(KEYS)
+    for name, keys in KEYS.items():
+        # examples of dropped rows, and what else is worth telling, may stand beside the promised keys of rows
+        assert keys is None or (keys <= set(report[name]) if name == "rows" else keys == set(report[name])), name
+    assert report["version"] == __version__
+    assert (report["settings"]["input"], report["settings"]["k"]) == (str(inputs / "good"), 4)
+    assert {name: report["rows"][name] for name in ("read", "valid", "written", "dropped")} == {
+        "read": ROWS, "valid": ROWS, "written": ROWS, "dropped": {},
+    }  # fmt: skip
+    assert 0.9 < report["recall"]["low"] <= report["recall"]["mean"] <= 1
+
+    said = capsys.readouterr()
+    assert f"{ROWS} written of {ROWS} read" in said.out
+    assert f"{report['recall']['mean']:.4f} of the exact 4 nearest" in said.out
+    assert said.err == ""
+
+
+def test_one_line_is_logged_for_every_step(inputs, tmp_path, caplog):
+    assert build(inputs / "good", tmp_path / "out") == 0
+    lines = [record.getMessage() for record in caplog.records if record.name == "annspark"]
+    assert [line.split()[0] for line in lines] == ["read", "sample", "grow", "join", "audit", "publish"]
+    assert str(tmp_path / "out") in lines[-1]
+    assert "400 users" in lines[0]
+
+
+def test_the_long_shape_other_names_and_another_place_for_the_report(spark, inputs, tmp_path):
+    named = spark.read.parquet(str(inputs / "good")).toDF("the user.id", "als.v")
+    named.write.orc(str(tmp_path / "in"))
+    flags = ["--shape", "long", "--id-col", "the user.id", "--vector-col", "als.v", "--format", "orc",
+             "--metric", "euclidean", "--report", str(tmp_path / "told" / "here")]  # fmt: skip
+    assert build(tmp_path / "in", tmp_path / "out", *flags) == 0
+    table = spark.read.orc(str(tmp_path / "out"))
+    assert table.columns == ["the user.id", "rank", "neighbor_id", "distance"]
+    assert table.count() == 4 * ROWS
+    assert files_in(tmp_path) == ["in", "out", "told"]
+    assert read_report(tmp_path / "told" / "here")["settings"]["metric"] == "euclidean"
+
+
+def test_flags_win_over_the_config_file(inputs, tmp_path):
+    config = tmp_path / "night.toml"
+    config.write_text(f'input = "{inputs}/good"\noutput = "{tmp_path}/wrong"\nk = 7\nleaf_rows = 60\nseed = 3\n')
+    flags = ["--output", str(tmp_path / "out"), "--k", "2", "--audit-users", "20"]
+    assert main(["build", "--config", str(config), *flags]) == 0
+    settings = read_report(tmp_path / "out.report")["settings"]
+    assert (settings["k"], settings["leaf_rows"], settings["seed"]) == (2, 60, 3)
+    assert files_in(tmp_path) == ["night.toml", "out", "out.report"]
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("probe = 3\n", ["unknown setting 'probe'", "probes"]),
+        ("[build]\nk = 3\n", ["unknown setting 'build'"]),
+        ("k = 0\n", ["'k' is 0", "a whole number from 1 to"]),
+        ('k = "ten"\n', ["'k' is 'ten'", "whole number"]),
+        ("metric = 'dot'\n", ["'metric' is 'dot'", "cosine, euclidean"]),
+        ("overwrite = 1\n", ["'overwrite' is 1", "true or false"]),
+        ("report = 3\n", ["'report' is 3"]),
+        ("scratch = 3\n", ["'scratch' is 3"]),
+        ("format = 3\n", ["'format' is 3"]),
+        ("k = = 3\n", ["is not TOML"]),
+    ],
+)
+def test_a_wrong_config_file_is_code_2_with_one_line(inputs, tmp_path, monkeypatch, capsys, text, parts):
+    monkeypatch.chdir(tmp_path)
+    config = tmp_path / "night.toml"
+    config.write_text(text)
+    assert main(["build", "--config", str(config), "--input", str(inputs / "good"), "--output", f"{tmp_path}/o"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("annspark: ")
+    assert said.count("\n") == 1
+    assert [part for part in parts if part not in said] == []
+    assert files_in(tmp_path) == ["night.toml"]
+
+
+def test_a_missing_config_file_or_output_is_code_2(tmp_path, capsys):
+    assert main(["build", "--config", str(tmp_path / "none.toml")]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+    assert main(["build", "--input", "somewhere"]) == 2
+    assert "'output' not given" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--k", "many"], ["--metric", "dot"], ["--nonsense"], ["--shape", "wide"]])
+def test_wrong_arguments_are_code_2(inputs, tmp_path, capsys, arguments):
+    with pytest.raises(SystemExit) as caught:
+        build(inputs / "good", tmp_path / "out", *arguments)
+    assert caught.value.code == 2
+    assert arguments[0] in capsys.readouterr().err
+    assert files_in(tmp_path) == []
+
+
+def test_bad_rows_are_code_3_with_reasons_and_nothing_is_left(spark, inputs, tmp_path, capsys):
+    before, scratch = count_cached(spark), tmp_path / "scratch"
+    scratch.mkdir()
+    for more in ([], ["--scratch", str(scratch)]):
+        assert build(inputs / "bad", tmp_path / "out", *more) == 3
+        said = capsys.readouterr().err
+        assert said.startswith("annspark: ")
+        assert said.count("\n") == 1
+        for part in ("null_vector 1", "9000", "zero_vector 1", "9001", "duplicate_id 1", "--on-bad-row drop"):
+            assert part in said
+    assert files_in(tmp_path) == ["scratch"]
+    assert files_in(scratch) == []
+    assert count_cached(spark) == before
+
+
+def test_dropped_rows_are_reported_and_scratch_is_emptied(spark, inputs, tmp_path, capsys):
+    before, scratch = count_cached(spark), tmp_path / "scratch"
+    assert build(inputs / "bad", tmp_path / "out", "--on-bad-row", "drop", "--scratch", str(scratch)) == 0
+    rows = read_report(tmp_path / "out.report")["rows"]
+    assert (rows["read"], rows["valid"], rows["written"]) == (ROWS + 3, ROWS, ROWS)
+    assert rows["dropped"] == {"null_vector": 1, "zero_vector": 1, "duplicate_id": 1}
+    assert "zero_vector 1 (such as 9001)" in capsys.readouterr().out
+    assert files_in(scratch) == []
+    assert count_cached(spark) == before
+    assert spark.read.parquet(str(tmp_path / "out")).count() == ROWS
+
+
+@pytest.mark.parametrize(
+    ("source", "parts"),
+    [("nowhere", ["there is no such path"]), ("night.nowhere", ["there is no such catalog table"])],
+)
+def test_a_missing_input_is_code_3(tmp_path, capsys, source, parts):
+    source = str(tmp_path / source) if "." not in source else source
+    assert build(source, tmp_path / "out") == 3
+    said = capsys.readouterr().err
+    assert [part for part in [source, *parts] if part not in said] == []
+    assert files_in(tmp_path) == []
+
+
+def test_a_wrong_column_is_code_3_and_names_the_columns(inputs, tmp_path, capsys):
+    assert build(inputs / "good", tmp_path / "out", "--vector-col", "features") == 3
+    assert "no column 'features'; there are 'user_id', 'vector'" in capsys.readouterr().err
+
+
+def test_an_empty_table_is_code_3(spark, inputs, tmp_path, capsys):
+    spark.read.parquet(str(inputs / "good")).limit(0).write.parquet(str(tmp_path / "in"))
+    assert build(tmp_path / "in", tmp_path / "out") == 3
+    assert "no valid row among 0" in capsys.readouterr().err
+    assert files_in(tmp_path) == ["in"]
+
+
+@pytest.mark.parametrize("shape", ["nested", "long"])
+def test_a_single_user_is_published(spark, inputs, tmp_path, shape):
+    spark.read.parquet(str(inputs / "good")).limit(1).write.parquet(str(tmp_path / "in"))
+    assert build(tmp_path / "in", tmp_path / "out", "--shape", shape) == 0
+    assert spark.read.parquet(str(tmp_path / "out")).count() == (1 if shape == "nested" else 0)
+
+
+def test_an_existing_output_is_code_2_and_stays_until_overwrite(spark, inputs, tmp_path, capsys):
+    spark.range(3).write.parquet(str(tmp_path / "out"))
+    assert build(inputs / "good", tmp_path / "out") == 2
+    assert "exists" in capsys.readouterr().err
+    assert spark.read.parquet(str(tmp_path / "out")).count() == 3
+    assert build(inputs / "good", tmp_path / "out", "--overwrite") == 0
+    assert spark.read.parquet(str(tmp_path / "out")).count() == ROWS
+    assert files_in(tmp_path) == ["out", "out.report"]
+
+
+def test_input_and_output_may_be_catalog_tables(spark, inputs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    database = f"night_{uuid4().hex[:8]}"
+    spark.sql(f"CREATE DATABASE {database}")
+    spark.read.parquet(str(inputs / "good")).write.saveAsTable(f"{database}.users")
+    report = ["--report", str(tmp_path / "report")]
+    names = (f"{database}.users", f"{database}.neighbors")
+    assert build(*names, *report) == 0
+    assert build(*names, *report) == 2
+    assert build(*names, *report, "--overwrite", "--k", "3") == 0
+    assert {len(neighbors) for neighbors in lists_of(spark.read.table(names[1])).values()} == {3}
+    assert sorted(table.name for table in spark.catalog.listTables(database)) == ["neighbors", "users"]
+    assert read_report(tmp_path / "report")["settings"]["output"] == names[1]
+    spark.sql(f"DROP DATABASE {database} CASCADE")
+
+
+@pytest.mark.parametrize("step", ["join_partitions", "require_complete", "audit_neighbors", "publish.commit"])
+def test_an_unexpected_failure_is_code_1_and_last_nights_table_stays(
+    spark, inputs, tmp_path, monkeypatch, capsys, step
+):
+    spark.range(3).write.parquet(str(tmp_path / "out"))
+    before, scratch = count_cached(spark), tmp_path / "scratch"
+    scratch.mkdir()
+
+    def fail(*_, **__):
+        raise RuntimeError("the lights went out")
+
+    monkeypatch.setattr(f"annspark.pipeline.{step}", fail)
+    assert build(inputs / "good", tmp_path / "out", "--overwrite", "--scratch", str(scratch)) == 1
+    assert spark.read.parquet(str(tmp_path / "out")).count() == 3
+    assert files_in(tmp_path) == ["out", "scratch"]
+    assert files_in(scratch) == []
+    assert count_cached(spark) == before
+    assert "the lights went out" in capsys.readouterr().err
+
+
+def test_a_task_that_fails_while_the_table_is_written_is_code_1_and_leaves_nothing(
+    spark, inputs, tmp_path, monkeypatch
+):
+    def breaking(table, *_):
+        return table.withColumn(
+            "late", F.when(F.col("user_id") == ROWS - 1, F.raise_error("the disk is on fire").cast("int"))
+        )
+
+    monkeypatch.setattr("annspark.pipeline.shaped", breaking)
+    spark.range(3).write.parquet(str(tmp_path / "out"))
+    assert build(inputs / "good", tmp_path / "out", "--overwrite") == 1
+    assert spark.read.parquet(str(tmp_path / "out")).count() == 3
+    assert files_in(tmp_path) == ["out"]
+
+
+def test_without_its_report_no_table_appears(inputs, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    assert build(inputs / "good", tmp_path / "out", "--report", str(tmp_path / "file" / "report")) != 0
+    assert files_in(tmp_path) == ["file"]
+
+
+COMMANDS = {
+    "python_m": [sys.executable, "-m", "annspark", "build"],
+    "spark_submit": [
+        str(Path(sys.executable).parent / "spark-submit"), "--master", "local[2]", "--conf", "spark.ui.enabled=false",
+        str(REPOSITORY / "jobs" / "build_neighbors.py"),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_process_of_its_own_publishes_the_same_table(spark, inputs, tmp_path, command):
+    done = run_process(
+        *COMMANDS[command], "--input", str(inputs / "good"), "--output", "out", *QUICK, "--seed", "1", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert build(inputs / "good", tmp_path / "here", "--seed", "1") == 0
+    here, there = (lists_of(spark.read.parquet(str(tmp_path / name))) for name in ("here", "out"))
+    assert here == there
+    assert [line.split()[0] for line in done.stdout.splitlines()] == [
+        "read", "sample", "grow", "join", "audit", "publish", "users", "recall", "cost", "leaves", "seconds",
+    ]  # fmt: skip
+    assert files_in(tmp_path / "out.report") == ["report.json"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_process_of_its_own_hands_out_the_codes(inputs, tmp_path, command):
+    source, code = (str(inputs / "bad"), 3) if command == "spark_submit" else (str(inputs / "good"), 2)
+    more = ["--k", "0"] if code == 2 else []
+    done = run_process(*COMMANDS[command], "--input", source, "--output", "out", *more, cwd=tmp_path)
+    assert done.returncode == code
+    # spark-submit itself sends what Python writes to stderr to its own stdout.
+    said = done.stdout if command == "spark_submit" else done.stderr
+    assert len([line for line in said.splitlines() if line.startswith("annspark: ")]) == 1
+    assert "Traceback" not in done.stderr + done.stdout
+    assert files_in(tmp_path) == []

@@ -1,0 +1,103 @@
+"""The same line on a Spark Connect session, which has to be a process of its own."""
+
+import sys
+
+import pytest
+
+from tests.helpers import clustered, files_in, lists_of, make_table, read_report, run_process
+
+pytestmark = pytest.mark.slow  # starts a Connect server
+NAMED = {"k": 5, "probes": 4, "leaf_rows": 60, "audit_users": 50, "on_bad_row": "drop"}
+
+SCRIPT = """
+import sys
+from pyspark.sql import SparkSession
+
+folder = sys.argv[1]
+spark = (
+    SparkSession.builder.remote("local[2]")
+    .config("spark.sql.shuffle.partitions", "2")
+    .config("spark.sql.session.timeZone", "UTC")
+    .getOrCreate()
+)
+assert "connect" in type(spark).__module__
+
+from annspark import InputError, build_neighbors
+from annspark.cli import main
+
+named = {named}
+vectors = spark.read.parquet(f"{{folder}}/vectors")
+result = build_neighbors(vectors, **named)
+result.table.write.parquet(f"{{folder}}/cached")
+print("recall", result.report.recall.mean)
+
+result = build_neighbors(vectors, scratch=f"{{folder}}/scratch", shape="long", **named)
+result.table.write.parquet(f"{{folder}}/long")
+
+try:
+    build_neighbors(vectors)
+    raise SystemExit("bad rows were not refused")
+except InputError as error:
+    print(error)
+
+flags = [f"--{{name.replace('_', '-')}}={{value}}" for name, value in named.items()]
+code = main(["build", "--input", f"{{folder}}/vectors", "--output", f"{{folder}}/published", *flags])
+again = main(["build", "--input", f"{{folder}}/vectors", "--output", f"{{folder}}/published", *flags])
+absent = main(["build", "--input", f"{{folder}}/nowhere", "--output", f"{{folder}}/other"])
+print("codes", code, again, absent)
+spark.stop()
+"""
+
+
+@pytest.fixture(scope="module")
+def connected(spark, tmp_path_factory):
+    """Return the folder a Connect session wrote to, and what its process said."""
+    folder = tmp_path_factory.mktemp("connect")
+    table = make_table(spark, clustered(1200))
+    bad = spark.createDataFrame([(5000, None), (5001, [1.0])], table.schema)
+    table.union(bad).union(table.limit(2)).write.parquet(str(folder / "vectors"))
+    done = run_process(sys.executable, "-c", SCRIPT.format(named=NAMED), str(folder), cwd=folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder, done
+
+
+@pytest.fixture(scope="module")
+def classic(spark, connected):
+    from annspark import build_neighbors
+
+    result = build_neighbors(spark.read.parquet(str(connected[0] / "vectors")), **NAMED)
+    yield result
+    result.table.unpersist()
+
+
+def test_connect_gives_the_table_classic_gives(spark, connected, classic):
+    lists = lists_of(classic.table)
+    assert len(lists) == 1200
+    assert lists_of(spark.read.parquet(str(connected[0] / "cached"))) == lists
+    assert lists_of(spark.read.parquet(str(connected[0] / "published"))) == lists
+    assert f"recall {classic.report.recall.mean}" in connected[1].stdout
+
+
+def test_the_long_shape_through_scratch_is_the_same_on_connect(spark, connected, classic):
+    rows = spark.read.parquet(str(connected[0] / "long")).orderBy("user_id", "rank").collect()
+    told = {}
+    for row in rows:
+        told.setdefault(row["user_id"], []).append((row["neighbor_id"], row["distance"]))
+    assert told == lists_of(classic.table)
+    assert len(files_in(connected[0] / "scratch")) == 1
+
+
+def test_the_report_is_the_same_but_for_the_seconds(connected, classic):
+    report = read_report(connected[0] / "published.report")
+    assert report["rows"]["dropped"] == classic.report.rows.dropped
+    assert report["recall"]["mean"] == classic.report.recall.mean
+    assert report["leaves"]["count"] == classic.report.leaves.count
+    assert report["cost"]["pairs_per_user"] == pytest.approx(classic.report.cost.pairs_per_user)
+
+
+def test_errors_have_the_same_names_and_codes_on_connect(connected):
+    _, done = connected
+    assert "null_vector 1" in done.stdout
+    assert "codes 0 2 3" in done.stdout
+    assert "exists" in done.stderr
+    assert "there is no such path" in done.stderr

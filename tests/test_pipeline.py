@@ -1,0 +1,299 @@
+import numpy as np
+import pytest
+from pyspark.sql import functions as F
+
+from annspark import InputError, SettingsError, build_neighbors
+from annspark.core.exact import exact_neighbors
+from annspark.core.metric import prepare
+from annspark.core.recall import recall_by_user
+from annspark.flow.stage import stage_table
+from tests.helpers import all_distances, clustered, configured, count_cached, files_in, grid, lists_of, make_table
+
+K, FEW = 8, {"leaf_rows": 60, "audit_users": 50}
+METRICS = ("cosine", "euclidean")
+
+
+def built(table, **named):
+    """Return the lists of a build, having given its table back."""
+    result = build_neighbors(table, **({"k": K} | FEW | named))
+    lists = lists_of(result.table, named.get("id_col", "user_id"))
+    result.table.unpersist()
+    return lists
+
+
+def assert_sound(lists, vectors, ids, k, metric):
+    """Assert all that holds for any neighbor table, whatever its recall."""
+    place = {user: i for i, user in enumerate(ids)}
+    distances = all_distances(vectors, metric)
+    assert sorted(lists) == sorted(ids)
+    for user, neighbors in lists.items():
+        others = [other for other, _ in neighbors]
+        assert len(neighbors) == min(k, len(ids) - 1)
+        assert len(set(others) - {user}) == len(others)
+        assert neighbors == sorted(neighbors, key=lambda pair: pair[::-1])
+        true = distances[place[user], [place[other] for other in others]]
+        np.testing.assert_allclose([d for _, d in neighbors], true, rtol=1e-4, atol=1e-6)
+
+
+@pytest.fixture(scope="module", params=METRICS)
+def large(request, spark):
+    """Return metric, vectors and the result of a build of 3,000 users."""
+    vectors = clustered(3000)
+    result = build_neighbors(make_table(spark, vectors), k=K, metric=request.param, leaf_rows=60, audit_users=300)
+    return request.param, vectors, result
+
+
+def test_every_user_once_with_k_others_in_order_at_true_distances(large):
+    metric, vectors, result = large
+    assert_sound(lists_of(result.table), vectors, range(len(vectors)), K, metric)
+
+
+def test_recall_against_brute_force_is_high_and_inside_the_reported_interval(large):
+    metric, vectors, result = large
+    lists = lists_of(result.table)
+    found = np.array([[d for _, d in lists[i]] for i in range(len(vectors))])
+    _, exact = exact_neighbors(prepare(vectors, metric), np.arange(len(vectors)), K, metric)
+    recall = recall_by_user(found, exact[:, -1], K).mean()
+    assert recall > 0.97
+    assert result.report.recall.low <= recall <= result.report.recall.high
+    assert (result.report.recall.k, result.report.recall.users) == (K, 300)
+
+
+def test_the_report_tells_what_was_done(large):
+    metric, _, result = large
+    report = result.report
+    assert (report.rows.read, report.rows.valid, report.rows.written) == (3000, 3000, 3000)
+    assert (report.rows.dropped, report.rows.short) == ({}, 0)
+    assert report.settings["metric"] == metric
+    assert 20 < report.leaves.count < 120
+    assert report.leaves.max_rows < 600
+    # Less than a third of all pairs, and more than one leaf's.
+    assert 60 < report.cost.pairs_per_user < 1000
+    assert 1 <= report.cost.copies_per_user <= 4
+    assert report.cost.shuffle_bytes > 3000 * 16 * 4
+    assert list(report.seconds) == ["total", "read", "sample", "grow", "join", "audit"]
+
+
+def test_the_table_is_cached_for_its_caller(large):
+    assert large[2].table.storageLevel.useMemory
+
+
+def test_twice_the_same_call_gives_the_same_table_and_another_seed_another(spark):
+    table = make_table(spark, clustered(1000))
+    first = built(table, probes=2)
+    assert built(table, probes=2) == first
+    assert built(table, probes=2, seed=5) != first
+
+
+# A grid of integers with twins: whoever breaks ties by chance, or by where a row was met, is caught here.
+TIES = grid(6, 4, twins=300)
+
+
+@pytest.fixture(scope="module")
+def tied(spark):
+    return built(make_table(spark, TIES), probes=4, trees=2, metric="euclidean")
+
+
+def test_ties_and_twins_are_sound(tied):
+    assert_sound(tied, TIES, range(len(TIES)), K, "euclidean")
+
+
+@pytest.mark.parametrize(
+    ("partitions", "cores", "confs"),
+    [
+        (1, 2, {}),
+        (2, 1, {"spark__sql__execution__arrow__maxRecordsPerBatch": 1000}),
+        (7, 2, {"spark__sql__execution__arrow__maxRecordsPerBatch": 7}),
+        (3, 3, {"spark__sql__adaptive__enabled": "false", "spark__sql__shuffle__partitions": 5}),
+    ],
+    ids=["one_partition", "one_core_batches_of_1000", "seven_partitions_batches_of_7", "no_aqe_three_cores"],
+)
+def test_nothing_about_the_session_or_the_order_of_rows_changes_a_single_bit(
+    spark, tied, monkeypatch, partitions, cores, confs
+):
+    monkeypatch.setattr("annspark.pipeline.count_cores", lambda _: cores)
+    order = np.random.default_rng(partitions).permutation(len(TIES))
+    with configured(spark, **confs):
+        shuffled = make_table(spark, TIES[order], order.tolist(), partitions=partitions)
+        assert built(shuffled, probes=4, trees=2, metric="euclidean") == tied
+
+
+def test_ansi_mode_changes_nothing(spark):
+    table, lists = make_table(spark, clustered(300)), []
+    for ansi in ("true", "false"):
+        with configured(spark, spark__sql__ansi__enabled=ansi):
+            lists.append(built(table))
+    assert lists[0] == lists[1]
+
+
+def test_cosine_does_not_depend_on_partitions_cores_or_batches_either(spark, monkeypatch):
+    vectors, order = clustered(1600), np.random.default_rng(0).permutation(1600)
+    first = built(make_table(spark, vectors, partitions=2), probes=4)
+    monkeypatch.setattr("annspark.pipeline.count_cores", lambda _: 1)
+    with configured(spark, spark__sql__execution__arrow__maxRecordsPerBatch=50):
+        assert built(make_table(spark, vectors[order], order.tolist(), partitions=5), probes=4) == first
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_identical_vectors_get_the_smallest_other_ids(spark, metric):
+    vectors = np.tile(np.float32([0.3, -1.7, 2.1]), (1200, 1))
+    lists = built(make_table(spark, vectors), metric=metric)
+    assert sorted(lists) == list(range(1200))
+    for user, neighbors in lists.items():
+        assert neighbors == [(other, 0.0) for other in range(K + 1) if other != user][:K]
+
+
+@pytest.mark.parametrize("split", ["two_means", "two_points"])
+def test_both_splits_build_sound_tables(spark, split):
+    vectors = clustered(800)
+    assert_sound(built(make_table(spark, vectors), split=split), vectors, range(800), K, "cosine")
+
+
+def test_a_second_tree_finds_more(spark):
+    table, total = make_table(spark, clustered(1500)), {}
+    for trees in (1, 2):
+        result = build_neighbors(table, k=K, probes=1, trees=trees, leaf_rows=60, audit_users=1500)
+        total[trees] = result.report.recall.mean
+        result.table.unpersist()
+    assert total[2] > total[1] + 0.02
+
+
+def test_nested_and_long_tell_the_same(spark):
+    table = make_table(spark, clustered(400))
+    nested, long = build_neighbors(table, k=3, **FEW), build_neighbors(table, k=3, shape="long", **FEW)
+    assert nested.table.dtypes == [("user_id", "bigint"), ("neighbors", NESTED.format("bigint"))]
+    assert long.table.dtypes == [
+        ("user_id", "bigint"), ("rank", "int"), ("neighbor_id", "bigint"), ("distance", "float"),
+    ]  # fmt: skip
+    told = {}
+    for user, rank, other, distance in sorted(long.table.collect()):
+        told.setdefault(user, []).append((other, distance))
+        assert len(told[user]) == rank
+    assert told == lists_of(nested.table)
+    assert long.report.rows.written == 400
+    for result in (nested, long):
+        result.table.unpersist()
+
+
+NESTED = "array<struct<neighbor_id:{0},distance:float>>"
+
+
+@pytest.mark.parametrize("id_type", ["smallint", "int", "string"])
+def test_ids_keep_their_type_under_any_column_name(spark, id_type):
+    ids = [f"user {i:03d}" for i in range(150)] if id_type == "string" else list(range(150))
+    names = {"id_col": "the user.id", "vector_col": "als vector.`v1`"}
+    schema = f"`the user.id` {id_type}, `als vector.``v1``` array<double>, other string"
+    vectors = clustered(150)
+    rows = [(i, v.tolist(), "x") for i, v in zip(ids, vectors, strict=True)]
+    result = build_neighbors(spark.createDataFrame(rows, schema), k=K, **FEW, **names)
+    assert result.table.dtypes == [("the user.id", id_type), ("neighbors", NESTED.format(id_type))]
+    assert_sound(lists_of(result.table, "the user.id"), vectors, ids, K, "cosine")
+    result.table.unpersist()
+
+
+@pytest.mark.parametrize(
+    ("n", "k", "partitions"),
+    [(1, 10, 1), (1, 10, 9), (2, 10, 1), (2, 1, 9), (5, 10, 40), (40, 1, 1), (40, 39, 1), (40, 1000, 2)],
+)
+def test_few_users_get_as_many_neighbors_as_there_are_in_however_many_partitions(spark, n, k, partitions):
+    vectors = clustered(n)
+    result = build_neighbors(make_table(spark, vectors, partitions=partitions), k=k)
+    assert_sound(lists_of(result.table), vectors, range(n), k, "cosine")
+    assert (result.report.rows.short, result.report.recall.k) == (0, min(k, n - 1))
+    assert result.report.recall.mean == 1.0
+    result.table.unpersist()
+
+
+def test_a_single_user_has_no_row_in_the_long_shape(spark):
+    result = build_neighbors(make_table(spark, clustered(1)), shape="long")
+    assert result.table.count() == 0
+    assert "users" in result.report.as_text()
+    result.table.unpersist()
+
+
+@pytest.mark.parametrize(
+    "rows", [[], [(1, None)], [(1, [])], [(None, [1.0])]], ids=["empty", "null", "no_numbers", "no_id"]
+)
+def test_a_table_without_a_valid_row_is_an_input_error(spark, rows):
+    before = count_cached(spark)
+    with pytest.raises(InputError, match="no valid row"):
+        build_neighbors(spark.createDataFrame(rows, "user_id int, vector array<float>"), on_bad_row="drop")
+    assert count_cached(spark) == before
+
+
+def test_dropped_rows_are_neither_users_nor_neighbors(spark):
+    vectors = clustered(300)
+    bad = spark.createDataFrame(
+        [(1000, [0.0] * 16), (1001, None), (1002, [1.0]), (None, [1.0] * 16)], "user_id bigint, vector array<float>"
+    )
+    table = make_table(spark, vectors)
+    result = build_neighbors(table.union(bad).union(table.where("user_id < 3")), k=K, on_bad_row="drop", **FEW)
+    lists = lists_of(result.table)
+    assert_sound(lists, vectors, range(300), K, "cosine")
+    assert lists == built(table)
+    rows = result.report.rows
+    assert rows.dropped == {
+        "null_id": 1, "null_vector": 1, "zero_vector": 1, "wrong_length": 1, "duplicate_id": 3,
+    }  # fmt: skip
+    assert (rows.read, rows.valid, rows.written) == (307, 300, 300)
+    result.table.unpersist()
+
+
+def test_an_input_that_changes_when_read_again_is_read_once(spark):
+    table = spark.range(0, 900, numPartitions=3).select(
+        F.col("id").alias("user_id"), F.array(*[F.rand() - 0.5 for _ in range(6)]).alias("vector")
+    )
+    result = build_neighbors(table, k=K, probes=30, **FEW)
+    # Probing every leaf finds every neighbor, but only of the very vectors that were joined.
+    assert result.report.recall.mean == 1.0
+    assert result.report.rows.written == 900
+    result.table.unpersist()
+
+
+def test_only_the_result_stays_cached(spark):
+    table, before = make_table(spark, clustered(200)), count_cached(spark)
+    result = build_neighbors(table.union(table.limit(5)), on_bad_row="drop", **FEW)
+    assert count_cached(spark) == before + 1
+    result.table.unpersist()
+    assert count_cached(spark) == before
+
+
+def test_only_the_result_stays_in_scratch_and_equals_the_cached_one(spark, tmp_path):
+    table, before = make_table(spark, clustered(200)), count_cached(spark)
+    twice = table.union(table.limit(5))
+    result = build_neighbors(twice, k=K, scratch=str(tmp_path), on_bad_row="drop", **FEW)
+    assert len(files_in(tmp_path)) == 1
+    assert lists_of(result.table) == built(table)
+    assert count_cached(spark) == before
+
+
+@pytest.mark.parametrize("step", ["read", "sample_vectors", "join_partitions", "require_complete", "audit_neighbors"])
+def test_a_failure_leaves_nothing_cached_and_nothing_in_scratch(spark, tmp_path, monkeypatch, step):
+    table, before = make_table(spark, clustered(120)), count_cached(spark)
+    if step == "read":
+        table = table.union(table.limit(1))
+    else:
+
+        def fail(*_, **__):
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(f"annspark.pipeline.{step}", fail)
+    for scratch in (None, str(tmp_path)):
+        with pytest.raises((ZeroDivisionError, InputError)):
+            build_neighbors(table, scratch=scratch, **FEW)
+    assert count_cached(spark) == before
+    assert files_in(tmp_path) == []
+
+
+def test_bad_settings_are_refused_before_anything_is_read(spark):
+    untouched = spark.range(3).select(F.raise_error("read").alias("user_id"), F.col("id").alias("vector"))
+    with pytest.raises(SettingsError, match="'metric' is 'dot'; it must be one of cosine, euclidean"):
+        build_neighbors(untouched, metric="dot")
+
+
+def test_a_staged_table_may_be_the_input(spark):
+    table = stage_table(make_table(spark, clustered(100)), None)
+    assert len(built(table)) == 100
+    # The caller's own cache is the caller's.
+    assert table.storageLevel.useMemory
+    table.unpersist()

@@ -1,0 +1,72 @@
+"""The README's commands and code, run as they stand."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+COMMANDS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """A folder with the repository's own folders in it, so that what the commands write goes elsewhere."""
+    folder = tmp_path_factory.mktemp("clone")
+    for name in ("annspark", "jobs", "conf"):
+        (folder / name).symlink_to(ROOT / name)
+    return folder
+
+
+def run(command, folder):
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "PYSPARK_PYTHON": sys.executable}
+    return subprocess.run(["sh", "-ec", command], cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_the_first_commands_are_the_demo_and_the_tests():
+    assert COMMANDS[:2] == ["sh jobs/demo.sh\n", "sh tests/run.sh\n"]
+    assert COMMANDS[1] in (ROOT / ".ci" / "run").read_text()
+
+
+def test_the_notebook_lines_run(spark, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names = {"spark": spark}
+    exec(code, names)
+    assert names["result"].table.count() == 20_000
+    assert names["neighbors"].columns == ["user_id", "neighbor_id", "distance"]
+    assert "recall" in capsys.readouterr().out
+    names["result"].table.unpersist()
+
+
+@pytest.mark.slow
+def test_the_job_commands_run_one_after_the_other(clone):
+    for command in COMMANDS[2:]:
+        done = run(command, clone)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert "20,000 written of 20,000 read" in done.stdout
+    assert (clone / "out" / "neighbors.report" / "report.json").is_file()
+
+
+@pytest.mark.slow
+def test_the_demo_shows_neighbors_and_where_they_lie(tmp_path):
+    environment = os.environ | {"ANNSPARK_VENV": sys.prefix}
+    done = subprocess.run(
+        ["sh", str(ROOT / "jobs/demo.sh")], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert re.search(r"^monday: .*\btuesday\b", done.stdout, re.MULTILINE)
+    assert "report.json" in done.stdout
+
+
+def test_the_readme_names_every_setting_as_the_code_has_it():
+    from annspark.config import Settings
+
+    defaults = dict(re.findall(r"^\| `(\w+)` \| (\d+) \|", README, re.MULTILINE))
+    assert len(defaults) >= 4
+    assert {name: getattr(Settings(), name) for name in defaults} == {name: int(v) for name, v in defaults.items()}
