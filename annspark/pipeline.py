@@ -110,7 +110,6 @@ def run(spark: SparkSession, job: Job) -> Report:
             files.require_reach(name, path)
     vectors = publish.open_input(spark, job.input, job.format)
     pending: list[publish.Pending] = []
-    report = ""
 
     def keep(table: DataFrame) -> DataFrame:
         pending.append(publish.write_pending(table, job.output, job.format))
@@ -120,15 +119,12 @@ def run(spark: SparkSession, job: Job) -> Report:
     try:
         result = _build(vectors, job.settings, named | asdict(job.settings), job.scratch, keep)
         report = f"{job.report or f'{pending[0].target}.report'}/report.json"
-        files.write_text(f"{report}.pending", result.report.as_json())
-        publish.commit(pending[0])
+        with files.text_once_done(report, result.report.as_json()):
+            publish.commit(pending[0])
     except BaseException:
         for one in pending:
             publish.discard(one)
-        if report and files.exists(f"{report}.pending"):
-            files.remove(f"{report}.pending")
         raise
-    files.move(f"{report}.pending", report)
     logger.info("%-8s %8s    %s, report in %s", "publish", "", pending[0].target, report)
     return result.report
 

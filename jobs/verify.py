@@ -1,10 +1,9 @@
 """Run the nightly job on vectors whose exact neighbors are known, and compare: recall, completeness, time, memory.
 
-    pip install '.[bench]'
-    python jobs/verify.py NAME.npz [--probes 8 24]
+    pip install '.[bench]' && python jobs/verify.py NAME.npz [--probes 8 24]
 
-NAME.npz holds X, one row per user, id = row number; NAME.truth.npz beside it holds query_rows, distances (ascending,
-exact) and metric.  Each run is a spark-submit in local[2].
+NAME.npz holds X, row number = id; NAME.truth.npz beside it holds query_rows, their exact distances, ascending, and the
+metric.  Each run is a spark-submit in local[2].
 """
 
 import argparse

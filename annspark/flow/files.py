@@ -2,6 +2,8 @@
 
 import posixpath
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -80,12 +82,22 @@ def remove(path: str) -> None:
         system.delete_file(path)
 
 
-def write_text(path: str, text: str) -> None:
-    """Write a file, making its folder where there is none."""
-    system, path = _open(path)
-    system.create_dir(posixpath.dirname(path), recursive=True)
-    with system.open_output_stream(path) as stream:
-        stream.write(text.encode())
+@contextmanager
+def text_once_done(path: str, text: str) -> Iterator[None]:
+    """Write a file aside; it takes its place when the block ends well, and leaves nothing behind when it fails."""
+    folder = posixpath.dirname(path)
+    found = exists(folder)
+    system, aside = _open(f"{path}.pending")
+    try:
+        system.create_dir(posixpath.dirname(aside), recursive=True)
+        with system.open_output_stream(aside) as stream:
+            stream.write(text.encode())
+        yield
+    except BaseException:
+        if exists(aside if found else folder):
+            remove(aside if found else folder)
+        raise
+    system.move(aside, _open(path)[1])
 
 
 def _open(path: str) -> tuple[fs.FileSystem, str]:

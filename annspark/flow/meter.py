@@ -44,7 +44,12 @@ def watch_merged(neighbors: DataFrame, full: int, meter: Meter) -> DataFrame:
 
 
 def read_meter(meter: Meter, id_bytes: float, full: int) -> dict[str, Any]:
-    """Return copies, pairs, max_rows, short and shuffle_bytes (payload of both shuffles, before compression)."""
+    """Return copies, pairs, max_rows, short and shuffle_bytes (payload of both shuffles, before compression).
+
+    full : neighbors a user can have; with 0 there was nothing to do, and everything returned is 0
+    """
+    if full == 0:  # Spark drops the plan of an empty table, and what was observed in it
+        return dict.fromkeys(("copies", "pairs", "max_rows", "short", "shuffle_bytes"), 0)
     shipped, joined = meter.shipped.get, meter.joined.get
     carried = shipped["bytes"] + shipped["copies"] * (8 + id_bytes)
     listed = joined["lists"] * id_bytes + joined["neighbors"] * (4 + id_bytes)
@@ -52,6 +57,6 @@ def read_meter(meter: Meter, id_bytes: float, full: int) -> dict[str, Any]:
         "copies": shipped["copies"],
         "pairs": joined["pairs"],
         "max_rows": joined["max_rows"],
-        "short": meter.merged.get["short"] if full else 0,  # a single user's long table is empty, and not observed
+        "short": meter.merged.get["short"],
         "shuffle_bytes": int(carried + listed),
     }

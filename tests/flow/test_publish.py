@@ -180,9 +180,23 @@ def test_a_catalog_table_is_opened(spark, place):
     assert open_input(spark, target, None).count() == 20
 
 
-def test_a_written_text_appears_whole_in_a_new_folder(tmp_path):
+def test_a_text_appears_once_the_block_is_done(tmp_path):
     path = tmp_path / "new folder" / "report.json"
     for text in ("{}", '{"a": "é"}'):
-        files.write_text(str(path), text)
+        before = path.read_text(encoding="utf-8") if path.exists() else None
+        with files.text_once_done(str(path), text):
+            assert (path.read_text(encoding="utf-8") if path.exists() else None) == before
         assert path.read_text(encoding="utf-8") == text
     assert files_in(path.parent) == ["report.json"]
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_a_text_leaves_nothing_when_the_block_fails(tmp_path, existing):
+    folder = tmp_path / "report"
+    if existing:
+        folder.mkdir()
+        (folder / "report.json").write_text("last night's")
+    with pytest.raises(KeyboardInterrupt), files.text_once_done(str(folder / "report.json"), "tonight's"):
+        raise KeyboardInterrupt
+    assert files_in(tmp_path) == (["report"] if existing else [])
+    assert not existing or (folder / "report.json").read_text() == "last night's"
