@@ -8,7 +8,9 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
+from annspark import __doc__ as purpose
 from annspark import __version__
+from annspark.config import CHOICES, Settings, make_job, read_config
 from annspark.errors import InputError, SettingsError
 
 DONE, FAILED, BAD_SETTINGS, BAD_INPUT = 0, 1, 2, 3
@@ -31,13 +33,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         traceback.print_exc()
         first_line = str(error).partition("\n")[0]
-        print(f"annspark: the job failed and published nothing: {first_line}", file=sys.stderr)
+        print(f"annspark: the job failed: {first_line}", file=sys.stderr)
         return FAILED
 
 
-def _build(given: dict[str, Any]) -> int:
-    from annspark.config import make_job, read_config
+def script() -> None:
+    """Run a command as a process's entry point: a failure raises SystemExit, which wheel tasks need to see it."""
+    code = main()
+    if code:
+        sys.exit(code)
 
+
+def _build(given: dict[str, Any]) -> int:
     config = given.pop("config", None)
     job = make_job((read_config(config) if config else {}) | given)
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
@@ -53,7 +60,7 @@ def _build(given: dict[str, Any]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="annspark", description=__import__("annspark").__doc__)
+    parser = argparse.ArgumentParser(prog="annspark", description=purpose)
     parser.add_argument("--version", action="version", version=f"annspark {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     build = commands.add_parser(
@@ -63,24 +70,28 @@ def _parser() -> argparse.ArgumentParser:
         "A name with dots and no slash is a catalog table, anything else a path. Flags win over the config file.",
         argument_default=argparse.SUPPRESS,
     )
-    add = build.add_argument
+    add, default = build.add_argument, Settings()
     add("--input", metavar="PATH_OR_TABLE", help="the table of user vectors")
     add("--output", metavar="PATH_OR_TABLE", help="the table of neighbors to publish")
-    add("--id-col", help="column of user ids, integers or strings (user_id)")
-    add("--vector-col", help="column of vectors (vector)")
-    add("--k", type=int, help="neighbors per user (10)")
-    add("--metric", choices=["cosine", "euclidean"], help="distance (cosine, that is 1 - cos)")
-    add("--probes", type=int, help="leaves a user visits: more finds more and takes longer (8)")
-    add("--trees", type=int, help="trees in the forest (1)")
-    add("--leaf-rows", type=int, help="users a leaf should hold (512)")
-    add("--split", choices=["two_means", "two_points"], help="how the planes of a tree are placed (two_means)")
-    add("--seed", type=int, help="same data and seed, same table (0)")
-    add("--shape", choices=["nested", "long"], help="a row per user, or a row per neighbor (nested)")
+    add("--id-col", help=f"column of user ids, integers or strings ({default.id_col})")
+    add("--vector-col", help=f"column of vectors ({default.vector_col})")
+    add("--k", type=int, help=f"neighbors per user ({default.k})")
+    add("--metric", choices=CHOICES["metric"], help=f"distance; cosine is 1 - cos ({default.metric})")
+    add("--probes", type=int, help=f"leaves a user visits: more finds more and takes longer ({default.probes})")
+    add("--trees", type=int, help=f"trees in the forest ({default.trees})")
+    add("--leaf-rows", type=int, help=f"users a leaf should hold, never fewer than 4 k ({default.leaf_rows})")
+    add("--split", choices=CHOICES["split"], help=f"how the planes of a tree are placed ({default.split})")
+    add("--seed", type=int, help=f"same data and seed, same table ({default.seed})")
+    add("--shape", choices=CHOICES["shape"], help=f"a row per user, or a row per neighbor ({default.shape})")
     add("--format", help="file format of the paths read and written (parquet)")
     add("--report", metavar="DIR", help="folder of report.json (<output>.report)")
     add("--scratch", metavar="DIR", help="shared folder for intermediate tables (cached in the session)")
-    add("--on-bad-row", choices=["fail", "drop"], help="stop at unusable rows, or leave them out (fail)")
-    add("--audit-users", type=int, help="users whose exact neighbors measure the recall (1000)")
+    add(
+        "--on-bad-row",
+        choices=CHOICES["on_bad_row"],
+        help=f"stop at unusable rows, or leave them out ({default.on_bad_row})",
+    )
+    add("--audit-users", type=int, help=f"users whose exact neighbors measure the recall ({default.audit_users})")
     add("--config", metavar="FILE.toml", help="a file of settings, named like these flags with _ for -")
     add("--overwrite", action="store_true", help="replace the output when it exists")
     return parser

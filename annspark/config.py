@@ -1,5 +1,7 @@
 """Settings: frozen records, checked once, and their reading from TOML."""
 
+import posixpath
+import re
 import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -9,8 +11,12 @@ from annspark.core.forest import SPLITS
 from annspark.core.metric import METRICS
 from annspark.errors import SettingsError
 
-SHAPES = ("nested", "long")
-ON_BAD_ROW = ("fail", "drop")
+CHOICES = {
+    "metric": METRICS,
+    "split": SPLITS,
+    "shape": ("nested", "long"),
+    "on_bad_row": ("fail", "drop"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +48,7 @@ class Settings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
                 raise SettingsError(f"'{name}' is {value!r}; it must be a whole number from {low:,} to {high:,}.")
-        for name, allowed in (
-            ("metric", METRICS),
-            ("split", SPLITS),
-            ("shape", SHAPES),
-            ("on_bad_row", ON_BAD_ROW),
-        ):
+        for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise SettingsError(f"'{name}' is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}.")
         for name in ("id_col", "vector_col"):
@@ -85,8 +86,29 @@ class Job:
                 raise SettingsError(f"'{name}' is {value!r}; it must be a text, or left out.")
         if not isinstance(self.overwrite, bool):
             raise SettingsError(f"'overwrite' is {self.overwrite!r}; it must be true or false.")
-        if self.input.rstrip("/") == self.output.rstrip("/"):
-            raise SettingsError(f"'input' and 'output' are both {self.input!r}; a job never replaces its own input.")
+        for name in ("input", "report", "scratch"):
+            value = getattr(self, name)
+            if value is not None and _overlap(value, self.output):
+                raise SettingsError(
+                    f"'{name}' is {value!r} and 'output' {self.output!r}: one is or holds the other, and the output's "
+                    "folder is replaced as a whole. Give the output a folder of its own."
+                )
+
+
+def is_catalog_table(name: str) -> bool:
+    """Say whether a name means a catalog table: dots and no slash."""
+    return "." in name and "/" not in name
+
+
+def _overlap(a: str, b: str) -> bool:
+    """Say whether one of two places is, or lies in, the other."""
+    if is_catalog_table(a) or is_catalog_table(b):
+        return a.lower() == b.lower()
+    local = [re.sub("^file:(//)?", "", place) for place in (a, b)]
+    one, other = (place if "://" in place else posixpath.abspath(place) for place in local)
+    return one.rstrip("/") == other.rstrip("/") or any(
+        inner.startswith(outer.rstrip("/") + "/") for inner, outer in ((one, other), (other, one))
+    )
 
 
 def make_job(values: dict[str, Any]) -> Job:

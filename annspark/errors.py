@@ -2,7 +2,7 @@
 
 
 class AnnsparkError(Exception):
-    """Base of the errors below: something went wrong that is not a mistake of the caller."""
+    """Base of annspark's errors; raised itself when annspark is at fault."""
 
 
 class SettingsError(AnnsparkError, ValueError):

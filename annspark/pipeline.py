@@ -1,6 +1,5 @@
 """The straight line: read, sample, grow, route, join, merge, audit, publish."""
 
-import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -20,12 +19,10 @@ from annspark.flow.meter import Meter, read_meter, watch_joined, watch_merged, w
 from annspark.flow.read import read_vectors
 from annspark.flow.route import ship_vectors
 from annspark.flow.sample import sample_vectors
-from annspark.flow.shape import as_long, require_complete, shaped
+from annspark.flow.shape import as_long, count_users, require_complete, shaped
 from annspark.flow.stage import release, stage_table, staging
 from annspark.report import Cost, Leaves, Report, Rows
 from annspark.steps import Steps
-
-logger = logging.getLogger("annspark")
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,7 @@ def build_neighbors(
     metric      : "cosine" (distance 1 - cos) or "euclidean"
     probes      : leaves a user visits in each tree: more finds more neighbors and takes longer
     trees       : trees in the forest; more probes are usually cheaper than more trees
-    leaf_rows   : users a leaf should hold
+    leaf_rows   : users a leaf should hold; never fewer than 4 k
     split       : "two_means" or "two_points", how the planes of a tree are placed
     shape       : "nested" (a row per user: id, neighbors array<struct<neighbor_id, distance>>) or "long" (a row per
                   neighbor: id, rank, neighbor_id, distance)
@@ -95,7 +92,7 @@ def build_neighbors(
         return kept[0]
 
     try:
-        return _build(vectors, settings, asdict(settings), scratch, keep)
+        return _build(vectors, settings, asdict(settings), scratch, keep, Steps())
     except BaseException:
         for table in kept:
             release(table, scratch)
@@ -105,9 +102,8 @@ def build_neighbors(
 def run(spark: SparkSession, job: Job) -> Report:
     """Read the job's input, and publish the neighbor table and its report together; both appear whole or not at all."""
     publish.check_target(spark, job.output, job.overwrite)
-    for name, path in (("report", job.report), ("scratch", job.scratch)):
-        if path:
-            files.require_reach(name, path)
+    if job.report:
+        files.require_reach("report", job.report)
     vectors = publish.open_input(spark, job.input, job.format)
     pending: list[publish.Pending] = []
 
@@ -115,39 +111,41 @@ def run(spark: SparkSession, job: Job) -> Report:
         pending.append(publish.write_pending(table, job.output, job.format))
         return pending[0].table
 
-    named = {name: value for name, value in asdict(job).items() if name != "settings"}
+    asked = {name: value for name, value in asdict(job).items() if name != "settings"} | asdict(job.settings)
+    clock = Steps()
     try:
-        result = _build(vectors, job.settings, named | asdict(job.settings), job.scratch, keep)
+        result = _build(vectors, job.settings, asked, job.scratch, keep, clock)
         report = f"{job.report or f'{pending[0].target}.report'}/report.json"
-        with files.text_once_done(report, result.report.as_json()):
+        with clock.step("publish") as facts, files.text_once_done(report, result.report.as_json()):
             publish.commit(pending[0])
+            facts += [pending[0].target, f"report in {report}"]
     except BaseException:
         for one in pending:
             publish.discard(one)
         raise
-    logger.info("%-8s %8s    %s, report in %s", "publish", "", pending[0].target, report)
     return result.report
 
 
 def _build(
     vectors: DataFrame,
     settings: Settings,
-    named: dict[str, Any],
+    asked: dict[str, Any],
     scratch: str | None,
     keep: Callable[[DataFrame], DataFrame],
+    clock: Steps,
 ) -> Result:
     """Walk the line; keep materialises the finished table, and everything after reads what it returns."""
-    clock, meter = Steps(), Meter()
+    meter = Meter()
     with staging(scratch) as stage:
-        with clock.step("read") as said:
+        with clock.step("read") as facts:
             users = read_vectors(vectors, settings, stage)
-            said += [f"{users.rows:,} users of {users.dim} numbers", f"{users.read - users.rows:,} rows dropped"]
-        with clock.step("sample") as said:
+            facts += [f"{users.rows:,} users of {users.dim} numbers", f"{users.read - users.rows:,} rows dropped"]
+        with clock.step("sample") as facts:
             n_leaves = count_leaves(users.rows, settings.leaf_rows, settings.k)
             want = count_sampled(users.rows, users.dim, n_leaves)
             _, sample = sample_vectors(users, want, seed=settings.seed, purpose="forest")
-            said += [f"{len(sample):,} users"]
-        with clock.step("grow") as said:
+            facts += [f"{len(sample):,} users"]
+        with clock.step("grow") as facts:
             forest = grow_forest(
                 sample,
                 n_leaves,
@@ -158,23 +156,26 @@ def _build(
             )
             cores = count_cores(vectors.sparkSession)
             plan = plan_join(forest, sample, settings.probes, rows=users.rows, cores=cores)
-            said += [f"{plan.n_leaves:,} leaves in {plan.n_partitions} partitions for {cores} cores"]
-        with clock.step("join") as said:
+            facts += [f"{plan.n_leaves:,} leaves in {plan.n_partitions} partitions for {cores} cores"]
+        doing = f"routing to {settings.probes} leaves a tree, joining in {plan.n_partitions} partitions, merging"
+        with clock.step("join", doing) as facts:
             shipped = watch_shipped(ship_vectors(users.table, forest, plan), meter)
             candidates = watch_joined(join_partitions(shipped, plan, users.dim, settings), meter)
-            full = min(settings.k, users.rows - 1)
+            most = min(settings.k, users.rows - 1)
             merge_in = count_merge_partitions(users.rows, settings.trees, settings.k, users.id_bytes, cores)
-            neighbors = watch_merged(merge_neighbors(candidates, merge_in, settings.k), full, meter)
+            neighbors = watch_merged(merge_neighbors(candidates, merge_in, settings.k), most, meter)
             table = keep(shaped(neighbors, settings))
-            written = require_complete(table, users, settings)
-            said += [f"{written:,} users"]
-        with clock.step("audit") as said:
+            written = count_users(table, settings)
+            seen = read_meter(meter, users.id_bytes, most)
+            # A user without neighbors has no row of the long shape.
+            require_complete(written + (seen["lonely"] if settings.shape == "long" else 0), users)
+            facts += [f"{written:,} users"]
+        with clock.step("audit") as facts:
             recall = audit_neighbors(as_long(table, settings), users, settings)
-            said += [f"recall@{recall.k} {recall.mean:.4f} of {recall.users:,} users"]
-    seen = read_meter(meter, users.id_bytes, full)
+            facts += [f"recall@{recall.k} {recall.mean:.4f} of {recall.users:,} users"]
     report = Report(
         version=__version__,
-        settings=named,
+        settings=asked,
         rows=Rows(users.read, users.rows, written, users.dropped, users.examples, seen["short"]),
         recall=recall,
         cost=Cost(round(seen["pairs"] / users.rows, 1), round(seen["copies"] / users.rows, 3), seen["shuffle_bytes"]),

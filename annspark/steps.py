@@ -16,13 +16,18 @@ class Steps:
         self._start = time.perf_counter()
 
     @contextmanager
-    def step(self, name: str) -> Iterator[list[str]]:
-        """Time a step; the block appends what should stand in the step's line."""
-        said: list[str] = []
+    def step(self, name: str, doing: str = "") -> Iterator[list[str]]:
+        """Time a step and log its line; the block appends the facts the line should give.
+
+        doing : said at the start of a step that takes long
+        """
+        if doing:
+            logger.info("%-8s             %s ...", name, doing)
+        facts: list[str] = []
         start = time.perf_counter()
-        yield said
+        yield facts
         self.seconds[name] = round(time.perf_counter() - start, 3)
-        logger.info("%-8s %8.1f s  %s", name, self.seconds[name], ", ".join(said))
+        logger.info("%-8s %8.1f s  %s", name, self.seconds[name], ", ".join(facts))
 
     def total(self) -> dict[str, float]:
         """Return the seconds so far, total first."""

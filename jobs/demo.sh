@@ -1,6 +1,6 @@
 #!/bin/sh
 # Finds the neighbors of 20,000 words with the command line and shows some: sh jobs/demo.sh
-# Needs Java 17 and Python 3.11 or newer; everything else goes into .venv. See jobs/environment.sh for its variables.
+# Needs Java 17 or newer and Python 3.11 or newer; everything else goes into .venv. See jobs/environment.sh for its variables.
 set -eu
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)

@@ -297,3 +297,32 @@ def test_a_staged_table_may_be_the_input(spark):
     # The caller's own cache is the caller's.
     assert table.storageLevel.useMemory
     table.unpersist()
+
+
+def test_one_user_far_out_costs_nobody_a_digit(spark):
+    vectors = np.random.default_rng(3).normal(size=(400, 16)).astype(np.float32)
+    vectors[7] = 1e9
+    result = build_neighbors(make_table(spark, vectors), k=5, metric="euclidean", leaf_rows=400, probes=4)
+    assert_sound(lists_of(result.table), vectors, list(range(400)), 5, "euclidean")
+    assert result.report.recall.mean == 1
+    result.table.unpersist()
+
+
+def test_users_who_met_nobody_are_counted_in_both_shapes(spark):
+    vectors = np.random.default_rng(4).normal(size=(300, 4)).astype(np.float32)
+    vectors[0] = 1e6
+    settings = {"k": 1, "metric": "euclidean", "leaf_rows": 4, "probes": 1}
+    nested = build_neighbors(make_table(spark, vectors), **settings)
+    lonely = sum(not neighbors for neighbors in lists_of(nested.table).values())
+    assert lonely >= 1
+    assert (nested.report.rows.written, nested.report.rows.short) == (300, lonely)
+    long = build_neighbors(make_table(spark, vectors), shape="long", **settings)
+    assert (long.report.rows.written, long.report.rows.short) == (300 - lonely, lonely)
+    nested.table.unpersist()
+    long.table.unpersist()
+
+
+@pytest.mark.parametrize("scratch", ["", "nowhere://x"])
+def test_a_scratch_folder_out_of_reach_is_a_settings_error(spark, scratch):
+    with pytest.raises(SettingsError, match="'scratch' is"):
+        build_neighbors(make_table(spark, clustered(50)), scratch=scratch)

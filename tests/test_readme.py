@@ -13,6 +13,9 @@ README = (ROOT / "README.md").read_text()
 COMMANDS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
 
 
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory):
     """A folder with the repository's own folders in it, so that what the commands write goes elsewhere."""
@@ -35,13 +38,19 @@ def test_the_first_commands_are_the_demo_and_the_tests():
 
 def test_the_notebook_lines_run(spark, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     names = {"spark": spark}
-    exec(code, names)
+    exec(PYTHON[0], names)
     assert names["result"].table.count() == 20_000
     assert names["neighbors"].columns == ["user_id", "neighbor_id", "distance"]
     assert "recall" in capsys.readouterr().out
     names["result"].table.unpersist()
+
+
+def test_the_exact_search_without_us_runs(spark, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    names = {"spark": spark}
+    exec(PYTHON[1], names)
+    assert names["exact"].count() == 10_000
 
 
 @pytest.mark.slow
@@ -70,3 +79,15 @@ def test_the_readme_names_every_setting_as_the_code_has_it():
     defaults = dict(re.findall(r"^\| `(\w+)` \| (\d+) \|", README, re.MULTILINE))
     assert len(defaults) >= 4
     assert {name: getattr(Settings(), name) for name in defaults} == {name: int(v) for name, v in defaults.items()}
+
+
+def test_the_python_call_has_the_defaults_of_the_settings():
+    import inspect
+    from dataclasses import asdict
+
+    from annspark import build_neighbors
+    from annspark.config import Settings
+
+    parameters = inspect.signature(build_neighbors).parameters.values()
+    defaults = {one.name: one.default for one in parameters if one.kind is one.KEYWORD_ONLY}
+    assert defaults == asdict(Settings()) | {"scratch": None}

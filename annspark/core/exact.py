@@ -3,7 +3,7 @@
 import numpy as np
 
 from annspark.core.metric import to_distance
-from annspark.core.nearest import BOUND_SLACK, bounding_columns, group_bound, squared_distances
+from annspark.core.nearest import BOUND_SLACK, bounding_columns, group_bound, places, squared_distances
 
 _TILE = 1 << 20  # distances of one product: 4 MB
 
@@ -30,7 +30,7 @@ def nearest_distances(queries: np.ndarray, vectors: np.ndarray, m: int, metric: 
         row, column = np.nonzero(block <= bound[:, None])
         squared = squared_distances(queries, start + row, vectors, column)
         count = np.bincount(row, minlength=len(block))
-        slot = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
+        slot = places(count)
         exact = np.full((len(block), max(count.max(), m)), np.inf, np.float32)
         exact[row, slot] = to_distance(squared, metric)
         exact.partition(m - 1, axis=1)

@@ -20,7 +20,7 @@ class Forest:
     equidistant between two points, as in Annoy.  Leaves are numbered in tree order, so that consecutive leaves are
     neighbors in space and may share a partition.
 
-    origin : float32 (dim,), subtracted from every vector before routing and joining (float32 loses digits far from 0)
+    origin : float32 (dim,), subtracted from every vector before routing (float32 loses digits far from 0)
     trees  : one float32 (n_leaves, dim) per tree
     """
 
@@ -34,14 +34,14 @@ def grow_forest(sample: np.ndarray, n_leaves: int, *, trees: int, split: str, se
     sample   : float32 (n_sample, dim), prepared, in an order that is a function of the seed; at least one row
     n_leaves : about how many leaves a tree should have; a tree has fewer when the sample has fewer distinct vectors
     split    : "two_means" (plane between two 2-means centres) or "two_points" (plane between two random points)
-    centred  : take the sample's mean as origin (euclidean), or zero (cosine: unit vectors need none)
+    centred  : take the sample's median as origin (euclidean), or zero (cosine: unit vectors need none)
 
     Source: random projection trees as in Annoy (github.com/spotify/annoy); routing to the nearest centre and Lloyd
     steps as in inverted-file indexes.  Tree t is the same however many trees are grown.
     """
     dim = sample.shape[1]
-    mean = sample.mean(axis=0, dtype=np.float64) if centred else np.zeros(dim)
-    origin = mean.astype(np.float32)
+    # The median, as one outlier moves a mean far.
+    origin = np.median(sample, axis=0) if centred else np.zeros(dim, np.float32)
     shifted = sample - origin
     grown = (_grow_tree(shifted, n_leaves, split, np.random.default_rng([seed, t])) for t in range(trees))
     return Forest(origin, tuple(grown))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from annspark.core.metric import squared_limit, to_distance
-from annspark.core.nearest import BOUND_SLACK, bounding_columns, group_bound, squared_distances
+from annspark.core.nearest import BOUND_SLACK, bounding_columns, group_bound, places, squared_distances
 from annspark.core.topk import EMPTY, unpack
 
 MAX_ROWS = 2**23  # rows of one partition, so that a rank has 23 bits
@@ -66,7 +66,7 @@ def join_leaves(vectors: np.ndarray, home: np.ndarray, visits: np.ndarray, k: in
     for leaf, visitors in _visitors(join.visits):
         if leaf in residents:
             pairs += join.meet(visitors, *residents[leaf], at_home=False)
-    distances[rows], neighbors[rows] = unpack_key(join.best)
+    distances[rows], neighbors[rows] = _unpack_key(join.best)
     at_home = surplus & (home >= 0)
     neighbors[at_home], distances[at_home] = twins[at_home[surplus]], 0
     max_rows = int(np.unique(home[home >= 0], return_counts=True)[1].max(initial=0))
@@ -117,7 +117,7 @@ def _visitors(visits: np.ndarray) -> list[tuple[int, np.ndarray]]:
     return list(zip(leaves.tolist(), rows, strict=True))
 
 
-def unpack_key(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _unpack_key(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the distances and ranks of folded candidates; (inf, -1) for EMPTY."""
     wide = ((keys >> _RANK_BITS) << np.uint64(32)) | (keys & _RANK_MASK)
     return unpack(np.where(keys == EMPTY, EMPTY, wide))
@@ -229,7 +229,7 @@ class _Join:
         slot = (keys >> _KEY_BITS).astype(np.int64)
         first = np.flatnonzero(np.diff(slot, prepend=-1))
         count = np.diff(np.append(first, len(slot)))
-        place = np.arange(len(slot)) - np.repeat(first, count)
+        place = places(count)
         nearest = place < self.k
         group = np.repeat(np.arange(len(first)), count)
         changed = rows[slot[first]]
@@ -238,5 +238,5 @@ class _Join:
         together[group[nearest], self.k + place[nearest]] = keys[nearest] & _KEY_MASK
         together.sort(axis=1)
         self.best[changed] = together[:, : self.k]
-        worst, _ = unpack_key(together[:, self.k - 1])
+        worst, _ = _unpack_key(together[:, self.k - 1])
         self.bar[changed] = squared_limit(worst, self.metric)

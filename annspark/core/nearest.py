@@ -56,13 +56,18 @@ def smallest_columns(scores: np.ndarray, m: int) -> np.ndarray:
     flat = np.flatnonzero(scores <= bound[:, None])
     row = flat // n_columns
     count = np.bincount(row, minlength=n)
-    slot = np.arange(len(flat)) - np.repeat(np.cumsum(count) - count, count)
+    slot = places(count)
     value = np.full((n, count.max()), np.inf, np.float32)
     column = np.full(value.shape, n_columns, np.int32)
     value[row, slot] = scores.ravel()[flat]
     column[row, slot] = flat - row * n_columns
     order = np.argsort(value, axis=1, kind="stable")[:, :m]
     return np.take_along_axis(column, order, axis=1)
+
+
+def places(count: np.ndarray) -> np.ndarray:
+    """Number the members of consecutive groups of the given sizes: 0, 1, ... in each; int (sum of count,)."""
+    return np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
 
 
 def group_bound(block: np.ndarray, m: int) -> np.ndarray:

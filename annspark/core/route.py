@@ -30,12 +30,13 @@ class Copies:
 def route_vectors(forest: Forest, plan: Plan, vectors: np.ndarray) -> Copies:
     """Send each vector once to every partition that joins one of its leaves.
 
-    vectors : float32 (n, dim), prepared and with the forest's origin subtracted
+    vectors : float32 (n, dim), prepared
     """
     n = len(vectors)
+    shifted = vectors - forest.origin
     leaves, is_home = [], []
     for tree, (centres, probes) in enumerate(zip(forest.trees, plan.probes, strict=True)):
-        leaves.append(nearest_centres(vectors, centres, probes) + np.int32(plan.first_leaf[tree]))
+        leaves.append(nearest_centres(shifted, centres, probes) + np.int32(plan.first_leaf[tree]))
         is_home.append(np.arange(probes) == 0)
     leaf = np.concatenate(leaves, axis=1).ravel()
     home = np.tile(np.concatenate(is_home), n)

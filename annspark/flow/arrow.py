@@ -5,6 +5,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 
+OUT_ROWS = 20_000  # rows of an outgoing batch
+
 
 def vectors_from_binary(column: pa.Array | pa.ChunkedArray, dim: int) -> np.ndarray:
     """Read vectors that travel as bytes, without a copy where the column is one piece.

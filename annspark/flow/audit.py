@@ -12,14 +12,14 @@ from annspark.config import Settings
 from annspark.core.exact import nearest_distances
 from annspark.core.recall import Recall, recall_by_user, recall_interval
 from annspark.flow.arrow import collect, to_binary, vectors_from_binary
-from annspark.flow.read import Vectors
+from annspark.flow.read import Users
 from annspark.flow.sample import sample_vectors
 from annspark.tables import DISTANCE, RANK, USER_ID
 
 _QUERY, _NEAREST = "query", "nearest"
 
 
-def audit_neighbors(neighbors: DataFrame, users: Vectors, settings: Settings) -> Recall:
+def audit_neighbors(neighbors: DataFrame, users: Users, settings: Settings) -> Recall:
     """Return recall@k of the table with its interval; k is at most the number of other users.
 
     neighbors : user_id, rank, neighbor_id, distance

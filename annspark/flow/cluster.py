@@ -14,7 +14,7 @@ def partition_keys(spark: SparkSession, n_partitions: int) -> list[int]:
 
     Spark places a row by a hash of its key; keys 0, 1, 2, ... would leave a third of the partitions empty.
     """
-    # Coupon collector: this many keys miss one of n partitions less than once in 10^6 runs.
+    # Coupon collector: this many keys miss a partition for less than one n in 10^6.
     tried = 20 * n_partitions + n_partitions * n_partitions.bit_length()
     target = F.pmod(F.hash(F.col("id").cast("int")), F.lit(n_partitions))
     rows = spark.range(tried).groupBy(target.alias("target")).agg(F.min("id").alias("key")).collect()

@@ -27,6 +27,8 @@ def require_rename(path: str) -> None:
 
 def require_reach(name: str, path: str) -> None:
     """Raise SettingsError when the driver cannot reach the file system of the setting's path."""
+    if not isinstance(path, str) or not path.strip():
+        raise SettingsError(f"{name!r} is {path!r}; it must be the path of a folder, or left out.")
     try:
         _open(path)
     except (OSError, pa.ArrowException) as error:

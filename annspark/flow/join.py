@@ -11,12 +11,8 @@ from pyspark.sql import types as T
 from annspark.config import Settings
 from annspark.core.join import join_leaves
 from annspark.core.plan import Plan
-from annspark.flow.arrow import ints_from_binary, to_lists, vectors_from_binary
-from annspark.flow.route import HOME, TARGET, VISITS
-from annspark.tables import USER_ID, VECTOR
-
-IDS, DISTANCES, PAIRS, MAX_ROWS = "ids", "distances", "pairs", "max_rows"
-_OUT_ROWS = 20_000  # rows of an outgoing batch
+from annspark.flow.arrow import OUT_ROWS, ints_from_binary, to_lists, vectors_from_binary
+from annspark.tables import DISTANCES, HOME, IDS, MAX_ROWS, PAIRS, TARGET, USER_ID, VECTOR, VISITS
 
 
 def join_partitions(shipped: DataFrame, plan: Plan, dim: int, settings: Settings) -> DataFrame:
@@ -58,8 +54,8 @@ def _joiner(dim: int, k: int, metric: str) -> Callable[[Iterator[pa.RecordBatch]
         del shipped
         joined = join_leaves(vectors, home, visits, k, metric)
         told = np.flatnonzero((home >= 0) | (joined.neighbors[:, 0] >= 0))
-        for start in range(0, len(told), _OUT_ROWS):
-            rows = told[start : start + _OUT_ROWS]
+        for start in range(0, len(told), OUT_ROWS):
+            rows = told[start : start + OUT_ROWS]
             met = joined.neighbors[rows] >= 0
             lengths = met.sum(axis=1)
             first = np.zeros(len(rows), np.int64)

@@ -8,11 +8,8 @@ from pyspark.sql import DataFrame
 from pyspark.sql import types as T
 
 from annspark.core.topk import merge_lists, pack, unpack
-from annspark.flow.arrow import ranks_of_ids, to_lists
-from annspark.flow.join import DISTANCES, IDS
-from annspark.tables import DISTANCE, NEIGHBOR_ID, NEIGHBORS, USER_ID
-
-_OUT_ROWS = 20_000
+from annspark.flow.arrow import OUT_ROWS, ranks_of_ids, to_lists
+from annspark.tables import DISTANCE, DISTANCES, IDS, NEIGHBOR_ID, NEIGHBORS, USER_ID
 
 
 def merge_neighbors(candidates: DataFrame, n_partitions: int, k: int) -> DataFrame:
@@ -42,13 +39,13 @@ def _merger(k: int) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBa
         keys[np.arange(k) < lengths[:, None]] = pack(distances, neighbor)
         del lists, flat_ids, distances, neighbor
         owners, best = merge_lists(owner, keys, k)
-        for start in range(0, len(owners), _OUT_ROWS):
-            nearest, ranks = unpack(best[start : start + _OUT_ROWS])
+        for start in range(0, len(owners), OUT_ROWS):
+            nearest, ranks = unpack(best[start : start + OUT_ROWS])
             met = ranks >= 0
             pairs = pa.StructArray.from_arrays(
                 [ids.take(pa.array(ranks[met])), pa.array(nearest[met])], [NEIGHBOR_ID, DISTANCE]
             )
-            users = ids.take(pa.array(owners[start : start + _OUT_ROWS]))
+            users = ids.take(pa.array(owners[start : start + OUT_ROWS]))
             yield pa.RecordBatch.from_arrays([users, to_lists(pairs, met.sum(axis=1))], [USER_ID, NEIGHBORS])
 
     return merge

@@ -6,9 +6,7 @@ from typing import Any
 from pyspark.sql import DataFrame, Observation
 from pyspark.sql import functions as F
 
-from annspark.flow.join import DISTANCES, MAX_ROWS, PAIRS
-from annspark.flow.route import VISITS
-from annspark.tables import NEIGHBORS, VECTOR
+from annspark.tables import DISTANCES, MAX_ROWS, NEIGHBORS, PAIRS, VECTOR, VISITS
 
 
 @dataclass(frozen=True)
@@ -37,26 +35,28 @@ def watch_joined(candidates: DataFrame, meter: Meter) -> DataFrame:
     )
 
 
-def watch_merged(neighbors: DataFrame, full: int, meter: Meter) -> DataFrame:
-    """Count the users with fewer than full neighbors."""
-    short = (F.size(NEIGHBORS) < full).cast("long")
-    return neighbors.observe(meter.merged, F.sum(short).alias("short"))
+def watch_merged(neighbors: DataFrame, most: int, meter: Meter) -> DataFrame:
+    """Count the users with fewer neighbors than the most they can have, and those with none."""
+    short = F.sum((F.size(NEIGHBORS) < most).cast("long"))
+    lonely = F.sum((F.size(NEIGHBORS) == 0).cast("long"))
+    return neighbors.observe(meter.merged, short.alias("short"), lonely.alias("lonely"))
 
 
-def read_meter(meter: Meter, id_bytes: float, full: int) -> dict[str, Any]:
-    """Return copies, pairs, max_rows, short and shuffle_bytes (payload of both shuffles, before compression).
+def read_meter(meter: Meter, id_bytes: float, most: int) -> dict[str, Any]:
+    """Return copies, pairs, max_rows, short, lonely and shuffle_bytes (payload of both shuffles, before compression).
 
-    full : neighbors a user can have; with 0 there was nothing to do, and everything returned is 0
+    most : neighbors a user can have; with 0 there was nothing to do, and nothing but a lonely user
     """
-    if full == 0:  # Spark drops the plan of an empty table, and what was observed in it
-        return dict.fromkeys(("copies", "pairs", "max_rows", "short", "shuffle_bytes"), 0)
-    shipped, joined = meter.shipped.get, meter.joined.get
+    if most == 0:  # Spark drops the plan of an empty table, and what was observed in it
+        return {"copies": 0, "pairs": 0, "max_rows": 0, "short": 0, "lonely": 1, "shuffle_bytes": 0}
+    shipped, joined, merged = meter.shipped.get, meter.joined.get, meter.merged.get
     carried = shipped["bytes"] + shipped["copies"] * (8 + id_bytes)
     listed = joined["lists"] * id_bytes + joined["neighbors"] * (4 + id_bytes)
     return {
         "copies": shipped["copies"],
         "pairs": joined["pairs"],
         "max_rows": joined["max_rows"],
-        "short": meter.merged.get["short"],
+        "short": merged["short"],
+        "lonely": merged["lonely"],
         "shuffle_bytes": int(carried + listed),
     }

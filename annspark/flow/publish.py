@@ -1,14 +1,18 @@
 """Publish: the table is written aside, and takes its place by a rename once it is complete and audited."""
 
+import logging
 from dataclasses import dataclass
 from uuid import uuid4
 
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, DataFrameReader, SparkSession
 
+from annspark.config import is_catalog_table
 from annspark.errors import InputError, SettingsError
 from annspark.flow import files
 from annspark.tables import quoted
+
+logger = logging.getLogger("annspark")
 
 
 @dataclass(frozen=True)
@@ -23,11 +27,6 @@ class Pending:
     table: DataFrame
     name: str
     target: str
-
-
-def is_catalog_table(name: str) -> bool:
-    """Say whether a name means a catalog table: dots and no slash."""
-    return "." in name and "/" not in name
 
 
 def open_input(spark: SparkSession, name: str, file_format: str | None) -> DataFrame:
@@ -46,9 +45,20 @@ def open_input(spark: SparkSession, name: str, file_format: str | None) -> DataF
 
 def check_target(spark: SparkSession, name: str, overwrite: bool) -> None:
     """Raise SettingsError when the output is there and may not be replaced, or could not be published whole."""
-    if not is_catalog_table(name):
+    if is_catalog_table(name):
+        database = name.rpartition(".")[0]
+        if not spark.catalog.databaseExists(database):
+            raise SettingsError(
+                f"output {name!r}: there is no database {database!r}. "
+                f"Create it; or if a path is meant, write './{name}'."
+            )
+        there = spark.catalog.tableExists(name)
+    else:
         files.require_rename(name)
-    if not overwrite and _exists(spark, name):
+        resolved, there = _resolve(spark, name)
+        files.require_rename(resolved)
+        files.require_reach("output", resolved)
+    if there and not overwrite:
         raise SettingsError(f"output {name!r} exists. Choose another, or replace it with --overwrite.")
 
 
@@ -83,10 +93,10 @@ def commit(pending: Pending) -> None:
         if replaces:
             _rename(spark, aside, pending.target)
         raise
-    if replaces:
+    if replaces and is_catalog_table(aside):
         _drop(spark, aside)
     if not is_catalog_table(pending.name):
-        discard(pending)  # the emptied folder
+        discard(pending)  # the folder, and in it what was replaced
 
 
 def discard(pending: Pending) -> None:
@@ -96,14 +106,18 @@ def discard(pending: Pending) -> None:
 
 
 def _exists(spark: SparkSession, name: str) -> bool:
-    if is_catalog_table(name):
-        return spark.catalog.tableExists(name)
+    return spark.catalog.tableExists(name) if is_catalog_table(name) else _resolve(spark, name)[1]
+
+
+def _resolve(spark: SparkSession, path: str) -> tuple[str, bool]:
+    """Return a path as Spark resolves it, with its scheme (that of a file below it will do), and whether it exists."""
     try:
         # Given twice, because for a single path that is not there Spark logs a stack trace.
-        _ = spark.read.format("binaryFile").load([name, name]).schema
+        found = spark.read.format("binaryFile").load([path, path]).inputFiles()
     except AnalysisException as error:
-        return "PATH_NOT_FOUND" not in str(error)
-    return True
+        named = error.getMessageParameters() or {}
+        return named.get("path", path), "PATH_NOT_FOUND" not in str(error)
+    return (found[0] if found else path), True
 
 
 def _reader(spark: SparkSession, file_format: str | None) -> DataFrameReader:
@@ -111,17 +125,26 @@ def _reader(spark: SparkSession, file_format: str | None) -> DataFrameReader:
 
 
 def _rename(spark: SparkSession, old: str, new: str) -> None:
-    if is_catalog_table(old):
-        spark.sql(f"ALTER TABLE {_identifier(old)} RENAME TO {_identifier(new)}")
-    else:
+    if not is_catalog_table(old):
         files.move(old, new)
+        return
+    try:  # most catalogs want the new name without theirs
+        spark.sql(f"ALTER TABLE {_identifier(old)} RENAME TO {_identifier('.'.join(new.split('.')[-2:]))}")
+    except AnalysisException:
+        if new.count(".") < 2:
+            raise
+        spark.sql(f"ALTER TABLE {_identifier(old)} RENAME TO {_identifier(new)}")
 
 
 def _drop(spark: SparkSession, name: str) -> None:
-    if is_catalog_table(name):
-        spark.sql(f"DROP TABLE IF EXISTS {_identifier(name)}")
-    else:
-        files.remove(name)
+    """Clean up; what cannot be deleted must not turn a good night into a failed one, nor hide why a night failed."""
+    try:
+        if is_catalog_table(name):
+            spark.sql(f"DROP TABLE IF EXISTS {_identifier(name)}")
+        else:
+            files.remove(name)
+    except Exception as error:
+        logger.warning("publish: %s could not be deleted (%s); delete it by hand.", name, error)
 
 
 def _identifier(name: str) -> str:

@@ -23,7 +23,7 @@ _MEANING = {
     "null_id": "the id is null",
     "null_vector": "the vector is null",
     "nan": "the vector holds NaN or null",
-    "infinite": "the vector holds infinite numbers, or is longer than 1e18, whose square float32 cannot hold",
+    "infinite": "the vector holds infinite numbers, or such large ones that float32 cannot hold its squared length",
     "zero_vector": "the vector is all zeros, which has no direction and so no cosine",
     "wrong_length": "the vector is not as long as most are",
     "duplicate_id": "the id was met before",
@@ -33,7 +33,7 @@ _REASON, _DIM = "reason", "dim"
 
 
 @dataclass(frozen=True)
-class Vectors:
+class Users:
     """The valid input, staged.
 
     table    : user_id, vector (binary, dim float32 in native order, prepared for the metric)
@@ -53,7 +53,7 @@ class Vectors:
     examples: dict[str, object]
 
 
-def read_vectors(vectors: DataFrame, settings: Settings, stage: Stage) -> Vectors:
+def read_vectors(vectors: DataFrame, settings: Settings, stage: Stage) -> Users:
     """Check and stage the input.
 
     vectors : any table with an id column (integers or strings) and a vector column (array<float>, array<double> or
@@ -102,7 +102,7 @@ def read_vectors(vectors: DataFrame, settings: Settings, stage: Stage) -> Vector
         table = stage(unique)
 
     read = sum(row["rows"] for row in groups)
-    found = Vectors(table, rows, dim, read, bytes_of_ids / max(rows, 1), dropped, examples)
+    found = Users(table, rows, dim, read, bytes_of_ids / max(rows, 1), dropped, examples)
     _judge(found, settings)
     return found
 
@@ -193,7 +193,7 @@ def _usual_length(lengths: list[tuple[int, int]]) -> int:
     return min(((-rows, length) for length, rows in lengths if length > 0), default=(0, 0))[1]
 
 
-def _judge(found: Vectors, settings: Settings) -> None:
+def _judge(found: Users, settings: Settings) -> None:
     bad = "; ".join(
         f"{reason} {n:,} ({_MEANING[reason]}; for example {settings.id_col} {found.examples[reason]!r})"
         for reason, n in found.dropped.items()

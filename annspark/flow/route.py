@@ -12,9 +12,8 @@ from annspark.core.plan import Plan
 from annspark.core.route import route_vectors
 from annspark.flow.arrow import to_binary, vectors_from_binary
 from annspark.flow.cluster import partition_keys
-from annspark.tables import USER_ID, VECTOR
+from annspark.tables import HOME, TARGET, USER_ID, VECTOR, VISITS
 
-TARGET, HOME, VISITS = "target", "home", "visits"
 _SLICE_ROWS = 4096  # rows routed at once: what is in flight stays a few times this many vectors
 
 
@@ -22,7 +21,7 @@ def ship_vectors(vectors: DataFrame, forest: Forest, plan: Plan) -> DataFrame:
     """Return one row per vector and partition that wants it.
 
     vectors : user_id, vector (binary)
-    returns : target (key of the partition), user_id, vector (binary, origin subtracted), home (leaf, or -1 for a
+    returns : target (key of the partition), user_id, vector (binary), home (leaf, or -1 for a
               guest), visits (binary int32)
     """
     schema = T.StructType(
@@ -48,12 +47,12 @@ def _router(
         for batch in batches:
             for start in range(0, batch.num_rows, _SLICE_ROWS):
                 part = batch.slice(start, _SLICE_ROWS)
-                shifted = vectors_from_binary(part.column(1), dim) - forest.origin
-                copies = route_vectors(forest, plan, shifted)
+                vectors = vectors_from_binary(part.column(1), dim)
+                copies = route_vectors(forest, plan, vectors)
                 columns = [
                     pa.array(keys[copies.partition]),
                     part.column(0).take(pa.array(copies.row)),
-                    to_binary(shifted[copies.row], np.full(len(copies.row), dim)),
+                    to_binary(vectors[copies.row], np.full(len(copies.row), dim)),
                     pa.array(copies.home),
                     to_binary(copies.visits, copies.n_visits),
                 ]

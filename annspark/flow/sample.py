@@ -8,13 +8,13 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from annspark.flow.arrow import collect, vectors_from_binary
-from annspark.flow.read import Vectors
+from annspark.flow.read import Users
 from annspark.tables import USER_ID, VECTOR
 
 _HASH = "hash"
 
 
-def sample_vectors(users: Vectors, want: int, *, seed: int, purpose: str) -> tuple[pa.Array, np.ndarray]:
+def sample_vectors(users: Users, want: int, *, seed: int, purpose: str) -> tuple[pa.Array, np.ndarray]:
     """Bring a seeded sample to the driver.
 
     want    : how many users

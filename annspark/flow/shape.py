@@ -1,11 +1,11 @@
-"""Shape: the published form of the table, nested or long, and the check that nobody is missing from it."""
+"""Shape: the published form of the table, nested or long, and the check that nobody is missing."""
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from annspark.config import Settings
 from annspark.errors import AnnsparkError
-from annspark.flow.read import Vectors
+from annspark.flow.read import Users
 from annspark.tables import DISTANCE, NEIGHBOR_ID, NEIGHBORS, RANK, USER_ID, quoted
 
 
@@ -25,20 +25,18 @@ def as_long(table: DataFrame, settings: Settings) -> DataFrame:
     return named if settings.shape == "long" else _lengthened(named)
 
 
-def require_complete(table: DataFrame, users: Vectors, settings: Settings) -> int:
-    """Return the number of users in a published table; raise AnnsparkError when it is not that of the input."""
-    if settings.shape == "long":
-        # A single user has no neighbor, and so no row of this shape.
-        expected = users.rows if users.rows > 1 else 0
-        written = table.select(quoted(settings.id_col)).distinct().count()
-    else:
-        expected, written = users.rows, table.count()
-    if written != expected:
+def count_users(table: DataFrame, settings: Settings) -> int:
+    """Return how many users a published table has rows of."""
+    return table.select(quoted(settings.id_col)).distinct().count() if settings.shape == "long" else table.count()
+
+
+def require_complete(written: int, users: Users) -> None:
+    """Raise AnnsparkError when not every user of the input is accounted for."""
+    if written != users.rows:
         raise AnnsparkError(
-            f"join: {written:,} of {expected:,} users are in the table, so nothing was published. This is a defect of "
-            "annspark, or the input changed while it was read: run again with a scratch folder, and report it."
+            f"join: {written:,} of {users.rows:,} users are in the table, so nothing was published. This is a "
+            "defect of annspark, or the input changed while it was read: run again with scratch set, and report it."
         )
-    return written
 
 
 def _lengthened(nested: DataFrame) -> DataFrame:

@@ -29,7 +29,9 @@ def stage_table(table: DataFrame, scratch: str | None) -> DataFrame:
 
 @contextmanager
 def staging(scratch: str | None) -> Iterator[Stage]:
-    """Yield stage_table for tables that are wanted within the block only."""
+    """Yield stage_table for tables that are wanted within the block only; SettingsError for a folder out of reach."""
+    if scratch is not None:
+        files.require_reach("scratch", scratch)
     staged = []
 
     def stage(table: DataFrame) -> DataFrame:

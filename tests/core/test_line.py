@@ -28,15 +28,14 @@ def cut(plan, per_tree):
 
 def build_table(forest, plan, vectors, metric):
     """Return neighbors and distances of everybody, as the Spark job puts them together."""
-    shifted = vectors - forest.origin
-    copies = route_vectors(forest, plan, shifted)
+    copies = route_vectors(forest, plan, vectors)
     visits = np.full((len(copies.row), max(1, copies.n_visits.max())), -1, np.int32)
     visits[np.arange(visits.shape[1]) < copies.n_visits[:, None]] = copies.visits
     owner, keys = [], []
     for partition in range(plan.n_partitions):
         here = np.flatnonzero(copies.partition == partition)
         rows = copies.row[here]
-        joined = join_leaves(shifted[rows], copies.home[here], visits[here], K, metric)
+        joined = join_leaves(vectors[rows], copies.home[here], visits[here], K, metric)
         packed = pack(joined.distances, rows[joined.neighbors])
         owner.append(rows)
         keys.append(np.where(joined.neighbors >= 0, packed, EMPTY))
@@ -78,10 +77,9 @@ def test_the_table_does_not_depend_on_how_leaves_are_cut_into_partitions(kind, t
 @pytest.mark.parametrize("kind", ["normal", "cosine", "grid", "twins"])
 def test_the_table_holds_the_nearest_of_those_met(kind):
     forest, plan, vectors, metric = make(kind)
-    shifted = vectors - forest.origin
-    copies = route_vectors(forest, cut(plan, 1), shifted)
+    copies = route_vectors(forest, cut(plan, 1), vectors)
     meets = who_meets(copies.home, copies.visits.reshape(len(vectors), -1))
-    expected, expected_distances = nearest_of_those_met(shifted, meets, K, metric)
+    expected, expected_distances = nearest_of_those_met(vectors, meets, K, metric)
     neighbors, distances = build_table(forest, cut(plan, 3), vectors, metric)
     np.testing.assert_allclose(distances, expected_distances, rtol=1e-6)
     np.testing.assert_array_equal(neighbors, expected)

@@ -200,3 +200,20 @@ def test_a_text_leaves_nothing_when_the_block_fails(tmp_path, existing):
         raise KeyboardInterrupt
     assert files_in(tmp_path) == (["report"] if existing else [])
     assert not existing or (folder / "report.json").read_text() == "last night's"
+
+
+def test_a_three_part_name_is_published_and_replaced(spark):
+    database = f"night_{uuid4().hex[:8]}"
+    spark.sql(f"CREATE DATABASE {database}")
+    target = f"spark_catalog.{database}.neighbors"
+    for start in (0, 100):
+        check_target(spark, target, overwrite=start > 0)
+        commit(write_pending(rows(spark, start), target, None))
+        assert spark.table(target).agg({"user_id": "min"}).collect()[0][0] == start
+    assert [table.name for table in spark.catalog.listTables(database)] == ["neighbors"]
+    spark.sql(f"DROP DATABASE {database} CASCADE")
+
+
+def test_a_target_in_no_database_is_refused_with_a_hint(spark):
+    with pytest.raises(SettingsError, match=r"no database 'nowhere'.*'\./nowhere\.neighbors'"):
+        check_target(spark, "nowhere.neighbors", overwrite=True)

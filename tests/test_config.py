@@ -1,0 +1,37 @@
+"""Settings are checked once, and complain by name."""
+
+import pytest
+
+from annspark.config import Job, Settings, make_job
+from annspark.errors import SettingsError
+
+
+@pytest.mark.parametrize(
+    ("taken", "output"),
+    [("d/vectors", "d"), ("d", "d/neighbors"), ("x", "./x"), ("/a/x", "file:/a/x"), ("x", "y/../x"), ("a.b", "A.b")],
+)
+@pytest.mark.parametrize("name", ["input", "scratch", "report"])
+def test_an_output_that_is_or_holds_another_place_is_refused(name, taken, output):
+    places = {"input": "elsewhere", "output": output} | {name: taken}
+    with pytest.raises(SettingsError, match=f"'{name}' is .*folder of its own"):
+        make_job(places)
+
+
+@pytest.mark.parametrize(("source", "output"), [("a/x", "a/xy"), ("a.b", "a/b"), ("hdfs://h/a", "/a"), ("a.b", "a.c")])
+def test_places_side_by_side_are_fine(source, output):
+    assert Job(input=source, output=output).output == output
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("k", 0), ("k", 1001), ("k", True), ("k", 2.0), ("probes", 0), ("metric", "l1"), ("shape", "wide"), ("seed", -1)],
+)
+def test_a_setting_out_of_range_is_named_with_what_is_allowed(name, value):
+    with pytest.raises(SettingsError, match=f"'{name}' is {value!r}; it must be"):
+        Settings(**{name: value})
+
+
+@pytest.mark.parametrize("id_col", ["neighbors", "Neighbors"])
+def test_an_id_column_named_like_the_output_is_refused(id_col):
+    with pytest.raises(SettingsError, match="Rename the id column"):
+        Settings(id_col=id_col)
