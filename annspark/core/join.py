@@ -13,13 +13,12 @@ import numpy as np
 
 from annspark.core.metric import squared_limit, to_distance
 from annspark.core.nearest import BOUND_SLACK, bounding_columns, group_bound, places, squared_distances
-from annspark.core.topk import EMPTY, unpack
+from annspark.core.topk import EMPTY
 
-MAX_ROWS = 2**23  # rows of one partition, so that a rank has 23 bits
-# A candidate while it is folded: row of the fold (10 bits) | bits of the distance (31) | rank of the neighbor (23).
-_FOLD_ROWS = 2**10
-_RANK_BITS, _RANK_MASK = np.uint64(23), np.uint64(2**23 - 1)
-_KEY_BITS, _KEY_MASK = np.uint64(54), np.uint64(2**54 - 1)
+MAX_ROWS = 2**23  # rows of one partition, so that a rank has at most 23 bits
+# A candidate while it is folded: row of the fold (10 bits or more) | bits of the distance (31) | rank of the neighbor.
+_DISTANCE_BITS = 31
+_FOLD_ROWS = 2**13
 _TILE = 1 << 18  # distances of one product: 1 MB stays in the second-level cache
 _WAITING = 1 << 16  # pairs that may wait to be folded
 
@@ -66,7 +65,7 @@ def join_leaves(vectors: np.ndarray, home: np.ndarray, visits: np.ndarray, k: in
     for leaf, visitors in _visitors(join.visits):
         if leaf in residents:
             pairs += join.meet(visitors, *residents[leaf], at_home=False)
-    distances[rows], neighbors[rows] = _unpack_key(join.best)
+    distances[rows], neighbors[rows] = join.unpacked(join.best)
     at_home = surplus & (home >= 0)
     neighbors[at_home], distances[at_home] = twins[at_home[surplus]], 0
     max_rows = int(np.unique(home[home >= 0], return_counts=True)[1].max(initial=0))
@@ -82,12 +81,9 @@ def _surplus_twins(vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]
     returns : surplus bool (n,); the k lowest twins of each surplus row, int32 (n_surplus, k)
     """
     n = len(vectors)
-    # Equal vectors have equal sums; -0.0 and 0.0 are equal numbers with different bits, and + 0 makes them one.
-    bits = np.ascontiguousarray(vectors + np.float32(0)).view(np.uint32)
-    odd = np.random.default_rng(0).integers(0, 2**63, vectors.shape[1], np.uint64) * np.uint64(2) + np.uint64(1)
-    mark = np.zeros(n, np.uint64)
-    for column in range(bits.shape[1]):
-        mark += bits[:, column] * odd[column]
+    # Equal vectors have equal sums, and einsum gives them the same bits; other vectors with that sum only hide twins.
+    weights = np.random.default_rng(0).standard_normal(vectors.shape[1], np.float32)
+    mark = np.einsum("ij,j->i", vectors, weights)
     order = np.argsort(mark, kind="stable")
     same = np.zeros(n, bool)
     same[1:] = mark[order[1:]] == mark[order[:-1]]
@@ -111,16 +107,13 @@ def _visitors(visits: np.ndarray) -> list[tuple[int, np.ndarray]]:
     """Return (leaf, ascending rows that visit it) for every visited leaf, in ascending order of leaves."""
     flat = np.flatnonzero(visits >= 0)
     leaf = visits.ravel()[flat]
-    order = np.argsort(leaf, kind="stable")
+    lowest = leaf.min(initial=0)
+    # A stable sort of 16-bit numbers is a radix sort, several times faster.
+    small = len(leaf) > 0 and leaf.max() - lowest < 2**16
+    order = np.argsort((leaf - lowest).astype(np.uint16) if small else leaf, kind="stable")
     leaves, first = np.unique(leaf[order], return_index=True)
     rows = np.split(flat[order] // visits.shape[1], first[1:]) if len(flat) else []
     return list(zip(leaves.tolist(), rows, strict=True))
-
-
-def _unpack_key(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the distances and ranks of folded candidates; (inf, -1) for EMPTY."""
-    wide = ((keys >> _RANK_BITS) << np.uint64(32)) | (keys & _RANK_MASK)
-    return unpack(np.where(keys == EMPTY, EMPTY, wide))
 
 
 class _Join:
@@ -137,6 +130,9 @@ class _Join:
         self.best = np.full((len(rows), k), EMPTY)
         self.bar = np.full(len(rows), np.inf, np.float32)
         self.tile = np.empty(_TILE, np.float32)
+        rank_bits = max(1, int(rows.max(initial=0)).bit_length())
+        self.rank_bits, self.key_bits = np.uint64(rank_bits), np.uint64(rank_bits + _DISTANCE_BITS)
+        self.fold_rows = min(_FOLD_ROWS, 2 ** (64 - rank_bits - _DISTANCE_BITS))
 
     def meet(self, visitors: np.ndarray, start: int, end: int, *, at_home: bool) -> int:
         """Let visitors meet the residents start..end of a leaf, and return the number of pairs.
@@ -146,27 +142,28 @@ class _Join:
         # Around a centre of the leaf |x|^2 + |y|^2 - 2xy keeps its digits; the median, as one outlier moves a mean far.
         few = self.vectors[start : end : max(1, (end - start) // 64)]
         centre = np.median(few, axis=0)
-        for a in range(start, end, _FOLD_ROWS):
-            residents = np.arange(a, min(a + _FOLD_ROWS, end))
-            columns = bounding_columns(self.vectors[residents] - centre, right=True)
-            self._meet_residents(visitors, residents, columns, centre, at_home)
+        for a in range(start, end, self.fold_rows):
+            residents = np.arange(a, min(a + self.fold_rows, end))
+            right = bounding_columns(self.vectors[residents] - centre, right=True)
+            for g in range(0, len(visitors), self.fold_rows):
+                self._meet_some(visitors[g : g + self.fold_rows], residents, right, centre, at_home)
         return len(visitors) * (end - start)
 
-    def _meet_residents(
+    def _meet_some(
         self, visitors: np.ndarray, residents: np.ndarray, right: np.ndarray, centre: np.ndarray, at_home: bool
     ) -> None:
+        """Find the pairs that may beat a bar, block by block, and settle them many at a time."""
         width = len(residents)
         farthest = right[:, -1].max()
-        step = min(max(16, _TILE // width), _FOLD_ROWS)
+        step = max(16, _TILE // width)
         bar = self.bar[residents]
-        offered: list[tuple[np.ndarray, ...]] = []
+        found: list[np.ndarray] = []
         waiting = 0
         for start in range(0, len(visitors), step):
             rows = visitors[start : start + step]
-            vectors = self.vectors[rows]
-            left = bounding_columns(vectors - centre, right=False)
+            left = bounding_columns(self.vectors[rows] - centre, right=False)
             block = self._lower_bounds(left, right)
-            if at_home:
+            if at_home:  # nobody is their own neighbor
                 itself = rows - residents[0]
                 inside = np.flatnonzero((itself >= 0) & (itself < width))
                 block[inside, itself[inside]] = np.inf
@@ -174,22 +171,28 @@ class _Join:
             beats = block <= own[:, None]
             if not at_home:
                 beats |= block <= bar
-            flat = np.flatnonzero(beats)
-            row = flat // width
-            column = flat - row * width
-            # Nobody is their own neighbor; and a pair that visits each other's homes meets once.
-            again = residents[column] == rows[row] if at_home else self._met_before(rows[row], residents[column])
-            row, column = row[~again], column[~again]
-            squared = squared_distances(vectors, row, self.vectors[residents[0] : residents[-1] + 1], column)
-            keep = squared <= own[row]
-            self._fold(rows, row[keep], self.rank[residents[column[keep]]], squared[keep])
-            if not at_home:
-                keep = squared <= bar[column]
-                offered.append((column[keep], self.rank[rows[row[keep]]], squared[keep]))
-                waiting += len(offered[-1][0])
-                if waiting > _WAITING or start + step >= len(visitors):
-                    self._fold(residents, *(np.concatenate(part) for part in zip(*offered, strict=True)))
-                    bar, offered, waiting = self.bar[residents], [], 0
+            found.append(np.flatnonzero(beats) + start * width)
+            waiting += len(found[-1])
+            if waiting > _WAITING or start + step >= len(visitors):
+                row, column = np.divmod(np.concatenate(found), width)
+                self._settle(visitors, row, residents, column, at_home)
+                bar, found, waiting = self.bar[residents], [], 0
+
+    def _settle(
+        self, visitors: np.ndarray, row: np.ndarray, residents: np.ndarray, column: np.ndarray, at_home: bool
+    ) -> None:
+        """Give the pairs of visitors[row] and residents[column] their exact distances, and keep those that count."""
+        # A pair that visits each other's homes meets once; a row at home that has no bar yet may bring itself.
+        one, other = visitors[row], residents[column]
+        again = one == other if at_home else self._met_before(one, other)
+        if again.any():
+            row, column, one, other = row[~again], column[~again], one[~again], other[~again]
+        squared = squared_distances(self.vectors, one, self.vectors, other)
+        keep = squared <= self.bar[one]
+        self._fold(visitors, row[keep], self.rank[other[keep]], squared[keep])
+        if not at_home:
+            keep = squared <= self.bar[other]
+            self._fold(residents, column[keep], self.rank[one[keep]], squared[keep])
 
     def _lower_bounds(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
         """Return lower bounds of squared distances, from one product: float32 (n_visitors, n_residents)."""
@@ -222,11 +225,11 @@ class _Join:
         if len(slot) == 0:
             return
         distance = to_distance(squared, self.metric)
-        keys = slot.astype(np.uint64) << _KEY_BITS
-        keys |= distance.view(np.uint32).astype(np.uint64) << _RANK_BITS
+        keys = slot.astype(np.uint64) << self.key_bits
+        keys |= distance.view(np.uint32).astype(np.uint64) << self.rank_bits
         keys |= rank
         keys.sort()
-        slot = (keys >> _KEY_BITS).astype(np.int64)
+        slot = (keys >> self.key_bits).astype(np.int64)
         first = np.flatnonzero(np.diff(slot, prepend=-1))
         count = np.diff(np.append(first, len(slot)))
         place = places(count)
@@ -235,8 +238,22 @@ class _Join:
         changed = rows[slot[first]]
         together = np.full((len(first), 2 * self.k), EMPTY)
         together[:, : self.k] = self.best[changed]
-        together[group[nearest], self.k + place[nearest]] = keys[nearest] & _KEY_MASK
+        together[group[nearest], self.k + place[nearest]] = keys[nearest] & (
+            (np.uint64(1) << self.key_bits) - np.uint64(1)
+        )
         together.sort(axis=1)
         self.best[changed] = together[:, : self.k]
-        worst, _ = _unpack_key(together[:, self.k - 1])
+        worst, _ = self.unpacked(together[:, self.k - 1])
         self.bar[changed] = squared_limit(worst, self.metric)
+
+    def unpacked(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the distances and ranks of folded candidates; (inf, -1) for EMPTY."""
+        empty = keys == EMPTY
+        distances = (keys >> self.rank_bits).astype(np.uint32).view(np.float32)
+        ranks = (keys & _low(self.rank_bits)).astype(np.int64)
+        return np.where(empty, np.float32(np.inf), distances), np.where(empty, -1, ranks)
+
+
+def _low(bits: np.uint64) -> np.uint64:
+    """Return a mask of the lowest bits."""
+    return (np.uint64(1) << bits) - np.uint64(1)

@@ -7,7 +7,7 @@ BLOCK_ROWS = 2048
 # 256 terms come out the same, bit for bit, on any number of cores and at any place in a block of this size.
 _TERMS = 256
 BOUND_SLACK = 1e-5
-_DIFFERENCE_BYTES = 1 << 20  # differences in flight: they stay in the second-level cache
+_DIFFERENCE_BYTES = 1 << 18  # differences in flight: two such arrays stay in the second-level cache
 
 
 def nearest_centres(vectors: np.ndarray, centres: np.ndarray, m: int) -> np.ndarray:
@@ -115,8 +115,13 @@ def squared_distances(left: np.ndarray, i: np.ndarray, right: np.ndarray, j: np.
     """
     step = max(1, _DIFFERENCE_BYTES // (4 * left.shape[1]))
     out = np.empty(len(i), np.float32)
+    scratch = np.empty((2, min(step, len(i)), left.shape[1]), np.float32)
     for start in range(0, len(i), step):
-        difference = left[i[start : start + step]]
-        difference -= right[j[start : start + step]]
-        np.einsum("ij,ij->i", difference, difference, out=out[start : start + step])
+        end = min(start + step, len(i))
+        one, other = scratch[:, : end - start]
+        # "clip" lets take write to its place directly; the indices are in range.
+        np.take(left, i[start:end], axis=0, out=one, mode="clip")
+        np.take(right, j[start:end], axis=0, out=other, mode="clip")
+        one -= other
+        np.einsum("ij,ij->i", one, one, out=out[start:end])
     return out
