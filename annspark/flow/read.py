@@ -149,42 +149,32 @@ def check_rows(ids: pa.Array, lists: pa.Array, metric: str) -> tuple[np.ndarray,
     returns : reason int8 (n,), place in REASONS; length int32 (n,); the good rows' prepared vectors, float32, flat
     """
     length = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False).astype(np.int32)
-    values = lists.flatten()
-    numbers = values.to_numpy(zero_copy_only=False)  # null becomes NaN
-    reason = np.zeros(len(ids), np.int8)
+    numbers = lists.flatten().to_numpy(zero_copy_only=False)  # null becomes NaN
     start = np.cumsum(length) - length
-    parts: list[np.ndarray] = [np.empty((0, 0), np.float32)] * len(np.unique(length))
-    null_id = ids.is_null().to_numpy(zero_copy_only=False)
-    null_vector = lists.is_null().to_numpy(zero_copy_only=False)
-    lengths = np.unique(length)
-    for i, dim in enumerate(lengths):
-        rows = np.flatnonzero(length == dim)
-        vectors = (
-            numbers.reshape(len(ids), dim) if len(lengths) == 1 else numbers[start[rows][:, None] + np.arange(dim)]
-        )
-        with np.errstate(invalid="ignore", over="ignore"):
-            largest = np.abs(vectors).max(axis=1, initial=0)
-        judged = np.select(
-            [
-                null_id[rows],
-                null_vector[rows],
-                np.isnan(largest),
-                largest > (1e18 / np.sqrt(max(dim, 1)) if metric == "euclidean" else np.finfo(np.float64).max),
-                (largest == 0) & (metric == "cosine") & (dim > 0),
-            ],
-            [REASONS.index(r) for r in ("null_id", "null_vector", "nan", "infinite", "zero_vector")],
-        )
-        reason[rows] = judged
-        parts[i] = prepare(vectors[judged == 0], metric)
-    if len(lengths) == 1:
-        return reason, length, parts[0].ravel()
-    # Rows of several lengths: put them back in order.
-    flat = np.empty(int(length[reason == 0].sum()), np.float32)
-    good = np.where(reason == 0, length, 0)
-    place = np.cumsum(good) - good
-    for dim, part in zip(lengths, parts, strict=True):
-        rows = np.flatnonzero((length == dim) & (reason == 0))
-        flat[place[rows][:, None] + np.arange(dim)] = part
+    largest = np.zeros(len(ids), numbers.dtype)
+    filled = np.flatnonzero(length)
+    if len(filled):
+        largest[filled] = np.maximum.reduceat(np.abs(numbers), start[filled])  # NaN if any is
+    # Beyond this a squared length is too much for float32; under cosine vectors get unit length first.
+    limit = 1e18 / np.sqrt(np.maximum(length, 1)) if metric == "euclidean" else np.finfo(np.float64).max
+    judged = {
+        "null_id": ids.is_null().to_numpy(zero_copy_only=False),
+        "null_vector": lists.is_null().to_numpy(zero_copy_only=False),
+        "nan": np.isnan(largest),
+        "infinite": largest > limit,
+        "zero_vector": (largest == 0) & (length > 0) & (metric == "cosine"),
+    }
+    reason = np.select(list(judged.values()), [REASONS.index(name) for name in judged]).astype(np.int8)
+
+    kept = np.where(reason == 0, length, 0)
+    place = np.cumsum(kept) - kept
+    flat = np.empty(kept.sum(), np.float32)
+    for dim in np.unique(kept[kept > 0]):
+        rows = np.flatnonzero(kept == dim)
+        if len(rows) == len(ids):  # nearly every batch: nothing to pick out
+            return reason, length, prepare(numbers.reshape(len(ids), dim), metric).ravel()
+        columns = np.arange(dim)
+        flat[place[rows][:, None] + columns] = prepare(numbers[start[rows][:, None] + columns], metric)
     return reason, length, flat
 
 
