@@ -294,7 +294,7 @@ def test_a_process_of_its_own_publishes_the_same_table(spark, inputs, tmp_path, 
     here, there = (lists_of(spark.read.parquet(str(tmp_path / name))) for name in ("here", "out"))
     assert here == there
     assert [line.split()[0] for line in done.stdout.splitlines()] == [
-        "read", "sample", "grow", "join", "audit", "publish", "users", "recall", "cost", "leaves", "seconds",
+        "read", "sample", "grow", "join", "join", "audit", "publish", "users", "recall", "cost", "leaves", "seconds",
     ]  # fmt: skip
     assert files_in(tmp_path / "out.report") == ["report.json"]
 
