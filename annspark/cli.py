@@ -11,7 +11,7 @@ from typing import Any
 from annspark import __doc__ as purpose
 from annspark import __version__
 from annspark.config import CHOICES, Settings, make_job, read_config
-from annspark.errors import InputError, SettingsError
+from annspark.errors import InputError, SettingsError, first_line
 
 DONE, FAILED, BAD_SETTINGS, BAD_INPUT = 0, 1, 2, 3
 
@@ -32,8 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return BAD_INPUT
     except Exception as error:
         traceback.print_exc()
-        first_line = str(error).partition("\n")[0]
-        print(f"annspark: the job failed: {first_line}", file=sys.stderr)
+        print(f"annspark: the job failed: {first_line(error)}", file=sys.stderr)
         return FAILED
 
 

@@ -11,3 +11,8 @@ class SettingsError(AnnsparkError, ValueError):
 
 class InputError(AnnsparkError, ValueError):
     """The input table cannot be used as it is; nothing was written."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error says, without the stack trace the JVM's errors carry in their text."""
+    return str(error).partition("\n")[0] or type(error).__name__

@@ -13,7 +13,7 @@ import numpy as np
 
 from annspark.core.metric import squared_limit, to_distance
 from annspark.core.nearest import BOUND_SLACK, bounding_columns, group_bound, places, squared_distances
-from annspark.core.topk import EMPTY
+from annspark.core.topk import EMPTY, low_bits, unpack
 
 MAX_ROWS = 2**23  # rows of one partition, so that a rank has at most 23 bits
 # A candidate while it is folded: row of the fold (10 bits or more) | bits of the distance (31) | rank of the neighbor.
@@ -65,7 +65,7 @@ def join_leaves(vectors: np.ndarray, home: np.ndarray, visits: np.ndarray, k: in
     for leaf, visitors in _visitors(join.visits):
         if leaf in residents:
             pairs += join.meet(visitors, *residents[leaf], at_home=False)
-    distances[rows], neighbors[rows] = join.unpacked(join.best)
+    distances[rows], neighbors[rows] = unpack(join.best, join.rank_bits)
     at_home = surplus & (home >= 0)
     neighbors[at_home], distances[at_home] = twins[at_home[surplus]], 0
     max_rows = int(np.unique(home[home >= 0], return_counts=True)[1].max(initial=0))
@@ -238,22 +238,8 @@ class _Join:
         changed = rows[slot[first]]
         together = np.full((len(first), 2 * self.k), EMPTY)
         together[:, : self.k] = self.best[changed]
-        together[group[nearest], self.k + place[nearest]] = keys[nearest] & (
-            (np.uint64(1) << self.key_bits) - np.uint64(1)
-        )
+        together[group[nearest], self.k + place[nearest]] = keys[nearest] & low_bits(self.key_bits)
         together.sort(axis=1)
         self.best[changed] = together[:, : self.k]
-        worst, _ = self.unpacked(together[:, self.k - 1])
+        worst, _ = unpack(together[:, self.k - 1], self.rank_bits)
         self.bar[changed] = squared_limit(worst, self.metric)
-
-    def unpacked(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the distances and ranks of folded candidates; (inf, -1) for EMPTY."""
-        empty = keys == EMPTY
-        distances = (keys >> self.rank_bits).astype(np.uint32).view(np.float32)
-        ranks = (keys & _low(self.rank_bits)).astype(np.int64)
-        return np.where(empty, np.float32(np.inf), distances), np.where(empty, -1, ranks)
-
-
-def _low(bits: np.uint64) -> np.uint64:
-    """Return a mask of the lowest bits."""
-    return (np.uint64(1) << bits) - np.uint64(1)

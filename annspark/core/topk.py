@@ -7,7 +7,7 @@ Ties are decided by the neighbor's rank (its place among the ids in ascending or
 import numpy as np
 
 EMPTY = np.uint64(2**64 - 1)
-_LOW_32 = np.uint64(2**32 - 1)
+_RANK_BITS = np.uint64(32)
 
 
 def pack(distances: np.ndarray, ranks: np.ndarray) -> np.ndarray:
@@ -18,15 +18,20 @@ def pack(distances: np.ndarray, ranks: np.ndarray) -> np.ndarray:
     returns   : uint64, same shape
     """
     bits = np.ascontiguousarray(distances, np.float32).view(np.uint32).astype(np.uint64)
-    return (bits << np.uint64(32)) | ranks.astype(np.uint64)
+    return (bits << _RANK_BITS) | ranks.astype(np.uint64)
 
 
-def unpack(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Undo pack: (distances float32, ranks int64); an EMPTY key gives (inf, -1)."""
+def unpack(keys: np.ndarray, rank_bits: np.uint64 = _RANK_BITS) -> tuple[np.ndarray, np.ndarray]:
+    """Undo pack, or a packing with fewer bits for the rank: (distances float32, ranks int64); EMPTY gives (inf, -1)."""
     empty = keys == EMPTY
-    distances = (keys >> np.uint64(32)).astype(np.uint32).view(np.float32)
-    ranks = (keys & _LOW_32).astype(np.int64)
+    distances = (keys >> rank_bits).astype(np.uint32).view(np.float32)
+    ranks = (keys & low_bits(rank_bits)).astype(np.int64)
     return np.where(empty, np.float32(np.inf), distances), np.where(empty, -1, ranks)
+
+
+def low_bits(bits: np.uint64) -> np.uint64:
+    """Return a mask of so many lowest bits."""
+    return (np.uint64(1) << bits) - np.uint64(1)
 
 
 def merge_lists(owner: np.ndarray, keys: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from pyarrow import fs
 from pyspark.sql import DataFrame
 
-from annspark.errors import SettingsError
+from annspark.errors import SettingsError, first_line
 
 # Renaming a folder is one operation here; on object stores it is a copy, which a reader could see half done.
 _RENAMES = ("", "file", "hdfs", "viewfs", "abfs", "abfss")
@@ -33,7 +33,7 @@ def require_reach(name: str, path: str) -> None:
         _open(path)
     except (OSError, pa.ArrowException) as error:
         raise SettingsError(
-            f"{name!r} is {path!r}, which PyArrow on the driver cannot reach ({str(error).splitlines()[0]}). "
+            f"{name!r} is {path!r}, which PyArrow on the driver cannot reach ({first_line(error)}). "
             "Give a folder on a mounted file system, or one PyArrow knows: file, hdfs, s3, gs or abfss."
         ) from error
 

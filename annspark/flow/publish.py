@@ -8,7 +8,7 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, DataFrameReader, SparkSession
 
 from annspark.config import is_catalog_table
-from annspark.errors import InputError, SettingsError
+from annspark.errors import InputError, SettingsError, first_line
 from annspark.flow import files
 from annspark.tables import quoted
 
@@ -40,7 +40,7 @@ def open_input(spark: SparkSession, name: str, file_format: str | None) -> DataF
         _ = found.schema  # Connect looks only when asked
         return found
     except Exception as error:  # a broken file, an unknown format: each has a class of its own
-        raise InputError(f"input {name!r} cannot be read as a {kind}: {str(error).splitlines()[0]}") from error
+        raise InputError(f"input {name!r} cannot be read as a {kind}: {first_line(error)}") from error
 
 
 def check_target(spark: SparkSession, name: str, overwrite: bool) -> None:
