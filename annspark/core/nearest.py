@@ -1,11 +1,12 @@
-"""Nearest centres, and the selection of the few smallest entries of wide rows: what routing and joining share."""
+"""Nearest centres, and the selection of the few smallest of many scores: what routing and joining share."""
 
 import numpy as np
 
-BLOCK_ROWS = 2048
 # OpenBLAS sums products of more than about 384 terms in pieces that depend on its number of threads; sums of at most
-# 256 terms come out the same, bit for bit, on any number of cores and at any place in a block of this size.
+# 256 terms come out the same, bit for bit, on any number of cores and at any place in a block.
 _TERMS = 256
+_BLOCK = 1 << 19  # scores of one product: 2 MB; smaller ones save little of the cache misses and repeat the packing
+_GROUP = 32
 BOUND_SLACK = 1e-5
 _DIFFERENCE_BYTES = 1 << 18  # differences in flight: two such arrays stay in the second-level cache
 
@@ -21,48 +22,83 @@ def nearest_centres(vectors: np.ndarray, centres: np.ndarray, m: int) -> np.ndar
     returns : int32 (n, m), m <= n_centres
     """
     n, dim = vectors.shape
-    right = np.ascontiguousarray((-2 * centres).T)
-    norms = np.einsum("ij,ij->i", centres, centres)
+    n_centres = len(centres)
+    # [-2c, |c|^2] . [x, 1] = |c|^2 - 2 c.x orders the centres of x; centres of score inf fill the last group.
+    left = np.zeros((-(-n_centres // _GROUP) * _GROUP, dim + 1), np.float32)
+    np.multiply(centres, -2, out=left[:n_centres, :dim])
+    left[:, dim] = np.inf
+    np.einsum("ij,ij->i", centres, centres, out=left[:n_centres, dim])
+    size = block_size(n_centres)
+    right = np.zeros((size, dim + 1), np.float32)
+    right[:, dim] = 1
+    # argmin is fast along rows, a group's minima are across them.
+    one = m == 1
+    scores = np.empty((size, len(left)) if one else (len(left), size), np.float32)
     found = np.empty((n, m), np.int32)
-    scores = np.empty((BLOCK_ROWS, len(centres)), np.float32)
-    more = np.empty_like(scores) if dim > _TERMS else scores
-    for start in range(0, n, BLOCK_ROWS):
-        block = vectors[start : start + BLOCK_ROWS]
-        rows = len(block)
-        if rows < BLOCK_ROWS:
-            block = np.concatenate([block, np.zeros((BLOCK_ROWS - rows, dim), np.float32)])
-        np.matmul(block[:, :_TERMS], right[:_TERMS], out=scores)
-        for term in range(_TERMS, dim, _TERMS):
-            np.matmul(block[:, term : term + _TERMS], right[term : term + _TERMS], out=more)
-            scores += more
-        scores += norms
-        found[start : start + rows] = smallest_columns(scores[:rows], m)
+    for start in range(0, n, size):
+        block = vectors[start : start + size]
+        right[: len(block), :dim] = block
+        if one:
+            _product(right, left.T, scores)
+            nearest = scores.argmin(axis=1)[:, None]
+        else:
+            _product(left, right.T, scores)
+            nearest = smallest_rows(scores, m)
+        found[start : start + len(block)] = nearest[: len(block)]
     return found
 
 
-def smallest_columns(scores: np.ndarray, m: int) -> np.ndarray:
-    """Return the column numbers of the m smallest entries of each row, smallest first, ties by column.
+def block_size(n_centres: int) -> int:
+    """Return how many vectors are scored at once, a power of two: a function of the centres alone."""
+    return 1 << min(max((_BLOCK // n_centres).bit_length() - 1, 8), 11)
 
-    A threshold replaces argpartition, which costs 14 to 19 ns an entry: the m-th smallest of the minima of column
-    groups bounds the m-th smallest entry from above, so one compare leaves few entries to sort.
 
-    scores  : float32 (n, n_columns), finite
+def _product(left: np.ndarray, right: np.ndarray, out: np.ndarray) -> None:
+    """Multiply float32 matrices, each sum made of pieces that have the same bits on any number of cores."""
+    terms = left.shape[1]
+    np.matmul(left[:, :_TERMS], right[:_TERMS], out=out)
+    for term in range(_TERMS, terms, _TERMS):
+        out += left[:, term : term + _TERMS] @ right[term : term + _TERMS]
+
+
+def smallest_rows(scores: np.ndarray, m: int) -> np.ndarray:
+    """Return the row numbers of the m smallest entries of each column, smallest first, ties by row.
+
+    A threshold replaces argpartition, which costs 14 to 19 ns an entry.  The m-th smallest of the minima of row groups
+    bounds the m-th smallest entry from above, and only groups with a minimum within the bound, m of them but for ties,
+    have entries within it.  Minima over rows, not columns, since those of adjacent columns are taken together.
+
+    scores  : float32 (n_rows, n), n_rows a multiple of 32; none is nan
     returns : int32 (n, m)
     """
-    n, n_columns = scores.shape
-    if m == 1:
-        return scores.argmin(axis=1)[:, None].astype(np.int32)
-    bound = group_bound(scores, m)
-    flat = np.flatnonzero(scores <= bound[:, None])
-    row = flat // n_columns
-    count = np.bincount(row, minlength=n)
-    slot = places(count)
-    value = np.full((n, count.max()), np.inf, np.float32)
-    column = np.full(value.shape, n_columns, np.int32)
-    value[row, slot] = scores.ravel()[flat]
-    column[row, slot] = flat - row * n_columns
-    order = np.argsort(value, axis=1, kind="stable")[:, :m]
-    return np.take_along_axis(column, order, axis=1)
+    n_rows, n = scores.shape
+    # As many groups as members of the m groups looked at, or twice that, makes both passes short.
+    size = min(_GROUP, 1 << int(np.log2(2 * n_rows / m) / 2))
+    groups = scores.reshape(size, -1)  # group g of column j is column g * n + j: every (n_rows / size)-th row
+    minima = groups.min(axis=0).reshape(-1, n)
+    bound = np.sort(np.ascontiguousarray(minima.T), axis=1)[:, m - 1]
+    near = np.flatnonzero(minima <= bound)
+    group = near // n
+    column = near - group * n
+    entries = groups.take(near, axis=1)
+    kept = np.flatnonzero(entries <= bound[column])
+    member = kept // len(near)
+    pair = kept - member * len(near)
+    column = column[pair]
+    row = group[pair] + member * len(minima)
+    # Sorted as integers: column | bits of the score | row.  One plain sort of them costs a tenth of an argsort.
+    row_bits = int(n_rows).bit_length()
+    keys = (column << 32) + _ordered_bits(entries.ravel()[kept]) << row_bits | row
+    keys.sort()
+    count = np.bincount(column, minlength=n)
+    first = np.cumsum(count) - count
+    return (keys[first[:, None] + np.arange(m)] & ((1 << row_bits) - 1)).astype(np.int32)
+
+
+def _ordered_bits(values: np.ndarray) -> np.ndarray:
+    """Return integers that are ordered as the values are: float32 (n,) to int32 (n,); -0 is 0."""
+    bits = (values + np.float32(0)).view(np.int32)
+    return bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))
 
 
 def places(count: np.ndarray) -> np.ndarray:
