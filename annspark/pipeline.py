@@ -19,7 +19,7 @@ from annspark.flow.meter import Meter, read_meter, watch_joined, watch_merged, w
 from annspark.flow.read import read_vectors
 from annspark.flow.route import ship_vectors
 from annspark.flow.sample import sample_vectors
-from annspark.flow.shape import as_long, count_users, require_complete, shaped
+from annspark.flow.shape import count_users, require_complete, shaped
 from annspark.flow.stage import release, stage_table, staging
 from annspark.report import Cost, Leaves, Report, Rows
 from annspark.steps import Steps
@@ -138,12 +138,14 @@ def _build(
     meter = Meter()
     with staging(scratch) as stage:
         with clock.step("read") as facts:
-            users = read_vectors(vectors, settings, stage)
+            cores = count_cores(vectors.sparkSession)
+            users = read_vectors(vectors, settings, stage, cores)
             facts += [f"{users.rows:,} users of {users.dim} numbers", f"{users.read - users.rows:,} rows dropped"]
         with clock.step("sample") as facts:
             n_leaves = count_leaves(users.rows, settings.leaf_rows, settings.k)
-            want = count_sampled(users.rows, users.dim, n_leaves)
-            _, sample = sample_vectors(users, want, seed=settings.seed, purpose="forest")
+            want = {"forest": count_sampled(users.rows, users.dim, n_leaves), "audit": settings.audit_users}
+            samples = sample_vectors(users, want, settings.seed)
+            _, sample = samples["forest"]
             facts += [f"{len(sample):,} users"]
         with clock.step("grow") as facts:
             forest = grow_forest(
@@ -154,15 +156,14 @@ def _build(
                 seed=settings.seed,
                 centred=settings.metric == "euclidean",
             )
-            cores = count_cores(vectors.sparkSession)
             plan = plan_join(forest, sample, settings.probes, rows=users.rows, cores=cores)
             facts += [f"{plan.n_leaves:,} leaves in {plan.n_partitions} partitions for {cores} cores"]
         doing = f"routing to {settings.probes} leaves a tree, joining in {plan.n_partitions} partitions, merging"
         with clock.step("join", doing) as facts:
             shipped = watch_shipped(ship_vectors(users.table, forest, plan), meter)
-            candidates = watch_joined(join_partitions(shipped, plan, users.dim, settings), meter)
-            most = min(settings.k, users.rows - 1)
             merge_in = count_merge_partitions(users.rows, settings.trees, settings.k, users.id_bytes, cores)
+            candidates = watch_joined(join_partitions(shipped, plan, merge_in, users.dim, settings), meter)
+            most = min(settings.k, users.rows - 1)
             neighbors = watch_merged(merge_neighbors(candidates, merge_in, settings.k), most, meter)
             table = keep(shaped(neighbors, settings))
             written = count_users(table, settings)
@@ -171,7 +172,7 @@ def _build(
             require_complete(written + (seen["lonely"] if settings.shape == "long" else 0), users)
             facts += [f"{written:,} users"]
         with clock.step("audit") as facts:
-            recall = audit_neighbors(as_long(table, settings), users, settings)
+            recall = audit_neighbors(table, *samples["audit"], users, settings)
             facts += [f"recall@{recall.k} {recall.mean:.4f} of {recall.users:,} users"]
     report = Report(
         version=__version__,

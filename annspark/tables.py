@@ -7,10 +7,14 @@ NEIGHBOR_ID = "neighbor_id"
 DISTANCE = "distance"
 RANK = "rank"
 
-# Of vectors on their way to the join: key of the partition, home leaf, leaves visited.
-TARGET, HOME, VISITS = "target", "home", "visits"
-# Of what a partition found: neighbors and distances of a user, pairs compared, residents of its largest leaf.
-IDS, DISTANCES, PAIRS, MAX_ROWS = "ids", "distances", "pairs", "max_rows"
+# Users travel in blocks, some to a row: ids (array), hashes of the ids (binary uint64), vectors (binary float32).
+IDS, HASHES, VECTORS = "ids", "hashes", "vectors"
+# Of blocks on their way to the join: key of the partition, home leaves (binary int32), other leaves visited (binary
+# int32, user after user) and how many each (binary int32).
+TARGET, HOMES, VISITS, N_VISITS = "target", "homes", "visits", "n_visits"
+# Of what a partition found, blocks of users' lists: neighbors (array), distances (binary float32), how many each
+# (binary int32); pairs compared, residents of the partition's largest leaf.
+NEIGHBOR_IDS, DISTANCES, COUNTS, PAIRS, MAX_ROWS = "neighbor_ids", "distances", "counts", "pairs", "max_rows"
 
 
 def quoted(column: str) -> str:

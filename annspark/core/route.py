@@ -11,13 +11,13 @@ from annspark.core.plan import Plan
 
 @dataclass(frozen=True)
 class Copies:
-    """Vectors as they are shipped: one row per vector and partition.
+    """Vectors as they are shipped: one per vector and partition, in ascending order of partition, then row.
 
     row       : int (n,), the vector's row in the batch
     partition : int32 (n,)
     home      : int32 (n,), its home leaf when that is joined in this partition, else -1
     visits    : int32 (sum of n_visits,), the other leaves it visits there, copy after copy
-    n_visits  : int (n,)
+    n_visits  : int32 (n,)
     """
 
     row: np.ndarray
@@ -41,11 +41,14 @@ def route_vectors(forest: Forest, plan: Plan, vectors: np.ndarray) -> Copies:
     leaf = np.concatenate(leaves, axis=1).ravel()
     home = np.tile(np.concatenate(is_home), n)
     row = np.repeat(np.arange(n), leaf.size // max(n, 1))
-    partition = plan.partition_of_leaf[leaf]
-    order = np.argsort(row * plan.n_partitions + partition, kind="stable")
-    leaf, home, row, partition = leaf[order], home[order], row[order], partition[order]
-    first = np.flatnonzero((np.diff(row, prepend=-1) != 0) | (np.diff(partition, prepend=-1) != 0))
-    copy = np.repeat(np.arange(len(first)), np.diff(np.append(first, len(row))))
+    copy = plan.partition_of_leaf[leaf] * np.int64(n) + row
+    order = np.argsort(copy, kind="stable")
+    leaf, home, copy = leaf[order], home[order], copy[order]
+    begins = np.diff(copy, prepend=-1) != 0
+    first = np.flatnonzero(begins)
+    number = np.cumsum(begins) - 1
     home_leaf = np.full(len(first), -1, np.int32)
-    home_leaf[copy[home]] = leaf[home]
-    return Copies(row[first], partition[first], home_leaf, leaf[~home], np.bincount(copy[~home], minlength=len(first)))
+    home_leaf[number[home]] = leaf[home]
+    n_visits = np.bincount(number[~home], minlength=len(first)).astype(np.int32)
+    partition, row = np.divmod(copy[first], max(n, 1))
+    return Copies(row, partition.astype(np.int32), home_leaf, leaf[~home], n_visits)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
@@ -11,32 +12,37 @@ from pyspark.sql import types as T
 from annspark.config import Settings
 from annspark.core.exact import nearest_distances
 from annspark.core.recall import Recall, recall_by_user, recall_interval
-from annspark.flow.arrow import collect, to_binary, vectors_from_binary
+from annspark.flow.arrow import collect, numbers, to_binary
 from annspark.flow.read import Users
-from annspark.flow.sample import sample_vectors
-from annspark.tables import DISTANCE, RANK, USER_ID
+from annspark.flow.shape import as_long
+from annspark.tables import DISTANCE, RANK, USER_ID, VECTORS
 
-_QUERY, _NEAREST = "query", "nearest"
+_NEAREST = "nearest"
 
 
-def audit_neighbors(neighbors: DataFrame, users: Users, settings: Settings) -> Recall:
+def audit_neighbors(
+    table: DataFrame, sampled: pa.Array, queries: np.ndarray, users: Users, settings: Settings
+) -> Recall:
     """Return recall@k of the table with its interval; k is at most the number of other users.
 
-    neighbors : user_id, rank, neighbor_id, distance
-    users     : what the table was made from
+    table   : the finished table, of either shape
+    sampled : ids of the users to look at
+    queries : float32 (n_sampled, dim), their prepared vectors
+    users   : what the table was made from
     """
     k = min(settings.k, users.rows - 1)
-    sampled, queries = sample_vectors(users, settings.audit_users, seed=settings.seed, purpose="audit")
     if k == 0:  # a single user has nothing to miss
         return recall_interval(np.ones(len(sampled)), k)
     radius = exact_radius(users.table, queries, k, settings.metric)
-    chosen = neighbors.sparkSession.createDataFrame(
-        [(user, i) for i, user in enumerate(sampled.to_pylist())],
-        T.StructType([neighbors.schema[USER_ID], T.StructField(_QUERY, T.IntegerType())]),
+    chosen = table.sparkSession.createDataFrame(
+        [(user,) for user in sampled.to_pylist()], T.StructType([table.schema[settings.id_col]])
     )
-    rows = collect(neighbors.join(F.broadcast(chosen), USER_ID).select(_QUERY, RANK, DISTANCE))
+    # The few users first, their neighbors' rows afterwards: the other order makes k rows of every user.
+    few = table.join(F.broadcast(chosen), settings.id_col, "left_semi")
+    rows = collect(as_long(few, settings).select(USER_ID, RANK, DISTANCE))
+    query = pc.index_in(rows[USER_ID], pc.cast(sampled, rows[USER_ID].type)).to_numpy()
+    rank, distance = rows[RANK].to_numpy(), rows[DISTANCE].to_numpy()
     found = np.full((len(sampled), k), np.inf, np.float32)
-    query, rank, distance = (rows[name].to_numpy() for name in (_QUERY, RANK, DISTANCE))
     found[query[rank <= k], rank[rank <= k] - 1] = distance[rank <= k]
     return recall_interval(recall_by_user(found, radius, k), k)
 
@@ -48,8 +54,8 @@ def exact_radius(vectors: DataFrame, queries: np.ndarray, k: int, metric: str) -
     distances are wanted, so leaving out one 0 is leaving out the query, whatever twins it has.
     """
     schema = T.StructType([T.StructField(_NEAREST, T.BinaryType())])
-    parts = collect(vectors.mapInArrow(_searcher(queries, k + 1, metric), schema))[_NEAREST]
-    nearest = vectors_from_binary(parts, len(queries) * (k + 1)).reshape(-1, len(queries), k + 1)
+    parts = collect(vectors.select(VECTORS).mapInArrow(_searcher(queries, k + 1, metric), schema))[_NEAREST]
+    nearest = numbers(parts, np.float32).reshape(-1, len(queries), k + 1)
     return np.sort(nearest.transpose(1, 0, 2).reshape(len(queries), -1), axis=1)[:, k]
 
 
@@ -59,7 +65,7 @@ def _searcher(
     def search(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         best = np.full((len(queries), m), np.inf, np.float32)
         for batch in batches:
-            vectors = vectors_from_binary(batch.column(1), queries.shape[1])
+            vectors = numbers(batch.column(0), np.float32).reshape(-1, queries.shape[1])
             more = nearest_distances(queries, vectors, m, metric)
             best = np.sort(np.concatenate([best, more], axis=1), axis=1)[:, :m]
         yield pa.RecordBatch.from_arrays([to_binary(best, np.array([best.size]))], [_NEAREST])

@@ -9,33 +9,56 @@ from pyspark.sql import DataFrame
 from pyspark.sql import types as T
 
 from annspark.config import Settings
+from annspark.core.draw import mix
 from annspark.core.join import join_leaves
 from annspark.core.plan import Plan
-from annspark.flow.arrow import OUT_ROWS, ints_from_binary, to_lists, vectors_from_binary
-from annspark.tables import DISTANCES, HOME, IDS, MAX_ROWS, PAIRS, TARGET, USER_ID, VECTOR, VISITS
+from annspark.flow.arrow import OUT_ROWS, elements, numbers, to_binary, to_lists
+from annspark.flow.block import block_lengths
+from annspark.flow.cluster import partition_keys
+from annspark.tables import (
+    COUNTS,
+    DISTANCES,
+    HASHES,
+    HOMES,
+    IDS,
+    MAX_ROWS,
+    N_VISITS,
+    NEIGHBOR_IDS,
+    PAIRS,
+    TARGET,
+    VECTORS,
+    VISITS,
+)
 
 
-def join_partitions(shipped: DataFrame, plan: Plan, dim: int, settings: Settings) -> DataFrame:
-    """Return what every partition knows of the nearest neighbors of the vectors it saw.
+def join_partitions(shipped: DataFrame, plan: Plan, merge_in: int, dim: int, settings: Settings) -> DataFrame:
+    """Return what every partition knows of the nearest neighbors of the vectors it saw, in blocks of lists.
 
-    shipped : target, user_id, vector, home, visits
-    returns : user_id, ids (array), distances (array<float>), nearest first; a row per resident, and per guest that
-              met anybody; pairs and max_rows (of the partition) stand in its first row, 0 elsewhere
+    shipped  : target, ids, hashes, vectors, homes, visits, n_visits
+    merge_in : partitions the lists will be merged in
+    returns  : target (key of the merge's partition), ids, neighbor_ids (array, user after user, nearest first),
+               distances, counts; a list for every resident, and for every guest that met anybody; pairs and max_rows
+               (of the partition) stand in its first row, 0 elsewhere
     """
-    id_type = shipped.schema[USER_ID].dataType
     schema = T.StructType(
         [
-            T.StructField(USER_ID, id_type),
-            T.StructField(IDS, T.ArrayType(id_type)),
-            T.StructField(DISTANCES, T.ArrayType(T.FloatType())),
+            T.StructField(TARGET, T.IntegerType()),
+            shipped.schema[IDS],
+            T.StructField(NEIGHBOR_IDS, shipped.schema[IDS].dataType),
+            T.StructField(DISTANCES, T.BinaryType()),
+            T.StructField(COUNTS, T.BinaryType()),
             T.StructField(PAIRS, T.LongType()),
             T.StructField(MAX_ROWS, T.LongType()),
         ]
     )
-    return shipped.repartition(plan.n_partitions, TARGET).mapInArrow(_joiner(dim, settings.k, settings.metric), schema)
+    keys = np.array(partition_keys(shipped.sparkSession, merge_in), np.int32)
+    gathered = shipped.repartition(plan.n_partitions, TARGET)
+    return gathered.mapInArrow(_joiner(keys, dim, settings.k, settings.metric), schema)
 
 
-def _joiner(dim: int, k: int, metric: str) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def _joiner(
+    keys: np.ndarray, dim: int, k: int, metric: str
+) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def join(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         # A leaf's residents and visitors may arrive in any batch, so the partition is gathered first; the plan keeps
         # partitions to a size that fits.
@@ -44,29 +67,44 @@ def _joiner(dim: int, k: int, metric: str) -> Callable[[Iterator[pa.RecordBatch]
             return
         shipped = pa.Table.from_batches(received)
         del received
-        order = pc.sort_indices(shipped[USER_ID])
-        ids = shipped[USER_ID].take(order).combine_chunks()
+        ids = elements(shipped[IDS])
+        order = pc.sort_indices(ids)
         by_id = order.to_numpy()
-        home = shipped[HOME].to_numpy()[by_id]
-        width = max(1, pc.max(pc.binary_length(shipped[VISITS])).as_py() // 4)
-        visits = ints_from_binary(shipped[VISITS], width)[by_id]
-        vectors = vectors_from_binary(shipped[VECTOR], dim)[by_id]
+        ids = ids.take(order)
+        hashes = numbers(shipped[HASHES], np.uint64)[by_id]
+        home = numbers(shipped[HOMES], np.int32)[by_id]
+        visits = _padded(numbers(shipped[VISITS], np.int32), numbers(shipped[N_VISITS], np.int32))[by_id]
+        vectors = numbers(shipped[VECTORS], np.float32).reshape(-1, dim)[by_id]
         del shipped
         joined = join_leaves(vectors, home, visits, k, metric)
+        slot = (mix(hashes, "partition") % np.uint64(len(keys))).astype(np.int32)
         told = np.flatnonzero((home >= 0) | (joined.neighbors[:, 0] >= 0))
+        told = told[np.argsort(slot[told], kind="stable")]
         for start in range(0, len(told), OUT_ROWS):
             rows = told[start : start + OUT_ROWS]
             met = joined.neighbors[rows] >= 0
-            lengths = met.sum(axis=1)
-            first = np.zeros(len(rows), np.int64)
-            first[0] = start == 0
+            counts = met.sum(axis=1, dtype=np.int32)
+            first, lengths = block_lengths(slot[rows], k * 12)
+            per_block = np.add.reduceat(counts, first)
+            once = np.zeros(len(first), np.int64)
+            once[0] = start == 0
             columns = [
-                ids.take(pa.array(rows)),
-                to_lists(ids.take(pa.array(joined.neighbors[rows][met])), lengths),
-                to_lists(pa.array(joined.distances[rows][met]), lengths),
-                pa.array(first * joined.pairs),
-                pa.array(first * joined.max_rows),
+                pa.array(keys[slot[rows[first]]]),
+                to_lists(ids.take(pa.array(rows)), lengths),
+                to_lists(ids.take(pa.array(joined.neighbors[rows][met])), per_block),
+                to_binary(joined.distances[rows][met], per_block),
+                to_binary(counts, lengths),
+                pa.array(once * joined.pairs),
+                pa.array(once * joined.max_rows),
             ]
-            yield pa.RecordBatch.from_arrays(columns, [USER_ID, IDS, DISTANCES, PAIRS, MAX_ROWS])
+            names = [TARGET, IDS, NEIGHBOR_IDS, DISTANCES, COUNTS, PAIRS, MAX_ROWS]
+            yield pa.RecordBatch.from_arrays(columns, names)
 
     return join
+
+
+def _padded(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return consecutive lists of the given lengths as rows of one array, padded with -1; at least one column."""
+    out = np.full((len(counts), max(1, counts.max(initial=0))), -1, np.int32)
+    out[np.arange(out.shape[1]) < counts[:, None]] = values
+    return out

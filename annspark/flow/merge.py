@@ -7,21 +7,22 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import types as T
 
-from annspark.core.topk import merge_lists, pack, unpack
-from annspark.flow.arrow import OUT_ROWS, ranks_of_ids, to_lists
-from annspark.tables import DISTANCE, DISTANCES, IDS, NEIGHBOR_ID, NEIGHBORS, USER_ID
+from annspark.core.topk import EMPTY, merge_lists, pack, unpack
+from annspark.flow.arrow import OUT_ROWS, elements, numbers, ranks_of_ids, to_lists
+from annspark.flow.block import id_type
+from annspark.tables import COUNTS, DISTANCE, DISTANCES, IDS, NEIGHBOR_ID, NEIGHBOR_IDS, NEIGHBORS, TARGET, USER_ID
 
 
 def merge_neighbors(candidates: DataFrame, n_partitions: int, k: int) -> DataFrame:
     """Return one row per user.
 
-    candidates : user_id, ids, distances
+    candidates : target, ids, neighbor_ids, distances, counts
     returns    : user_id, neighbors array<struct<neighbor_id, distance>>, ordered by (distance, neighbor_id)
     """
-    id_type = candidates.schema[USER_ID].dataType
-    neighbor = T.StructType([T.StructField(NEIGHBOR_ID, id_type), T.StructField(DISTANCE, T.FloatType())])
-    schema = T.StructType([T.StructField(USER_ID, id_type), T.StructField(NEIGHBORS, T.ArrayType(neighbor))])
-    by_user = candidates.select(USER_ID, IDS, DISTANCES).repartition(n_partitions, USER_ID)
+    user = id_type(candidates)
+    neighbor = T.StructType([T.StructField(NEIGHBOR_ID, user), T.StructField(DISTANCE, T.FloatType())])
+    schema = T.StructType([T.StructField(USER_ID, user), T.StructField(NEIGHBORS, T.ArrayType(neighbor))])
+    by_user = candidates.select(TARGET, IDS, NEIGHBOR_IDS, DISTANCES, COUNTS).repartition(n_partitions, TARGET)
     return by_user.mapInArrow(_merger(k), schema)
 
 
@@ -31,13 +32,11 @@ def _merger(k: int) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBa
         if not received:
             return
         lists = pa.Table.from_batches(received)
-        lengths = np.concatenate([np.diff(chunk.offsets.to_numpy()) for chunk in lists[IDS].chunks])
-        flat_ids = pa.chunked_array([chunk.flatten() for chunk in lists[IDS].chunks])
-        distances = np.concatenate([chunk.flatten().to_numpy() for chunk in lists[DISTANCES].chunks])
-        ids, (owner, neighbor) = ranks_of_ids(lists[USER_ID], flat_ids)
-        keys = np.full((len(lengths), k), np.iinfo(np.uint64).max, np.uint64)
-        keys[np.arange(k) < lengths[:, None]] = pack(distances, neighbor)
-        del lists, flat_ids, distances, neighbor
+        counts, distances = numbers(lists[COUNTS], np.int32), numbers(lists[DISTANCES], np.float32)
+        ids, (owner, neighbor) = ranks_of_ids(elements(lists[IDS]), elements(lists[NEIGHBOR_IDS]))
+        keys = np.full((len(counts), k), EMPTY)
+        keys[np.arange(k) < counts[:, None]] = pack(distances, neighbor)
+        del received, lists, distances, neighbor
         owners, best = merge_lists(owner, keys, k)
         for start in range(0, len(owners), OUT_ROWS):
             nearest, ranks = unpack(best[start : start + OUT_ROWS])

@@ -6,7 +6,7 @@ from typing import Any
 from pyspark.sql import DataFrame, Observation
 from pyspark.sql import functions as F
 
-from annspark.tables import DISTANCES, MAX_ROWS, NEIGHBORS, PAIRS, VECTOR, VISITS
+from annspark.tables import IDS, MAX_ROWS, NEIGHBOR_IDS, NEIGHBORS, PAIRS, VECTORS, VISITS
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class Meter:
 
 def watch_shipped(shipped: DataFrame, meter: Meter) -> DataFrame:
     """Count copies and the bytes they carry."""
-    carried = F.octet_length(VECTOR) + F.octet_length(VISITS)
-    return shipped.observe(meter.shipped, F.count("*").alias("copies"), F.sum(carried).alias("bytes"))
+    carried = F.octet_length(VECTORS) + F.octet_length(VISITS)
+    return shipped.observe(meter.shipped, F.sum(F.size(IDS)).alias("copies"), F.sum(carried).alias("bytes"))
 
 
 def watch_joined(candidates: DataFrame, meter: Meter) -> DataFrame:
@@ -30,8 +30,8 @@ def watch_joined(candidates: DataFrame, meter: Meter) -> DataFrame:
         meter.joined,
         F.sum(PAIRS).alias("pairs"),
         F.max(MAX_ROWS).alias("max_rows"),
-        F.count("*").alias("lists"),
-        F.sum(F.size(DISTANCES)).alias("neighbors"),
+        F.sum(F.size(IDS)).alias("lists"),
+        F.sum(F.size(NEIGHBOR_IDS)).alias("neighbors"),
     )
 
 
@@ -50,8 +50,8 @@ def read_meter(meter: Meter, id_bytes: float, most: int) -> dict[str, Any]:
     if most == 0:  # Spark drops the plan of an empty table, and what was observed in it
         return {"copies": 0, "pairs": 0, "max_rows": 0, "short": 0, "lonely": 1, "shuffle_bytes": 0}
     shipped, joined, merged = meter.shipped.get, meter.joined.get, meter.merged.get
-    carried = shipped["bytes"] + shipped["copies"] * (8 + id_bytes)
-    listed = joined["lists"] * id_bytes + joined["neighbors"] * (4 + id_bytes)
+    carried = shipped["bytes"] + shipped["copies"] * (16 + id_bytes)  # hash, home, number of visits, id
+    listed = joined["lists"] * (4 + id_bytes) + joined["neighbors"] * (4 + id_bytes)
     return {
         "copies": shipped["copies"],
         "pairs": joined["pairs"],

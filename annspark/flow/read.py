@@ -11,11 +11,14 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from annspark.config import Settings
+from annspark.core.draw import mix
 from annspark.core.metric import prepare
 from annspark.errors import InputError
-from annspark.flow.arrow import to_binary
+from annspark.flow.arrow import numbers, to_binary
+from annspark.flow.block import block_users, blocked, unblocked
+from annspark.flow.cluster import partition_keys
 from annspark.flow.stage import Stage
-from annspark.tables import USER_ID, VECTOR, quoted
+from annspark.tables import HASHES, IDS, TARGET, USER_ID, VECTOR, VECTORS, quoted
 
 # In the order in which a row is judged; its place is the code a checked row carries, 0 is a good row.
 REASONS = ("", "null_id", "null_vector", "nan", "infinite", "zero_vector", "wrong_length", "duplicate_id")
@@ -29,15 +32,18 @@ _MEANING = {
     "duplicate_id": "the id was met before",
 }
 _ID_TYPES = (T.ByteType, T.ShortType, T.IntegerType, T.LongType, T.StringType)
-_REASON, _DIM = "reason", "dim"
+_REASON, _DIM, _HASH, _PARTITION, _REPEATED = "reason", "dim", "hash", "partition", "repeated"
+_SPREAD_BYTES = 32 << 20  # fewer bytes than this are not worth a shuffle to keep every core busy
+_HASHES_TOGETHER = 4_000_000  # hashes sorted by one task
 
 
 @dataclass(frozen=True)
 class Users:
     """The valid input, staged.
 
-    table    : user_id, vector (binary, dim float32 in native order, prepared for the metric)
-    rows     : rows of table
+    table    : blocks of users: ids (array), hashes (binary uint64), vectors (binary, dim float32 each in native order,
+               prepared for the metric)
+    rows     : users in table
     read     : rows of the input
     id_bytes : mean size of an id
     dropped  : rows left out, by reason
@@ -53,53 +59,71 @@ class Users:
     examples: dict[str, object]
 
 
-def read_vectors(vectors: DataFrame, settings: Settings, stage: Stage) -> Users:
+def read_vectors(vectors: DataFrame, settings: Settings, stage: Stage, cores: int) -> Users:
     """Check and stage the input.
 
     vectors : any table with an id column (integers or strings) and a vector column (array<float>, array<double> or
               MLlib vectors); read once
+    cores   : tasks that run at once
     Raises InputError for columns and types that do not fit, for bad rows unless on_bad_row is "drop", and when no
     valid row is left.
     """
     source = _select_columns(vectors, settings.id_col, settings.vector_col)
-    id_type = source.schema[USER_ID].dataType
-    id_bytes = F.octet_length(USER_ID) if isinstance(id_type, T.StringType) else F.lit(8)
+    user = source.schema[USER_ID].dataType
     schema = T.StructType(
         [
-            T.StructField(USER_ID, id_type),
-            T.StructField(VECTOR, T.BinaryType()),
+            T.StructField(IDS, T.ArrayType(user)),
+            T.StructField(HASHES, T.BinaryType()),
+            T.StructField(VECTORS, T.BinaryType()),
             T.StructField(_DIM, T.IntegerType()),
             T.StructField(_REASON, T.ByteType()),
         ]
     )
     checked = stage(source.mapInArrow(_checker(settings.metric), schema))
+    is_text = isinstance(user, T.StringType)
+    id_bytes = F.octet_length(F.array_join(IDS, "")) if is_text else 8 * F.size(IDS)
     groups = (
-        checked.groupBy(_REASON, _DIM)
-        .agg(F.count("*").alias("rows"), F.min(USER_ID).alias("example"), F.sum(id_bytes).alias("id_bytes"))
+        checked.withColumn(_PARTITION, F.spark_partition_id())
+        .groupBy(_REASON, _DIM)
+        .agg(
+            F.sum(F.size(IDS)).alias("rows"),
+            F.min(F.array_min(IDS)).alias("example"),
+            F.sum(id_bytes).alias("id_bytes"),
+            F.size(F.collect_set(_PARTITION)).alias("partitions"),
+        )
         .collect()
     )
     dim = _usual_length([(row[_DIM], row["rows"]) for row in groups if row[_REASON] == 0])
     dropped: dict[str, int] = {}
     examples: dict[str, object] = {}
-    rows = bytes_of_ids = 0
+    rows = bytes_of_ids = partitions = 0
     for row in sorted(groups, key=lambda row: (row[_REASON], row[_DIM])):
         reason = REASONS[row[_REASON]] or ("" if row[_DIM] == dim > 0 else "wrong_length")
         if reason:
             dropped[reason] = dropped.get(reason, 0) + row["rows"]
             examples.setdefault(reason, row["example"])
         else:
-            rows, bytes_of_ids = row["rows"], row["id_bytes"]
+            rows, bytes_of_ids, partitions = row["rows"], row["id_bytes"], row["partitions"]
 
-    table = checked.where((F.col(_REASON) == 0) & (F.col(_DIM) == dim)).select(USER_ID, VECTOR)
-    again = table.groupBy(USER_ID).count().where("count > 1")
-    extra = again.agg(F.sum(F.col("count") - 1).alias("rows"), F.min(USER_ID).alias("example")).collect()[0]
-    if extra["rows"]:
-        dropped["duplicate_id"], examples["duplicate_id"] = extra["rows"], extra["example"]
-        rows -= extra["rows"]
-        # Of rows that share an id the one with the smallest bytes stays: the same one at every run.
-        place = F.row_number().over(Window.partitionBy(USER_ID).orderBy(VECTOR))
-        unique = table.withColumn("place", place).where("place = 1").drop("place")
-        table = stage(unique)
+    table = checked.where((F.col(_REASON) == 0) & (F.col(_DIM) == dim)).select(IDS, HASHES, VECTORS)
+    if partitions < cores and rows * dim * 4 > _SPREAD_BYTES:
+        table = stage(table.repartition(2 * cores))
+    if rows and _has_repeated_hashes(table, rows):
+        extra = (
+            table.select(F.explode(IDS).alias(USER_ID))
+            .groupBy(USER_ID)
+            .count()
+            .where("count > 1")
+            .agg(F.sum(F.col("count") - 1).alias("rows"), F.min(USER_ID).alias("example"))
+            .collect()[0]
+        )
+        if extra["rows"]:
+            dropped["duplicate_id"], examples["duplicate_id"] = extra["rows"], extra["example"]
+            rows -= extra["rows"]
+            # Of rows that share an id the one with the smallest bytes stays: the same one at every run.
+            place = F.row_number().over(Window.partitionBy(USER_ID).orderBy(VECTOR))
+            unique = unblocked(table, dim).withColumn("place", place).where("place = 1")
+            table = stage(blocked(unique, dim))
 
     read = sum(row["rows"] for row in groups)
     found = Users(table, rows, dim, read, bytes_of_ids / max(rows, 1), dropped, examples)
@@ -107,8 +131,31 @@ def read_vectors(vectors: DataFrame, settings: Settings, stage: Stage) -> Users:
     return found
 
 
+def _has_repeated_hashes(blocks: DataFrame, rows: int) -> bool:
+    """Say whether two users have the same hash, as users of the same id do: 8 bytes a user are cheaper than ids."""
+    n_partitions = -(-rows // _HASHES_TOGETHER)
+    keys = np.array(partition_keys(blocks.sparkSession, n_partitions), np.int32)
+
+    def split(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            hashes = numbers(batch.column(0), np.uint64)
+            slot = mix(hashes, "partition") % np.uint64(n_partitions)
+            order = np.argsort(slot, kind="stable")
+            counts = np.bincount(slot.astype(np.int64), minlength=n_partitions)
+            yield pa.RecordBatch.from_arrays([pa.array(keys), to_binary(hashes[order], counts)], [TARGET, HASHES])
+
+    def count(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        hashes = np.sort(np.concatenate([np.empty(0, np.uint64), *(numbers(b.column(1), np.uint64) for b in batches)]))
+        repeated = int((hashes[1:] == hashes[:-1]).sum())
+        yield pa.RecordBatch.from_arrays([pa.array([repeated])], [_REPEATED])
+
+    parts = blocks.select(HASHES).mapInArrow(split, f"{TARGET} int, {HASHES} binary")
+    counted = parts.repartition(n_partitions, TARGET).mapInArrow(count, f"{_REPEATED} long")
+    return any(row[_REPEATED] for row in counted.collect())
+
+
 def _select_columns(vectors: DataFrame, id_col: str, vector_col: str) -> DataFrame:
-    """Return user_id and vector (as an array) under these names, or say what is wrong with the columns."""
+    """Return user_id, its hash and vector (as an array) under these names, or say what is wrong with the columns."""
     types = {field.name: field.dataType for field in vectors.schema.fields}
     for name in (id_col, vector_col):
         if name not in types:
@@ -127,34 +174,52 @@ def _select_columns(vectors: DataFrame, id_col: str, vector_col: str) -> DataFra
             f"input column {vector_col!r} is {kind.simpleString()}; vectors may be array<float>, array<double> or "
             "MLlib vectors. Cast it."
         )
-    return vectors.select(F.col(quoted(id_col)).alias(USER_ID), vector.alias(VECTOR))
+    user_id = F.col(quoted(id_col))
+    return vectors.select(user_id.alias(USER_ID), F.xxhash64(user_id).alias(_HASH), vector.alias(VECTOR))
 
 
 def _checker(metric: str) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def check(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            ids, lists = batch.column(0), batch.column(1)
-            reason, length, flat = check_rows(ids, lists, metric)
-            columns = [ids, to_binary(flat, np.where(reason == 0, length, 0)), pa.array(length), pa.array(reason)]
-            yield pa.RecordBatch.from_arrays(columns, [USER_ID, VECTOR, _DIM, _REASON])
+            ids, hashes = batch.column(0), batch.column(1).to_numpy().view(np.uint64)
+            reason, good = check_rows(ids, batch.column(2), metric)
+            for length, (rows, vectors) in good.items():
+                columns = block_users(ids.take(pa.array(rows)), hashes[rows], vectors)
+                yield _checked(columns, length, 0)
+            for code in np.unique(reason[reason > 0]):
+                rows = np.flatnonzero(reason == code)
+                nothing = np.empty((len(rows), 0), np.float32)
+                yield _checked(block_users(ids.take(pa.array(rows)), hashes[rows], nothing), 0, int(code))
 
     return check
 
 
-def check_rows(ids: pa.Array, lists: pa.Array, metric: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _checked(columns: list[pa.Array], length: int, code: int) -> pa.RecordBatch:
+    n = len(columns[0])
+    marks = [pa.array(np.full(n, length, np.int32)), pa.array(np.full(n, code, np.int8))]
+    return pa.RecordBatch.from_arrays(columns + marks, [IDS, HASHES, VECTORS, _DIM, _REASON])
+
+
+def check_rows(
+    ids: pa.Array, lists: pa.Array, metric: str
+) -> tuple[np.ndarray, dict[int, tuple[np.ndarray, np.ndarray]]]:
     """Judge a batch of rows.
 
     ids     : any type, nulls allowed
     lists   : list<float> or list<double>, nulls allowed everywhere
-    returns : reason int8 (n,), place in REASONS; length int32 (n,); the good rows' prepared vectors, float32, flat
+    returns : reason int8 (n,), place in REASONS; by length, the good rows of that length and their prepared vectors,
+              float32 (n_rows, length)
     """
     length = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False).astype(np.int32)
-    numbers = lists.flatten().to_numpy(zero_copy_only=False)  # null becomes NaN
+    flat = lists.flatten().to_numpy(zero_copy_only=False)  # null becomes NaN
     start = np.cumsum(length) - length
-    largest = np.zeros(len(ids), numbers.dtype)
+    largest = np.zeros(len(ids), flat.dtype)
     filled = np.flatnonzero(length)
     if len(filled):
-        largest[filled] = np.maximum.reduceat(np.abs(numbers), start[filled])  # NaN if any is
+        # NaN if any number is.  Two reductions instead of one of np.abs(flat): no copy of everything.
+        largest[filled] = np.maximum(
+            np.maximum.reduceat(flat, start[filled]), -np.minimum.reduceat(flat, start[filled])
+        )
     # Beyond this a squared length is too much for float32; under cosine vectors get unit length first.
     limit = 1e18 / np.sqrt(np.maximum(length, 1)) if metric == "euclidean" else np.finfo(np.float64).max
     judged = {
@@ -165,17 +230,14 @@ def check_rows(ids: pa.Array, lists: pa.Array, metric: str) -> tuple[np.ndarray,
         "zero_vector": (largest == 0) & (length > 0) & (metric == "cosine"),
     }
     reason = np.select(list(judged.values()), [REASONS.index(name) for name in judged]).astype(np.int8)
-
-    kept = np.where(reason == 0, length, 0)
-    place = np.cumsum(kept) - kept
-    flat = np.empty(kept.sum(), np.float32)
-    for dim in np.unique(kept[kept > 0]):
-        rows = np.flatnonzero(kept == dim)
-        if len(rows) == len(ids):  # nearly every batch: nothing to pick out
-            return reason, length, prepare(numbers.reshape(len(ids), dim), metric).ravel()
-        columns = np.arange(dim)
-        flat[place[rows][:, None] + columns] = prepare(numbers[start[rows][:, None] + columns], metric)
-    return reason, length, flat
+    good = {}
+    for dim in np.unique(length[reason == 0]).tolist():
+        rows = np.flatnonzero((reason == 0) & (length == dim))
+        # In nearly every batch there is nothing to pick out.
+        whole = len(rows) == len(ids)
+        vectors = flat.reshape(len(ids), dim) if whole else flat[start[rows][:, None] + np.arange(dim)]
+        good[dim] = (rows, prepare(vectors, metric))
+    return reason, good
 
 
 def _usual_length(lengths: list[tuple[int, int]]) -> int:

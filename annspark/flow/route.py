@@ -10,52 +10,56 @@ from pyspark.sql import types as T
 from annspark.core.forest import Forest
 from annspark.core.plan import Plan
 from annspark.core.route import route_vectors
-from annspark.flow.arrow import to_binary, vectors_from_binary
+from annspark.flow.arrow import elements, numbers, to_binary, to_lists
+from annspark.flow.block import block_lengths
 from annspark.flow.cluster import partition_keys
-from annspark.tables import HOME, TARGET, USER_ID, VECTOR, VISITS
+from annspark.tables import HASHES, HOMES, IDS, N_VISITS, TARGET, VECTORS, VISITS
 
-_SLICE_ROWS = 4096  # rows routed at once: what is in flight stays a few times this many vectors
+_SLICE_BYTES = 4 << 20  # vectors routed at once: what is in flight stays a few times this
 
 
-def ship_vectors(vectors: DataFrame, forest: Forest, plan: Plan) -> DataFrame:
-    """Return one row per vector and partition that wants it.
+def ship_vectors(users: DataFrame, forest: Forest, plan: Plan) -> DataFrame:
+    """Return every vector once for each partition that wants it, in blocks.
 
-    vectors : user_id, vector (binary)
-    returns : target (key of the partition), user_id, vector (binary), home (leaf, or -1 for a
-              guest), visits (binary int32)
+    users   : ids, hashes, vectors
+    returns : target (key of the partition), ids, hashes, vectors, homes (leaf, or -1 for a guest), visits, n_visits
     """
     schema = T.StructType(
         [
             T.StructField(TARGET, T.IntegerType()),
-            vectors.schema[USER_ID],
-            T.StructField(VECTOR, T.BinaryType()),
-            T.StructField(HOME, T.IntegerType()),
-            T.StructField(VISITS, T.BinaryType()),
+            users.schema[IDS],
+            *(T.StructField(name, T.BinaryType()) for name in (HASHES, VECTORS, HOMES, VISITS, N_VISITS)),
         ]
     )
-    keys = partition_keys(vectors.sparkSession, plan.n_partitions)
+    keys = partition_keys(users.sparkSession, plan.n_partitions)
     # The forest travels in the function's closure; Spark broadcasts a large closure by itself.
-    return vectors.mapInArrow(_router(forest, plan, np.array(keys, np.int32)), schema)
+    return users.mapInArrow(_router(forest, plan, np.array(keys, np.int32)), schema)
 
 
 def _router(
     forest: Forest, plan: Plan, keys: np.ndarray
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     dim = len(forest.origin)
+    slice_rows = max(1, _SLICE_BYTES // (4 * dim))
 
     def route(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            for start in range(0, batch.num_rows, _SLICE_ROWS):
-                part = batch.slice(start, _SLICE_ROWS)
-                vectors = vectors_from_binary(part.column(1), dim)
-                copies = route_vectors(forest, plan, vectors)
+            ids, hashes = elements(batch.column(0)), numbers(batch.column(1), np.uint64)
+            vectors = numbers(batch.column(2), np.float32).reshape(-1, dim)
+            for start in range(0, len(ids), slice_rows):
+                copies = route_vectors(forest, plan, vectors[start : start + slice_rows])
+                row = start + copies.row
+                first, lengths = block_lengths(copies.partition, 4 * dim + 16)
+                visits = np.add.reduceat(copies.n_visits, first)
                 columns = [
-                    pa.array(keys[copies.partition]),
-                    part.column(0).take(pa.array(copies.row)),
-                    to_binary(vectors[copies.row], np.full(len(copies.row), dim)),
-                    pa.array(copies.home),
-                    to_binary(copies.visits, copies.n_visits),
+                    pa.array(keys[copies.partition[first]]),
+                    to_lists(ids.take(pa.array(row)), lengths),
+                    to_binary(hashes[row], lengths),
+                    to_binary(vectors[row], lengths * dim),
+                    to_binary(copies.home, lengths),
+                    to_binary(copies.visits, visits),
+                    to_binary(copies.n_visits, lengths),
                 ]
-                yield pa.RecordBatch.from_arrays(columns, [TARGET, USER_ID, VECTOR, HOME, VISITS])
+                yield pa.RecordBatch.from_arrays(columns, [TARGET, IDS, HASHES, VECTORS, HOMES, VISITS, N_VISITS])
 
     return route

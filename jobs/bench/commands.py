@@ -1,0 +1,58 @@
+"""How a system is started: its command and its environment."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from bench.ladders import CORES, SYSTEMS, Setting
+from bench.sets import Data
+
+JOBS = Path(__file__).parents[1]
+# hnswlib-spark is made for an older Spark than the others run on.
+OWN_PACKAGES = {"hnswlib-spark": ["pyspark[sql]==4.0.*", "hnswlib-spark==2.0.0b2", "pandas<3"]}
+THREADS = ("OMP", "OPENBLAS", "MKL", "NUMBA", "RAYON")
+
+
+def command(system: str, setting: Setting, data: Data, output: Path, python: str) -> list[str]:
+    """Return the command that reads the set and writes its neighbors."""
+    source = str(data.folder / "vectors.parquet")
+    if SYSTEMS[system].runner == "annspark":
+        submit = [str(Path(python).with_name("spark-submit")), "--master", f"local[{CORES}]"]
+        paths = ["--input", source, "--output", str(output), "--metric", data.metric]
+        return [*submit, str(JOBS / "build_neighbors.py"), *paths, *_flags(setting)]
+    # -P: or Python would take the folder it stands in for a place of packages.
+    process = [python, "-P", "-m", f"bench.run_{SYSTEMS[system].runner}", SYSTEMS[system].code]
+    return [*process, source, str(output), data.metric, json.dumps(setting)]
+
+
+def environment(system: str, folder: Path, python: str) -> dict[str, str]:
+    """Return the environment: the repository's code, two threads for the libraries, nothing kept between runs."""
+    kept = {name: value for name, value in os.environ.items() if name != "SPARK_HOME"}
+    own = {"SPARK_LOCAL_DIRS": str(folder), "PYSPARK_PYTHON": python, "NUMBA_CACHE_DIR": str(folder / "numba")}
+    own["SPARK_LOCAL_IP"] = kept.get("SPARK_LOCAL_IP", "127.0.0.1")
+    if SYSTEMS[system].runner == "annspark":  # it sees to its threads by itself
+        return kept | own | {"PYTHONPATH": str(JOBS.parent)}
+    return kept | own | {f"{name}_NUM_THREADS": str(CORES) for name in THREADS} | {"PYTHONPATH": str(JOBS)}
+
+
+def python_for(system: str) -> str:
+    """Return the Python that runs a system; one of its own is made on first use.
+
+    Raises subprocess.CalledProcessError when its packages cannot be installed.
+    """
+    if system not in OWN_PACKAGES:
+        return sys.executable
+    home = JOBS.parent / f".venv-bench-{system}"
+    made, python = home / "made", str(home / "bin" / "python")
+    if not made.exists():
+        print(f"Installing {system} into {home}", file=sys.stderr)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "numpy", *OWN_PACKAGES[system]], check=True)
+        made.touch()
+    return python
+
+
+def _flags(setting: Setting) -> list[str]:
+    return [part for name, value in setting.items() for part in (f"--{name.replace('_', '-')}", str(value))]

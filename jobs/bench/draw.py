@@ -1,0 +1,65 @@
+"""results.png and results.svg: recall against seconds, a panel per set, a curve per system."""
+
+import math
+from pathlib import Path
+
+from bench.ladders import SYSTEMS
+from bench.record import Run
+from bench.summary import rows_of
+
+# Okabe and Ito's colors, told apart by most who see colors differently; the markers tell what is left.
+COLORS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2", "#D55E00", "#8C6D1F", "#7F7F7F")
+MARKERS = "osD^vPX<>ph"
+TICKS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
+LOWEST, HIGHEST = 0.4, 0.9996
+
+
+def draw(folder: Path, runs: list[Run]) -> None:
+    """Draw the medians of all runs that finished."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import FuncFormatter
+
+    sets = list(dict.fromkeys(run.set for run in runs))
+    across = min(len(sets), 3)
+    down = math.ceil(len(sets) / across)
+    figure, panels = plt.subplots(down, across, figsize=(5.2 * across, 4.2 * down + 0.9), squeeze=False)
+    shown = {}
+    for panel, data in zip(panels.flat, sets, strict=False):
+        for number, system in enumerate(SYSTEMS):
+            rows = sorted(rows_of(runs, data, system), key=lambda row: row.recall)
+            rows = [row for row in rows if row.recall >= LOWEST]
+            if not rows:
+                continue
+            bold = system == "annspark"
+            (shown[system],) = panel.plot(
+                [_scale(row.recall) for row in rows],
+                [row.seconds for row in rows],
+                color=COLORS[number % len(COLORS)],
+                marker=MARKERS[number],
+                linewidth=3.2 if bold else 1.4,
+                markersize=7 if bold else 5,
+                linestyle="-" if number < len(COLORS) else "--",
+                zorder=3 if bold else 2,
+                label=system,
+            )
+        panel.set(title=data, xlabel="recall@10", yscale="log", xlim=(_scale(LOWEST), _scale(HIGHEST) + 0.1))
+        panel.set_xticks([_scale(tick) for tick in TICKS], [f"{tick:g}" for tick in TICKS], fontsize=8)
+        panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        panel.grid(which="both", linewidth=0.3)
+    for panel in panels[:, 0]:
+        panel.set_ylabel("seconds, fresh process to finished table")
+    for panel in panels.flat[len(sets) :]:
+        panel.set_visible(False)
+    figure.legend(shown.values(), shown.keys(), loc="lower center", ncols=min(6, max(len(shown), 1)), frameon=False)
+    figure.tight_layout(rect=(0, 0.9 / (4.2 * down + 0.9), 1, 1))
+    for kind in ("png", "svg"):
+        figure.savefig(folder / f"results.{kind}", dpi=150)
+    plt.close(figure)
+
+
+def _scale(recall: float) -> float:
+    """Return the place of a recall: each tenth of the misses left takes as much room as the one before."""
+    return -math.log10(1 - min(recall, HIGHEST))
