@@ -28,32 +28,27 @@ def nearest_centres(vectors: np.ndarray, centres: np.ndarray, m: int) -> np.ndar
     np.multiply(centres, -2, out=left[:n_centres, :dim])
     left[:, dim] = np.inf
     np.einsum("ij,ij->i", centres, centres, out=left[:n_centres, dim])
-    size = block_size(n_centres)
+    # A power of two, and a function of the centres alone.
+    size = 1 << min(max((_BLOCK // n_centres).bit_length() - 1, 8), 11)
     right = np.zeros((size, dim + 1), np.float32)
     right[:, dim] = 1
-    # argmin is fast along rows, a group's minima are across them.
-    one = m == 1
-    scores = np.empty((size, len(left)) if one else (len(left), size), np.float32)
+    # argmin is fast along rows, the minima of groups across them.
+    scores = np.empty((size, len(left)) if m == 1 else (len(left), size), np.float32)
     found = np.empty((n, m), np.int32)
     for start in range(0, n, size):
         block = vectors[start : start + size]
         right[: len(block), :dim] = block
-        if one:
-            _product(right, left.T, scores)
+        if m == 1:
+            _multiply(right, left.T, scores)
             nearest = scores.argmin(axis=1)[:, None]
         else:
-            _product(left, right.T, scores)
+            _multiply(left, right.T, scores)
             nearest = smallest_rows(scores, m)
         found[start : start + len(block)] = nearest[: len(block)]
     return found
 
 
-def block_size(n_centres: int) -> int:
-    """Return how many vectors are scored at once, a power of two: a function of the centres alone."""
-    return 1 << min(max((_BLOCK // n_centres).bit_length() - 1, 8), 11)
-
-
-def _product(left: np.ndarray, right: np.ndarray, out: np.ndarray) -> None:
+def _multiply(left: np.ndarray, right: np.ndarray, out: np.ndarray) -> None:
     """Multiply float32 matrices, each sum made of pieces that have the same bits on any number of cores."""
     terms = left.shape[1]
     np.matmul(left[:, :_TERMS], right[:_TERMS], out=out)

@@ -8,6 +8,8 @@ from annspark.core.forest import Forest
 from annspark.core.nearest import nearest_centres
 from annspark.core.plan import Plan
 
+_PLACE_BITS = 40
+
 
 @dataclass(frozen=True)
 class Copies:
@@ -32,23 +34,24 @@ def route_vectors(forest: Forest, plan: Plan, vectors: np.ndarray) -> Copies:
 
     vectors : float32 (n, dim), prepared
     """
-    n = len(vectors)
     shifted = vectors - forest.origin
     leaves, is_home = [], []
     for tree, (centres, probes) in enumerate(zip(forest.trees, plan.probes, strict=True)):
         leaves.append(nearest_centres(shifted, centres, probes) + np.int32(plan.first_leaf[tree]))
         is_home.append(np.arange(probes) == 0)
     leaf = np.concatenate(leaves, axis=1).ravel()
-    home = np.tile(np.concatenate(is_home), n)
-    row = np.repeat(np.arange(n), leaf.size // max(n, 1))
-    copy = plan.partition_of_leaf[leaf] * np.int64(n) + row
-    order = np.argsort(copy, kind="stable")
-    leaf, home, copy = leaf[order], home[order], copy[order]
-    begins = np.diff(copy, prepend=-1) != 0
+    n_goals = sum(plan.probes)
+    # One plain sort of partition | row, place in the row: a third of the cost of an argsort and its gathers.
+    keys = plan.partition_of_leaf[leaf].astype(np.int64) << _PLACE_BITS | np.arange(leaf.size)
+    keys.sort()
+    partition, goal = keys >> _PLACE_BITS, keys & ((1 << _PLACE_BITS) - 1)
+    row = goal // n_goals
+    leaf, home = leaf[goal], np.concatenate(is_home)[goal - row * n_goals]
+    begins = np.ones(len(keys), bool)
+    begins[1:] = (row[1:] != row[:-1]) | (partition[1:] != partition[:-1])
     first = np.flatnonzero(begins)
     number = np.cumsum(begins) - 1
     home_leaf = np.full(len(first), -1, np.int32)
     home_leaf[number[home]] = leaf[home]
     n_visits = np.bincount(number[~home], minlength=len(first)).astype(np.int32)
-    partition, row = np.divmod(copy[first], max(n, 1))
-    return Copies(row, partition.astype(np.int32), home_leaf, leaf[~home], n_visits)
+    return Copies(row[first], partition[first].astype(np.int32), home_leaf, leaf[~home], n_visits)
