@@ -2,40 +2,70 @@
 
 import numpy as np
 
-from annspark.core.metric import to_distance
-from annspark.core.nearest import BOUND_SLACK, bounding_columns, group_bound, places, squared_distances
+from annspark.core.metric import squared_limit, to_distance
+from annspark.core.nearest import bounding_columns, places, squared_distances
 
-_TILE = 1 << 20  # distances of one product: 4 MB
+_TILE = 1 << 18  # bounds of one product: 1 MB, so that they are still in the second-level cache when compared
+_GROUP = 16  # vectors whose smallest bound is compared first; a minimum costs half of a compare and a search
+_STRETCH = 4096  # most vectors between two updates of the bars
 
 
-def nearest_distances(queries: np.ndarray, vectors: np.ndarray, m: int, metric: str) -> np.ndarray:
-    """Return the m smallest distances of each query to the vectors, ascending; a query's own row counts too.
+def nearest_distances(queries: np.ndarray, vectors: np.ndarray, best: np.ndarray, metric: str) -> np.ndarray:
+    """Return the smallest distances of each query to the vectors and to those met before.
+
+    A vector has to beat its query's bar, the largest distance kept so far.  Few do once some thousands have been met,
+    so that a call costs little more than its matrix products; start from inf, and keep what is returned for the next.
 
     queries : float32 (n_queries, dim), prepared
     vectors : float32 (n, dim), prepared
-    returns : float32 (n_queries, m), by differences; inf where there are fewer vectors
+    best    : float32 (n_queries, m), ascending, inf where fewer were met; not changed
+    returns : float32 (n_queries, m), ascending, by differences; a query's own row counts too
     """
-    out = np.full((len(queries), m), np.inf, np.float32)
-    if len(vectors) == 0:
-        return out
+    if len(vectors) == 0 or len(queries) == 0:
+        return best
     # Around a centre of the bulk the products keep their digits; the median, as one outlier moves a mean far.
     centre = np.median(vectors[:: max(1, len(vectors) // 256)], axis=0)
-    right = bounding_columns(vectors - centre, right=True)
-    left = bounding_columns(queries - centre, right=False)
-    step = max(16, _TILE // len(vectors))
-    for start in range(0, len(queries), step):
-        asked = left[start : start + step]
-        block = asked @ right.T
-        bound = np.maximum(group_bound(block, m), 0) + 2 * BOUND_SLACK * (asked[:, -2] + right[:, -1].max())
-        row, column = np.nonzero(block <= bound[:, None])
-        squared = squared_distances(queries, start + row, vectors, column)
-        count = np.bincount(row, minlength=len(block))
-        slot = places(count)
-        exact = np.full((len(block), max(count.max(), m)), np.inf, np.float32)
-        exact[row, slot] = to_distance(squared, metric)
-        exact.partition(m - 1, axis=1)
-        out[start : start + len(block)] = np.sort(exact[:, :m], axis=1)
-    return out
+    right = np.ascontiguousarray(bounding_columns(queries - centre, right=True).T)
+    n_queries = len(queries)
+    rows = _GROUP * max(1, _TILE // n_queries // _GROUP)
+    scratch = np.empty((rows, n_queries), np.float32)
+    # Without a bar every distance is wanted: the first stretches are short.
+    stretch = 2 * _GROUP if np.isinf(best[:, -1]).any() else _STRETCH
+    end = 0
+    while end < len(vectors):
+        start, end = end, min(end + stretch, len(vectors))
+        stretch = min(2 * stretch, _STRETCH)
+        # Nothing is nearer than 0: twins in any number cost nothing.
+        limit = np.where(best[:, -1] > 0, squared_limit(best[:, -1], metric), -np.inf).astype(np.float32)
+        near = []
+        for first in range(start, end, rows):
+            left = bounding_columns(vectors[first : min(first + rows, end)] - centre, right=False)
+            bounds = np.matmul(left, right, out=scratch[: len(left)])
+            near.append(_at_most(bounds, limit) + first * n_queries)
+        row, query = np.divmod(np.concatenate(near), n_queries)
+        if len(row):
+            best = _merge(best, query, to_distance(squared_distances(queries, query, vectors, row), metric))
+    return best
+
+
+def _at_most(bounds: np.ndarray, limit: np.ndarray) -> np.ndarray:
+    """Return the flat places of the entries that are at most their column's limit: int (m,), few of many."""
+    size = _GROUP if len(bounds) % _GROUP == 0 else 1
+    groups = bounds.reshape(size, -1)  # group g is entries g, g + n_groups, ...: all of one column
+    near = np.flatnonzero(groups.min(axis=0).reshape(-1, len(limit)) <= limit)
+    member, pair = np.nonzero(groups.take(near, axis=1) <= limit[near % len(limit)])
+    return member * groups.shape[1] + near[pair]
+
+
+def _merge(best: np.ndarray, query: np.ndarray, distance: np.ndarray) -> np.ndarray:
+    """Return best with more distances in it: int (n,), the queries; float32 (n,), their distances."""
+    order = np.argsort(query, kind="stable")
+    touched, count = np.unique(query, return_counts=True)
+    more = np.full((len(touched), count.max()), np.inf, np.float32)
+    more[np.repeat(np.arange(len(touched)), count), places(count)] = distance[order]
+    merged = best.copy()
+    merged[touched] = np.sort(np.concatenate([best[touched], more], axis=1), axis=1)[:, : best.shape[1]]
+    return merged
 
 
 def exact_neighbors(vectors: np.ndarray, rows: np.ndarray, k: int, metric: str) -> tuple[np.ndarray, np.ndarray]:

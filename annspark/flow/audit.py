@@ -66,8 +66,7 @@ def _searcher(
         best = np.full((len(queries), m), np.inf, np.float32)
         for batch in batches:
             vectors = numbers(batch.column(0), np.float32).reshape(-1, queries.shape[1])
-            more = nearest_distances(queries, vectors, m, metric)
-            best = np.sort(np.concatenate([best, more], axis=1), axis=1)[:, :m]
+            best = nearest_distances(queries, vectors, best, metric)
         yield pa.RecordBatch.from_arrays([to_binary(best, np.array([best.size]))], [_NEAREST])
 
     return search

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from annspark.core.exact import exact_neighbors, nearest_distances
-from annspark.core.metric import METRICS, prepare
+from annspark.core.metric import METRICS, prepare, to_distance
 
 
 def naive_distance(a, b, metric):
@@ -14,6 +14,16 @@ def naive_distance(a, b, metric):
     if metric == "euclidean":
         return math.dist(a, b)
     return 1 - sum(x * y for x, y in zip(a, b, strict=True)) / (math.hypot(*a) * math.hypot(*b))
+
+
+def from_scratch(queries, vectors, m, metric):
+    return nearest_distances(queries, vectors, np.full((len(queries), m), np.inf, np.float32), metric)
+
+
+def exact_distances(vectors, queries, metric):
+    """By differences, every pair of them, in float32."""
+    difference = queries[:, None] - vectors
+    return np.sort(to_distance(np.einsum("ijk,ijk->ij", difference, difference), metric), axis=1)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -48,14 +58,30 @@ def test_nearest_distances_are_the_smallest_of_the_exact_ones(seed, n, m, metric
     squared = np.sort((difference**2).sum(axis=2), axis=1)[:, :m]
     expected = np.full((9, m), np.inf)
     expected[:, : squared.shape[1]] = np.sqrt(squared) if metric == "euclidean" else squared / 2
-    np.testing.assert_allclose(nearest_distances(queries, vectors, m, metric), expected, rtol=1e-5)
+    np.testing.assert_allclose(from_scratch(queries, vectors, m, metric), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("order", [1, -1])
+def test_batches_with_a_running_best_have_the_bits_of_one_batch(metric, order):
+    rng = np.random.default_rng(15)
+    vectors = prepare(np.round(rng.normal(size=(3000, 7)), 1), metric)  # rounded: ties
+    queries = vectors[rng.permutation(3000)[:300]]
+    together = from_scratch(queries, vectors, 11, metric)
+    best = np.full((300, 11), np.inf, np.float32)
+    for part in np.split(vectors[::order], [0, 1, 5, 900, 2990]):
+        given_best = best.copy()
+        best, before = nearest_distances(queries, part, best, metric), best
+        np.testing.assert_array_equal(before, given_best)
+    np.testing.assert_array_equal(best, together)
+    np.testing.assert_array_equal(together[:, 1:], exact_distances(vectors, queries, metric)[:, 1:11])
 
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_leaving_out_one_zero_leaves_out_the_query_itself(metric):
     vectors = prepare(np.random.default_rng(12).normal(size=(500, 12)), metric)
     vectors[100:150] = vectors[3]  # twins
-    nearest = nearest_distances(vectors[:120], vectors, 11, metric)
+    nearest = from_scratch(vectors[:120], vectors, 11, metric)
     assert not nearest[:, 0].any()
     expected = exact_neighbors(vectors, np.arange(120), 10, metric)[1]
     np.testing.assert_allclose(nearest[:, 1:], expected, rtol=1e-6)
@@ -63,7 +89,7 @@ def test_leaving_out_one_zero_leaves_out_the_query_itself(metric):
 
 def test_far_from_the_origin_the_radius_is_still_right():
     vectors = (np.random.default_rng(13).normal(size=(600, 8)) + 1e4).astype(np.float32)
-    nearest = nearest_distances(vectors[:50], vectors, 11, "euclidean")
+    nearest = from_scratch(vectors[:50], vectors, 11, "euclidean")
     expected = exact_neighbors(vectors, np.arange(50), 10, "euclidean")[1]
     np.testing.assert_allclose(nearest[:, 1:], expected, rtol=1e-6)
 
@@ -71,15 +97,15 @@ def test_far_from_the_origin_the_radius_is_still_right():
 def test_one_far_outlier_does_not_blur_the_radius_of_the_others():
     vectors = np.random.default_rng(14).normal(size=(600, 8)).astype(np.float32)
     vectors[599] = 1e7
-    nearest = nearest_distances(vectors[:50], vectors, 11, "euclidean")
+    nearest = from_scratch(vectors[:50], vectors, 11, "euclidean")
     expected = exact_neighbors(vectors, np.arange(50), 10, "euclidean")[1]
     np.testing.assert_allclose(nearest[:, 1:], expected, rtol=1e-6)
 
 
 def test_no_vectors_are_infinitely_far():
-    nearest = nearest_distances(np.ones((2, 3), np.float32), np.empty((0, 3), np.float32), 4, "cosine")
+    nearest = from_scratch(np.ones((2, 3), np.float32), np.empty((0, 3), np.float32), 4, "cosine")
     np.testing.assert_array_equal(nearest, np.full((2, 4), np.inf))
 
 
 def test_no_queries_have_no_distances():
-    assert nearest_distances(np.empty((0, 3), np.float32), np.ones((5, 3), np.float32), 2, "cosine").shape == (0, 2)
+    assert from_scratch(np.empty((0, 3), np.float32), np.ones((5, 3), np.float32), 2, "cosine").shape == (0, 2)
