@@ -3,10 +3,10 @@
 import numpy as np
 
 from annspark.core.metric import squared_limit, to_distance
-from annspark.core.nearest import bounding_columns, places, squared_distances
+from annspark.core.nearest import bounding_columns, few_at_most, places, squared_distances
 
 _TILE = 1 << 18  # bounds of one product: 1 MB, so that they are still in the second-level cache when compared
-_GROUP = 16  # vectors whose smallest bound is compared first; a minimum costs half of a compare and a search
+_FIRST = 32
 _STRETCH = 4096  # most vectors between two updates of the bars
 
 
@@ -26,35 +26,26 @@ def nearest_distances(queries: np.ndarray, vectors: np.ndarray, best: np.ndarray
     # Around a centre of the bulk the products keep their digits; the median, as one outlier moves a mean far.
     centre = np.median(vectors[:: max(1, len(vectors) // 256)], axis=0)
     right = np.ascontiguousarray(bounding_columns(queries - centre, right=True).T)
-    n_queries = len(queries)
-    rows = _GROUP * max(1, _TILE // n_queries // _GROUP)
-    scratch = np.empty((rows, n_queries), np.float32)
+    step = 16 * max(1, _TILE // len(queries) // 16)
+    scratch = np.empty((step, len(queries)), np.float32)
     # Without a bar every distance is wanted: the first stretches are short.
-    stretch = 2 * _GROUP if np.isinf(best[:, -1]).any() else _STRETCH
+    stretch = _FIRST if np.isinf(best[:, -1]).any() else _STRETCH
     end = 0
     while end < len(vectors):
         start, end = end, min(end + stretch, len(vectors))
         stretch = min(2 * stretch, _STRETCH)
         # Nothing is nearer than 0: twins in any number cost nothing.
         limit = np.where(best[:, -1] > 0, squared_limit(best[:, -1], metric), -np.inf).astype(np.float32)
-        near = []
-        for first in range(start, end, rows):
-            left = bounding_columns(vectors[first : min(first + rows, end)] - centre, right=False)
-            bounds = np.matmul(left, right, out=scratch[: len(left)])
-            near.append(_at_most(bounds, limit) + first * n_queries)
-        row, query = np.divmod(np.concatenate(near), n_queries)
+        rows, asked = [], []
+        for first in range(start, end, step):
+            left = bounding_columns(vectors[first : min(first + step, end)] - centre, right=False)
+            row, query, _ = few_at_most(np.matmul(left, right, out=scratch[: len(left)]), limit)
+            rows.append(first + row)
+            asked.append(query)
+        row, query = np.concatenate(rows), np.concatenate(asked)
         if len(row):
             best = _merge(best, query, to_distance(squared_distances(queries, query, vectors, row), metric))
     return best
-
-
-def _at_most(bounds: np.ndarray, limit: np.ndarray) -> np.ndarray:
-    """Return the flat places of the entries that are at most their column's limit: int (m,), few of many."""
-    size = _GROUP if len(bounds) % _GROUP == 0 else 1
-    groups = bounds.reshape(size, -1)  # group g is entries g, g + n_groups, ...: all of one column
-    near = np.flatnonzero(groups.min(axis=0).reshape(-1, len(limit)) <= limit)
-    member, pair = np.nonzero(groups.take(near, axis=1) <= limit[near % len(limit)])
-    return member * groups.shape[1] + near[pair]
 
 
 def _merge(best: np.ndarray, query: np.ndarray, distance: np.ndarray) -> np.ndarray:

@@ -1,10 +1,11 @@
 """The forest: trees of hyperplane splits, grown on the driver from a sample, kept as leaf centres."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from annspark.core.nearest import nearest_centres
+from annspark.core.two_level import Groups, group_centres, nearest_grouped
 
 SPLITS = ("two_means", "two_points")
 _LLOYD_STEPS = 3  # relaxing the centres finds some 5 % more pairs at the same probes; further steps add little
@@ -26,6 +27,14 @@ class Forest:
 
     origin: np.ndarray
     trees: tuple[np.ndarray, ...]
+
+    @cached_property
+    def groups(self) -> tuple[Groups, ...]:
+        """The centres of each tree, grouped: found where they are needed, as they are twice the size of the trees."""
+        return tuple(group_centres(centres) for centres in self.trees)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"origin": self.origin, "trees": self.trees}
 
 
 def grow_forest(sample: np.ndarray, n_leaves: int, *, trees: int, split: str, seed: int, centred: bool) -> Forest:
@@ -52,7 +61,7 @@ def _grow_tree(sample: np.ndarray, n_leaves: int, split: str, rng: np.random.Gen
     leaves = _split_rows(sample, n_leaves, split, rng)
     centres = np.stack([sample[rows].mean(axis=0, dtype=np.float64) for rows in leaves]).astype(np.float32)
     for _ in range(_LLOYD_STEPS if len(centres) > 1 else 0):
-        home = nearest_centres(sample, centres, 1)[:, 0]
+        home = nearest_grouped(sample, group_centres(centres), 1)[:, 0]
         order = np.argsort(home, kind="stable")
         ids, first = np.unique(home[order], return_index=True)
         counts = np.diff(np.append(first, len(home)))

@@ -22,14 +22,9 @@ def nearest_centres(vectors: np.ndarray, centres: np.ndarray, m: int) -> np.ndar
     returns : int32 (n, m), m <= n_centres
     """
     n, dim = vectors.shape
-    n_centres = len(centres)
-    # [-2c, |c|^2] . [x, 1] = |c|^2 - 2 c.x orders the centres of x; centres of score inf fill the last group.
-    left = np.zeros((-(-n_centres // _GROUP) * _GROUP, dim + 1), np.float32)
-    np.multiply(centres, -2, out=left[:n_centres, :dim])
-    left[:, dim] = np.inf
-    np.einsum("ij,ij->i", centres, centres, out=left[:n_centres, dim])
+    left = scoring_rows(centres)
     # A power of two, and a function of the centres alone.
-    size = 1 << min(max((_BLOCK // n_centres).bit_length() - 1, 8), 11)
+    size = 1 << min(max((_BLOCK // len(centres)).bit_length() - 1, 8), 11)
     right = np.zeros((size, dim + 1), np.float32)
     right[:, dim] = 1
     # argmin is fast along rows, the minima of groups across them.
@@ -39,16 +34,29 @@ def nearest_centres(vectors: np.ndarray, centres: np.ndarray, m: int) -> np.ndar
         block = vectors[start : start + size]
         right[: len(block), :dim] = block
         if m == 1:
-            _multiply(right, left.T, scores)
+            multiply(right, left.T, scores)
             nearest = scores.argmin(axis=1)[:, None]
         else:
-            _multiply(left, right.T, scores)
+            multiply(left, right.T, scores)
             nearest = smallest_rows(scores, m)
         found[start : start + len(block)] = nearest[: len(block)]
     return found
 
 
-def _multiply(left: np.ndarray, right: np.ndarray, out: np.ndarray) -> None:
+def scoring_rows(centres: np.ndarray) -> np.ndarray:
+    """Return [-2c, |c|^2], whose products with [x, 1], |c|^2 - 2 c.x, order the centres of x.
+
+    returns : float32 (n_centres rounded up to a multiple of 32, dim + 1), those without a centre score inf
+    """
+    n, dim = centres.shape
+    rows = np.zeros((-(-n // _GROUP) * _GROUP, dim + 1), np.float32)
+    np.multiply(centres, -2, out=rows[:n, :dim])
+    rows[:, dim] = np.inf
+    np.einsum("ij,ij->i", centres, centres, out=rows[:n, dim])
+    return rows
+
+
+def multiply(left: np.ndarray, right: np.ndarray, out: np.ndarray) -> None:
     """Multiply float32 matrices, each sum made of pieces that have the same bits on any number of cores."""
     terms = left.shape[1]
     np.matmul(left[:, :_TERMS], right[:_TERMS], out=out)
@@ -72,28 +80,57 @@ def smallest_rows(scores: np.ndarray, m: int) -> np.ndarray:
     groups = scores.reshape(size, -1)  # group g of column j is column g * n + j: every (n_rows / size)-th row
     minima = groups.min(axis=0).reshape(-1, n)
     bound = np.sort(np.ascontiguousarray(minima.T), axis=1)[:, m - 1]
-    near = np.flatnonzero(minima <= bound)
-    group = near // n
-    column = near - group * n
+    row, column, score = _within(groups, minima, bound)
+    return first_of_each(column, score, row, n, m)[0]
+
+
+def few_at_most(scores: np.ndarray, limit: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return row, column and score of the entries that are at most their column's limit, where few are.
+
+    The smallest of some rows is compared first: a minimum costs half of a compare and a search.
+
+    scores  : float32 (n_rows, n), fast if n_rows is a multiple of 16
+    limit   : float32 (n,)
+    returns : int (n_found,), int (n_found,), float32 (n_found,)
+    """
+    groups = scores.reshape(16 if len(scores) % 16 == 0 else 1, -1)
+    return _within(groups, groups.min(axis=0).reshape(-1, len(limit)), limit)
+
+
+def _within(groups: np.ndarray, minima: np.ndarray, limit: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return row, column and score of the entries within the limits, looking only where a minimum is."""
+    near = np.flatnonzero(minima <= limit)
+    group = near // len(limit)
+    column = near - group * len(limit)
     entries = groups.take(near, axis=1)
-    kept = np.flatnonzero(entries <= bound[column])
-    member = kept // len(near)
+    kept = np.flatnonzero(entries <= limit[column])
+    member = kept // max(1, len(near))
     pair = kept - member * len(near)
-    column = column[pair]
-    row = group[pair] + member * len(minima)
+    return group[pair] + member * len(minima), column[pair], entries.ravel()[kept]
+
+
+def first_of_each(
+    column: np.ndarray, score: np.ndarray, row: np.ndarray, n: int, m: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the m rows of smallest score of each column, smallest first, ties by row, and how many columns have.
+
+    column, row : int64 (n_entries,), bits of n and of the largest row at most 32 together
+    score       : float32 (n_entries,), not nan
+    returns     : int32 (n, m), without meaning where a column has fewer than m entries; int (n,), entries a column
+    """
     # Sorted as integers: column | bits of the score | row.  One plain sort of them costs a tenth of an argsort.
-    row_bits = int(n_rows).bit_length()
-    keys = (column << 32) + _ordered_bits(entries.ravel()[kept]) << row_bits | row
+    row_bits = np.uint64(int(row.max(initial=0)).bit_length())
+    keys = ((column << 32) + _ordered_bits(score)).view(np.uint64) << row_bits | row.view(np.uint64)
     keys.sort()
     count = np.bincount(column, minlength=n)
-    first = np.cumsum(count) - count
-    return (keys[first[:, None] + np.arange(m)] & ((1 << row_bits) - 1)).astype(np.int32)
+    place = (np.cumsum(count) - count)[:, None] + np.arange(m)
+    return (keys.take(place, mode="clip") & ((np.uint64(1) << row_bits) - np.uint64(1))).astype(np.int32), count
 
 
 def _ordered_bits(values: np.ndarray) -> np.ndarray:
-    """Return integers that are ordered as the values are: float32 (n,) to int32 (n,); -0 is 0."""
+    """Return integers that are ordered as the values are: float32 (n,) to int64 (n,) of 32 bits; -0 is 0."""
     bits = (values + np.float32(0)).view(np.int32)
-    return bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))
+    return (bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))) + np.int64(1 << 31)
 
 
 def places(count: np.ndarray) -> np.ndarray:

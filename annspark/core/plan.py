@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from annspark.core.forest import Forest
-from annspark.core.nearest import nearest_centres
+from annspark.core.two_level import nearest_grouped
 
 _SAMPLED_PER_LEAF = 40
 _SAMPLED_AT_LEAST = 10_000
@@ -52,9 +52,9 @@ def plan_join(forest: Forest, sample: np.ndarray, probes: int, *, rows: int, cor
     # A few thousand vectors tell the leaves' shares well enough to balance runs of many leaves.
     shown = sample[:20_000] - forest.origin
     partitions, made, used = [], 0, []
-    for centres in forest.trees:
+    for centres, groups in zip(forest.trees, forest.groups, strict=True):
         m = min(probes, len(centres))
-        near = nearest_centres(shown, centres, m)
+        near = nearest_grouped(shown, groups, m)
         residents = np.bincount(near[:, 0], minlength=len(centres)) + 1e-3
         met = np.bincount(near.ravel(), minlength=len(centres)) + 1e-3
         work = np.cumsum(residents * met)

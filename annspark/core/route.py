@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from annspark.core.forest import Forest
-from annspark.core.nearest import nearest_centres
 from annspark.core.plan import Plan
+from annspark.core.two_level import nearest_grouped
 
 _PLACE_BITS = 40
 
@@ -36,8 +36,8 @@ def route_vectors(forest: Forest, plan: Plan, vectors: np.ndarray) -> Copies:
     """
     shifted = vectors - forest.origin
     leaves, is_home = [], []
-    for tree, (centres, probes) in enumerate(zip(forest.trees, plan.probes, strict=True)):
-        leaves.append(nearest_centres(shifted, centres, probes) + np.int32(plan.first_leaf[tree]))
+    for tree, (groups, probes) in enumerate(zip(forest.groups, plan.probes, strict=True)):
+        leaves.append(nearest_grouped(shifted, groups, probes) + np.int32(plan.first_leaf[tree]))
         is_home.append(np.arange(probes) == 0)
     leaf = np.concatenate(leaves, axis=1).ravel()
     n_goals = sum(plan.probes)
