@@ -6,7 +6,7 @@ from annspark.core.metric import squared_limit, to_distance
 from annspark.core.nearest import bounding_columns, few_at_most, places, squared_distances
 
 _TILE = 1 << 18  # bounds of one product: 1 MB, so that they are still in the second-level cache when compared
-_FIRST = 32
+_FIRST = 32  # vectors met first, of which every distance is taken
 _STRETCH = 4096  # most vectors between two updates of the bars
 
 
@@ -26,9 +26,9 @@ def nearest_distances(queries: np.ndarray, vectors: np.ndarray, best: np.ndarray
     # Around a centre of the bulk the products keep their digits; the median, as one outlier moves a mean far.
     centre = np.median(vectors[:: max(1, len(vectors) // 256)], axis=0)
     right = np.ascontiguousarray(bounding_columns(queries - centre, right=True).T)
-    step = 16 * max(1, _TILE // len(queries) // 16)
+    step = 16 * max(1, _TILE // len(queries) // 16)  # a multiple of 16 is what few_at_most likes
     scratch = np.empty((step, len(queries)), np.float32)
-    # Without a bar every distance is wanted: the first stretches are short.
+    # Bars fall fast at first: a stretch is as long as all before it, so that a query keeps few of each.
     stretch = _FIRST if np.isinf(best[:, -1]).any() else _STRETCH
     end = 0
     while end < len(vectors):

@@ -102,6 +102,12 @@ def test_one_far_outlier_does_not_blur_the_radius_of_the_others():
     np.testing.assert_allclose(nearest[:, 1:], expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_nothing_but_twins_are_at_zero(metric):
+    twins = prepare(np.full((9000, 4), 0.3, np.float32), metric)
+    assert not from_scratch(twins[:30], twins, 11, metric).any()
+
+
 def test_no_vectors_are_infinitely_far():
     nearest = from_scratch(np.ones((2, 3), np.float32), np.empty((0, 3), np.float32), 4, "cosine")
     np.testing.assert_array_equal(nearest, np.full((2, 4), np.inf))
