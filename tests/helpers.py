@@ -62,6 +62,16 @@ def all_distances(vectors: np.ndarray, metric: str) -> np.ndarray:
     return np.stack([np.sqrt(((wide - one) ** 2).sum(axis=1)) for one in wide])
 
 
+def users_in(blocks: Any, dim: int) -> list[tuple[Any, int, tuple[float, ...]]]:
+    """Return blocks of users as a list of (id, hash of the id, vector)."""
+    users = []
+    for row in blocks.collect():
+        hashes = np.frombuffer(row["hashes"], np.uint64).tolist()
+        vectors = np.frombuffer(row["vectors"], np.float32).reshape(len(hashes), dim).tolist()
+        users += zip(row["ids"], hashes, map(tuple, vectors), strict=True)
+    return users
+
+
 def files_in(folder: Path | str) -> list[str]:
     """Return the names in a folder, hidden ones too."""
     return sorted(os.listdir(folder))

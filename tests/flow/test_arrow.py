@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from annspark.flow.arrow import collect, ints_from_binary, ranks_of_ids, to_binary, to_lists, vectors_from_binary
+from annspark.flow.arrow import collect, elements, numbers, ranks_of_ids, to_binary, to_lists
 
 thorough = settings(derandomize=True, deadline=None, max_examples=60)
 
@@ -15,24 +15,29 @@ def test_vectors_come_back_from_binary_whole_sliced_and_chunked(n, dim, cut, see
     vectors = np.random.default_rng(seed).normal(size=(n, dim)).astype(np.float32)
     column = to_binary(vectors, np.full(n, dim))
     cut = min(cut, n)
-    np.testing.assert_array_equal(vectors_from_binary(column, dim), vectors)
-    np.testing.assert_array_equal(vectors_from_binary(column.slice(cut), dim), vectors[cut:])
+    np.testing.assert_array_equal(numbers(column, np.float32), vectors.ravel())
+    np.testing.assert_array_equal(numbers(column.slice(cut), np.float32), vectors[cut:].ravel())
     chunked = pa.chunked_array([column.slice(0, cut), column.slice(cut), column.slice(0, 0)])
-    np.testing.assert_array_equal(vectors_from_binary(chunked, dim), vectors)
+    np.testing.assert_array_equal(numbers(chunked, np.float32), vectors.ravel())
+    wide = column.cast(pa.large_binary())
+    np.testing.assert_array_equal(numbers(wide.slice(cut), np.float32), vectors[cut:].ravel())
 
 
-def test_no_chunks_give_no_vectors():
-    assert vectors_from_binary(pa.chunked_array([], pa.binary()), 5).shape == (0, 5)
+@pytest.mark.parametrize("dtype", [np.float32, np.int32, np.uint64])
+def test_no_chunks_hold_no_numbers(dtype):
+    found = numbers(pa.chunked_array([], pa.binary()), dtype)
+    assert (found.size, found.dtype) == (0, dtype)
 
 
 @thorough
 @given(lists=st.lists(st.lists(st.integers(0, 2**31 - 1), max_size=5), max_size=12), cut=st.integers(0, 12))
-def test_int_lists_come_back_padded_with_minus_one(lists, cut):
-    flat = np.array([value for one in lists for value in one], np.int32)
-    column = to_binary(flat, np.array([len(one) for one in lists], np.int64))
+def test_elements_of_lists_come_back_sliced_and_chunked(lists, cut):
+    flat = [value for one in lists for value in one]
+    column = to_lists(pa.array(flat, pa.int32()), np.array([len(one) for one in lists], np.int64))
+    assert column.to_pylist() == lists
+    assert elements(column.slice(cut)).to_pylist() == [value for one in lists[cut:] for value in one]
     chunked = pa.chunked_array([column.slice(0, cut), column.slice(cut)])
-    padded = [one + [-1] * (6 - len(one)) for one in lists]
-    assert ints_from_binary(chunked, 6).tolist() == padded
+    assert elements(chunked).to_pylist() == flat
 
 
 def test_a_batch_beyond_what_binary_can_hold_is_refused_with_advice():
@@ -50,9 +55,7 @@ def test_lists_are_cut_at_their_lengths():
 def test_ranks_follow_the_order_of_ids_over_all_columns(data):
     ids = data.draw(st.sampled_from([st.integers(-(2**63), 2**63 - 1), st.text(max_size=3), st.integers(-2, 2)]))
     some, more = (data.draw(st.lists(ids, min_size=1, max_size=9)) for _ in range(2))
-    distinct, (first, second) = ranks_of_ids(
-        pa.chunked_array([some[:2], some[2:]] if some[2:] else [some]), pa.chunked_array([more])
-    )
+    distinct, (first, second) = ranks_of_ids(pa.array(some), pa.array(more))
     # Spark and Arrow order strings by their bytes.
     order = sorted(set(some + more), key=lambda i: i.encode() if isinstance(i, str) else i)
     assert distinct.to_pylist() == order
@@ -61,7 +64,7 @@ def test_ranks_follow_the_order_of_ids_over_all_columns(data):
 
 
 def test_no_ids_have_no_ranks():
-    distinct, (ranks,) = ranks_of_ids(pa.chunked_array([], pa.int64()))
+    distinct, (ranks,) = ranks_of_ids(pa.array([], pa.int64()))
     assert len(distinct) == len(ranks) == 0
 
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from pyspark.sql import functions as F
@@ -7,6 +9,7 @@ from annspark.core.exact import exact_neighbors
 from annspark.core.metric import prepare
 from annspark.flow.audit import audit_neighbors, exact_radius
 from annspark.flow.read import read_vectors
+from annspark.flow.sample import sample_vectors
 from tests.helpers import clustered, configured, make_table
 
 ROWS, K = 300, 6
@@ -14,7 +17,7 @@ LONG = "user_id bigint, rank int, neighbor_id bigint, distance float"
 
 
 def read(spark, stage, vectors, metric="cosine", partitions=4):
-    return read_vectors(make_table(spark, vectors, partitions=partitions), Settings(metric=metric), stage)
+    return read_vectors(make_table(spark, vectors, partitions=partitions), Settings(metric=metric), stage, 2)
 
 
 def exact_table(spark, vectors, metric="cosine", k=K):
@@ -25,11 +28,17 @@ def exact_table(spark, vectors, metric="cosine", k=K):
     return spark.createDataFrame(rows, LONG).repartition(3)
 
 
+def audited(table, users, settings):
+    """Audit as the pipeline does, with the users its sample draws."""
+    sampled = sample_vectors(users, {"audit": settings.audit_users}, settings.seed)["audit"]
+    return audit_neighbors(table, *sampled, users, replace(settings, shape="long"))
+
+
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 def test_the_exact_table_has_recall_one(spark, stage, metric):
     vectors = clustered(ROWS)
     settings = Settings(metric=metric, k=K, audit_users=50)
-    recall = audit_neighbors(exact_table(spark, vectors, metric), read(spark, stage, vectors, metric), settings)
+    recall = audited(exact_table(spark, vectors, metric), read(spark, stage, vectors, metric), settings)
     assert (recall.k, recall.mean, recall.users) == (K, 1.0, 50)
     assert recall.high == pytest.approx(1.0)
     assert 0.9 < recall.low < 1.0
@@ -39,7 +48,7 @@ def test_recall_is_that_of_brute_force(spark, stage):
     vectors = clustered(ROWS)
     # Half the users lose their nearest neighbor, so each list that is left has one less of the true ones.
     table = exact_table(spark, vectors).where((F.col("rank") > 1) | (F.col("user_id") % 2 == 0))
-    recall = audit_neighbors(table, read(spark, stage, vectors), Settings(k=K, audit_users=ROWS))
+    recall = audited(table, read(spark, stage, vectors), Settings(k=K, audit_users=ROWS))
     assert recall.mean == pytest.approx(1 - 0.5 / K)
     assert recall.low < recall.mean < recall.high
     assert recall.users == ROWS
@@ -48,7 +57,7 @@ def test_recall_is_that_of_brute_force(spark, stage):
 def test_users_without_any_neighbor_count_as_missed(spark, stage):
     vectors = clustered(ROWS)
     table = exact_table(spark, vectors).where(F.col("user_id") < ROWS // 4)
-    recall = audit_neighbors(table, read(spark, stage, vectors), Settings(k=K, audit_users=ROWS))
+    recall = audited(table, read(spark, stage, vectors), Settings(k=K, audit_users=ROWS))
     assert recall.mean == pytest.approx(0.25)
 
 
@@ -56,8 +65,8 @@ def test_an_interval_from_a_sample_covers_the_whole(spark, stage):
     vectors = clustered(ROWS)
     table = exact_table(spark, vectors).where((F.col("rank") > 2) | (F.col("user_id") % 3 > 0))
     users = read(spark, stage, vectors)
-    whole = audit_neighbors(table, users, Settings(k=K, audit_users=ROWS))
-    part = audit_neighbors(table, users, Settings(k=K, audit_users=80))
+    whole = audited(table, users, Settings(k=K, audit_users=ROWS))
+    part = audited(table, users, Settings(k=K, audit_users=80))
     assert part.users == 80
     assert part.low <= whole.mean <= part.high
 
@@ -67,19 +76,19 @@ def test_a_neighbor_as_far_as_the_kth_counts_whoever_it_is(spark, stage):
     vectors = np.repeat(np.eye(3, dtype=np.float32), 30, axis=0)
     rows = [(i, r + 1, i // 30 * 30 + (i + 5 + r) % 30, 0.0) for i in range(90) for r in range(K)]
     table = spark.createDataFrame(rows, LONG)
-    recall = audit_neighbors(table, read(spark, stage, vectors), Settings(k=K, audit_users=90))
+    recall = audited(table, read(spark, stage, vectors), Settings(k=K, audit_users=90))
     assert recall.mean == 1.0
 
 
 def test_fewer_users_than_k_are_judged_by_the_neighbors_there_are(spark, stage):
     vectors = clustered(4)
-    recall = audit_neighbors(exact_table(spark, vectors, k=3), read(spark, stage, vectors), Settings(k=50))
+    recall = audited(exact_table(spark, vectors, k=3), read(spark, stage, vectors), Settings(k=50))
     assert (recall.k, recall.mean, recall.users) == (3, 1.0, 4)
 
 
 def test_a_single_user_misses_nothing(spark, stage):
     table = spark.createDataFrame([], LONG)
-    recall = audit_neighbors(table, read(spark, stage, clustered(1)), Settings())
+    recall = audited(table, read(spark, stage, clustered(1)), Settings())
     assert (recall.k, recall.mean, recall.users) == (0, 1.0, 1)
 
 

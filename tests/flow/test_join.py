@@ -14,21 +14,40 @@ from tests.helpers import clustered, configured, make_table
 ROWS, K, LEAVES = 1500, 5, 12
 
 
-def joined(spark, stage, vectors, *, metric="cosine", probes, ids=None, schema="user_id int, vector array<float>"):
+def joined(
+    spark, stage, vectors, *, metric="cosine", probes, merge_in=3, ids=None, schema="user_id int, vector array<float>"
+):
     settings = Settings(metric=metric, k=K)
-    users = read_vectors(make_table(spark, vectors, ids, schema=schema), settings, stage)
+    users = read_vectors(make_table(spark, vectors, ids, schema=schema), settings, stage, 2)
     ready = prepare(vectors, metric)
     forest = grow_forest(ready, LEAVES, trees=1, split="two_means", seed=0, centred=metric == "euclidean")
     plan = plan_join(forest, ready, probes, rows=len(vectors), cores=2)
     assert plan.n_partitions == 3
-    return join_partitions(ship_vectors(users.table, forest, plan), plan, users.dim, settings).collect()
+    candidates = join_partitions(ship_vectors(users.table, forest, plan), plan, merge_in, users.dim, settings)
+    return candidates.collect()
 
 
-def best(rows):
+def lists_in(blocks):
+    """Return the blocks' lists as (target, user, [(distance, neighbor), ...])."""
+    lists = []
+    for block in blocks:
+        counts = np.frombuffer(block["counts"], np.int32)
+        ends = np.cumsum(counts).tolist()
+        distances = np.frombuffer(block["distances"], np.float32).tolist()
+        assert len(distances) == len(block["neighbor_ids"]) == sum(counts)
+        pairs = list(zip(distances, block["neighbor_ids"], strict=True))
+        lists += [
+            (block["target"], user, pairs[end - count : end])
+            for user, count, end in zip(block["ids"], counts.tolist(), ends, strict=True)
+        ]
+    return lists
+
+
+def best(blocks):
     """Return each user's k best candidates over all partitions, {id: [(distance, id), ...]}."""
     met = {}
-    for row in rows:
-        met.setdefault(row["user_id"], set()).update(zip(row["distances"], row["ids"], strict=True))
+    for _, user, pairs in lists_in(blocks):
+        met.setdefault(user, set()).update(pairs)
     return {user: sorted(candidates)[:K] for user, candidates in met.items()}
 
 
@@ -44,13 +63,22 @@ def test_with_every_leaf_visited_the_candidates_hold_the_exact_neighbors(spark, 
 
 
 def test_lists_are_ordered_hold_k_at_most_and_never_the_user(spark, stage):
-    rows = joined(spark, stage, clustered(ROWS), probes=3)
-    assert {row["user_id"] for row in rows} == set(range(ROWS))
-    for row in rows:
-        candidates = list(zip(row["distances"], row["ids"], strict=True))
-        assert candidates == sorted(candidates)
-        assert len(set(row["ids"])) == len(row["ids"]) <= K
-        assert row["user_id"] not in row["ids"]
+    lists = lists_in(joined(spark, stage, clustered(ROWS), probes=3))
+    assert {user for _, user, _ in lists} == set(range(ROWS))
+    for _, user, pairs in lists:
+        assert pairs == sorted(pairs)
+        assert len({other for _, other in pairs} - {user}) == len(pairs) <= K
+
+
+def test_all_lists_of_a_user_go_to_one_partition_of_the_merge(spark, stage):
+    lists = lists_in(joined(spark, stage, clustered(ROWS), probes=3, merge_in=4))
+    targets = {}
+    for target, user, _ in lists:
+        targets.setdefault(user, set()).add(target)
+    assert {len(found) for found in targets.values()} == {1}
+    shares = np.unique([target for (target,) in targets.values()], return_counts=True)[1]
+    assert len(shares) == 4
+    assert shares.min() > ROWS / 4 * 0.8
 
 
 def test_what_a_partition_did_stands_once_in_its_first_row(spark, stage):
@@ -68,7 +96,7 @@ def test_batches_do_not_change_the_candidates(spark, stage):
     vectors = clustered(ROWS)
     rows = joined(spark, stage, vectors, probes=3)
     with configured(spark, spark__sql__execution__arrow__maxRecordsPerBatch=41):
-        assert sorted(joined(spark, stage, vectors, probes=3)) == sorted(rows)
+        assert sorted(lists_in(joined(spark, stage, vectors, probes=3))) == sorted(lists_in(rows))
 
 
 def test_string_ids_travel_as_they_are(spark, stage):

@@ -1,15 +1,24 @@
+import numpy as np
 import pytest
 from chispa import assert_df_equality
 
 from annspark.flow.merge import merge_neighbors
 from tests.helpers import configured
 
-INT = "user_id int, ids array<int>, distances array<float>"
-STRING = "user_id string, ids array<string>, distances array<float>"
 
-
-def merged(spark, rows, schema=INT, *, k=3, partitions=3):
-    return merge_neighbors(spark.createDataFrame(rows, schema).repartition(4), partitions, k)
+def merged(spark, rows, user="int", *, k=3, partitions=3):
+    """Merge rows of (user, neighbors, distances), each in a block of its own or with others of its target."""
+    blocks = {}
+    for i, (owner, neighbors, distances) in enumerate(rows):
+        block = blocks.setdefault((hash(owner) % 5, i % 3), ([], [], [], []))
+        for part, more in zip(block, ([owner], neighbors, distances, [len(neighbors)]), strict=True):
+            part.extend(more)
+    table = [
+        (target, ids, others, np.array(distances, np.float32).tobytes(), np.array(counts, np.int32).tobytes())
+        for (target, _), (ids, others, distances, counts) in blocks.items()
+    ]
+    schema = f"target int, ids array<{user}>, neighbor_ids array<{user}>, distances binary, counts binary"
+    return merge_neighbors(spark.createDataFrame(table, schema).repartition(4), partitions, k)
 
 
 def test_lists_of_a_user_become_one_of_the_k_nearest(spark):
@@ -39,7 +48,7 @@ def test_ties_are_ordered_by_id(spark):
 
 def test_string_ids_are_ordered_by_their_bytes(spark):
     rows = [("u", ["b", "é"], [0.5, 0.5]), ("u", ["a", "B", "10", "9"], [0.5] * 4)]
-    (row,) = merged(spark, rows, STRING, k=6).collect()
+    (row,) = merged(spark, rows, "string", k=6).collect()
     assert [neighbor["neighbor_id"] for neighbor in row["neighbors"]] == ["10", "9", "B", "a", "b", "é"]
 
 

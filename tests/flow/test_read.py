@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from annspark.config import Settings
@@ -12,7 +13,7 @@ from annspark.core.metric import prepare
 from annspark.errors import InputError
 from annspark.flow.read import REASONS, check_rows, read_vectors
 from annspark.flow.stage import staging
-from tests.helpers import clustered, files_in, make_table
+from tests.helpers import clustered, files_in, make_table, users_in
 
 NAN, INF = math.nan, math.inf
 FLOATS = "user_id int, vector array<float>"
@@ -34,15 +35,15 @@ def read(spark, stage):
     """Return read_vectors for a list of rows."""
 
     def call(rows, schema=FLOATS, *, partitions=3, stage=stage, **named):
-        return read_vectors(spark.createDataFrame(rows, schema).repartition(partitions), Settings(**named), stage)
+        return read_vectors(spark.createDataFrame(rows, schema).repartition(partitions), Settings(**named), stage, 2)
 
     return call
 
 
 def prepared(users):
     """Return the valid rows, as {id: vector}."""
-    rows = users.table.collect()
-    vectors = {row["user_id"]: np.frombuffer(row["vector"], np.float32).tolist() for row in rows}
+    rows = users_in(users.table, users.dim)
+    vectors = {user: list(vector) for user, _, vector in rows}
     assert len(rows) == len(vectors) == users.rows
     return vectors
 
@@ -64,7 +65,7 @@ def as_prepared(vectors, metric):
 def test_every_id_type_is_accepted_and_kept(read, id_type, ids):
     lists = [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]
     users = read(list(zip(ids, lists, strict=True)), f"user_id {id_type}, vector array<float>")
-    assert users.table.schema["user_id"].dataType.simpleString() == id_type
+    assert users.table.schema["ids"].dataType.simpleString() == f"array<{id_type}>"
     assert prepared(users) == dict(zip(ids, as_prepared(lists, "cosine"), strict=True))
     assert (users.rows, users.read, users.dim, users.dropped) == (3, 3, 2, {})
 
@@ -209,14 +210,14 @@ def test_a_table_of_bad_rows_only_is_refused_with_the_reasons(read):
 def test_columns_are_taken_by_their_exact_names(spark, stage):
     rows = [(i, vector, "other") for i, vector in GOOD]
     table = spark.createDataFrame(rows, "`user. id` int, `the vector.v1` array<float>, user string")
-    users = read_vectors(table, Settings(id_col="user. id", vector_col="the vector.v1"), stage)
-    assert users.table.columns == ["user_id", "vector"]
+    users = read_vectors(table, Settings(id_col="user. id", vector_col="the vector.v1"), stage, 2)
+    assert users.table.columns == ["ids", "hashes", "vectors"]
     assert set(prepared(users)) == set(range(1, 21))
 
 
 def test_columns_named_like_our_own_may_mean_something_else(spark, stage):
     table = spark.createDataFrame([(i, vector) for i, vector in GOOD], "vector int, user_id array<float>")
-    users = read_vectors(table, Settings(id_col="vector", vector_col="user_id"), stage)
+    users = read_vectors(table, Settings(id_col="vector", vector_col="user_id"), stage, 2)
     assert set(prepared(users)) == set(range(1, 21))
 
 
@@ -235,7 +236,7 @@ def test_columns_named_like_our_own_may_mean_something_else(spark, stage):
 )
 def test_unfit_columns_are_named_with_what_was_found_and_what_is_allowed(spark, stage, schema, named, parts):
     with pytest.raises(InputError) as caught:
-        read_vectors(spark.createDataFrame([], schema), Settings(**named), stage)
+        read_vectors(spark.createDataFrame([], schema), Settings(**named), stage, 2)
     assert [part for part in parts if part not in str(caught.value)] == []
     assert "\n" not in str(caught.value)
 
@@ -268,17 +269,45 @@ def test_any_mixture_of_rows_in_a_batch_is_judged_row_by_row(rows, metric, preci
     ids = pa.array([user for user, _ in rows], pa.int64()).slice(skip)
     lists = pa.array([vector for _, vector in rows], kind).slice(skip)
     rows = rows[skip:]
-    reason, length, flat = check_rows(ids, lists, metric)
-    assert [REASONS[code] for code in reason] == [judge(*row, metric) for row in rows]
-    assert length.tolist() == [len(vector or []) for _, vector in rows]
-    good = [prepare(np.array([vector], np.float32), metric)[0] for user, vector in rows
-            if not judge(user, vector, metric)]  # fmt: skip
-    np.testing.assert_allclose(np.ravel(flat), np.concatenate([[], *good]), rtol=1e-6)
+    reason, good = check_rows(ids, lists, metric)
+    judged = [judge(*row, metric) for row in rows]
+    assert [REASONS[code] for code in reason] == judged
+    found = {row: vector for rows, vectors in good.values() for row, vector in zip(rows, vectors, strict=True)}
+    assert sorted(found) == [i for i, reason in enumerate(judged) if not reason]
+    for i, vector in found.items():
+        wanted = prepare(np.array([rows[i][1]], np.float32), metric)[0]
+        assert len(vector) in good
+        np.testing.assert_allclose(vector, wanted, rtol=1e-6)
 
 
 def test_many_rows_of_one_length_are_read_at_once(spark, stage):
     vectors = clustered(300, 8)
-    users = read_vectors(make_table(spark, vectors), Settings(metric="euclidean"), stage)
+    users = read_vectors(make_table(spark, vectors), Settings(metric="euclidean"), stage, 2)
     found = prepared(users)
     assert [found[i] for i in range(300)] == vectors.tolist()
     assert users.id_bytes == 8
+
+
+def test_hashes_follow_from_the_ids_alone(spark, stage, read):
+    vectors = clustered(60, 8)
+    first = {user: hashed for user, hashed, _ in users_in(read(list(enumerate(vectors.tolist()))).table, 8)}
+    other = read(list(enumerate(vectors[::-1].tolist())), partitions=1).table
+    assert {user: hashed for user, hashed, _ in users_in(other, 8)} == first
+    assert len(set(first.values())) == 60
+
+
+def test_users_travel_many_to_a_block_and_none_is_lost(spark, stage):
+    vectors = clustered(3000, 16)
+    users = read_vectors(make_table(spark, vectors, partitions=2), Settings(metric="euclidean"), stage, 2)
+    assert prepared(users) == dict(enumerate(vectors.tolist()))
+    assert users.table.count() < 3000 / 20
+
+
+@pytest.mark.parametrize("partitions", [1, 4])
+def test_a_large_input_is_spread_over_the_cores(spark, stage, monkeypatch, partitions):
+    monkeypatch.setattr("annspark.flow.read._SPREAD_BYTES", 1000)
+    vectors = clustered(3000, 16)
+    users = read_vectors(make_table(spark, vectors, partitions=partitions), Settings(metric="euclidean"), stage, 4)
+    assert prepared(users) == dict(enumerate(vectors.tolist()))
+    used = users.table.select(F.spark_partition_id().alias("partition")).distinct().count()
+    assert used >= 4

@@ -17,10 +17,26 @@ ROWS, PROBES = 1600, 4
 def line(request, spark, stage):
     """Return vectors, forest, plan and the rows shipped."""
     vectors = clustered(ROWS)
-    users = read_vectors(make_table(spark, vectors), Settings(metric="euclidean"), stage)
+    users = read_vectors(make_table(spark, vectors), Settings(metric="euclidean"), stage, 2)
     forest = grow_forest(vectors[:800], 40, trees=request.param, split="two_means", seed=0, centred=True)
     plan = plan_join(forest, vectors[:800], PROBES, rows=ROWS, cores=2)
-    return vectors, forest, plan, ship_vectors(users.table, forest, plan).collect()
+    return vectors, forest, plan, arrivals(ship_vectors(users.table, forest, plan))
+
+
+def arrivals(shipped):
+    """Return the blocks' rows as (target, user, vector, home, leaves visited)."""
+    rows = []
+    for block in shipped.collect():
+        n = len(block["ids"])
+        home, n_visits = (np.frombuffer(block[name], np.int32) for name in ("homes", "n_visits"))
+        visits = np.split(np.frombuffer(block["visits"], np.int32), np.cumsum(n_visits)[:-1])
+        vectors = np.frombuffer(block["vectors"], np.float32).reshape(n, -1)
+        assert len(np.frombuffer(block["hashes"], np.uint64)) == len(home) == len(n_visits) == n
+        rows += [
+            (block["target"], user, tuple(vectors[i].tolist()), int(home[i]), tuple(visits[i].tolist()))
+            for i, user in enumerate(block["ids"])
+        ]
+    return rows
 
 
 def test_the_plan_of_the_test_has_several_partitions(line):
@@ -30,8 +46,8 @@ def test_the_plan_of_the_test_has_several_partitions(line):
 def test_every_leaf_a_vector_should_visit_is_reached_once(line):
     vectors, forest, plan, shipped = line
     reached = {i: [] for i in range(ROWS)}
-    for row in shipped:
-        reached[row["user_id"]] += [row["home"]] * (row["home"] >= 0) + np.frombuffer(row["visits"], np.int32).tolist()
+    for _, user, _, home, visits in shipped:
+        reached[user] += [home] * (home >= 0) + list(visits)
     wanted = np.concatenate(
         [nearest_centres(vectors - forest.origin, centres, PROBES) + first
          for centres, first in zip(forest.trees, plan.first_leaf[:-1], strict=True)], axis=1
@@ -42,8 +58,8 @@ def test_every_leaf_a_vector_should_visit_is_reached_once(line):
 def test_home_is_the_leaf_with_the_nearest_centre_in_each_tree(line):
     vectors, forest, plan, shipped = line
     homes = {i: [] for i in range(ROWS)}
-    for row in shipped:
-        homes[row["user_id"]] += [row["home"]] * (row["home"] >= 0)
+    for _, user, _, home, _ in shipped:
+        homes[user] += [home] * (home >= 0)
     for tree, centres in enumerate(forest.trees):
         nearest = np.linalg.norm((vectors - forest.origin)[:, None] - centres[None], axis=2).argmin(axis=1)
         assert [sorted(homes[i])[tree] for i in range(ROWS)] == (nearest + plan.first_leaf[tree]).tolist()
@@ -51,22 +67,21 @@ def test_home_is_the_leaf_with_the_nearest_centre_in_each_tree(line):
 
 def test_a_vector_travels_once_to_each_partition_that_joins_one_of_its_leaves(spark, line):
     _, _, plan, shipped = line
-    assert len({(row["target"], row["user_id"]) for row in shipped}) == len(shipped)
+    assert len({(target, user) for target, user, *_ in shipped}) == len(shipped)
     partition_of = {key: i for i, key in enumerate(partition_keys(spark, plan.n_partitions))}
-    for row in shipped:
-        leaves = [row["home"]] * (row["home"] >= 0) + np.frombuffer(row["visits"], np.int32).tolist()
-        assert set(plan.partition_of_leaf[leaves].tolist()) == {partition_of[row["target"]]}
+    for target, _, _, home, visits in shipped:
+        leaves = [home] * (home >= 0) + list(visits)
+        assert set(plan.partition_of_leaf[leaves].tolist()) == {partition_of[target]}
 
 
 def test_vectors_travel_as_they_are(line):
     vectors, _, _, shipped = line
-    sent = np.stack([np.frombuffer(row["vector"], np.float32) for row in shipped])
-    np.testing.assert_array_equal(sent, vectors[[row["user_id"] for row in shipped]])
+    assert all(vector == tuple(vectors[user].tolist()) for _, user, vector, *_ in shipped)
 
 
 def test_batches_do_not_change_what_is_shipped(spark, stage, line):
     vectors, forest, plan, shipped = line
-    users = read_vectors(make_table(spark, vectors, partitions=1), Settings(metric="euclidean"), stage)
+    users = read_vectors(make_table(spark, vectors, partitions=1), Settings(metric="euclidean"), stage, 2)
     with configured(spark, spark__sql__execution__arrow__maxRecordsPerBatch=37):
-        again = ship_vectors(users.table, forest, plan).collect()
+        again = arrivals(ship_vectors(users.table, forest, plan))
     assert sorted(again) == sorted(shipped)
