@@ -76,7 +76,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--vector-col", help=f"column of vectors ({default.vector_col})")
     add("--k", type=int, help=f"neighbors per user ({default.k})")
     add("--metric", choices=CHOICES["metric"], help=f"distance; cosine is 1 - cos ({default.metric})")
-    add("--probes", type=int, help=f"leaves a user visits: more finds more and takes longer ({default.probes})")
+    add(
+        "--probes",
+        type=float,
+        help=f"leaves a user goes to, on average: more finds more, takes longer ({default.probes})",
+    )
     add("--trees", type=int, help=f"trees in the forest ({default.trees})")
     add("--leaf-rows", type=int, help=f"users a leaf should hold, never fewer than 4 k ({default.leaf_rows})")
     add("--split", choices=CHOICES["split"], help=f"how the planes of a tree are placed ({default.split})")

@@ -27,7 +27,7 @@ class Settings:
     id_col: str = "user_id"
     vector_col: str = "vector"
     metric: str = "cosine"
-    probes: int = 8
+    probes: float = 8
     trees: int = 1
     leaf_rows: int = 512
     split: str = "two_means"
@@ -39,7 +39,6 @@ class Settings:
     def __post_init__(self) -> None:
         for name, low, high in (
             ("k", 1, 1_000),
-            ("probes", 1, 1_000),
             ("trees", 1, 100),
             ("leaf_rows", 1, 1_000_000),
             ("seed", 0, 2**63 - 1),
@@ -48,6 +47,9 @@ class Settings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
                 raise SettingsError(f"'{name}' is {value!r}; it must be a whole number from {low:,} to {high:,}.")
+        probes = self.probes
+        if isinstance(probes, bool) or not isinstance(probes, int | float) or not 1 <= probes <= 1_000:
+            raise SettingsError(f"'probes' is {probes!r}; it must be a number from 1 to 1,000.")
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise SettingsError(f"'{name}' is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}.")

@@ -9,7 +9,7 @@ from pyspark.sql import DataFrame, SparkSession
 from annspark import __version__
 from annspark.config import Job, Settings
 from annspark.core.forest import grow_forest
-from annspark.core.plan import count_leaves, count_merge_partitions, count_sampled, plan_join
+from annspark.core.plan import SHOWN, count_leaves, count_merge_partitions, count_sampled, plan_join
 from annspark.flow import files, publish
 from annspark.flow.audit import audit_neighbors
 from annspark.flow.cluster import count_cores
@@ -40,7 +40,7 @@ def build_neighbors(
     id_col: str = "user_id",
     vector_col: str = "vector",
     metric: str = "cosine",
-    probes: int = 8,
+    probes: float = 8,
     trees: int = 1,
     leaf_rows: int = 512,
     split: str = "two_means",
@@ -55,7 +55,7 @@ def build_neighbors(
     vectors     : DataFrame of any session, classic or Connect; ids are integers or strings, vectors array<float>,
                   array<double> or MLlib vectors
     metric      : "cosine" (distance 1 - cos) or "euclidean"
-    probes      : leaves a user visits in each tree: more finds more neighbors and takes longer
+    probes      : leaves a user goes to in each tree, on average: more finds more neighbors and takes longer
     trees       : trees in the forest; more probes are usually cheaper than more trees
     leaf_rows   : users a leaf should hold; never fewer than 4 k
     split       : "two_means" or "two_points", how the planes of a tree are placed
@@ -143,25 +143,25 @@ def _build(
             facts += [f"{users.rows:,} users of {users.dim} numbers", f"{users.read - users.rows:,} rows dropped"]
         with clock.step("sample") as facts:
             n_leaves = count_leaves(users.rows, settings.leaf_rows, settings.k)
-            want = {"forest": count_sampled(users.rows, users.dim, n_leaves), "audit": settings.audit_users}
+            grown_from = count_sampled(users.rows, users.dim, n_leaves)
+            want = {"forest": grown_from, "plan": SHOWN, "audit": settings.audit_users}
             samples = sample_vectors(users, want, settings.seed)
-            _, sample = samples["forest"]
-            facts += [f"{len(sample):,} users"]
+            facts += [f"{sum(len(vectors) for _, vectors in samples.values()):,} users"]
         with clock.step("grow") as facts:
             forest = grow_forest(
-                sample,
+                samples["forest"][1],
                 n_leaves,
                 trees=settings.trees,
                 split=settings.split,
                 seed=settings.seed,
                 centred=settings.metric == "euclidean",
             )
-            plan = plan_join(forest, sample, settings.probes, rows=users.rows, cores=cores)
+            plan = plan_join(forest, samples["plan"][1], settings.probes, rows=users.rows, cores=cores)
             facts += [f"{plan.n_leaves:,} leaves in {plan.n_partitions} partitions for {cores} cores"]
-        doing = f"routing to {settings.probes} leaves a tree, joining in {plan.n_partitions} partitions, merging"
+        doing = f"routing to {settings.probes:g} leaves a tree, joining in {plan.n_partitions} partitions, merging"
         with clock.step("join", doing) as facts:
             shipped = watch_shipped(ship_vectors(users.table, forest, plan), meter)
-            merge_in = count_merge_partitions(users.rows, settings.trees, settings.k, users.id_bytes, cores)
+            merge_in = count_merge_partitions(users.rows, plan.copies, settings.k, users.id_bytes, cores)
             candidates = watch_joined(join_partitions(shipped, plan, merge_in, users.dim, settings), meter)
             most = min(settings.k, users.rows - 1)
             neighbors = watch_merged(merge_neighbors(candidates, merge_in, settings.k), most, meter)

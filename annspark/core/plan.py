@@ -1,16 +1,17 @@
 """The plan of the join: which run of leaves shares a partition, decided from the sample before anything is shipped."""
 
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 
 from annspark.core.forest import Forest
-from annspark.core.two_level import nearest_grouped
+from annspark.core.visit import goes_to, near_leaves, reach_for
 
 _SAMPLED_PER_LEAF = 40
 _SAMPLED_AT_LEAST = 10_000
 _SAMPLE_BYTES = 512 << 20
-_EXPECTED_COPIES = 3  # partitions a vector is shipped to
+SHOWN = 20_000  # vectors routed by the driver: enough to tell the shares of runs of many leaves
 _PARTITION_BYTES = 192 << 20  # a worker holds a partition about three times over while it joins
 
 
@@ -18,16 +19,20 @@ _PARTITION_BYTES = 192 << 20  # a worker holds a partition about three times ove
 class Plan:
     """Where leaves are joined.
 
-    probes            : leaves each vector goes to in each tree, its home included
+    probes            : mean number of leaves a vector goes to in each tree, its home included
+    reach             : per tree, the margin up to which a vector visits leaves
     first_leaf        : int (trees + 1,), number of the first leaf of each tree; leaves are numbered through all trees
     partition_of_leaf : int32 (n_leaves,), ascending
     n_partitions      : partitions of the join, over all trees
+    copies            : partitions a vector is shipped to on average
     """
 
-    probes: tuple[int, ...]
+    probes: float
+    reach: tuple[float, ...]
     first_leaf: np.ndarray
     partition_of_leaf: np.ndarray
     n_partitions: int
+    copies: float
 
     @property
     def n_leaves(self) -> int:
@@ -35,39 +40,68 @@ class Plan:
         return len(self.partition_of_leaf)
 
 
-def plan_join(forest: Forest, sample: np.ndarray, probes: int, *, rows: int, cores: int) -> Plan:
+def plan_join(forest: Forest, sample: np.ndarray, probes: float, *, rows: int, cores: int) -> Plan:
     """Cut the leaves, in tree order, into partitions of about equal work.
 
     A run of consecutive leaves is a subtree or nearly so: most leaves a vector visits lie in few partitions, and the
-    vector is shipped once to each.  Work is the pairs a leaf will compare, estimated from the sample's own routing.
+    vector is shipped once to each.  Work is the pairs a leaf will compare.  That, the reach and the copies are what the
+    sample's own routing shows.
 
-    sample : float32 (n_sample, dim), prepared
+    sample : float32 (n_sample, dim), prepared; not the one the forest was grown from, which lies nearer to its centres
+    probes : mean number of leaves a vector is to go to in each tree, its home included
     rows   : users to be joined
     cores  : tasks that run at once
     """
-    copies = _EXPECTED_COPIES * len(forest.trees)
-    n_partitions = _count_partitions(rows, copies * 4 * (sample.shape[1] + probes), cores)
-    first_leaf = np.cumsum([0] + [len(centres) for centres in forest.trees])
-    per_tree = max(1, round(n_partitions / len(forest.trees)))
-    # A few thousand vectors tell the leaves' shares well enough to balance runs of many leaves.
-    shown = sample[:20_000] - forest.origin
-    partitions, made, used = [], 0, []
-    for centres, groups in zip(forest.trees, forest.groups, strict=True):
-        m = min(probes, len(centres))
-        near = nearest_grouped(shown, groups, m)
-        residents = np.bincount(near[:, 0], minlength=len(centres)) + 1e-3
-        met = np.bincount(near.ravel(), minlength=len(centres)) + 1e-3
-        work = np.cumsum(residents * met)
-        runs = min(per_tree, len(centres))
-        cut = np.searchsorted(work, work[-1] * np.arange(1, runs) / runs)
-        # Every run keeps at least one leaf, whatever the shares.
-        place = np.arange(1, runs)
-        cut = np.maximum.accumulate(np.maximum(cut - place, 0)) + place
-        cut = np.minimum(cut, len(centres) - runs + place)
-        partitions.append(made + np.searchsorted(cut, np.arange(len(centres)), side="right"))
-        made += runs
-        used.append(m)
-    return Plan(tuple(used), first_leaf, np.concatenate(partitions).astype(np.int32), made)
+    shown = sample - forest.origin
+    near = [near_leaves(shown, groups, probes) for groups in forest.groups]
+    reach = tuple(reach_for(margins, probes) for _, margins in near)
+    goals = [
+        np.where(goes_to(margins, limit), leaves, -1) for (leaves, margins), limit in zip(near, reach, strict=True)
+    ]
+    sizes = [len(centres) for centres in forest.trees]
+    n_partitions, copies = 0, float(len(sizes))
+    while True:  # more partitions make more copies, which may want more partitions
+        wanted = _count_partitions(rows, copies * 4 * (sample.shape[1] + probes + 4), cores)
+        if wanted <= n_partitions:
+            break
+        n_partitions = wanted
+        runs = [_cut_tree(*one, max(1, round(n_partitions / len(sizes)))) for one in zip(goals, sizes, strict=True)]
+        copies = sum(_count_copies(*one) for one in zip(goals, runs, strict=True))
+    first_run = np.cumsum([0] + [run[-1] + 1 for run in runs])
+    return Plan(
+        probes=probes,
+        reach=reach,
+        first_leaf=np.cumsum([0, *sizes]),
+        partition_of_leaf=np.concatenate([run + first for run, first in zip(runs, first_run[:-1], strict=True)]).astype(
+            np.int32
+        ),
+        n_partitions=int(first_run[-1]),
+        copies=copies,
+    )
+
+
+def _cut_tree(goals: np.ndarray, n_leaves: int, runs: int) -> np.ndarray:
+    """Return the run of each leaf of a tree, runs of about equal work: int (n_leaves,), ascending from 0.
+
+    goals : int32 (n_sample, m), leaves each sampled vector goes to, home first, -1 for none
+    """
+    residents = np.bincount(goals[:, 0], minlength=n_leaves) + 1e-3
+    met = np.bincount(goals[goals >= 0], minlength=n_leaves) + 1e-3
+    work = np.cumsum(residents * met)
+    runs = min(runs, n_leaves)
+    cut = np.searchsorted(work, work[-1] * np.arange(1, runs) / runs)
+    # Every run keeps at least one leaf, whatever the shares.
+    place = np.arange(1, runs)
+    cut = np.maximum.accumulate(np.maximum(cut - place, 0)) + place
+    cut = np.minimum(cut, n_leaves - runs + place)
+    return np.searchsorted(cut, np.arange(n_leaves), side="right")
+
+
+def _count_copies(goals: np.ndarray, run: np.ndarray) -> float:
+    """Return to how many runs of leaves a sampled vector goes on average."""
+    reached = np.sort(np.where(goals >= 0, run[goals], -1), axis=1)
+    new = np.diff(reached, axis=1, prepend=-1) > 0
+    return float(new.sum() / max(len(goals), 1))
 
 
 def count_leaves(rows: int, leaf_rows: int, k: int) -> int:
@@ -80,17 +114,16 @@ def count_sampled(rows: int, dim: int, n_leaves: int) -> int:
     return min(rows, max(_SAMPLED_PER_LEAF * n_leaves, _SAMPLED_AT_LEAST), max(n_leaves, _SAMPLE_BYTES // (4 * dim)))
 
 
-def count_merge_partitions(rows: int, trees: int, k: int, id_bytes: float, cores: int) -> int:
-    """Return how many partitions to merge in, each user's lists being about as many as the user's copies."""
-    list_bytes = id_bytes + k * (4 + id_bytes)
-    return _count_partitions(rows, int(_EXPECTED_COPIES * trees * list_bytes), cores)
+def count_merge_partitions(rows: int, copies: float, k: int, id_bytes: float, cores: int) -> int:
+    """Return how many partitions to merge in, when a user has as many lists as copies."""
+    return _count_partitions(rows, copies * (id_bytes + k * (4 + id_bytes)), cores)
 
 
-def _count_partitions(rows: int, row_bytes: int, cores: int) -> int:
+def _count_partitions(rows: int, row_bytes: float, cores: int) -> int:
     """Return how many partitions to use for rows that bring row_bytes each.
 
     Few, because every partition a vector is shipped to costs a copy; two a core, so that no core waits long for the
     last one; more when a partition would not fit a worker comfortably.
     """
-    wanted = max(2 * cores, -(-rows * row_bytes // _PARTITION_BYTES))
+    wanted = max(2 * cores, ceil(rows * row_bytes / _PARTITION_BYTES))
     return min(-(-wanted // cores) * cores, max(1, rows // 500))

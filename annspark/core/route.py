@@ -6,9 +6,9 @@ import numpy as np
 
 from annspark.core.forest import Forest
 from annspark.core.plan import Plan
-from annspark.core.two_level import nearest_grouped
+from annspark.core.visit import goes_to, near_leaves
 
-_PLACE_BITS = 40
+_GOAL_BITS = 40
 
 
 @dataclass(frozen=True)
@@ -30,23 +30,25 @@ class Copies:
 
 
 def route_vectors(forest: Forest, plan: Plan, vectors: np.ndarray) -> Copies:
-    """Send each vector once to every partition that joins one of its leaves.
+    """Send each vector once to every partition that joins its home or a leaf it visits.
 
     vectors : float32 (n, dim), prepared
     """
     shifted = vectors - forest.origin
-    leaves, is_home = [], []
-    for tree, (groups, probes) in enumerate(zip(forest.groups, plan.probes, strict=True)):
-        leaves.append(nearest_grouped(shifted, groups, probes) + np.int32(plan.first_leaf[tree]))
-        is_home.append(np.arange(probes) == 0)
-    leaf = np.concatenate(leaves, axis=1).ravel()
-    n_goals = sum(plan.probes)
-    # One plain sort of partition | row, place in the row: a third of the cost of an argsort and its gathers.
-    keys = plan.partition_of_leaf[leaf].astype(np.int64) << _PLACE_BITS | np.arange(leaf.size)
+    leaves, rows, homes = [], [], []
+    for tree, groups in enumerate(forest.groups):
+        near, margins = near_leaves(shifted, groups, plan.probes)
+        row, place = np.nonzero(goes_to(margins, plan.reach[tree]))
+        leaves.append(near[row, place] + np.int32(plan.first_leaf[tree]))
+        rows.append(row)
+        homes.append(place == 0)
+    leaf, row, home = (np.concatenate(parts) for parts in (leaves, rows, homes))
+    # Trees share no partition, so goals are ordered by row within each.  One plain sort of partition | goal costs a
+    # third of an argsort and its gathers.
+    keys = plan.partition_of_leaf[leaf].astype(np.int64) << _GOAL_BITS | np.arange(len(leaf))
     keys.sort()
-    partition, goal = keys >> _PLACE_BITS, keys & ((1 << _PLACE_BITS) - 1)
-    row = goal // n_goals
-    leaf, home = leaf[goal], np.concatenate(is_home)[goal - row * n_goals]
+    partition, goal = keys >> _GOAL_BITS, keys & ((1 << _GOAL_BITS) - 1)
+    leaf, row, home = leaf[goal], row[goal], home[goal]
     begins = np.ones(len(keys), bool)
     begins[1:] = (row[1:] != row[:-1]) | (partition[1:] != partition[:-1])
     first = np.flatnonzero(begins)

@@ -26,11 +26,16 @@ def cut(plan, per_tree):
     return replace(plan, partition_of_leaf=np.concatenate(partitions).astype(np.int32), n_partitions=made)
 
 
+def padded_visits(copies):
+    visits = np.full((len(copies.row), max(1, copies.n_visits.max())), -1, np.int32)
+    visits[np.arange(visits.shape[1]) < copies.n_visits[:, None]] = copies.visits
+    return visits
+
+
 def build_table(forest, plan, vectors, metric):
     """Return neighbors and distances of everybody, as the Spark job puts them together."""
     copies = route_vectors(forest, plan, vectors)
-    visits = np.full((len(copies.row), max(1, copies.n_visits.max())), -1, np.int32)
-    visits[np.arange(visits.shape[1]) < copies.n_visits[:, None]] = copies.visits
+    visits = padded_visits(copies)
     owner, keys = [], []
     for partition in range(plan.n_partitions):
         here = np.flatnonzero(copies.partition == partition)
@@ -78,7 +83,7 @@ def test_the_table_does_not_depend_on_how_leaves_are_cut_into_partitions(kind, t
 def test_the_table_holds_the_nearest_of_those_met(kind):
     forest, plan, vectors, metric = make(kind)
     copies = route_vectors(forest, cut(plan, 1), vectors)
-    meets = who_meets(copies.home, copies.visits.reshape(len(vectors), -1))
+    meets = who_meets(copies.home, padded_visits(copies))
     expected, expected_distances = nearest_of_those_met(vectors, meets, K, metric)
     neighbors, distances = build_table(forest, cut(plan, 3), vectors, metric)
     np.testing.assert_allclose(distances, expected_distances, rtol=1e-6)

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from annspark.core.forest import Forest, grow_forest
 from annspark.core.plan import count_leaves, count_merge_partitions, count_sampled, plan_join
+from annspark.core.route import route_vectors
 
 
 def forest_of(rng, trees, most_leaves, dim=3):
@@ -17,7 +18,9 @@ def assert_whole(plan, forest, probes):
     sizes = [len(centres) for centres in forest.trees]
     assert plan.n_leaves == sum(sizes) == len(plan.partition_of_leaf)
     assert plan.first_leaf.tolist() == [0, *np.cumsum(sizes)]
-    assert plan.probes == tuple(min(probes, n) for n in sizes)
+    assert plan.probes == probes
+    assert len(plan.reach) == len(sizes)
+    assert len(sizes) <= plan.copies <= sum(min(2 * probes, n) for n in sizes)
     assert (np.diff(plan.partition_of_leaf) >= 0).all()
     assert np.unique(plan.partition_of_leaf).tolist() == list(range(plan.n_partitions))
     firsts = plan.partition_of_leaf[plan.first_leaf[1:-1]]
@@ -28,7 +31,7 @@ def assert_whole(plan, forest, probes):
     st.integers(0, 2**32 - 1),
     st.integers(1, 3),
     st.integers(1, 60),
-    st.integers(1, 12),
+    st.floats(1, 12),
     st.integers(1, 40),
     st.integers(1, 10**8),
 )
@@ -78,11 +81,30 @@ def test_the_sample_has_rows_for_every_leaf_and_is_never_more_than_the_table(row
         assert sampled == rows
 
 
-@given(st.integers(1, 10**9), st.integers(1, 3), st.integers(1, 100), st.floats(1, 100), st.integers(1, 500))
-def test_merge_partitions_fit_a_worker_and_small_tables_make_few(rows, trees, k, id_bytes, cores):
-    partitions = count_merge_partitions(rows, trees, k, id_bytes, cores)
+@pytest.mark.parametrize("probes", [1, 2.5, 8])
+def test_vectors_go_to_as_many_leaves_and_partitions_as_planned(probes):
+    vectors = np.random.default_rng(0).normal(size=(30_000, 6)).astype(np.float32)
+    sample = vectors[:10_000]
+    forest = grow_forest(sample, 200, trees=1, split="two_means", seed=0, centred=True)
+    plan = plan_join(forest, vectors[10_000:15_000], probes, rows=10**6, cores=4)
+    copies = route_vectors(forest, plan, vectors[15_000:])
+    assert (copies.n_visits.sum() + (copies.home >= 0).sum()) / 15_000 == pytest.approx(probes, rel=0.05)
+    assert len(copies.row) / 15_000 == pytest.approx(plan.copies, rel=0.05)
+
+
+def test_partitions_fit_a_worker():
+    sample = np.random.default_rng(0).normal(size=(5000, 50)).astype(np.float32)
+    forest = grow_forest(sample, 300, trees=2, split="two_means", seed=0, centred=True)
+    plan = plan_join(forest, sample, 4, rows=10**7, cores=4)
+    assert plan.n_partitions > 8
+    assert 10**7 * plan.copies * 4 * 50 / plan.n_partitions <= 200 << 20
+
+
+@given(st.integers(1, 10**9), st.floats(1, 9), st.integers(1, 100), st.floats(1, 100), st.integers(1, 500))
+def test_merge_partitions_fit_a_worker_and_small_tables_make_few(rows, copies, k, id_bytes, cores):
+    partitions = count_merge_partitions(rows, copies, k, id_bytes, cores)
     assert 1 <= partitions <= max(1, rows // 500)
     if partitions < rows // 500:
         assert partitions >= 2 * cores
         assert partitions % cores == 0
-        assert rows * 3 * trees * k * id_bytes / partitions <= 200 << 20
+        assert rows * copies * k * id_bytes / partitions <= 200 << 20
