@@ -13,7 +13,7 @@ from bench.watch import reason
 
 JOBS = Path(__file__).parents[1]
 # hnswlib-spark is made for an older Spark than the others run on.
-OWN_PACKAGES = {"hnswlib-spark": ["pyspark[sql]==4.0.*", "hnswlib-spark==2.0.0b2", "pandas<3"]}
+OWN_PACKAGES = {"hnswlib-spark": ["numpy", "pyspark[sql]==4.0.*", "hnswlib-spark==2.0.0b2", "pandas<3"]}
 THREADS = ("OMP", "OPENBLAS", "MKL", "NUMBA", "RAYON")
 
 
@@ -54,7 +54,7 @@ def python_for(system: str, place: Path) -> tuple[str, str]:
         # The last command fetches the jars that the system's Spark settings name.
         venv, pip = [sys.executable, "-m", "venv", "--clear", str(home)], [python, "-m", "pip", "install", "--quiet"]
         start = [python, "-P", "-m", "bench.run_spark", SYSTEMS[system].code]
-        for step in (venv, [*pip, "numpy", *OWN_PACKAGES[system]], start):
+        for step in (venv, [*pip, *OWN_PACKAGES[system]], start):
             done = subprocess.run(step, env=environment(system, home, python), capture_output=True, text=True)
             if done.returncode:
                 return "", reason(done.stderr + done.stdout, done.returncode)

@@ -14,11 +14,12 @@ from tests.helpers import REPOSITORY, all_distances
 
 psutil = pytest.importorskip("psutil", reason="the extra bench is not installed")
 
-from bench import results  # noqa: E402
+from bench import commands, results  # noqa: E402
 from bench.interpolate import Point, seconds_at  # noqa: E402
 from bench.ladders import SYSTEMS, as_text  # noqa: E402
 from bench.plan import is_pointless, order  # noqa: E402
 from bench.record import OK, Run  # noqa: E402
+from bench.runs import measure  # noqa: E402
 from bench.score import score  # noqa: E402
 from bench.sets import Data, prepare  # noqa: E402
 from bench.synthetic import CHUNK, chunks  # noqa: E402
@@ -159,6 +160,15 @@ def test_a_failed_run_says_why(tmp_path):
     assert watch([sys.executable, "-c", "raise ValueError('no such luck')"], {}, tmp_path, 30).status == (
         "failed: ValueError: no such luck"
     )
+
+
+def test_a_system_whose_packages_cannot_be_had_is_unavailable(tmp_path, monkeypatch):
+    monkeypatch.setitem(commands.OWN_PACKAGES, "hnswlib-spark", ["--no-index", "no-such-package"])
+    commands.python_for.cache_clear()
+    data = Data("set", tmp_path / "set", 10, 2, "cosine")
+    assert measure(data, "hnswlib-spark", {}, 1, 60).status.startswith("unavailable: ")
+    assert measure(data, "hnswlib-spark", {}, 2, 60).status.startswith("unavailable: ")
+    commands.python_for.cache_clear()
 
 
 def test_the_table_has_seconds_at_recalls_cold_and_warm_and_says_what_failed(tmp_path):
