@@ -48,7 +48,8 @@ def main() -> None:
         print(f"{run.status}, {run.seconds:.1f} s, recall {run.recall:.4f}, {run.peak_mb:,.0f} MB {faults}", flush=True)
         results.write(path, runs, list(sets.values()))
         (args.out / "results.md").write_text(as_markdown(json.loads(path.read_text()), runs))
-    draw(args.out, runs)
+    if runs:
+        draw(args.out, runs)
 
 
 def _parser() -> argparse.ArgumentParser:
