@@ -14,8 +14,7 @@ HEAD = """# Benchmark of {date}
 Seconds from a fresh process to a finished table of every user's 10 nearest (in brackets without start-up: interpreter,
 imports, compiling, Spark's start), between the settings tried, medians of the runs; "<=" where the cheapest setting
 finds more already.  Memory is the peak of all processes together ({memory_counted}), in the first table that of the
-fastest setting from a recall of 0.95 on.  annspark's audit, which no other system makes, is
-counted in its seconds.
+fastest setting from a recall of 0.95 on.  annspark's audit, which no other system makes, counts in its seconds.
 """
 
 
@@ -46,7 +45,7 @@ def _targets(runs: list[Run], data: str, systems: list[str]) -> str:
 def _cell(rows: list[Row], recall: float) -> str:
     cold, warm = readings(rows, recall)
     if cold is None or warm is None:
-        return f"not reached (best {max(row.recall for row in rows):.3f})"
+        return f"not reached (best {max(row.recall for row in rows):.4f})"
     return f"{_seconds(cold)} ({_seconds(warm)}), {_between(cold)}"
 
 

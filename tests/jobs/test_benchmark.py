@@ -186,7 +186,7 @@ def test_the_table_has_seconds_at_recalls_cold_and_warm_and_says_what_failed(tmp
     assert cells[2].endswith("probes=1 .. probes=2")
     assert 10 < float(cells[2].split()[0]) < 20
     assert 6 < float(cells[2].split("(")[1].split(")")[0]) < 16
-    assert cells[4] == "not reached (best 0.960)"
+    assert cells[4] == "not reached (best 0.9600)"
     assert "| annspark | probes=2 | 0.9600 | 20.0 | 16.0 | 4.0 | 2.5 | 100 | 3 |" in lines
     assert any("unavailable: no / wheel" in line for line in lines)
 
