@@ -10,7 +10,7 @@ from bench.summary import rows_of
 # Okabe and Ito's colors, told apart by most who see colors differently; the markers tell what is left.
 COLORS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2", "#D55E00", "#8C6D1F", "#7F7F7F")
 MARKERS = "osD^vPX<>ph"
-TICKS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
+TICKS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 1)
 LOWEST, HIGHEST = 0.4, 0.9996
 
 
