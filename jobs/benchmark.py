@@ -3,8 +3,11 @@
     pip install '.[bench]'
     python jobs/benchmark.py --out results --sets synthetic:100000x64 path/to/NAME.npz --systems annspark hnswlib
 
-A set is synthetic:ROWSxDIM (a smaller one is the beginning of a larger one), or an .npz with X, row number = id, and
-NAME.truth.npz beside it: query_rows, their exact distances, ascending, and the metric.
+A set is synthetic:ROWSxDIM (a smaller one is the beginning of a larger one); an .npz with X, row number = id, and
+NAME.truth.npz beside it (query_rows, their exact distances, ascending, the metric); or its beginning, NAME.npz@ROWS.
+Each system climbs its ladder of settings until one finds 0.996, fails or takes longer than --limit.  The systems take
+turns.  results.json and results.md are written after every run, and --resume makes only the runs they lack: with more
+--systems, --sets or --repeats it widens what is there.  The picture is drawn at the end.
 """
 
 import argparse
@@ -45,13 +48,14 @@ def main() -> None:
         print(f"{run.status}, {run.seconds:.1f} s, recall {run.recall:.4f}, {run.peak_mb:,.0f} MB {faults}", flush=True)
         results.write(path, runs, list(sets.values()))
         (args.out / "results.md").write_text(as_markdown(json.loads(path.read_text()), runs))
-    draw(args.out, runs)
+    if runs:
+        draw(args.out, runs)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--out", type=Path, required=True, help="folder of results.json, results.md and the picture")
+    add("--out", type=Path, required=True, help="folder of results.json, results.md and results.png")
     add("--sets", nargs="+", required=True, metavar="SET", help="sets of vectors, see above")
     add("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS), metavar="NAME", help=", ".join(SYSTEMS))
     add("--settings", nargs="+", metavar="TEXT", help="only these settings, as results.md writes them: 'probes=8'")

@@ -84,6 +84,6 @@ def test_each_step_of_the_line_is_a_file_named_like_it():
     }
 
 
-@pytest.mark.parametrize("path", sorted((REPOSITORY / "jobs").glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "jobs").rglob("*.py")), ids=lambda path: path.stem)
 def test_jobs_are_shells(path):
     assert len(path.read_text().splitlines()) < 80

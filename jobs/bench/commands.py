@@ -4,14 +4,16 @@ import json
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 from bench.ladders import CORES, SYSTEMS, Setting
 from bench.sets import Data
+from bench.watch import reason
 
 JOBS = Path(__file__).parents[1]
 # hnswlib-spark is made for an older Spark than the others run on.
-OWN_PACKAGES = {"hnswlib-spark": ["pyspark[sql]==4.0.*", "hnswlib-spark==2.0.0b2", "pandas<3"]}
+OWN_PACKAGES = {"hnswlib-spark": ["numpy", "pyspark[sql]==4.0.*", "hnswlib-spark==2.0.0b2", "pandas<3"]}
 THREADS = ("OMP", "OPENBLAS", "MKL", "NUMBA", "RAYON")
 
 
@@ -28,30 +30,36 @@ def command(system: str, setting: Setting, data: Data, output: Path, python: str
 
 
 def environment(system: str, folder: Path, python: str) -> dict[str, str]:
-    """Return the environment: the repository's code, two threads for the libraries, nothing kept between runs."""
+    """Return the environment: the repository's code, and two threads for the libraries."""
     kept = {name: value for name, value in os.environ.items() if name != "SPARK_HOME"}
-    own = {"SPARK_LOCAL_DIRS": str(folder), "PYSPARK_PYTHON": python, "NUMBA_CACHE_DIR": str(folder / "numba")}
+    own = {"SPARK_LOCAL_DIRS": str(folder), "PYSPARK_PYTHON": python}
     own["SPARK_LOCAL_IP"] = kept.get("SPARK_LOCAL_IP", "127.0.0.1")
     if SYSTEMS[system].runner == "annspark":  # it sees to its threads by itself
         return kept | own | {"PYTHONPATH": str(JOBS.parent)}
     return kept | own | {f"{name}_NUM_THREADS": str(CORES) for name in THREADS} | {"PYTHONPATH": str(JOBS)}
 
 
-def python_for(system: str) -> str:
-    """Return the Python that runs a system; one of its own is made on first use.
+@cache
+def python_for(system: str, place: Path) -> tuple[str, str]:
+    """Return the Python that runs a system and "", or "" and why there is none.
 
-    Raises subprocess.CalledProcessError when its packages cannot be installed.
+    One of its own is made in a place on first use.
     """
     if system not in OWN_PACKAGES:
-        return sys.executable
-    home = JOBS.parent / f".venv-bench-{system}"
+        return sys.executable, ""
+    home = place / system
     made, python = home / "made", str(home / "bin" / "python")
     if not made.exists():
         print(f"Installing {system} into {home}", file=sys.stderr)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "numpy", *OWN_PACKAGES[system]], check=True)
+        # The last command fetches the jars that the system's Spark settings name.
+        venv, pip = [sys.executable, "-m", "venv", "--clear", str(home)], [python, "-m", "pip", "install", "--quiet"]
+        start = [python, "-P", "-m", "bench.run_spark", SYSTEMS[system].code]
+        for step in (venv, [*pip, *OWN_PACKAGES[system]], start):
+            done = subprocess.run(step, env=environment(system, home, python), capture_output=True, text=True)
+            if done.returncode:
+                return "", reason(done.stderr + done.stdout, done.returncode)
         made.touch()
-    return python
+    return python, ""
 
 
 def _flags(setting: Setting) -> list[str]:

@@ -1,4 +1,4 @@
-"""results.png and results.svg: recall against seconds, a panel per set, a curve per system."""
+"""results.png: recall against seconds, a panel per set, a curve per system."""
 
 import math
 from pathlib import Path
@@ -10,7 +10,7 @@ from bench.summary import rows_of
 # Okabe and Ito's colors, told apart by most who see colors differently; the markers tell what is left.
 COLORS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2", "#D55E00", "#8C6D1F", "#7F7F7F")
 MARKERS = "osD^vPX<>ph"
-TICKS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
+TICKS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 1)
 LOWEST, HIGHEST = 0.4, 0.9996
 
 
@@ -20,12 +20,15 @@ def draw(folder: Path, runs: list[Run]) -> None:
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
-    from matplotlib.ticker import FuncFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     sets = list(dict.fromkeys(run.set for run in runs))
-    across = min(len(sets), 3)
+    across = min(math.ceil(len(sets) ** 0.5), 3)
     down = math.ceil(len(sets) / across)
-    figure, panels = plt.subplots(down, across, figsize=(5.2 * across, 4.2 * down + 0.9), squeeze=False)
+    columns = 3 * across
+    width, legend = 5.5 * across, 0.2 + 0.25 * math.ceil(len(SYSTEMS) / columns)
+    height = 4.2 * down + legend
+    figure, panels = plt.subplots(down, across, figsize=(width, height), squeeze=False)
     shown = {}
     for panel, data in zip(panels.flat, sets, strict=False):
         for number, system in enumerate(SYSTEMS):
@@ -47,16 +50,17 @@ def draw(folder: Path, runs: list[Run]) -> None:
             )
         panel.set(title=data, xlabel="recall@10", yscale="log", xlim=(_scale(LOWEST), _scale(HIGHEST) + 0.1))
         panel.set_xticks([_scale(tick) for tick in TICKS], [f"{tick:g}" for tick in TICKS], fontsize=8)
+        panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        panel.yaxis.set_minor_formatter(NullFormatter())
         panel.grid(which="both", linewidth=0.3)
     for panel in panels[:, 0]:
         panel.set_ylabel("seconds, fresh process to finished table")
     for panel in panels.flat[len(sets) :]:
         panel.set_visible(False)
-    figure.legend(shown.values(), shown.keys(), loc="lower center", ncols=min(6, max(len(shown), 1)), frameon=False)
-    figure.tight_layout(rect=(0, 0.9 / (4.2 * down + 0.9), 1, 1))
-    for kind in ("png", "svg"):
-        figure.savefig(folder / f"results.{kind}", dpi=150)
+    figure.legend(shown.values(), shown.keys(), loc="lower center", ncols=columns, frameon=False)
+    figure.tight_layout(rect=(0, legend / height, 1, 1))
+    figure.savefig(folder / "results.png", dpi=150)
     plt.close(figure)
 
 

@@ -1,7 +1,8 @@
 """A process and its descendants: who they are, what memory they take, their end."""
 
 import os
-from collections.abc import Iterable
+import subprocess
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import psutil
@@ -37,10 +38,12 @@ def memory_mb(processes: Iterable[psutil.Process]) -> float:
     return total
 
 
-def end(processes: Iterable[psutil.Process]) -> None:
-    """Kill what is left, by id: a Spark worker outlives a driver that was killed."""
-    for one in processes:
+def end(process: subprocess.Popen[bytes], known: Collection[psutil.Process]) -> None:
+    """Kill what is left of a process and those known of it, and wait until they have let go of memory and cores."""
+    for one in known:  # by id: a Spark worker outlives a driver that was killed
         try:
             one.kill()
         except psutil.Error:
             continue
+    process.wait()
+    psutil.wait_procs(known, timeout=10)

@@ -24,8 +24,13 @@ def main(code: str, source: str, output: str, metric: str, words: str) -> None:
     with timed(seconds, "load"):
         ids, vectors = read_vectors(source)
     if getattr(search, "compiles", False):
-        with timed(seconds, "compile"):
-            search(unit(vectors[:COMPILED_ON]), metric, setting)
+        # Compiling happens inside a first search.  What that search itself takes, and the second that tells it, are a
+        # rehearsal, which no seconds of a run count.
+        for name in ("first", "second"):
+            with timed(seconds, name):
+                search(unit(vectors[:COMPILED_ON]), metric, setting)
+        seconds["compile"] = round(max(0, seconds.pop("first") - seconds["second"]), 3)
+        seconds["rehearsal"] = 2 * seconds.pop("second")
     with timed(seconds, "compute"):
         rows, distances = search(unit(vectors) if metric == "cosine" else vectors, metric, setting)
     with timed(seconds, "write"):

@@ -1,6 +1,7 @@
 """A Spark system's process: SYSTEM INPUT OUTPUT METRIC SETTING; prints the seconds of its phases as JSON.
 
-Spark reads, computes and writes in one go, so all of that is its phase compute.
+With SYSTEM alone it only starts Spark, which fetches the jars that the system needs.  Spark reads, computes and writes
+in one go, so all of that is its phase compute.
 """
 
 import importlib
@@ -10,7 +11,7 @@ import sys
 from bench.phases import timed
 
 
-def main(code: str, source: str, output: str, metric: str, words: str) -> None:
+def main(code: str, *job: str) -> None:
     """Start Spark, then let the system search and write."""
     seconds: dict[str, float] = {}
     with timed(seconds, "session"):
@@ -21,8 +22,10 @@ def main(code: str, source: str, output: str, metric: str, words: str) -> None:
         for name, value in system.CONF.items():
             builder = builder.config(name, value)
         spark = builder.getOrCreate()
-    with timed(seconds, "compute"):
-        system.search(spark.read.parquet(source), output, metric, json.loads(words))
+    if job:
+        source, output, metric, words = job
+        with timed(seconds, "compute"):
+            system.search(spark.read.parquet(source), output, metric, json.loads(words))
     spark.stop()
     print(json.dumps(seconds))
 

@@ -1,7 +1,6 @@
 """A run: one process of one system, from its start to a scored table."""
 
 import json
-import subprocess
 import tempfile
 from pathlib import Path
 
@@ -21,10 +20,9 @@ def measure(data: Data, system: str, setting: Setting, repeat: int, limit: float
     names = (data.name, system, as_text(setting), repeat)
     with tempfile.TemporaryDirectory(prefix="annspark-bench-", ignore_cleanup_errors=True) as place:
         folder, output = Path(place), Path(place) / "neighbors"
-        try:
-            python = python_for(system)
-        except subprocess.CalledProcessError as error:
-            return Run(*names, f"failed: {error}", 0.0, 0.0)
+        python, lacking = python_for(system, data.folder.parent)
+        if lacking:
+            return Run(*names, f"unavailable: {lacking}", 0.0, 0.0)
         seen = watch(command(system, setting, data, output, python), environment(system, folder, python), folder, limit)
         if seen.status != OK:
             return Run(*names, seen.status, round(seen.seconds, 2), round(seen.peak_mb))
@@ -38,5 +36,6 @@ def measure(data: Data, system: str, setting: Setting, repeat: int, limit: float
             work = sum(phases.get(phase, 0) for phase in WORK)
         vectors = np.load(data.folder / "vectors.npy", mmap_mode="r")
         found = score(output, vectors, dict(np.load(data.folder / "truth.npz")))
-        rounded = (round(seen.seconds, 2), round(seen.peak_mb), round(work, 2), phases)
+        seconds = seen.seconds - phases.get("rehearsal", 0)
+        rounded = (round(seconds, 2), round(seen.peak_mb), round(work, 2), phases)
         return Run(*names, OK, *rounded, round(found.recall, 5), round(found.half_width, 5), found.faults, told)

@@ -10,13 +10,17 @@ from bench.record import OK, Run
 
 @dataclass(frozen=True)
 class Row:
-    """A setting's medians over its runs; start-up is what is not work: interpreter, imports, compiling, Spark."""
+    """A setting's medians over its runs; start-up is what is not work: interpreter, imports, compiling, Spark.
+
+    The audit, which only annspark has, is a part of the work.
+    """
 
     setting: str
     recall: float
     seconds: float
     work: float
     peak_mb: float
+    audit: float
     runs: int
 
     @property
@@ -32,7 +36,8 @@ def rows_of(runs: list[Run], data: str, system: str) -> list[Row]:
         own = [run for run in runs if (run.set, run.system, run.setting, run.status) == (data, system, setting, OK)]
         if own:
             names = ("recall", "seconds", "work", "peak_mb")
-            rows.append(Row(setting, *(median(getattr(run, name) for run in own) for name in names), len(own)))
+            audit = median(run.phases.get("audit", 0.0) for run in own)
+            rows.append(Row(setting, *(median(getattr(run, name) for run in own) for name in names), audit, len(own)))
     return rows
 
 

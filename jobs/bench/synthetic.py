@@ -2,8 +2,7 @@
 
 Interests are mixed from a few themes, so that neighboring ones blend; a popular interest has many users, most have few;
 within an interest users differ along some directions of its own, and a little along all; active users have long
-vectors.  Row i is the same in a set of any size: a smaller set is the
-beginning of a larger one.
+vectors.  Row i is the same in a set of any size: a smaller set is the beginning of a larger one.
 """
 
 from collections.abc import Iterator

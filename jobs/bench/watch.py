@@ -33,8 +33,7 @@ def watch(command: list[str], environment: dict[str, str], folder: Path, limit: 
             pause = max(0.2, 20 * (time.perf_counter() - before))
             _wait(process, min(pause, start + limit - time.perf_counter()))
         seconds, finished = time.perf_counter() - start, process.poll() is not None
-        end((known | family(process.pid)).values())
-        process.wait()
+        end(process, (known | family(process.pid)).values())
     printed, errors_text = ((folder / name).read_text(errors="replace") for name in ("stdout", "stderr"))
     status = "ok" if process.returncode == 0 else f"failed: {reason(errors_text + printed, process.returncode)}"
     return Watched(status if finished else f"did not finish in {limit:.0f} s", seconds, peak, printed)
@@ -43,8 +42,9 @@ def watch(command: list[str], environment: dict[str, str], folder: Path, limit: 
 def reason(text: str, code: int) -> str:
     """Return the line of a failed command's words that says most: its last that names an error, or its last."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lacking = [line for line in lines if "unresolved dependency" in line]  # the rest only says that Java ended
     naming = [line for line in lines if "Error" in line.split(":")[0] or "Exception" in line or "annspark:" in line]
-    return (naming or lines or [""])[-1][:300] or f"exit code {code}"
+    return (lacking or naming or lines or [""])[-1][:300] or f"exit code {code}"
 
 
 def _wait(process: subprocess.Popen[bytes], seconds: float) -> None:

@@ -13,7 +13,7 @@ def search(vectors: np.ndarray, metric: str, setting: Setting) -> tuple[np.ndarr
     n, dim = vectors.shape
     index = annoy.AnnoyIndex(dim, "euclidean")  # the same neighbors as cosine on vectors of length 1
     for row, vector in enumerate(vectors):
-        index.add_item(row, vector)
+        index.add_item(row, vector.tolist())
     index.set_seed(1)
     index.build(setting["n_trees"], n_jobs=CORES)
     rows, found = np.full((n, K + 1), -1), np.full((n, K + 1), np.inf, np.float32)
