@@ -7,12 +7,13 @@ are folded in by one sort of packed integers.  The answer is therefore exact for
 and does not depend on which leaf, block or partition a pair meets in.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from annspark.core.metric import squared_limit, to_distance
-from annspark.core.nearest import BOUND_SLACK, bounding_columns, group_bound, places, squared_distances
+from annspark.core.nearest import BOUND_SLACK, group_bound, places, squared_distances
 from annspark.core.topk import EMPTY, low_bits, unpack
 
 MAX_ROWS = 2**23  # rows of one partition, so that a rank has at most 23 bits
@@ -116,6 +117,9 @@ def _visitors(visits: np.ndarray) -> list[tuple[int, np.ndarray]]:
     return list(zip(leaves.tolist(), rows, strict=True))
 
 
+_Judge = Callable[..., tuple[np.ndarray, np.ndarray]]
+
+
 class _Join:
     """The neighbors kept so far; rows are in the order of their homes, guests last."""
 
@@ -126,13 +130,17 @@ class _Join:
         self.rank = rows.astype(np.uint64)
         self.home = home[rows]
         self.visits = visits[rows]
+        self.visited = np.ascontiguousarray(self.visits.T)
         self.k, self.metric = k, metric
         self.best = np.full((len(rows), k), EMPTY)
         self.bar = np.full(len(rows), np.inf, np.float32)
+        # Arrays of this size come from the system afresh each time, at more than the cost of a compare: two are reused.
         self.tile = np.empty(_TILE, np.float32)
+        self.passed = np.empty(_TILE, bool)
         rank_bits = max(1, int(rows.max(initial=0)).bit_length())
         self.rank_bits, self.key_bits = np.uint64(rank_bits), np.uint64(rank_bits + _DISTANCE_BITS)
-        self.fold_rows = min(_FOLD_ROWS, 2 ** (64 - rank_bits - _DISTANCE_BITS))
+        # Both ends of a pair are folded at once: half the rows of a fold for either.
+        self.fold_rows = max(1, min(_FOLD_ROWS, 2 ** (64 - rank_bits - _DISTANCE_BITS)) // 2)
 
     def meet(self, visitors: np.ndarray, start: int, end: int, *, at_home: bool) -> int:
         """Let visitors meet the residents start..end of a leaf, and return the number of pairs.
@@ -141,105 +149,167 @@ class _Join:
         """
         # Around a centre of the leaf |x|^2 + |y|^2 - 2xy keeps its digits; the median, as one outlier moves a mean far.
         few = self.vectors[start : end : max(1, (end - start) // 64)]
-        centre = np.median(few, axis=0)
+        centre = np.sort(few, axis=0)[len(few) // 2]
         for a in range(start, end, self.fold_rows):
             residents = np.arange(a, min(a + self.fold_rows, end))
-            right = bounding_columns(self.vectors[residents] - centre, right=True)
-            for g in range(0, len(visitors), self.fold_rows):
-                self._meet_some(visitors[g : g + self.fold_rows], residents, right, centre, at_home)
+            leaf = _Leaf(residents, self.vectors[residents], centre)
+            # Rows of one tile have bars alike (see _may_beat); those without a bar come last, by themselves.
+            bars = self.bar[visitors]
+            order = np.argsort(bars, kind="stable")
+            known, fresh = np.split(visitors[order], [np.searchsorted(bars, np.inf, sorter=order)])
+            for some, judge in ((known, self._may_beat), (fresh, self._may_beat_first)):
+                for g in range(0, len(some), self.fold_rows):
+                    self._meet_some(some[g : g + self.fold_rows], leaf, judge, at_home)
         return len(visitors) * (end - start)
 
-    def _meet_some(
-        self, visitors: np.ndarray, residents: np.ndarray, right: np.ndarray, centre: np.ndarray, at_home: bool
-    ) -> None:
-        """Find the pairs that may beat a bar, block by block, and settle them many at a time."""
-        width = len(residents)
-        farthest = right[:, -1].max()
+    def _meet_some(self, visitors: np.ndarray, leaf: "_Leaf", judge: _Judge, at_home: bool) -> None:
+        """Find the pairs that may beat a bar, tile by tile, and settle them many at a time."""
+        width = len(leaf.residents)
         step = max(16, _TILE // width)
-        bar = self.bar[residents]
-        found: list[np.ndarray] = []
+        theirs = self.bar[leaf.residents]
+        found: list[tuple[np.ndarray, np.ndarray]] = []
         waiting = 0
         for start in range(0, len(visitors), step):
             rows = visitors[start : start + step]
-            left = bounding_columns(self.vectors[rows] - centre, right=False)
-            block = self._lower_bounds(left, right)
-            if at_home:  # nobody is their own neighbor
-                itself = rows - residents[0]
-                inside = np.flatnonzero((itself >= 0) & (itself < width))
-                block[inside, itself[inside]] = np.inf
-            own = self._own_bar(rows, block, left[:, -2] + farthest)
-            beats = block <= own[:, None]
-            if not at_home:
-                beats |= block <= bar
-            found.append(np.flatnonzero(beats) + start * width)
-            waiting += len(found[-1])
+            row, column = judge(rows, leaf, theirs, at_home)
+            found.append((row + start, column))
+            waiting += len(row)
             if waiting > _WAITING or start + step >= len(visitors):
-                row, column = np.divmod(np.concatenate(found), width)
-                self._settle(visitors, row, residents, column, at_home)
-                bar, found, waiting = self.bar[residents], [], 0
+                self._settle(
+                    visitors, np.concatenate([r for r, _ in found]),
+                    leaf.residents, np.concatenate([c for _, c in found]), at_home,
+                )  # fmt: skip
+                theirs, found, waiting = self.bar[leaf.residents], [], 0
+
+    def _may_beat(self, rows: np.ndarray, leaf: "_Leaf", theirs: np.ndarray, at_home: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Return the pairs (place in rows, column) whose lower bound is at most the bar of either end.
+
+        The larger of two bars is not a sum of one number of the row and one of the column, so it does not fit into a
+        product; m + max(0, own - m) + max(0, their - m) does, and is equal to it when m lies between the two bars and
+        not far above it when both are close to m.  One compare with 0 then replaces two with a bar and an "or".  Rows
+        sorted by their bars and the median for m leave a tenth too many pairs, to be removed one by one.
+        """
+        left, norms = leaf.left(self.vectors, rows)
+        own = self.bar[rows]
+        both = np.concatenate([own, theirs])
+        both.partition(len(both) // 2)
+        middle = min(both[len(both) // 2], own.max())
+        left[:, -2] = norms - np.maximum(own, middle)
+        leaf.right[-1] = leaf.norms - np.maximum(theirs - middle, 0)
+        scores, passed = self._product(left, leaf, rows, at_home)
+        np.less_equal(scores, 0, out=passed)
+        flat = np.flatnonzero(passed)
+        row = flat // len(theirs)
+        column = flat - row * len(theirs)
+        mine, other = own.take(row), theirs.take(column)
+        excess = np.maximum(np.minimum(mine, other) - middle, middle - np.maximum(mine, other))
+        # Where the bars dwarf the vectors the excess carries the rounding.
+        keep = np.flatnonzero(scores.ravel().take(flat) <= np.maximum(excess, 0) * np.float32(BOUND_SLACK - 1))
+        return row.take(keep), column.take(keep)
+
+    def _may_beat_first(
+        self, rows: np.ndarray, leaf: "_Leaf", theirs: np.ndarray, at_home: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Do the same for rows that have no bar yet, which get one from the lower bounds themselves."""
+        left, norms = leaf.left(self.vectors, rows)
+        left[:, -2] = norms
+        leaf.right[-1] = leaf.norms
+        bounds, passed = self._product(left, leaf, rows, at_home)
+        # From a bound of lower bounds to one of distances.
+        own = np.maximum(group_bound(bounds, self.k), 0) + 2 * BOUND_SLACK * (norms + leaf.norms.max())
+        np.less_equal(bounds, (own if at_home else np.maximum(own, 0))[:, None], out=passed)
+        if not at_home:
+            passed |= bounds <= theirs
+        flat = np.flatnonzero(passed)
+        row = flat // len(theirs)
+        return row, flat - row * len(theirs)
+
+    def _product(self, left: np.ndarray, leaf: "_Leaf", rows: np.ndarray, at_home: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Return left @ leaf.right, float32 (n_rows, n_residents), and room for as many bools."""
+        shape = len(left), len(leaf.residents)
+        size = shape[0] * shape[1]
+        if size > len(self.tile):
+            self.tile, self.passed = np.empty(size, np.float32), np.empty(size, bool)
+        scores = self.tile[:size].reshape(shape)
+        np.matmul(left, leaf.right, out=scores)
+        if at_home:  # nobody is their own neighbor
+            itself = rows - leaf.residents[0]
+            inside = np.flatnonzero((itself >= 0) & (itself < shape[1]))
+            scores[inside, itself[inside]] = np.inf
+        return scores, self.passed[:size].reshape(shape)
 
     def _settle(
         self, visitors: np.ndarray, row: np.ndarray, residents: np.ndarray, column: np.ndarray, at_home: bool
     ) -> None:
         """Give the pairs of visitors[row] and residents[column] their exact distances, and keep those that count."""
         # A pair that visits each other's homes meets once; a row at home that has no bar yet may bring itself.
-        one, other = visitors[row], residents[column]
+        one, other = visitors.take(row), residents.take(column)
         again = one == other if at_home else self._met_before(one, other)
         if again.any():
             row, column, one, other = row[~again], column[~again], one[~again], other[~again]
         squared = squared_distances(self.vectors, one, self.vectors, other)
-        keep = squared <= self.bar[one]
-        self._fold(visitors, row[keep], self.rank[other[keep]], squared[keep])
-        if not at_home:
-            keep = squared <= self.bar[other]
-            self._fold(residents, column[keep], self.rank[one[keep]], squared[keep])
-
-    def _lower_bounds(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-        """Return lower bounds of squared distances, from one product: float32 (n_visitors, n_residents)."""
-        size = len(left) * len(right)
-        tile = self.tile[:size] if size <= len(self.tile) else np.empty(size, np.float32)
-        block = tile.reshape(len(left), len(right))
-        np.matmul(left, right.T, out=block)
-        return block
-
-    def _own_bar(self, rows: np.ndarray, block: np.ndarray, norms: np.ndarray) -> np.ndarray:
-        """Return the rows' bars; a row that has met too few so far gets one from the block itself."""
-        own = self.bar[rows]
-        fresh = np.flatnonzero(np.isinf(own))
-        if len(fresh):
-            bound = group_bound(block if len(fresh) == len(own) else block[fresh], self.k)
-            # From a bound of lower bounds to one of distances.
-            own[fresh] = np.maximum(bound, 0) + 2 * BOUND_SLACK * norms[fresh]
-        return own
+        keep = np.flatnonzero(squared <= self.bar.take(one))
+        slot, rank, kept = row.take(keep), self.rank.take(other.take(keep)), squared.take(keep)
+        if at_home:
+            self._fold(visitors, slot, rank, kept)
+            return
+        keep = np.flatnonzero(squared <= self.bar.take(other))
+        self._fold(
+            np.concatenate([visitors, residents]),
+            np.concatenate([slot, column.take(keep) + len(visitors)]),
+            np.concatenate([rank, self.rank.take(one.take(keep))]),
+            np.concatenate([kept, squared.take(keep)]),
+        )
 
     def _met_before(self, visitors: np.ndarray, residents: np.ndarray) -> np.ndarray:
         """True for a pair that has met already, because the resident visits the visitor's home, a lower leaf."""
-        home = self.home[visitors]
-        lower = np.flatnonzero((home >= 0) & (home < self.home[residents]))
+        home = self.home.take(visitors)
+        lower = np.flatnonzero((home >= 0) & (home < self.home[residents[0]])) if len(residents) else home
         before = np.zeros(len(visitors), bool)
-        before[lower] = (self.visits[residents[lower]] == home[lower][:, None]).any(axis=1)
+        before[lower] = (self.visited.take(residents.take(lower), axis=1) == home.take(lower)).any(axis=0)
         return before
 
     def _fold(self, rows: np.ndarray, slot: np.ndarray, rank: np.ndarray, squared: np.ndarray) -> None:
         """Fold candidates into the best of their rows: for rows[slot], a neighbor's rank and exact squared distance."""
         if len(slot) == 0:
             return
-        distance = to_distance(squared, self.metric)
         keys = slot.astype(np.uint64) << self.key_bits
-        keys |= distance.view(np.uint32).astype(np.uint64) << self.rank_bits
+        keys |= to_distance(squared, self.metric).view(np.uint32).astype(np.uint64) << self.rank_bits
         keys |= rank
         keys.sort()
         slot = (keys >> self.key_bits).astype(np.int64)
-        first = np.flatnonzero(np.diff(slot, prepend=-1))
-        count = np.diff(np.append(first, len(slot)))
-        place = places(count)
-        nearest = place < self.k
-        group = np.repeat(np.arange(len(first)), count)
-        changed = rows[slot[first]]
-        together = np.full((len(first), 2 * self.k), EMPTY)
-        together[:, : self.k] = self.best[changed]
-        together[group[nearest], self.k + place[nearest]] = keys[nearest] & low_bits(self.key_bits)
+        first = np.concatenate([[0], np.flatnonzero(slot[1:] != slot[:-1]) + 1])
+        place = places(np.diff(first, append=len(slot)))
+        nearest = np.flatnonzero(place < self.k)
+        changed = rows.take(slot.take(first))
+        width = 2 * self.k
+        together = np.full((len(first), width), EMPTY)
+        together[:, : self.k] = self.best.take(changed, axis=0)
+        place += np.repeat(np.arange(len(first)) * width + self.k, np.diff(first, append=len(slot)))
+        together.ravel()[place.take(nearest)] = keys.take(nearest) & low_bits(self.key_bits)
         together.sort(axis=1)
         self.best[changed] = together[:, : self.k]
         worst, _ = unpack(together[:, self.k - 1], self.rank_bits)
         self.bar[changed] = squared_limit(worst, self.metric)
+
+
+class _Leaf:
+    """Residents of a leaf as the right side of products, around a centre.
+
+    [x, |x|^2, 1] . [-2y, 1, |y|^2] = |x|^2 + |y|^2 - 2 x.y, with both norms made smaller by BOUND_SLACK
+    """
+
+    def __init__(self, residents: np.ndarray, vectors: np.ndarray, centre: np.ndarray):
+        self.residents, self.centre = residents, centre
+        dim = vectors.shape[1]
+        centred = vectors - centre
+        self.norms = np.einsum("ij,ij->i", centred, centred) * np.float32(1 - BOUND_SLACK)
+        self.right = np.ones((dim + 2, len(vectors)), np.float32)
+        np.multiply(centred.T, -2, out=self.right[:dim])
+
+    def left(self, vectors: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return [x, ?, 1] around the centre, and the norms to be put there, made smaller."""
+        dim = vectors.shape[1]
+        out = np.ones((len(rows), dim + 2), np.float32)
+        np.subtract(vectors.take(rows, axis=0), self.centre, out=out[:, :dim])
+        return out, np.einsum("ij,ij->i", out[:, :dim], out[:, :dim]) * np.float32(1 - BOUND_SLACK)
