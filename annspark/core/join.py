@@ -21,6 +21,8 @@ MAX_ROWS = 2**23  # rows of one partition, so that a rank has at most 23 bits
 _DISTANCE_BITS = 31
 _FOLD_ROWS = 2**13
 _TILE = 1 << 18  # distances of one product: 1 MB stays in the second-level cache
+_LARGE = np.float32(1e38)  # a bar that everything is below, in place of inf, which is no number to calculate with
+_FAR = 16  # a leaf whose squared distance from the centre is so many times its own spread gets its own centre
 _WAITING = 1 << 16  # pairs that may wait to be folded
 
 
@@ -120,14 +122,48 @@ def _visitors(visits: np.ndarray) -> list[tuple[int, np.ndarray]]:
 _Judge = Callable[..., tuple[np.ndarray, np.ndarray]]
 
 
+@dataclass(frozen=True)
+class _Leaf:
+    """Residents of a leaf as the right side of products.
+
+    right : float32 (dim + 2, n), columns [-2y, 1, ?]; times [x, ?, 1] this is -2 x.y and one number of each side
+    norms : float32 (n,), |y|^2 made smaller by BOUND_SLACK, see _left_columns
+    centre : where the leaf has its origin, as seen from that of the partition; None where they are the same
+    """
+
+    residents: np.ndarray
+    right: np.ndarray
+    norms: np.ndarray
+    centre: np.ndarray | None
+
+
+def _left_columns(vectors: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return a centre, the chosen vectors as left sides [x, ?, 1] of products around it, and norms to be put there.
+
+    |x|^2 + |y|^2 - 2 x.y loses digits, some 1e-6 of both norms.  With norms made smaller by BOUND_SLACK, ten times
+    that, it is a lower bound of the squared distance, and at most 2 * BOUND_SLACK * (|x|^2 + |y|^2) below it.
+    """
+    dim = vectors.shape[1]
+    left = np.ones((len(rows), dim + 2), np.float32)
+    norms = np.empty(len(rows), np.float32)
+    # The median, as one outlier moves a mean far.
+    centre = np.median(vectors[:: max(1, len(vectors) // 256)], axis=0) if len(vectors) else vectors.sum(axis=0)
+    for start in range(0, len(rows), 1024):
+        centred = left[start : start + 1024, :dim]
+        np.subtract(vectors[rows[start : start + 1024]], centre, out=centred)
+        np.einsum("ij,ij->i", centred, centred, out=norms[start : start + 1024])
+    norms *= np.float32(1 - BOUND_SLACK)
+    return centre, left, norms
+
+
 class _Join:
     """The neighbors kept so far; rows are in the order of their homes, guests last."""
 
     def __init__(
         self, vectors: np.ndarray, rows: np.ndarray, home: np.ndarray, visits: np.ndarray, k: int, metric: str
     ):
-        self.vectors = vectors[rows]
-        self.rank = rows.astype(np.uint64)
+        self.vectors, self.rank = vectors, rows
+        self.centre, self.left, self.norms = _left_columns(vectors, rows)
         self.home = home[rows]
         self.visits = visits[rows]
         self.visited = np.ascontiguousarray(self.visits.T)
@@ -147,22 +183,20 @@ class _Join:
 
         at_home : the visitors are the residents themselves, so each row's own list is all there is to fill
         """
-        # Around a centre of the leaf |x|^2 + |y|^2 - 2xy keeps its digits; the median, as one outlier moves a mean far.
-        few = self.vectors[start : end : max(1, (end - start) // 64)]
-        centre = np.sort(few, axis=0)[len(few) // 2]
+        centre = self._own_centre(start, end)
         for a in range(start, end, self.fold_rows):
             residents = np.arange(a, min(a + self.fold_rows, end))
-            leaf = _Leaf(residents, self.vectors[residents], centre)
+            leaf = self._leaf(residents, centre)
             # Rows of one tile have bars alike (see _may_beat); those without a bar come last, by themselves.
             bars = self.bar[visitors]
-            order = np.argsort(bars, kind="stable")
-            known, fresh = np.split(visitors[order], [np.searchsorted(bars, np.inf, sorter=order)])
+            fresh = visitors[np.isinf(bars)]
+            known = visitors[np.argsort(bars)[: len(visitors) - len(fresh)]]
             for some, judge in ((known, self._may_beat), (fresh, self._may_beat_first)):
                 for g in range(0, len(some), self.fold_rows):
                     self._meet_some(some[g : g + self.fold_rows], leaf, judge, at_home)
         return len(visitors) * (end - start)
 
-    def _meet_some(self, visitors: np.ndarray, leaf: "_Leaf", judge: _Judge, at_home: bool) -> None:
+    def _meet_some(self, visitors: np.ndarray, leaf: _Leaf, judge: _Judge, at_home: bool) -> None:
         """Find the pairs that may beat a bar, tile by tile, and settle them many at a time."""
         width = len(leaf.residents)
         step = max(16, _TILE // width)
@@ -181,7 +215,33 @@ class _Join:
                 )  # fmt: skip
                 theirs, found, waiting = self.bar[leaf.residents], [], 0
 
-    def _may_beat(self, rows: np.ndarray, leaf: "_Leaf", theirs: np.ndarray, at_home: bool) -> tuple[np.ndarray, np.ndarray]:
+    def _own_centre(self, start: int, end: int) -> np.ndarray | None:
+        """Return a centre for a leaf that is so small and far from the centre of all that its digits would be lost."""
+        few = self.vectors[self.rank[start : end : max(1, (end - start) // 32)]]
+        centre = np.sort(few, axis=0)[len(few) // 2]
+        around, away = few - centre, centre - self.centre
+        spread = np.median(np.einsum("ij,ij->i", around, around))
+        return centre if away @ away > _FAR * spread else None
+
+    def _leaf(self, residents: np.ndarray, centre: np.ndarray | None) -> _Leaf:
+        left, norms = self._left(residents, centre)
+        right = np.empty(left.T.shape, np.float32)
+        np.multiply(left.T, -2, out=right)
+        right[-2] = 1
+        return _Leaf(residents, right, norms, centre)
+
+    def _left(self, rows: np.ndarray, centre: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Return [x, ?, 1] of some rows, and the norms to be put there, around another centre if one is given."""
+        left = self.left.take(rows, axis=0)
+        if centre is None:
+            return left, self.norms.take(rows)
+        x = left[:, :-2]
+        np.subtract(self.vectors.take(self.rank.take(rows), axis=0), centre, out=x)
+        return left, np.einsum("ij,ij->i", x, x) * np.float32(1 - BOUND_SLACK)
+
+    def _may_beat(
+        self, rows: np.ndarray, leaf: _Leaf, theirs: np.ndarray, at_home: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return the pairs (place in rows, column) whose lower bound is at most the bar of either end.
 
         The larger of two bars is not a sum of one number of the row and one of the column, so it does not fit into a
@@ -189,8 +249,9 @@ class _Join:
         not far above it when both are close to m.  One compare with 0 then replaces two with a bar and an "or".  Rows
         sorted by their bars and the median for m leave a tenth too many pairs, to be removed one by one.
         """
-        left, norms = leaf.left(self.vectors, rows)
+        left, norms = self._left(rows, leaf.centre)
         own = self.bar[rows]
+        theirs = np.minimum(theirs, _LARGE)
         both = np.concatenate([own, theirs])
         both.partition(len(both) // 2)
         middle = min(both[len(both) // 2], own.max())
@@ -208,10 +269,10 @@ class _Join:
         return row.take(keep), column.take(keep)
 
     def _may_beat_first(
-        self, rows: np.ndarray, leaf: "_Leaf", theirs: np.ndarray, at_home: bool
+        self, rows: np.ndarray, leaf: _Leaf, theirs: np.ndarray, at_home: bool
     ) -> tuple[np.ndarray, np.ndarray]:
         """Do the same for rows that have no bar yet, which get one from the lower bounds themselves."""
-        left, norms = leaf.left(self.vectors, rows)
+        left, norms = self._left(rows, leaf.centre)
         left[:, -2] = norms
         leaf.right[-1] = leaf.norms
         bounds, passed = self._product(left, leaf, rows, at_home)
@@ -224,7 +285,7 @@ class _Join:
         row = flat // len(theirs)
         return row, flat - row * len(theirs)
 
-    def _product(self, left: np.ndarray, leaf: "_Leaf", rows: np.ndarray, at_home: bool) -> tuple[np.ndarray, np.ndarray]:
+    def _product(self, left: np.ndarray, leaf: _Leaf, rows: np.ndarray, at_home: bool) -> tuple[np.ndarray, np.ndarray]:
         """Return left @ leaf.right, float32 (n_rows, n_residents), and room for as many bools."""
         shape = len(left), len(leaf.residents)
         size = shape[0] * shape[1]
@@ -247,24 +308,25 @@ class _Join:
         again = one == other if at_home else self._met_before(one, other)
         if again.any():
             row, column, one, other = row[~again], column[~again], one[~again], other[~again]
-        squared = squared_distances(self.vectors, one, self.vectors, other)
+        rank, other_rank = self.rank.take(one), self.rank.take(other)
+        squared = squared_distances(self.vectors, rank, self.vectors, other_rank)
         keep = np.flatnonzero(squared <= self.bar.take(one))
-        slot, rank, kept = row.take(keep), self.rank.take(other.take(keep)), squared.take(keep)
+        slot, nearby, kept = row.take(keep), other_rank.take(keep), squared.take(keep)
         if at_home:
-            self._fold(visitors, slot, rank, kept)
+            self._fold(visitors, slot, nearby, kept)
             return
         keep = np.flatnonzero(squared <= self.bar.take(other))
         self._fold(
             np.concatenate([visitors, residents]),
             np.concatenate([slot, column.take(keep) + len(visitors)]),
-            np.concatenate([rank, self.rank.take(one.take(keep))]),
+            np.concatenate([nearby, rank.take(keep)]),
             np.concatenate([kept, squared.take(keep)]),
         )
 
     def _met_before(self, visitors: np.ndarray, residents: np.ndarray) -> np.ndarray:
         """True for a pair that has met already, because the resident visits the visitor's home, a lower leaf."""
         home = self.home.take(visitors)
-        lower = np.flatnonzero((home >= 0) & (home < self.home[residents[0]])) if len(residents) else home
+        lower = np.flatnonzero((home >= 0) & (home < self.home.take(residents)))
         before = np.zeros(len(visitors), bool)
         before[lower] = (self.visited.take(residents.take(lower), axis=1) == home.take(lower)).any(axis=0)
         return before
@@ -275,7 +337,7 @@ class _Join:
             return
         keys = slot.astype(np.uint64) << self.key_bits
         keys |= to_distance(squared, self.metric).view(np.uint32).astype(np.uint64) << self.rank_bits
-        keys |= rank
+        keys |= rank.view(np.uint64)
         keys.sort()
         slot = (keys >> self.key_bits).astype(np.int64)
         first = np.concatenate([[0], np.flatnonzero(slot[1:] != slot[:-1]) + 1])
@@ -291,25 +353,3 @@ class _Join:
         self.best[changed] = together[:, : self.k]
         worst, _ = unpack(together[:, self.k - 1], self.rank_bits)
         self.bar[changed] = squared_limit(worst, self.metric)
-
-
-class _Leaf:
-    """Residents of a leaf as the right side of products, around a centre.
-
-    [x, |x|^2, 1] . [-2y, 1, |y|^2] = |x|^2 + |y|^2 - 2 x.y, with both norms made smaller by BOUND_SLACK
-    """
-
-    def __init__(self, residents: np.ndarray, vectors: np.ndarray, centre: np.ndarray):
-        self.residents, self.centre = residents, centre
-        dim = vectors.shape[1]
-        centred = vectors - centre
-        self.norms = np.einsum("ij,ij->i", centred, centred) * np.float32(1 - BOUND_SLACK)
-        self.right = np.ones((dim + 2, len(vectors)), np.float32)
-        np.multiply(centred.T, -2, out=self.right[:dim])
-
-    def left(self, vectors: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return [x, ?, 1] around the centre, and the norms to be put there, made smaller."""
-        dim = vectors.shape[1]
-        out = np.ones((len(rows), dim + 2), np.float32)
-        np.subtract(vectors.take(rows, axis=0), self.centre, out=out[:, :dim])
-        return out, np.einsum("ij,ij->i", out[:, :dim], out[:, :dim]) * np.float32(1 - BOUND_SLACK)
