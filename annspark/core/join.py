@@ -13,12 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from annspark.core.metric import squared_limit, to_distance
-from annspark.core.nearest import BOUND_SLACK, group_bound, places, squared_distances
-from annspark.core.topk import EMPTY, low_bits, unpack
+from annspark.core.nearest import BOUND_SLACK, group_bound, squared_distances
+from annspark.core.topk import low_bits
 
 MAX_ROWS = 2**23  # rows of one partition, so that a rank has at most 23 bits
 # A candidate while it is folded: row of the fold (10 bits or more) | bits of the distance (31) | rank of the neighbor.
 _DISTANCE_BITS = 31
+_INFINITE = 0x7F800000  # the bits of an infinite distance
 _FOLD_ROWS = 2**13
 _TILE = 1 << 18  # distances of one product: 1 MB stays in the second-level cache
 _LARGE = np.float32(1e38)  # a bar that everything is below, in place of inf, which is no number to calculate with
@@ -68,7 +69,7 @@ def join_leaves(vectors: np.ndarray, home: np.ndarray, visits: np.ndarray, k: in
     for leaf, visitors in _visitors(join.visits):
         if leaf in residents:
             pairs += join.meet(visitors, *residents[leaf], at_home=False)
-    distances[rows], neighbors[rows] = unpack(join.best, join.rank_bits)
+    neighbors[rows], distances[rows] = join.nearest()
     at_home = surplus & (home >= 0)
     neighbors[at_home], distances[at_home] = twins[at_home[surplus]], 0
     max_rows = int(np.unique(home[home >= 0], return_counts=True)[1].max(initial=0))
@@ -144,13 +145,14 @@ def _left_columns(vectors: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np
     that, it is a lower bound of the squared distance, and at most 2 * BOUND_SLACK * (|x|^2 + |y|^2) below it.
     """
     dim = vectors.shape[1]
-    left = np.ones((len(rows), dim + 2), np.float32)
+    left = np.empty((len(rows), dim + 2), np.float32)
+    left[:, -1] = 1
     norms = np.empty(len(rows), np.float32)
     # The median, as one outlier moves a mean far.
     centre = np.median(vectors[:: max(1, len(vectors) // 256)], axis=0) if len(vectors) else vectors.sum(axis=0)
     for start in range(0, len(rows), 1024):
         centred = left[start : start + 1024, :dim]
-        np.subtract(vectors[rows[start : start + 1024]], centre, out=centred)
+        np.subtract(vectors.take(rows[start : start + 1024], axis=0), centre, out=centred)
         np.einsum("ij,ij->i", centred, centred, out=norms[start : start + 1024])
     norms *= np.float32(1 - BOUND_SLACK)
     return centre, left, norms
@@ -168,13 +170,15 @@ class _Join:
         self.visits = visits[rows]
         self.visited = np.ascontiguousarray(self.visits.T)
         self.k, self.metric = k, metric
-        self.best = np.full((len(rows), k), EMPTY)
         self.bar = np.full(len(rows), np.inf, np.float32)
         # Arrays of this size come from the system afresh each time, at more than the cost of a compare: two are reused.
         self.tile = np.empty(_TILE, np.float32)
         self.passed = np.empty(_TILE, bool)
         rank_bits = max(1, int(rows.max(initial=0)).bit_length())
         self.rank_bits, self.key_bits = np.uint64(rank_bits), np.uint64(rank_bits + _DISTANCE_BITS)
+        # No neighbor yet: an infinite distance and the last rank, behind all others.
+        self.empty = (np.uint64(_INFINITE) << self.rank_bits) | low_bits(self.rank_bits)
+        self.best = np.full((len(rows), k), self.empty)
         # Both ends of a pair are folded at once: half the rows of a fold for either.
         self.fold_rows = max(1, min(_FOLD_ROWS, 2 ** (64 - rank_bits - _DISTANCE_BITS)) // 2)
 
@@ -217,16 +221,16 @@ class _Join:
 
     def _own_centre(self, start: int, end: int) -> np.ndarray | None:
         """Return a centre for a leaf that is so small and far from the centre of all that its digits would be lost."""
-        few = self.vectors[self.rank[start : end : max(1, (end - start) // 32)]]
+        few = self.vectors[self.rank[start : end : max(1, (end - start) // 16)]]
         centre = np.sort(few, axis=0)[len(few) // 2]
         around, away = few - centre, centre - self.centre
-        spread = np.median(np.einsum("ij,ij->i", around, around))
+        spread = np.sort(np.einsum("ij,ij->i", around, around))[len(few) // 2]
         return centre if away @ away > _FAR * spread else None
 
     def _leaf(self, residents: np.ndarray, centre: np.ndarray | None) -> _Leaf:
         left, norms = self._left(residents, centre)
         right = np.empty(left.T.shape, np.float32)
-        np.multiply(left.T, -2, out=right)
+        np.multiply(left[:, :-2].T, -2, out=right[:-2])
         right[-2] = 1
         return _Leaf(residents, right, norms, centre)
 
@@ -335,21 +339,29 @@ class _Join:
         """Fold candidates into the best of their rows: for rows[slot], a neighbor's rank and exact squared distance."""
         if len(slot) == 0:
             return
+        count = np.bincount(slot, minlength=len(rows))
+        changed = np.flatnonzero(count)
+        count = count.take(changed) + self.k
+        kept = self.best.take(rows.take(changed), axis=0)
+        kept |= (changed.astype(np.uint64) << self.key_bits)[:, None]
         keys = slot.astype(np.uint64) << self.key_bits
         keys |= to_distance(squared, self.metric).view(np.uint32).astype(np.uint64) << self.rank_bits
         keys |= rank.view(np.uint64)
+        keys = np.concatenate([kept.ravel(), keys])
         keys.sort()
-        slot = (keys >> self.key_bits).astype(np.int64)
-        first = np.concatenate([[0], np.flatnonzero(slot[1:] != slot[:-1]) + 1])
-        place = places(np.diff(first, append=len(slot)))
-        nearest = np.flatnonzero(place < self.k)
-        changed = rows.take(slot.take(first))
-        width = 2 * self.k
-        together = np.full((len(first), width), EMPTY)
-        together[:, : self.k] = self.best.take(changed, axis=0)
-        place += np.repeat(np.arange(len(first)) * width + self.k, np.diff(first, append=len(slot)))
-        together.ravel()[place.take(nearest)] = keys.take(nearest) & low_bits(self.key_bits)
-        together.sort(axis=1)
-        self.best[changed] = together[:, : self.k]
-        worst, _ = unpack(together[:, self.k - 1], self.rank_bits)
-        self.bar[changed] = squared_limit(worst, self.metric)
+        # Each row now has its candidates in order, k or more.
+        first = np.cumsum(count) - count
+        best = keys.take(first[:, None] + np.arange(self.k))
+        best &= low_bits(self.key_bits)
+        changed = rows.take(changed)
+        self.best[changed] = best
+        self.bar[changed] = squared_limit(self._distances(best[:, -1]), self.metric)
+
+    def _distances(self, keys: np.ndarray) -> np.ndarray:
+        return (keys >> self.rank_bits).astype(np.uint32).view(np.float32)
+
+    def nearest(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the neighbors kept of every row, as ranks and distances; -1 and inf where there are fewer."""
+        ranks = (self.best & low_bits(self.rank_bits)).astype(np.int32)
+        ranks[self.best == self.empty] = -1
+        return ranks, self._distances(self.best)
