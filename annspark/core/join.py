@@ -21,7 +21,7 @@ MAX_ROWS = 2**23  # rows of one partition, so that a rank has at most 23 bits
 _DISTANCE_BITS = 31
 _INFINITE = 0x7F800000  # the bits of an infinite distance
 _FOLD_ROWS = 2**13
-_TILE = 1 << 18  # distances of one product: 1 MB stays in the second-level cache
+_TILE = 1 << 18  # scores of one product: 1 MB, about the second-level cache; half or twice as many is as fast
 _LARGE = np.float32(1e38)  # a bar that everything is below, in place of inf, which is no number to calculate with
 _FAR = 16  # a leaf whose squared distance from the centre is so many times its own spread gets its own centre
 _WAITING = 1 << 16  # pairs that may wait to be folded
@@ -127,9 +127,9 @@ _Judge = Callable[..., tuple[np.ndarray, np.ndarray]]
 class _Leaf:
     """Residents of a leaf as the right side of products.
 
-    right : float32 (dim + 2, n), columns [-2y, 1, ?]; times [x, ?, 1] this is -2 x.y and one number of each side
-    norms : float32 (n,), |y|^2 made smaller by BOUND_SLACK, see _left_columns
-    centre : where the leaf has its origin, as seen from that of the partition; None where they are the same
+    right  : float32 (dim + 2, n), columns [-2y, 1, ?]; [x, ?, 1] times this is -2 x.y plus one number of either side
+    norms  : float32 (n,), |y|^2 made smaller by BOUND_SLACK, see _left_columns
+    centre : the origin of x and y; None if it is that of the partition
     """
 
     residents: np.ndarray
@@ -171,7 +171,7 @@ class _Join:
         self.visited = np.ascontiguousarray(self.visits.T)
         self.k, self.metric = k, metric
         self.bar = np.full(len(rows), np.inf, np.float32)
-        # Arrays of this size come from the system afresh each time, at more than the cost of a compare: two are reused.
+        # Written once per tile, in the cache if the place is always the same.
         self.tile = np.empty(_TILE, np.float32)
         self.passed = np.empty(_TILE, bool)
         rank_bits = max(1, int(rows.max(initial=0)).bit_length())
@@ -213,14 +213,15 @@ class _Join:
             found.append((row + start, column))
             waiting += len(row)
             if waiting > _WAITING or start + step >= len(visitors):
-                self._settle(
-                    visitors, np.concatenate([r for r, _ in found]),
-                    leaf.residents, np.concatenate([c for _, c in found]), at_home,
-                )  # fmt: skip
+                row, column = (np.concatenate(part) for part in zip(*found, strict=True))
+                self._settle(visitors, row, leaf.residents, column, at_home)
                 theirs, found, waiting = self.bar[leaf.residents], [], 0
 
     def _own_centre(self, start: int, end: int) -> np.ndarray | None:
-        """Return a centre for a leaf that is so small and far from the centre of all that its digits would be lost."""
+        """Return a centre for a leaf so small, and so far from that of the partition, that bounds would be too loose.
+
+        Other leaves share the partition's: centring the visitors of every leaf anew costs as much as a fold.
+        """
         few = self.vectors[self.rank[start : end : max(1, (end - start) // 16)]]
         centre = np.sort(few, axis=0)[len(few) // 2]
         around, away = few - centre, centre - self.centre
@@ -228,6 +229,7 @@ class _Join:
         return centre if away @ away > _FAR * spread else None
 
     def _leaf(self, residents: np.ndarray, centre: np.ndarray | None) -> _Leaf:
+        # One row per term: OpenBLAS packs it faster than one per resident.
         left, norms = self._left(residents, centre)
         right = np.empty(left.T.shape, np.float32)
         np.multiply(left[:, :-2].T, -2, out=right[:-2])
@@ -282,7 +284,7 @@ class _Join:
         bounds, passed = self._product(left, leaf, rows, at_home)
         # From a bound of lower bounds to one of distances.
         own = np.maximum(group_bound(bounds, self.k), 0) + 2 * BOUND_SLACK * (norms + leaf.norms.max())
-        np.less_equal(bounds, (own if at_home else np.maximum(own, 0))[:, None], out=passed)
+        np.less_equal(bounds, own[:, None], out=passed)
         if not at_home:
             passed |= bounds <= theirs
         flat = np.flatnonzero(passed)
