@@ -88,14 +88,18 @@ def measure(rows: int, dim: int, leaf: int, probes: int, k: int, repeats: int) -
     table.append(("merge", seconds(lambda: merge_lists(owner, keys, k), repeats), None))
 
     queries = vectors[:: max(1, rows // 200)]
-    exact = seconds(lambda: nearest_distances(queries, vectors, k, "cosine"), repeats)
+    exact = seconds(
+        lambda: nearest_distances(queries, vectors, np.full((len(queries), k), np.inf, np.float32), "cosine"), repeats
+    )
     table.append(("exact", exact, exact / seconds(lambda: multiply(queries, vectors, scratch), repeats)))
     return [(name, spent / rows * 1e6, ratio) for name, spent, ratio in table]
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(prog="python -m annspark.core.kernels", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m annspark.core.kernels", description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument("--rows", type=int, default=50_000)
     parser.add_argument("--dim", type=int, default=100)
     parser.add_argument("--leaf", type=int, default=512, help="rows of a leaf")
