@@ -91,7 +91,7 @@ def measure(rows: int, dim: int, leaf: int, probes: int, k: int, repeats: int) -
     exact = seconds(
         lambda: nearest_distances(queries, vectors, np.full((len(queries), k), np.inf, np.float32), "cosine"), repeats
     )
-    table.append(("exact", exact, exact / seconds(lambda: multiply(queries, vectors, scratch), repeats)))
+    table.append(("exact", exact, exact / seconds(lambda: multiply(vectors, queries, scratch), repeats)))
     return [(name, spent / rows * 1e6, ratio) for name, spent, ratio in table]
 
 
