@@ -3,8 +3,8 @@ import pytest
 
 from annspark.config import Settings
 from annspark.core.forest import grow_forest
-from annspark.core.nearest import nearest_centres
 from annspark.core.plan import plan_join
+from annspark.core.visit import goes_to, near_leaves
 from annspark.flow.cluster import partition_keys
 from annspark.flow.read import read_vectors
 from annspark.flow.route import ship_vectors
@@ -48,11 +48,12 @@ def test_every_leaf_a_vector_should_visit_is_reached_once(line):
     reached = {i: [] for i in range(ROWS)}
     for _, user, _, home, visits in shipped:
         reached[user] += [home] * (home >= 0) + list(visits)
-    wanted = np.concatenate(
-        [nearest_centres(vectors - forest.origin, centres, PROBES) + first
-         for centres, first in zip(forest.trees, plan.first_leaf[:-1], strict=True)], axis=1
-    )  # fmt: skip
-    assert {i: sorted(leaves) for i, leaves in reached.items()} == dict(enumerate(np.sort(wanted, axis=1).tolist()))
+    wanted = {i: [] for i in range(ROWS)}
+    for groups, reach, first in zip(forest.groups, plan.reach, plan.first_leaf[:-1], strict=True):
+        near, margins = near_leaves(vectors - forest.origin, groups, PROBES)
+        for i, visited in enumerate(goes_to(margins, reach)):
+            wanted[i] += (near[i, visited] + first).tolist()
+    assert {i: sorted(leaves) for i, leaves in reached.items()} == {i: sorted(leaves) for i, leaves in wanted.items()}
 
 
 def test_home_is_the_leaf_with_the_nearest_centre_in_each_tree(line):
