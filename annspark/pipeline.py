@@ -9,10 +9,11 @@ from pyspark.sql import DataFrame, SparkSession
 from annspark import __version__
 from annspark.config import Job, Settings
 from annspark.core.forest import grow_forest
-from annspark.core.plan import SHOWN, count_leaves, count_merge_partitions, count_sampled, plan_join
+from annspark.core.plan import SHOWN, count_leaves, count_limbs, count_merge_partitions, count_sampled, plan_join
 from annspark.flow import files, publish
 from annspark.flow.audit import audit_neighbors
 from annspark.flow.cluster import count_cores
+from annspark.flow.grow import grow_limbs
 from annspark.flow.join import join_partitions
 from annspark.flow.merge import merge_neighbors
 from annspark.flow.meter import Meter, read_meter, watch_joined, watch_merged, watch_shipped
@@ -143,19 +144,22 @@ def _build(
             facts += [f"{users.rows:,} users of {users.dim} numbers", f"{users.read - users.rows:,} rows dropped"]
         with clock.step("sample") as facts:
             n_leaves = count_leaves(users.rows, settings.leaf_rows, settings.k)
-            grown_from = count_sampled(users.rows, users.dim, n_leaves)
+            n_limbs = count_limbs(n_leaves)
+            grown_from = count_sampled(users.rows, users.dim, n_limbs or n_leaves)
             want = {"forest": grown_from, "plan": SHOWN, "audit": settings.audit_users}
             samples = sample_vectors(users, want, settings.seed)
             facts += [f"{sum(len(vectors) for _, vectors in samples.values()):,} users"]
         with clock.step("grow") as facts:
             forest = grow_forest(
                 samples["forest"][1],
-                n_leaves,
+                n_limbs or n_leaves,
                 trees=settings.trees,
                 split=settings.split,
                 seed=settings.seed,
                 centred=settings.metric == "euclidean",
             )
+            if n_limbs:
+                forest = grow_limbs(users, forest, n_leaves, settings)
             plan = plan_join(forest, samples["plan"][1], settings.probes, rows=users.rows, cores=cores)
             facts += [f"{plan.n_leaves:,} leaves in {plan.n_partitions} partitions for {cores} cores"]
         doing = f"routing to {settings.probes:g} leaves a tree, joining in {plan.n_partitions} partitions, merging"

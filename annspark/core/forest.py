@@ -56,6 +56,29 @@ def grow_forest(sample: np.ndarray, n_leaves: int, *, trees: int, split: str, se
     return Forest(origin, tuple(grown))
 
 
+def grow_limb(sample: np.ndarray, n_leaves: int, *, split: str, seed: int, limb: int) -> np.ndarray:
+    """Grow what takes the place of one leaf of a trunk.
+
+    sample  : float32 (n_sample, dim), around the trunk's origin, in an order that is a function of the seed
+    limb    : number of the leaf through all trees of the trunk
+    returns : float32 (about n_leaves, dim), centres in tree order
+    """
+    return _grow_tree(sample, n_leaves, split, np.random.default_rng([seed, limb, 1]))
+
+
+def graft_limbs(trunk: Forest, limbs: dict[int, np.ndarray]) -> Forest:
+    """Replace leaves of a trunk, by their number through all trees, by the leaves grown in their place.
+
+    A leaf without a limb, where no sampled vector was at home, is left out: nobody lives there.
+    """
+    trees, first = [], 0
+    for centres in trunk.trees:
+        grown = [limbs[limb] for limb in range(first, first + len(centres)) if limb in limbs]
+        trees.append(np.concatenate(grown))
+        first += len(centres)
+    return Forest(trunk.origin, tuple(trees))
+
+
 def _grow_tree(sample: np.ndarray, n_leaves: int, split: str, rng: np.random.Generator) -> np.ndarray:
     """Return the relaxed leaf centres of one tree, in tree order: float32 (n_leaves, dim)."""
     leaves = _split_rows(sample, n_leaves, split, rng)

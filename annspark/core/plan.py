@@ -11,6 +11,8 @@ from annspark.core.visit import goes_to, near_leaves, reach_for
 _SAMPLED_PER_LEAF = 40
 _SAMPLED_AT_LEAST = 10_000
 _SAMPLE_BYTES = 512 << 20
+_TRUNK_LEAVES = 4_000  # leaves that the driver grows by itself, in ten seconds; the time grows with their square
+_LIMB_LEAVES = 1_000
 SHOWN = 20_000  # vectors routed by the driver: enough to tell the shares of runs of many leaves
 _PARTITION_BYTES = 192 << 20  # a worker holds a partition about three times over while it joins
 
@@ -107,6 +109,16 @@ def _count_copies(goals: np.ndarray, run: np.ndarray) -> float:
 def count_leaves(rows: int, leaf_rows: int, k: int) -> int:
     """Return how many leaves a tree should have; a leaf holds at least four times the neighbors wanted."""
     return max(1, round(rows / max(leaf_rows, 4 * k)))
+
+
+def count_limbs(n_leaves: int) -> int:
+    """Return into how many limbs a tree is divided, to be grown on the executors; 0 when the driver grows it whole."""
+    return 0 if n_leaves <= _TRUNK_LEAVES else ceil(n_leaves / _LIMB_LEAVES)
+
+
+def count_sampled_for_limbs(rows: int, n_leaves: int) -> int:
+    """Return how many rows the limbs of a tree are grown from, all together."""
+    return min(rows, _SAMPLED_PER_LEAF * n_leaves)
 
 
 def count_sampled(rows: int, dim: int, n_leaves: int) -> int:

@@ -14,7 +14,7 @@ from annspark.core.exact import nearest_distances
 from annspark.core.recall import Recall, recall_by_user, recall_interval
 from annspark.flow.arrow import collect, numbers, to_binary
 from annspark.flow.read import Users
-from annspark.flow.shape import as_long
+from annspark.flow.shape import distances_of
 from annspark.tables import DISTANCE, RANK, USER_ID, VECTORS
 
 _NEAREST = "nearest"
@@ -39,7 +39,7 @@ def audit_neighbors(
     )
     # The few users first, their neighbors' rows afterwards: the other order makes k rows of every user.
     few = table.join(F.broadcast(chosen), settings.id_col, "left_semi")
-    rows = collect(as_long(few, settings).select(USER_ID, RANK, DISTANCE))
+    rows = collect(distances_of(few, settings))
     query = pc.index_in(rows[USER_ID], pc.cast(sampled, rows[USER_ID].type)).to_numpy()
     rank, distance = rows[RANK].to_numpy(), rows[DISTANCE].to_numpy()
     found = np.full((len(sampled), k), np.inf, np.float32)

@@ -1,7 +1,10 @@
 """What the session can tell of the cluster through the DataFrame API alone, so that Connect can tell it too."""
 
+import numpy as np
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
+
+_SEED = 42  # Spark's, of its hash function
 
 
 def count_cores(spark: SparkSession) -> int:
@@ -9,16 +12,34 @@ def count_cores(spark: SparkSession) -> int:
     return spark.range(0, 100_000).select(F.spark_partition_id().alias("p")).agg(F.max("p")).collect()[0][0] + 1
 
 
-def partition_keys(spark: SparkSession, n_partitions: int) -> list[int]:
+def partition_keys(n_partitions: int) -> np.ndarray:
     """Return one key per partition, so that repartition(n_partitions, key) sends key i's rows to a partition alone.
 
     Spark places a row by a hash of its key; keys 0, 1, 2, ... would leave a third of the partitions empty.
+
+    returns : int32 (n_partitions,), for a column of type int
     """
     # Coupon collector: this many keys miss a partition for less than one n in 10^6.
-    tried = 20 * n_partitions + n_partitions * n_partitions.bit_length()
-    target = F.pmod(F.hash(F.col("id").cast("int")), F.lit(n_partitions))
-    # One partition: grouping then needs no shuffle.
-    keys = spark.range(0, tried, 1, 1)
-    rows = keys.groupBy(target.alias("target")).agg(F.min("id").alias("key")).collect()
-    key_of = {row["target"]: row["key"] for row in rows}
-    return [key_of[target] for target in range(n_partitions)]
+    tried = np.arange(20 * n_partitions + n_partitions * n_partitions.bit_length())
+    target, key = np.unique(_spark_hash(tried).astype(np.int64) % n_partitions, return_index=True)
+    if len(target) < n_partitions:
+        raise ValueError(f"partition_keys: no key for some of {n_partitions:,} partitions")
+    return key.astype(np.int32)
+
+
+def _spark_hash(values: np.ndarray) -> np.ndarray:
+    """Return Spark's hash of a column of type int: int (n,) to int32 (n,).
+
+    Source: MurmurHash3 for 32 bits (Appleby), as in org.apache.spark.unsafe.hash.Murmur3_x86_32.
+    """
+    k = values.astype(np.uint32) * np.uint32(0xCC9E2D51)
+    h = np.uint32(_SEED) ^ (_rotated(k, 15) * np.uint32(0x1B873593))
+    h = _rotated(h, 13) * np.uint32(5) + np.uint32(0xE6546B64)
+    h ^= np.uint32(4)  # bytes of a value
+    h = (h ^ (h >> np.uint32(16))) * np.uint32(0x85EBCA6B)
+    h = (h ^ (h >> np.uint32(13))) * np.uint32(0xC2B2AE35)
+    return (h ^ (h >> np.uint32(16))).view(np.int32)
+
+
+def _rotated(values: np.ndarray, bits: int) -> np.ndarray:
+    return (values << np.uint32(bits)) | (values >> np.uint32(32 - bits))

@@ -51,7 +51,7 @@ def join_partitions(shipped: DataFrame, plan: Plan, merge_in: int, dim: int, set
             T.StructField(MAX_ROWS, T.LongType()),
         ]
     )
-    keys = np.array(partition_keys(shipped.sparkSession, merge_in), np.int32)
+    keys = partition_keys(merge_in)
     gathered = shipped.repartition(plan.n_partitions, TARGET)
     return gathered.mapInArrow(_joiner(keys, dim, settings.k, settings.metric), schema)
 

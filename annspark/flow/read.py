@@ -134,7 +134,7 @@ def read_vectors(vectors: DataFrame, settings: Settings, stage: Stage, cores: in
 def _has_repeated_hashes(blocks: DataFrame, rows: int) -> bool:
     """Say whether two users have the same hash, as users of the same id do: 8 bytes a user are cheaper than ids."""
     n_partitions = -(-rows // _HASHES_TOGETHER)
-    keys = np.array(partition_keys(blocks.sparkSession, n_partitions), np.int32)
+    keys = partition_keys(n_partitions)
 
     def split(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:

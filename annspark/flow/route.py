@@ -31,9 +31,9 @@ def ship_vectors(users: DataFrame, forest: Forest, plan: Plan) -> DataFrame:
             *(T.StructField(name, T.BinaryType()) for name in (HASHES, VECTORS, HOMES, VISITS, N_VISITS)),
         ]
     )
-    keys = partition_keys(users.sparkSession, plan.n_partitions)
+    keys = partition_keys(plan.n_partitions)
     # The forest travels in the function's closure; Spark broadcasts a large closure by itself.
-    return users.mapInArrow(_router(forest, plan, np.array(keys, np.int32)), schema)
+    return users.mapInArrow(_router(forest, plan, keys), schema)
 
 
 def _router(

@@ -19,10 +19,13 @@ def shaped(neighbors: DataFrame, settings: Settings) -> DataFrame:
     return table.withColumnRenamed(USER_ID, settings.id_col)
 
 
-def as_long(table: DataFrame, settings: Settings) -> DataFrame:
-    """Return a published table of either shape as user_id, rank, neighbor_id, distance."""
+def distances_of(table: DataFrame, settings: Settings) -> DataFrame:
+    """Return a published table of either shape as user_id, rank, distance; no other column is read."""
     named = table.withColumnRenamed(settings.id_col, USER_ID)
-    return named if settings.shape == "long" else _lengthened(named)
+    if settings.shape == "long":
+        return named.select(USER_ID, RANK, DISTANCE)
+    distances = named.select(USER_ID, F.posexplode(f"{NEIGHBORS}.{DISTANCE}").alias(RANK, DISTANCE))
+    return distances.select(USER_ID, (F.col(RANK) + 1).alias(RANK), DISTANCE)
 
 
 def count_users(table: DataFrame, settings: Settings) -> int:

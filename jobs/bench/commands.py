@@ -21,7 +21,8 @@ def command(system: str, setting: Setting, data: Data, output: Path, python: str
     """Return the command that reads the set and writes its neighbors."""
     source = str(data.folder / "vectors.parquet")
     if SYSTEMS[system].runner == "annspark":
-        submit = [str(Path(python).with_name("spark-submit")), "--master", f"local[{CORES}]"]
+        conf = str(JOBS.parent / "conf" / "spark-local.conf")
+        submit = [str(Path(python).with_name("spark-submit")), "--properties-file", conf, "--master", f"local[{CORES}]"]
         paths = ["--input", source, "--output", str(output), "--metric", data.metric]
         return [*submit, str(JOBS / "build_neighbors.py"), *paths, *_flags(setting)]
     # -P: or Python would take the folder it stands in for a place of packages.

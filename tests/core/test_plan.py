@@ -4,7 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from annspark.core.forest import Forest, grow_forest
-from annspark.core.plan import count_leaves, count_merge_partitions, count_sampled, plan_join
+from annspark.core.plan import (
+    count_leaves,
+    count_limbs,
+    count_merge_partitions,
+    count_sampled,
+    count_sampled_for_limbs,
+    plan_join,
+)
 from annspark.core.route import route_vectors
 
 
@@ -108,3 +115,9 @@ def test_merge_partitions_fit_a_worker_and_small_tables_make_few(rows, copies, k
         assert partitions >= 2 * cores
         assert partitions % cores == 0
         assert rows * copies * k * id_bytes / partitions <= 200 << 20
+
+
+def test_few_leaves_are_grown_by_the_driver_and_many_in_limbs_of_about_a_thousand():
+    assert [count_limbs(n) for n in (1, 4_000, 4_001, 200_000)] == [0, 0, 5, 200]
+    assert count_sampled_for_limbs(10**9, 200_000) == 8_000_000
+    assert count_sampled_for_limbs(1_000, 200_000) == 1_000

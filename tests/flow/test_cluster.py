@@ -6,7 +6,7 @@ from annspark.flow.cluster import count_cores, partition_keys
 
 @pytest.mark.parametrize("n_partitions", [1, 2, 7, 48])
 def test_rows_of_a_key_land_alone_in_a_partition(spark, n_partitions):
-    keys = partition_keys(spark, n_partitions)
+    keys = partition_keys(n_partitions).tolist()
     assert len(set(keys)) == n_partitions
     rows = spark.createDataFrame([(key,) for key in keys for _ in range(3)], "target int")
     landed = rows.repartition(n_partitions, "target").select("target", F.spark_partition_id().alias("place"))

@@ -1,0 +1,90 @@
+"""Grow: the limbs of a large forest, each on an executor, from the sampled vectors at home in a leaf of the trunk."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import types as T
+
+from annspark.config import Settings
+from annspark.core.draw import draw_limit, mix
+from annspark.core.forest import Forest, graft_limbs, grow_limb
+from annspark.core.plan import count_sampled_for_limbs
+from annspark.core.two_level import nearest_grouped
+from annspark.flow.arrow import collect, numbers, to_binary
+from annspark.flow.block import block_lengths
+from annspark.flow.cluster import partition_keys
+from annspark.flow.read import Users
+from annspark.tables import HASHES, TARGET, VECTORS
+
+_LIMB, _CENTRES = "limb", "centres"
+
+
+def grow_limbs(users: Users, trunk: Forest, n_leaves: int, settings: Settings) -> Forest:
+    """Return the trunk with every leaf replaced by leaves grown from a larger sample than the driver could hold.
+
+    n_leaves : about how many leaves a tree should have in the end
+    """
+    want = count_sampled_for_limbs(users.rows, n_leaves)
+    n_limbs = sum(len(centres) for centres in trunk.trees)
+    keys = partition_keys(n_limbs)
+    limit = draw_limit(want, users.rows)
+    drawn = users.table.select(HASHES, VECTORS).mapInArrow(
+        _limb_drawer(trunk, keys, limit, settings.seed), f"{TARGET} int, {HASHES} binary, {VECTORS} binary"
+    )
+    grower = _limb_grower(keys, len(trunk.origin), want / n_leaves, settings)
+    schema = T.StructType([T.StructField(_LIMB, T.IntegerType()), T.StructField(_CENTRES, T.BinaryType())])
+    found = collect(drawn.repartition(n_limbs, TARGET).mapInArrow(grower, schema))
+    limbs = {
+        limb: np.frombuffer(centres, np.float32).reshape(-1, len(trunk.origin))
+        for limb, centres in zip(found[_LIMB].to_pylist(), found[_CENTRES].to_pylist(), strict=True)
+    }
+    return graft_limbs(trunk, limbs)
+
+
+def _limb_drawer(
+    trunk: Forest, keys: np.ndarray, limit: np.uint64, seed: int
+) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    dim = len(trunk.origin)
+
+    def draw(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            place = mix(numbers(batch.column(0), np.uint64), seed, "limbs")
+            drawn = np.flatnonzero(place <= limit)
+            vectors = numbers(batch.column(1), np.float32).reshape(-1, dim)[drawn] - trunk.origin
+            first_limb = 0
+            for groups in trunk.groups:
+                limb = nearest_grouped(vectors, groups, 1)[:, 0] + first_limb
+                order = np.argsort(limb, kind="stable")
+                first, lengths = block_lengths(limb[order], 4 * dim + 8)
+                columns = [
+                    pa.array(keys[limb[order][first]]),
+                    to_binary(place[drawn][order], lengths),
+                    to_binary(vectors[order], lengths * dim),
+                ]
+                yield pa.RecordBatch.from_arrays(columns, [TARGET, HASHES, VECTORS])
+                first_limb += len(groups.centres)
+
+    return draw
+
+
+def _limb_grower(
+    keys: np.ndarray, dim: int, per_leaf: float, settings: Settings
+) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    limb_of = {int(key): limb for limb, key in enumerate(keys)}
+
+    def grow(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        received = [batch for batch in batches if batch.num_rows]
+        if not received:
+            return
+        drawn = pa.Table.from_batches(received)
+        limb = limb_of[drawn[TARGET][0].as_py()]
+        # In the order of the draw, the sample is the same however the table is partitioned.
+        order = np.argsort(numbers(drawn[HASHES], np.uint64), kind="stable")
+        vectors = numbers(drawn[VECTORS], np.float32).reshape(-1, dim)[order]
+        n_leaves = max(1, round(len(vectors) / per_leaf))
+        centres = grow_limb(vectors, n_leaves, split=settings.split, seed=settings.seed, limb=limb)
+        columns = [pa.array([limb], pa.int32()), to_binary(centres, np.array([centres.size]))]
+        yield pa.RecordBatch.from_arrays(columns, [_LIMB, _CENTRES])
+
+    return grow
