@@ -144,7 +144,7 @@ def _build(
             facts += [f"{users.rows:,} users of {users.dim} numbers", f"{users.read - users.rows:,} rows dropped"]
         with clock.step("sample") as facts:
             n_leaves = count_leaves(users.rows, settings.leaf_rows, settings.k)
-            n_limbs = count_limbs(n_leaves)
+            n_limbs = count_limbs(n_leaves, users.dim)
             grown_from = count_sampled(users.rows, users.dim, n_limbs or n_leaves)
             want = {"forest": grown_from, "plan": SHOWN, "audit": settings.audit_users}
             samples = sample_vectors(users, want, settings.seed)

@@ -117,7 +117,7 @@ def test_merge_partitions_fit_a_worker_and_small_tables_make_few(rows, copies, k
         assert rows * copies * k * id_bytes / partitions <= 200 << 20
 
 
-def test_few_leaves_are_grown_by_the_driver_and_many_in_limbs_of_about_a_thousand():
-    assert [count_limbs(n) for n in (1, 4_000, 4_001, 200_000)] == [0, 0, 5, 200]
+def test_leaves_are_grown_in_limbs_when_their_sample_is_too_large_for_the_driver():
+    assert [count_limbs(n, 64) for n in (1, 52_000, 53_000, 200_000)] == [0, 0, 9, 31]
     assert count_sampled_for_limbs(10**9, 200_000) == 8_000_000
     assert count_sampled_for_limbs(1_000, 200_000) == 1_000

@@ -65,8 +65,8 @@ def test_leaves_of_a_limb_stand_together_in_the_order_of_the_trunk():
 
 
 def test_a_table_from_a_forest_with_limbs_is_complete_and_right(spark, monkeypatch):
-    monkeypatch.setattr(plan, "_TRUNK_LEAVES", 8)
-    monkeypatch.setattr(plan, "_LIMB_LEAVES", 6)
+    monkeypatch.setattr(plan, "_SAMPLE_BYTES", 40 * 8 * 16 * 4)
+    monkeypatch.setattr(plan, "_LIMB_BYTES", 40 * 6 * 16 * 4)
     result = build_neighbors(make_table(spark, clustered(ROWS)), leaf_rows=60, audit_users=200)
     assert result.table.count() == ROWS
     assert result.report.leaves.count > 25
