@@ -49,6 +49,9 @@ def draw(folder: Path, runs: list[Run]) -> None:
                 label=system,
             )
         panel.set(title=data, xlabel="recall@10", yscale="log", xlim=(_scale(LOWEST), _scale(HIGHEST) + 0.1))
+        low, high = panel.get_ylim()
+        widen = max(1, 2 * (low / high) ** 0.5)  # at least a factor of four, so that noise does not look like a slope
+        panel.set_ylim(low / widen, high * widen)
         panel.set_xticks([_scale(tick) for tick in TICKS], [f"{tick:g}" for tick in TICKS], fontsize=8)
         panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
