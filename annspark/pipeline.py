@@ -146,12 +146,12 @@ def _build(
             n_leaves = count_leaves(users.rows, settings.leaf_rows, settings.k)
             n_limbs = count_limbs(n_leaves, users.dim)
             grown_from = count_sampled(users.rows, users.dim, n_limbs or n_leaves)
-            want = {"forest": grown_from, "plan": SHOWN, "audit": settings.audit_users}
-            samples = sample_vectors(users, want, settings.seed)
-            facts += [f"{sum(len(vectors) for _, vectors in samples.values()):,} users"]
+            want = {"audit": settings.audit_users, "plan": SHOWN, "forest": grown_from}
+            samples = sample_vectors(users, want)
+            facts += [f"{sum(len(sample.ids) for sample in samples.values()):,} users"]
         with clock.step("grow") as facts:
             forest = grow_forest(
-                samples["forest"][1],
+                samples["forest"].vectors,
                 n_limbs or n_leaves,
                 trees=settings.trees,
                 split=settings.split,
@@ -160,7 +160,7 @@ def _build(
             )
             if n_limbs:
                 forest = grow_limbs(users, forest, n_leaves, settings)
-            plan = plan_join(forest, samples["plan"][1], settings.probes, rows=users.rows, cores=cores)
+            plan = plan_join(forest, samples["plan"].vectors, settings.probes, rows=users.rows, cores=cores)
             facts += [f"{plan.n_leaves:,} leaves in {plan.n_partitions} partitions for {cores} cores"]
         doing = f"routing to {settings.probes:g} leaves a tree, joining in {plan.n_partitions} partitions, merging"
         with clock.step("join", doing) as facts:
@@ -176,7 +176,7 @@ def _build(
             require_complete(written + (seen["lonely"] if settings.shape == "long" else 0), users)
             facts += [f"{written:,} users"]
         with clock.step("audit") as facts:
-            recall = audit_neighbors(table, *samples["audit"], users, settings)
+            recall = audit_neighbors(table, samples["audit"], users, settings)
             facts += [f"recall@{recall.k} {recall.mean:.4f} of {recall.users:,} users"]
     report = Report(
         version=__version__,

@@ -7,8 +7,10 @@ NEIGHBOR_ID = "neighbor_id"
 DISTANCE = "distance"
 RANK = "rank"
 
-# Users travel in blocks, some to a row: ids (array), hashes of the ids (binary uint64), vectors (binary float32).
+# Users travel in blocks, some to a row: ids (array), seeded hashes of the ids (binary int64), vectors (binary float32).
 IDS, HASHES, VECTORS = "ids", "hashes", "vectors"
+# Smallest hash of a staged block.
+LOWEST = "lowest"
 # Of blocks on their way to the join: key of the partition, home leaves (binary int32), other leaves visited (binary
 # int32, user after user) and how many each (binary int32).
 TARGET, HOMES, VISITS, N_VISITS = "target", "homes", "visits", "n_visits"

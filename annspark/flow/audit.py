@@ -13,36 +13,34 @@ from annspark.config import Settings
 from annspark.core.exact import nearest_distances
 from annspark.core.recall import Recall, recall_by_user, recall_interval
 from annspark.flow.arrow import collect, numbers, to_binary
+from annspark.flow.block import id_type, seeded_hash
 from annspark.flow.read import Users
+from annspark.flow.sample import Sample
 from annspark.flow.shape import distances_of
-from annspark.tables import DISTANCE, RANK, USER_ID, VECTORS
+from annspark.tables import DISTANCE, RANK, USER_ID, VECTORS, quoted
 
 _NEAREST = "nearest"
 
 
-def audit_neighbors(
-    table: DataFrame, sampled: pa.Array, queries: np.ndarray, users: Users, settings: Settings
-) -> Recall:
+def audit_neighbors(table: DataFrame, sample: Sample, users: Users, settings: Settings) -> Recall:
     """Return recall@k of the table with its interval; k is at most the number of other users.
 
-    table   : the finished table, of either shape
-    sampled : ids of the users to look at
-    queries : float32 (n_sampled, dim), their prepared vectors
-    users   : what the table was made from
+    table  : the finished table, of either shape
+    sample : the users to look at, those with the smallest hashes
+    users  : what the table was made from
     """
     k = min(settings.k, users.rows - 1)
     if k == 0:  # a single user has nothing to miss
-        return recall_interval(np.ones(len(sampled)), k)
-    radius = exact_radius(users.table, queries, k, settings.metric)
-    chosen = table.sparkSession.createDataFrame(
-        [(user,) for user in sampled.to_pylist()], T.StructType([table.schema[settings.id_col]])
-    )
+        return recall_interval(np.ones(len(sample.ids)), k)
+    radius = exact_radius(users.table, sample.vectors, k, settings.metric)
+    # The table may bring ids of another type than the input's, which would have other hashes.
+    user_id = F.col(quoted(settings.id_col)).cast(id_type(users.table))
+    drawn = seeded_hash(user_id, settings.seed) <= int(sample.hashes[-1])
     # The few users first, their neighbors' rows afterwards: the other order makes k rows of every user.
-    few = table.join(F.broadcast(chosen), settings.id_col, "left_semi")
-    rows = collect(distances_of(few, settings))
-    query = pc.index_in(rows[USER_ID], pc.cast(sampled, rows[USER_ID].type)).to_numpy()
+    rows = collect(distances_of(table.where(drawn), settings))
+    query = pc.index_in(rows[USER_ID], pc.cast(sample.ids, rows[USER_ID].type)).to_numpy()
     rank, distance = rows[RANK].to_numpy(), rows[DISTANCE].to_numpy()
-    found = np.full((len(sampled), k), np.inf, np.float32)
+    found = np.full((len(sample.ids), k), np.inf, np.float32)
     found[query[rank <= k], rank[rank <= k] - 1] = distance[rank <= k]
     return recall_interval(recall_by_user(found, radius, k), k)
 

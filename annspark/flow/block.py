@@ -9,11 +9,12 @@ from typing import cast
 
 import numpy as np
 import pyarrow as pa
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from annspark.flow.arrow import OUT_ROWS, elements, numbers, to_binary, to_lists
-from annspark.tables import HASHES, IDS, USER_ID, VECTOR, VECTORS
+from annspark.tables import HASHES, IDS, LOWEST, USER_ID, VECTOR, VECTORS
 
 _BLOCK_BYTES = 4096
 
@@ -21,6 +22,21 @@ _BLOCK_BYTES = 4096
 def id_type(blocks: DataFrame) -> T.DataType:
     """Return the type of the ids in blocks."""
     return cast(T.ArrayType, blocks.schema[IDS].dataType).elementType
+
+
+def block_fields(user: T.DataType) -> list[T.StructField]:
+    """Return the columns of staged blocks of users whose ids have that type."""
+    return [
+        T.StructField(IDS, T.ArrayType(user)),
+        T.StructField(HASHES, T.BinaryType()),
+        T.StructField(VECTORS, T.BinaryType()),
+        T.StructField(LOWEST, T.LongType()),
+    ]
+
+
+def seeded_hash(user_id: Column, seed: int) -> Column:
+    """Return the hash that decides what samples a user is in and where its lists are merged: int64."""
+    return F.xxhash64(user_id, F.lit(str(seed)))
 
 
 def block_lengths(group: np.ndarray, row_bytes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -38,9 +54,16 @@ def block_lengths(group: np.ndarray, row_bytes: int) -> tuple[np.ndarray, np.nda
 
 
 def block_users(ids: pa.Array, hashes: np.ndarray, vectors: np.ndarray) -> list[pa.Array]:
-    """Return the columns ids, hashes, vectors of users in blocks."""
-    _, lengths = block_lengths(np.zeros(len(ids), np.int8), 4 * vectors.shape[1] + 16)
-    return [to_lists(ids, lengths), to_binary(hashes, lengths), to_binary(vectors, lengths * vectors.shape[1])]
+    """Return the columns of block_fields of users in blocks, in order of their hashes: a draw finds few blocks."""
+    order = np.argsort(hashes, kind="stable")
+    hashes, vectors = hashes[order], vectors[order]
+    first, lengths = block_lengths(np.zeros(len(ids), np.int8), 4 * vectors.shape[1] + 16)
+    return [
+        to_lists(ids.take(pa.array(order)), lengths),
+        to_binary(hashes, lengths),
+        to_binary(vectors, lengths * vectors.shape[1]),
+        pa.array(hashes[first]),
+    ]
 
 
 def unblocked(blocks: DataFrame, dim: int) -> DataFrame:
@@ -57,20 +80,14 @@ def unblocked(blocks: DataFrame, dim: int) -> DataFrame:
 
 def blocked(rows: DataFrame, dim: int) -> DataFrame:
     """Undo unblocked."""
-    schema = T.StructType(
-        [
-            T.StructField(IDS, T.ArrayType(rows.schema[USER_ID].dataType)),
-            T.StructField(HASHES, T.BinaryType()),
-            T.StructField(VECTORS, T.BinaryType()),
-        ]
-    )
+    schema = T.StructType(block_fields(rows.schema[USER_ID].dataType))
     return rows.select(USER_ID, HASHES, VECTOR).mapInArrow(_blocker(dim), schema)
 
 
 def _unblocker(dim: int) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def unblock(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            ids, hashes = elements(batch.column(0)), numbers(batch.column(1), np.uint64)
+            ids, hashes = elements(batch.column(0)), numbers(batch.column(1), np.int64)
             vectors = numbers(batch.column(2), np.float32).reshape(-1, dim)
             for start in range(0, len(ids), OUT_ROWS):
                 end = min(start + OUT_ROWS, len(ids))
@@ -84,8 +101,9 @@ def _unblocker(dim: int) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.Rec
 def _blocker(dim: int) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def block(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            hashes = numbers(batch.column(1), np.uint64)
+            hashes = numbers(batch.column(1), np.int64)
             vectors = numbers(batch.column(2), np.float32).reshape(-1, dim)
-            yield pa.RecordBatch.from_arrays(block_users(batch.column(0), hashes, vectors), [IDS, HASHES, VECTORS])
+            columns = block_users(batch.column(0), hashes, vectors)
+            yield pa.RecordBatch.from_arrays(columns, [IDS, HASHES, VECTORS, LOWEST])
 
     return block

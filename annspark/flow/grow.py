@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pyarrow as pa
+from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from annspark.config import Settings
-from annspark.core.draw import draw_limit, mix
+from annspark.core.draw import draw_limit
 from annspark.core.forest import Forest, graft_limbs, grow_limb
 from annspark.core.plan import count_sampled_for_limbs
 from annspark.core.two_level import nearest_grouped
@@ -15,7 +16,7 @@ from annspark.flow.arrow import collect, numbers, to_binary
 from annspark.flow.block import block_lengths
 from annspark.flow.cluster import partition_keys
 from annspark.flow.read import Users
-from annspark.tables import HASHES, TARGET, VECTORS
+from annspark.tables import HASHES, LOWEST, TARGET, VECTORS
 
 _LIMB, _CENTRES = "limb", "centres"
 
@@ -29,9 +30,8 @@ def grow_limbs(users: Users, trunk: Forest, n_leaves: int, settings: Settings) -
     n_limbs = sum(len(centres) for centres in trunk.trees)
     keys = partition_keys(n_limbs)
     limit = draw_limit(want, users.rows)
-    drawn = users.table.select(HASHES, VECTORS).mapInArrow(
-        _limb_drawer(trunk, keys, limit, settings.seed), f"{TARGET} int, {HASHES} binary, {VECTORS} binary"
-    )
+    near = users.table.where(F.col(LOWEST) <= limit).select(HASHES, VECTORS)
+    drawn = near.mapInArrow(_limb_drawer(trunk, keys, limit), f"{TARGET} int, {HASHES} binary, {VECTORS} binary")
     grower = _limb_grower(keys, len(trunk.origin), want / n_leaves, settings)
     schema = T.StructType([T.StructField(_LIMB, T.IntegerType()), T.StructField(_CENTRES, T.BinaryType())])
     found = collect(drawn.repartition(n_limbs, TARGET).mapInArrow(grower, schema))
@@ -43,14 +43,14 @@ def grow_limbs(users: Users, trunk: Forest, n_leaves: int, settings: Settings) -
 
 
 def _limb_drawer(
-    trunk: Forest, keys: np.ndarray, limit: np.uint64, seed: int
+    trunk: Forest, keys: np.ndarray, limit: int
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     dim = len(trunk.origin)
 
     def draw(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            place = mix(numbers(batch.column(0), np.uint64), seed, "limbs")
-            drawn = np.flatnonzero(place <= limit)
+            hashes = numbers(batch.column(0), np.int64)
+            drawn = np.flatnonzero(hashes <= limit)
             vectors = numbers(batch.column(1), np.float32).reshape(-1, dim)[drawn] - trunk.origin
             first_limb = 0
             for groups in trunk.groups:
@@ -59,7 +59,7 @@ def _limb_drawer(
                 first, lengths = block_lengths(limb[order], 4 * dim + 8)
                 columns = [
                     pa.array(keys[limb[order][first]]),
-                    to_binary(place[drawn][order], lengths),
+                    to_binary(hashes[drawn][order], lengths),
                     to_binary(vectors[order], lengths * dim),
                 ]
                 yield pa.RecordBatch.from_arrays(columns, [TARGET, HASHES, VECTORS])
@@ -80,7 +80,7 @@ def _limb_grower(
         drawn = pa.Table.from_batches(received)
         limb = limb_of[drawn[TARGET][0].as_py()]
         # In the order of the draw, the sample is the same however the table is partitioned.
-        order = np.argsort(numbers(drawn[HASHES], np.uint64), kind="stable")
+        order = np.argsort(numbers(drawn[HASHES], np.int64), kind="stable")
         vectors = numbers(drawn[VECTORS], np.float32).reshape(-1, dim)[order]
         n_leaves = max(1, round(len(vectors) / per_leaf))
         centres = grow_limb(vectors, n_leaves, split=settings.split, seed=settings.seed, limb=limb)

@@ -9,7 +9,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import types as T
 
 from annspark.config import Settings
-from annspark.core.draw import mix
+from annspark.core.draw import slot_of
 from annspark.core.join import join_leaves
 from annspark.core.plan import Plan
 from annspark.flow.arrow import OUT_ROWS, elements, numbers, to_binary, to_lists
@@ -71,13 +71,13 @@ def _joiner(
         order = pc.sort_indices(ids)
         by_id = order.to_numpy()
         ids = ids.take(order)
-        hashes = numbers(shipped[HASHES], np.uint64)[by_id]
+        hashes = numbers(shipped[HASHES], np.int64)[by_id]
         home = numbers(shipped[HOMES], np.int32)[by_id]
         visits = _padded(numbers(shipped[VISITS], np.int32), numbers(shipped[N_VISITS], np.int32))[by_id]
         vectors = numbers(shipped[VECTORS], np.float32).reshape(-1, dim)[by_id]
         del shipped
         joined = join_leaves(vectors, home, visits, k, metric)
-        slot = (mix(hashes, "partition") % np.uint64(len(keys))).astype(np.int32)
+        slot = slot_of(hashes, len(keys))
         told = np.flatnonzero((home >= 0) | (joined.neighbors[:, 0] >= 0))
         told = told[np.argsort(slot[told], kind="stable")]
         for start in range(0, len(told), OUT_ROWS):

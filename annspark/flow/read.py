@@ -11,14 +11,14 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from annspark.config import Settings
-from annspark.core.draw import mix
+from annspark.core.draw import slot_of
 from annspark.core.metric import prepare
 from annspark.errors import InputError
 from annspark.flow.arrow import numbers, to_binary
-from annspark.flow.block import block_users, blocked, unblocked
+from annspark.flow.block import block_fields, block_users, blocked, seeded_hash, unblocked
 from annspark.flow.cluster import partition_keys
 from annspark.flow.stage import Stage
-from annspark.tables import HASHES, IDS, TARGET, USER_ID, VECTOR, VECTORS, quoted
+from annspark.tables import HASHES, IDS, LOWEST, TARGET, USER_ID, VECTOR, VECTORS, quoted
 
 # In the order in which a row is judged; its place is the code a checked row carries, 0 is a good row.
 REASONS = ("", "null_id", "null_vector", "nan", "infinite", "zero_vector", "wrong_length", "duplicate_id")
@@ -41,8 +41,8 @@ _HASHES_TOGETHER = 4_000_000  # hashes sorted by one task
 class Users:
     """The valid input, staged.
 
-    table    : blocks of users: ids (array), hashes (binary uint64), vectors (binary, dim float32 each in native order,
-               prepared for the metric)
+    table    : blocks of users: ids (array), hashes (binary int64), vectors (binary, dim float32 each in native order,
+               prepared for the metric), lowest (the smallest of the hashes)
     rows     : users in table
     read     : rows of the input
     id_bytes : mean size of an id
@@ -68,17 +68,10 @@ def read_vectors(vectors: DataFrame, settings: Settings, stage: Stage, cores: in
     Raises InputError for columns and types that do not fit, for bad rows unless on_bad_row is "drop", and when no
     valid row is left.
     """
-    source = _select_columns(vectors, settings.id_col, settings.vector_col)
+    source = _select_columns(vectors, settings)
     user = source.schema[USER_ID].dataType
-    schema = T.StructType(
-        [
-            T.StructField(IDS, T.ArrayType(user)),
-            T.StructField(HASHES, T.BinaryType()),
-            T.StructField(VECTORS, T.BinaryType()),
-            T.StructField(_DIM, T.IntegerType()),
-            T.StructField(_REASON, T.ByteType()),
-        ]
-    )
+    marks = [T.StructField(_DIM, T.IntegerType()), T.StructField(_REASON, T.ByteType())]
+    schema = T.StructType(block_fields(user) + marks)
     checked = stage(source.mapInArrow(_checker(settings.metric), schema))
     is_text = isinstance(user, T.StringType)
     id_bytes = F.octet_length(F.array_join(IDS, "")) if is_text else 8 * F.size(IDS)
@@ -105,7 +98,7 @@ def read_vectors(vectors: DataFrame, settings: Settings, stage: Stage, cores: in
         else:
             rows, bytes_of_ids, partitions = row["rows"], row["id_bytes"], row["partitions"]
 
-    table = checked.where((F.col(_REASON) == 0) & (F.col(_DIM) == dim)).select(IDS, HASHES, VECTORS)
+    table = checked.where((F.col(_REASON) == 0) & (F.col(_DIM) == dim)).select(IDS, HASHES, VECTORS, LOWEST)
     if partitions < cores and rows * dim * 4 > _SPREAD_BYTES:
         table = stage(table.repartition(2 * cores))
     if rows and _has_repeated_hashes(table, rows):
@@ -138,14 +131,14 @@ def _has_repeated_hashes(blocks: DataFrame, rows: int) -> bool:
 
     def split(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            hashes = numbers(batch.column(0), np.uint64)
-            slot = mix(hashes, "partition") % np.uint64(n_partitions)
+            hashes = numbers(batch.column(0), np.int64)
+            slot = slot_of(hashes, n_partitions)
             order = np.argsort(slot, kind="stable")
-            counts = np.bincount(slot.astype(np.int64), minlength=n_partitions)
+            counts = np.bincount(slot, minlength=n_partitions)
             yield pa.RecordBatch.from_arrays([pa.array(keys), to_binary(hashes[order], counts)], [TARGET, HASHES])
 
     def count(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        hashes = np.sort(np.concatenate([np.empty(0, np.uint64), *(numbers(b.column(1), np.uint64) for b in batches)]))
+        hashes = np.sort(np.concatenate([np.empty(0, np.int64), *(numbers(b.column(1), np.int64) for b in batches)]))
         repeated = int((hashes[1:] == hashes[:-1]).sum())
         yield pa.RecordBatch.from_arrays([pa.array([repeated])], [_REPEATED])
 
@@ -154,8 +147,9 @@ def _has_repeated_hashes(blocks: DataFrame, rows: int) -> bool:
     return any(row[_REPEATED] for row in counted.collect())
 
 
-def _select_columns(vectors: DataFrame, id_col: str, vector_col: str) -> DataFrame:
+def _select_columns(vectors: DataFrame, settings: Settings) -> DataFrame:
     """Return user_id, its hash and vector (as an array) under these names, or say what is wrong with the columns."""
+    id_col, vector_col = settings.id_col, settings.vector_col
     types = {field.name: field.dataType for field in vectors.schema.fields}
     for name in (id_col, vector_col):
         if name not in types:
@@ -175,13 +169,14 @@ def _select_columns(vectors: DataFrame, id_col: str, vector_col: str) -> DataFra
             "MLlib vectors. Cast it."
         )
     user_id = F.col(quoted(id_col))
-    return vectors.select(user_id.alias(USER_ID), F.xxhash64(user_id).alias(_HASH), vector.alias(VECTOR))
+    hashed = seeded_hash(user_id, settings.seed)
+    return vectors.select(user_id.alias(USER_ID), hashed.alias(_HASH), vector.alias(VECTOR))
 
 
 def _checker(metric: str) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def check(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            ids, hashes = batch.column(0), batch.column(1).to_numpy().view(np.uint64)
+            ids, hashes = batch.column(0), batch.column(1).to_numpy()
             reason, good = check_rows(ids, batch.column(2), metric)
             for length, (rows, vectors) in good.items():
                 columns = block_users(ids.take(pa.array(rows)), hashes[rows], vectors)
@@ -197,7 +192,7 @@ def _checker(metric: str) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.Re
 def _checked(columns: list[pa.Array], length: int, code: int) -> pa.RecordBatch:
     n = len(columns[0])
     marks = [pa.array(np.full(n, length, np.int32)), pa.array(np.full(n, code, np.int8))]
-    return pa.RecordBatch.from_arrays(columns + marks, [IDS, HASHES, VECTORS, _DIM, _REASON])
+    return pa.RecordBatch.from_arrays(columns + marks, [IDS, HASHES, VECTORS, LOWEST, _DIM, _REASON])
 
 
 def check_rows(

@@ -44,7 +44,7 @@ def _router(
 
     def route(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            ids, hashes = elements(batch.column(0)), numbers(batch.column(1), np.uint64)
+            ids, hashes = elements(batch.column(0)), numbers(batch.column(1), np.int64)
             vectors = numbers(batch.column(2), np.float32).reshape(-1, dim)
             for start in range(0, len(ids), slice_rows):
                 copies = route_vectors(forest, plan, vectors[start : start + slice_rows])

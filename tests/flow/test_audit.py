@@ -30,8 +30,8 @@ def exact_table(spark, vectors, metric="cosine", k=K):
 
 def audited(table, users, settings):
     """Audit as the pipeline does, with the users its sample draws."""
-    sampled = sample_vectors(users, {"audit": settings.audit_users}, settings.seed)["audit"]
-    return audit_neighbors(table, *sampled, users, replace(settings, shape="long"))
+    sample = sample_vectors(users, {"audit": settings.audit_users})["audit"]
+    return audit_neighbors(table, sample, users, replace(settings, shape="long"))
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])

@@ -211,7 +211,7 @@ def test_columns_are_taken_by_their_exact_names(spark, stage):
     rows = [(i, vector, "other") for i, vector in GOOD]
     table = spark.createDataFrame(rows, "`user. id` int, `the vector.v1` array<float>, user string")
     users = read_vectors(table, Settings(id_col="user. id", vector_col="the vector.v1"), stage, 2)
-    assert users.table.columns == ["ids", "hashes", "vectors"]
+    assert users.table.columns == ["ids", "hashes", "vectors", "lowest"]
     assert set(prepared(users)) == set(range(1, 21))
 
 

@@ -12,19 +12,22 @@ ROWS = 500
 
 @pytest.fixture(scope="module")
 def users(spark, stage):
-    return read_vectors(make_table(spark, clustered(ROWS)), Settings(), stage, 2)
+    return read(spark, stage)
 
 
-def sampled(users, want, *, seed=3, purpose="forest"):
-    ids, vectors = sample_vectors(users, {purpose: want}, seed)[purpose]
-    return ids.to_pylist(), vectors
+def read(spark, stage, seed=3, partitions=4):
+    return read_vectors(make_table(spark, clustered(ROWS), partitions=partitions), Settings(seed=seed), stage, 2)
+
+
+def sampled(users, want):
+    sample = sample_vectors(users, {"forest": want})["forest"]
+    return sample.ids.to_pylist(), sample.vectors
 
 
 def test_the_sample_is_the_same_however_the_table_is_partitioned(spark, stage, users):
     ids, vectors = sampled(users, 50)
     for partitions in (1, 9):
-        again = read_vectors(make_table(spark, clustered(ROWS), partitions=partitions), Settings(), stage, 2)
-        other_ids, other_vectors = sampled(again, 50)
+        other_ids, other_vectors = sampled(read(spark, stage, partitions=partitions), 50)
         assert other_ids == ids
         np.testing.assert_array_equal(other_vectors, vectors)
 
@@ -44,16 +47,30 @@ def test_a_smaller_sample_is_the_start_of_a_larger_one(users):
     assert sampled(users, 200)[0][:30] == sampled(users, 30)[0]
 
 
-@pytest.mark.parametrize("other", [{"seed": 4}, {"purpose": "audit"}, {"seed": 2**62}])
-def test_another_seed_or_purpose_gives_another_sample(users, other):
-    ids, others = sampled(users, 60)[0], sampled(users, 60, **other)[0]
+@pytest.mark.parametrize("seed", [4, 2**62])
+def test_another_seed_gives_another_sample(spark, stage, users, seed):
+    ids, others = sampled(users, 60)[0], sampled(read(spark, stage, seed=seed), 60)[0]
     # Independent samples of 60 among 500 share about 7.
     assert len(set(ids) & set(others)) < 25
 
 
-def test_samples_drawn_together_are_those_drawn_alone(users):
-    together = sample_vectors(users, {"forest": 90, "audit": 20}, 3)
-    for purpose, want in (("forest", 90), ("audit", 20)):
-        ids, vectors = sampled(users, want, purpose=purpose)
-        assert together[purpose][0].to_pylist() == ids
-        np.testing.assert_array_equal(together[purpose][1], vectors)
+def test_purposes_share_no_user_while_there_are_enough(users):
+    samples = sample_vectors(users, {"audit": 20, "plan": 100, "forest": 380})
+    ids = [user for sample in samples.values() for user in sample.ids.to_pylist()]
+    assert len(ids) == len(set(ids)) == ROWS
+    np.testing.assert_array_equal(samples["forest"].vectors, prepare(clustered(ROWS), "cosine")[ids[120:]])
+    for sample in samples.values():
+        assert (np.diff(sample.hashes) > 0).all()
+
+
+def test_purposes_share_the_fewest_users_when_there_are_too_few(users):
+    samples = sample_vectors(users, {"audit": 50, "plan": 100, "forest": 450, "more": 10 * ROWS})
+    ids = {purpose: set(sample.ids.to_pylist()) for purpose, sample in samples.items()}
+    assert {purpose: len(found) for purpose, found in ids.items()} == {
+        "audit": 50,
+        "plan": 100,
+        "forest": 450,
+        "more": ROWS,
+    }
+    assert not ids["audit"] & (ids["plan"] | ids["forest"])
+    assert len(ids["plan"] & ids["forest"]) == 100
