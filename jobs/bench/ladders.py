@@ -30,10 +30,12 @@ class System:
     ladder: tuple[Setting, ...]
 
 
+_PROBES = _grid(probes=[1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48])
 _HNSW = ((8, 40, 16), (12, 60, 32), (16, 80, 50), (16, 100, 90), (16, 150, 160), (24, 200, 300), (32, 300, 600))
 
 SYSTEMS = {
-    "annspark": System("annspark", "", _grid(probes=[1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48])),
+    "annspark": System("annspark", "", _PROBES),
+    "annspark-archive": System("annspark", "archive", _PROBES),  # Java starts from an archive of its classes
     "pynndescent": System("library", "pynndescent:search", _grid(n_neighbors=[11, 16, 24, 32, 48, 64])),
     "hnswlib": System("library", "hnswlib:search", _steps("M ef_construction ef", *_HNSW)),
     "faiss-hnsw": System("library", "faiss:hnsw", _steps("M ef_construction ef", *_HNSW)),
