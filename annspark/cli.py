@@ -6,30 +6,37 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from annspark import __doc__ as purpose
 from annspark import __version__
-from annspark.config import CHOICES, Settings, make_job, read_config
-from annspark.errors import InputError, SettingsError, first_line
+from annspark.config import CHOICES, RECALL, Settings, make_job, read_config
+from annspark.errors import InputError, RecallMissed, SettingsError, first_line
 
-DONE, FAILED, BAD_SETTINGS, BAD_INPUT = 0, 1, 2, 3
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+DONE, FAILED, BAD_SETTINGS, BAD_INPUT, MISSED = 0, 1, 2, 3, 4
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0 done, 2 bad settings, 3 bad input, 1 anything else."""
+    """Run a command and return its exit code: 0 done, 2 bad settings, 3 bad input, 4 recall missed, 1 anything else."""
     given = vars(_parser().parse_args(argv))
-    given.pop("command")
+    command = _COMMANDS[given.pop("command")]
     logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.WARNING)
     logging.getLogger("annspark").setLevel(logging.INFO)
     try:
-        return _build(given)
+        command(given)
+        return DONE
     except SettingsError as error:
         print(f"annspark: {error}", file=sys.stderr)
         return BAD_SETTINGS
     except InputError as error:
         print(f"annspark: {error}", file=sys.stderr)
         return BAD_INPUT
+    except RecallMissed as error:
+        print(f"annspark: {error}", file=sys.stderr)
+        return MISSED
     except Exception as error:
         traceback.print_exc()
         print(f"annspark: the job failed: {first_line(error)}", file=sys.stderr)
@@ -43,25 +50,42 @@ def script() -> None:
         sys.exit(code)
 
 
-def _build(given: dict[str, Any]) -> int:
-    config = given.pop("config", None)
+def _build(given: dict[str, Any]) -> None:
+    config, plan_only = given.pop("config", None), given.pop("plan", False)
     job = make_job((read_config(config) if config else {}) | given)
+    spark = _session("annspark build")
+    from annspark.pipeline import preview, run
+
+    print((preview(spark, job) if plan_only else run(spark, job)).as_text())
+
+
+def _evaluate(given: dict[str, Any]) -> None:
+    names = ("input", "neighbors", "format", "report", "scratch")
+    places = {name: given.pop(name, None) for name in names}
+    settings = Settings(**given)
+    spark = _session("annspark evaluate")
+    from annspark.evaluate import evaluate
+
+    print(evaluate(spark, settings, **places).as_text())
+
+
+def _session(name: str) -> "SparkSession":
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
         # Not under spark-submit: this process starts Spark, so its workers should run this Python.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     from pyspark.sql import SparkSession
 
-    from annspark.pipeline import run
+    return SparkSession.builder.appName(name).getOrCreate()
 
-    report = run(SparkSession.builder.appName("annspark build").getOrCreate(), job)
-    print(report.as_text())
-    return DONE
+
+_COMMANDS = {"build": _build, "evaluate": _evaluate}
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="annspark", description=purpose)
     parser.add_argument("--version", action="version", version=f"annspark {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
+    _add_evaluate(commands)
     build = commands.add_parser(
         "build",
         help="find every user's nearest neighbors and publish the table",
@@ -72,29 +96,48 @@ def _parser() -> argparse.ArgumentParser:
     add, default = build.add_argument, Settings()
     add("--input", metavar="PATH_OR_TABLE", help="the table of user vectors")
     add("--output", metavar="PATH_OR_TABLE", help="the table of neighbors to publish")
+    _add_common(build)
+    add("--recall", type=float, help=f"share of the exact neighbors to find, or nothing is published ({RECALL})")
+    add("--probes", type=float, help="leaves a user goes to, on average, instead of those a recall needs")
+    add("--trees", type=int, help=f"trees in the forest ({default.trees})")
+    add("--leaf-rows", type=int, help=f"users a leaf should hold, never fewer than 4 k ({default.leaf_rows})")
+    add("--split", choices=CHOICES["split"], help=f"how the planes of a tree are placed ({default.split})")
+    add("--shape", choices=CHOICES["shape"], help=f"a row per user, or a row per neighbor ({default.shape})")
+    add("--report", metavar="DIR", help="folder of report.json and report.html (<output>.report)")
+    add("--top-up", action="store_true", help="if the recall is missed, add another tree instead of giving up")
+    add("--plan", action="store_true", help="say what the job would find and cost, and publish nothing")
+    add("--config", metavar="FILE.toml", help="a file of settings, named like these flags with _ for -")
+    add("--overwrite", action="store_true", help="replace the output when it exists")
+    return parser
+
+
+def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="measure the recall of any neighbor table",
+        description="Measure the recall of any neighbor table, ours or another system's, against the vectors it was "
+        "made from.  It may have a row per user with an array `neighbors` (of ids, or of structs with neighbor_id), or "
+        "a row per neighbor with neighbor_id and rank or distance.  Distances are computed anew.",
+        argument_default=argparse.SUPPRESS,
+    )
+    evaluate.add_argument("--input", metavar="PATH_OR_TABLE", required=True, help="the table of user vectors")
+    evaluate.add_argument("--neighbors", metavar="PATH_OR_TABLE", required=True, help="the table to look at")
+    _add_common(evaluate)
+    evaluate.add_argument("--report", metavar="DIR", help="folder to write report.json and report.html to (none)")
+
+
+def _add_common(command: argparse.ArgumentParser) -> None:
+    add, default = command.add_argument, Settings()
     add("--id-col", help=f"column of user ids, integers or strings ({default.id_col})")
     add("--vector-col", help=f"column of vectors ({default.vector_col})")
     add("--k", type=int, help=f"neighbors per user ({default.k})")
     add("--metric", choices=CHOICES["metric"], help=f"distance; cosine is 1 - cos ({default.metric})")
-    add(
-        "--probes",
-        type=float,
-        help=f"leaves a user goes to, on average: more finds more, takes longer ({default.probes})",
-    )
-    add("--trees", type=int, help=f"trees in the forest ({default.trees})")
-    add("--leaf-rows", type=int, help=f"users a leaf should hold, never fewer than 4 k ({default.leaf_rows})")
-    add("--split", choices=CHOICES["split"], help=f"how the planes of a tree are placed ({default.split})")
     add("--seed", type=int, help=f"same data and seed, same table ({default.seed})")
-    add("--shape", choices=CHOICES["shape"], help=f"a row per user, or a row per neighbor ({default.shape})")
-    add("--format", help="file format of the paths read and written (parquet)")
-    add("--report", metavar="DIR", help="folder of report.json (<output>.report)")
-    add("--scratch", metavar="DIR", help="shared folder for intermediate tables (cached in the session)")
+    add("--audit-users", type=int, help=f"users whose exact neighbors measure the recall ({default.audit_users})")
     add(
         "--on-bad-row",
         choices=CHOICES["on_bad_row"],
         help=f"stop at unusable rows, or leave them out ({default.on_bad_row})",
     )
-    add("--audit-users", type=int, help=f"users whose exact neighbors measure the recall ({default.audit_users})")
-    add("--config", metavar="FILE.toml", help="a file of settings, named like these flags with _ for -")
-    add("--overwrite", action="store_true", help="replace the output when it exists")
-    return parser
+    add("--format", help="file format of paths (parquet)")
+    add("--scratch", metavar="DIR", help="shared folder for intermediate tables (cached in the session)")

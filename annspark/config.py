@@ -7,10 +7,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from annspark.core.calibrate import MOST_PROBES
 from annspark.core.forest import SPLITS
 from annspark.core.metric import METRICS
 from annspark.errors import SettingsError
 
+RECALL = 0.95  # to reach when nothing else is asked for
 CHOICES = {
     "metric": METRICS,
     "split": SPLITS,
@@ -27,7 +29,8 @@ class Settings:
     id_col: str = "user_id"
     vector_col: str = "vector"
     metric: str = "cosine"
-    probes: float = 8
+    recall: float | None = None
+    probes: float | None = None
     trees: int = 1
     leaf_rows: int = 512
     split: str = "two_means"
@@ -35,6 +38,7 @@ class Settings:
     shape: str = "nested"
     on_bad_row: str = "fail"
     audit_users: int = 1000
+    top_up: bool = False
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -47,15 +51,25 @@ class Settings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
                 raise SettingsError(f"'{name}' is {value!r}; it must be a whole number from {low:,} to {high:,}.")
-        probes = self.probes
-        if isinstance(probes, bool) or not isinstance(probes, int | float) or not 1 <= probes <= 1_000:
-            raise SettingsError(f"'probes' is {probes!r}; it must be a number from 1 to 1,000.")
+        if self.probes is not None and not (_is_number(self.probes) and 1 <= self.probes <= MOST_PROBES):
+            raise SettingsError(f"'probes' is {self.probes!r}; it must be a number from 1 to {MOST_PROBES:,}.")
+        if self.recall is not None and not (_is_number(self.recall) and 0 < self.recall < 1):
+            raise SettingsError(
+                f"'recall' is {self.recall!r}; it must be a number between 0 and 1, both excluded, such as 0.95. "
+                "For exact neighbors set leaf_rows to the number of users."
+            )
+        if self.recall is not None and self.probes is not None:
+            raise SettingsError(
+                f"'recall' is {self.recall!r} and 'probes' {self.probes!r}: probes follow from the recall. Give one."
+            )
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise SettingsError(f"'{name}' is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}.")
         for name in ("id_col", "vector_col"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise SettingsError(f"'{name}' is {getattr(self, name)!r}; it must be the name of a column.")
+        if not isinstance(self.top_up, bool):
+            raise SettingsError(f"'top_up' is {self.top_up!r}; it must be true or false.")
         if self.id_col == self.vector_col:
             raise SettingsError(f"'id_col' and 'vector_col' are both {self.id_col!r}; they must be two columns.")
         made = ("neighbors",) if self.shape == "nested" else ("rank", "neighbor_id", "distance")
@@ -64,6 +78,11 @@ class Settings:
                 f"'id_col' is {self.id_col!r}, which is also a column of the {self.shape} output. "
                 "Rename the id column before the call."
             )
+
+    @property
+    def target(self) -> float | None:
+        """The recall to reach; None when the probes are given instead."""
+        return None if self.probes is not None else RECALL if self.recall is None else self.recall
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +114,10 @@ class Job:
                     f"'{name}' is {value!r} and 'output' {self.output!r}: one is or holds the other, and the output's "
                     "folder is replaced as a whole. Give the output a folder of its own."
                 )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def is_catalog_table(name: str) -> bool:

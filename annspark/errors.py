@@ -13,6 +13,17 @@ class InputError(AnnsparkError, ValueError):
     """The input table cannot be used as it is; nothing was written."""
 
 
+class RecallMissed(AnnsparkError):
+    """The finished table was audited and falls short of the recall asked for; it was not published.
+
+    report : what the run did, as a Report
+    """
+
+    def __init__(self, message: str, report: object) -> None:
+        super().__init__(message)
+        self.report = report
+
+
 def first_line(error: BaseException) -> str:
     """Return what an error says, without the stack trace the JVM's errors carry in their text."""
     return str(error).partition("\n")[0] or type(error).__name__

@@ -1,28 +1,46 @@
-"""The straight line: read, sample, grow, route, join, merge, audit, publish."""
+"""The straight line: read, sample, grow, calibrate, route, join, merge, audit, publish."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 from pyspark.sql import DataFrame, SparkSession
 
 from annspark import __version__
 from annspark.config import Job, Settings
-from annspark.core.forest import grow_forest
-from annspark.core.plan import SHOWN, count_leaves, count_limbs, count_merge_partitions, count_sampled, plan_join
+from annspark.core.calibrate import CALIBRATED, Calibration, choose_probes, probes_to_meet
+from annspark.core.forest import Forest, grow_forest
+from annspark.core.plan import (
+    SHOWN,
+    Plan,
+    count_leaves,
+    count_limbs,
+    count_merge_partitions,
+    count_sampled,
+    count_shuffle_bytes,
+    count_task_bytes,
+    plan_join,
+)
+from annspark.core.recall import Recall
+from annspark.errors import RecallMissed
 from annspark.flow import files, publish
 from annspark.flow.audit import audit_neighbors
+from annspark.flow.calibrate import find_exact
 from annspark.flow.cluster import count_cores
 from annspark.flow.grow import grow_limbs
 from annspark.flow.join import join_partitions
-from annspark.flow.merge import merge_neighbors
+from annspark.flow.merge import merge_neighbors, told_lists
 from annspark.flow.meter import Meter, read_meter, watch_joined, watch_merged, watch_shipped
-from annspark.flow.read import read_vectors
+from annspark.flow.read import Users, read_vectors
+from annspark.flow.reports import reports_once_done, write_missed
 from annspark.flow.route import ship_vectors
-from annspark.flow.sample import sample_vectors
+from annspark.flow.sample import Sample, sample_vectors
 from annspark.flow.shape import count_users, require_complete, shaped
-from annspark.flow.stage import release, stage_table, staging
-from annspark.report import Cost, Leaves, Report, Rows
+from annspark.flow.stage import Stage, release, stage_table, staging
+from annspark.flow.trial import extrapolate, try_join
+from annspark.report import Cost, Leaves, Preview, Report, Rows, Spread, versions
 from annspark.steps import Steps
 
 
@@ -41,7 +59,8 @@ def build_neighbors(
     id_col: str = "user_id",
     vector_col: str = "vector",
     metric: str = "cosine",
-    probes: float = 8,
+    recall: float | None = None,
+    probes: float | None = None,
     trees: int = 1,
     leaf_rows: int = 512,
     split: str = "two_means",
@@ -49,6 +68,7 @@ def build_neighbors(
     shape: str = "nested",
     on_bad_row: str = "fail",
     audit_users: int = 1000,
+    top_up: bool = False,
     scratch: str | None = None,
 ) -> Result:
     """Return every user's approximate k nearest neighbors and a report with their measured recall.
@@ -56,7 +76,8 @@ def build_neighbors(
     vectors     : DataFrame of any session, classic or Connect; ids are integers or strings, vectors array<float>,
                   array<double> or MLlib vectors
     metric      : "cosine" (distance 1 - cos) or "euclidean"
-    probes      : leaves a user goes to in each tree, on average: more finds more neighbors and takes longer
+    recall      : share of the exact neighbors to find; 0.95 unless probes are given
+    probes      : leaves a user goes to in each tree, on average, instead of as many as the recall needs
     trees       : trees in the forest; more probes are usually cheaper than more trees
     leaf_rows   : users a leaf should hold; never fewer than 4 k
     split       : "two_means" or "two_points", how the planes of a tree are placed
@@ -64,19 +85,22 @@ def build_neighbors(
                   neighbor: id, rank, neighbor_id, distance)
     on_bad_row  : "fail", or "drop" to leave unusable rows out and count them in the report
     audit_users : users whose exact neighbors are computed to measure the recall
+    top_up      : when the audit shows that the recall was missed, add another tree and merge instead of raising
     scratch     : folder for intermediate tables, on file systems the executors share; None caches them in the session
 
     The table has every valid id once, neighbors in the order of (distance, neighbor_id), nobody their own neighbor; the
     same data and seed give the same table, however they are partitioned.  It stays cached, or in scratch, until the
     caller unpersists or deletes it.
 
-    Raises SettingsError for settings and InputError for data that cannot be used.
+    Raises SettingsError for settings and InputError for data that cannot be used, and RecallMissed, which carries the
+    report, when the audit shows that the recall asked for was not reached.
     """
     settings = Settings(
         k=k,
         id_col=id_col,
         vector_col=vector_col,
         metric=metric,
+        recall=recall,
         probes=probes,
         trees=trees,
         leaf_rows=leaf_rows,
@@ -85,19 +109,24 @@ def build_neighbors(
         shape=shape,
         on_bad_row=on_bad_row,
         audit_users=audit_users,
+        top_up=top_up,
     )
     kept: list[DataFrame] = []
 
     def keep(table: DataFrame) -> DataFrame:
         kept.append(stage_table(table, scratch))
-        return kept[0]
+        return kept[-1]
 
     try:
-        return _build(vectors, settings, asdict(settings), scratch, keep, Steps())
+        result = _build(vectors, settings, asdict(settings), scratch, keep, Steps())
+        _require_recall(result.report)
     except BaseException:
         for table in kept:
             release(table, scratch)
         raise
+    for table in kept[:-1]:
+        release(table, scratch)
+    return result
 
 
 def run(spark: SparkSession, job: Job) -> Report:
@@ -110,21 +139,82 @@ def run(spark: SparkSession, job: Job) -> Report:
 
     def keep(table: DataFrame) -> DataFrame:
         pending.append(publish.write_pending(table, job.output, job.format))
-        return pending[0].table
+        return pending[-1].table
 
-    asked = {name: value for name, value in asdict(job).items() if name != "settings"} | asdict(job.settings)
     clock = Steps()
     try:
-        result = _build(vectors, job.settings, asked, job.scratch, keep, clock)
-        report = f"{job.report or f'{pending[0].target}.report'}/report.json"
-        with clock.step("publish") as facts, files.text_once_done(report, result.report.as_json()):
-            publish.commit(pending[0])
-            facts += [pending[0].target, f"report in {report}"]
+        result = _build(vectors, job.settings, _asked(job), job.scratch, keep, clock)
+        folder = job.report or f"{pending[-1].target}.report"
+        if not result.report.passed:
+            write_missed(folder, result.report)
+            _require_recall(result.report)
+        with clock.step("publish") as facts, reports_once_done(folder, result.report):
+            publish.commit(pending[-1])
+            facts += [pending[-1].target, f"report in {folder}"]
     except BaseException:
         for one in pending:
             publish.discard(one)
         raise
+    for one in pending[:-1]:
+        publish.discard(one)
     return result.report
+
+
+def preview(spark: SparkSession, job: Job) -> Preview:
+    """Go as far as the plan of the join, join some users to see how fast this machine is, and publish nothing."""
+    vectors = publish.open_input(spark, job.input, job.format)
+    clock = Steps()
+    with staging(job.scratch) as stage:
+        ready = _prepare(vectors, job.settings, stage, clock)
+        users, plan = ready.users, ready.plan
+        with clock.step("try", "joining some users to see how fast it goes") as facts:
+            tried = try_join(users, ready.samples, job.settings, plan.probes, ready.cores)
+            facts += [f"{one.users:,} users in {one.seconds:.1f} s" for one in tried]
+    return Preview(
+        rows=Rows(users.read, users.rows, users.rows, users.dropped, users.examples, 0),
+        calibration=ready.calibration,
+        probes=plan.probes,
+        pairs_per_user=round(plan.expected.pairs, 1),
+        copies_per_user=round(plan.copies, 3),
+        shuffle_bytes=count_shuffle_bytes(plan, users.rows, users.dim, job.settings.k, users.id_bytes),
+        leaves=Leaves(plan.n_leaves, plan.expected.median_rows, plan.expected.p99_rows, plan.expected.max_rows),
+        partitions=plan.n_partitions,
+        task_bytes=count_task_bytes(plan, users.rows, users.dim),
+        join_seconds=round(extrapolate(tried, users.rows), 1),
+        seconds=clock.total(),
+    )
+
+
+def _asked(job: Job) -> dict[str, Any]:
+    return {name: value for name, value in asdict(job).items() if name != "settings"} | asdict(job.settings)
+
+
+def _require_recall(report: Report) -> None:
+    """Raise RecallMissed when the audit rules the recall asked for out."""
+    if report.passed or report.calibration is None:
+        return
+    recall, goal = report.recall, report.calibration
+    enough = probes_to_meet(goal, recall.mean)
+    raise RecallMissed(
+        f"audit: recall {recall.mean:.4f} ({recall.low:.4f} to {recall.high:.4f}) of {recall.users:,} users, "
+        f"{goal.target:g} was asked for, {goal.predicted:.4f} predicted for {goal.probes:g} probes. Nothing was "
+        f"published. Set probes to {enough:g}, or ask for less.",
+        report,
+    )
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """What is known before the join."""
+
+    users: Users
+    samples: dict[str, Sample]
+    forest: Forest
+    radius: np.ndarray
+    calibration: Calibration | None
+    plan: Plan
+    cores: int
+    most: int
 
 
 def _build(
@@ -135,56 +225,119 @@ def _build(
     keep: Callable[[DataFrame], DataFrame],
     clock: Steps,
 ) -> Result:
-    """Walk the line; keep materialises the finished table, and everything after reads what it returns."""
-    meter = Meter()
+    """Walk the line; keep materialises a finished table, and everything after reads what it returns."""
     with staging(scratch) as stage:
-        with clock.step("read") as facts:
-            cores = count_cores(vectors.sparkSession)
-            users = read_vectors(vectors, settings, stage, cores)
-            facts += [f"{users.rows:,} users of {users.dim} numbers", f"{users.read - users.rows:,} rows dropped"]
-        with clock.step("sample") as facts:
-            n_leaves = count_leaves(users.rows, settings.leaf_rows, settings.k)
-            n_limbs = count_limbs(n_leaves, users.dim)
-            grown_from = count_sampled(users.rows, users.dim, n_limbs or n_leaves)
-            want = {"audit": settings.audit_users, "plan": SHOWN, "forest": grown_from}
-            samples = sample_vectors(users, want)
-            facts += [f"{sum(len(sample.ids) for sample in samples.values()):,} users"]
-        with clock.step("grow") as facts:
-            forest = grow_forest(
-                samples["forest"].vectors,
-                n_limbs or n_leaves,
-                trees=settings.trees,
-                split=settings.split,
-                seed=settings.seed,
-                centred=settings.metric == "euclidean",
-            )
-            if n_limbs:
-                forest = grow_limbs(users, forest, n_leaves, settings)
-            plan = plan_join(forest, samples["plan"].vectors, settings.probes, rows=users.rows, cores=cores)
-            facts += [f"{plan.n_leaves:,} leaves in {plan.n_partitions} partitions for {cores} cores"]
-        doing = f"routing to {settings.probes:g} leaves a tree, joining in {plan.n_partitions} partitions, merging"
+        ready = _prepare(vectors, settings, stage, clock)
+        users, plan, calibration = ready.users, ready.plan, ready.calibration
+        doing = f"routing to {plan.probes:.3g} leaves a tree, joining in {plan.n_partitions} partitions, merging"
         with clock.step("join", doing) as facts:
-            shipped = watch_shipped(ship_vectors(users.table, forest, plan), meter)
-            merge_in = count_merge_partitions(users.rows, plan.copies, settings.k, users.id_bytes, cores)
-            candidates = watch_joined(join_partitions(shipped, plan, merge_in, users.dim, settings), meter)
-            most = min(settings.k, users.rows - 1)
-            neighbors = watch_merged(merge_neighbors(candidates, merge_in, settings.k), most, meter)
-            table = keep(shaped(neighbors, settings))
-            written = count_users(table, settings)
-            seen = read_meter(meter, users.id_bytes, most)
-            # A user without neighbors has no row of the long shape.
-            require_complete(written + (seen["lonely"] if settings.shape == "long" else 0), users)
-            facts += [f"{written:,} users"]
-        with clock.step("audit") as facts:
-            recall = audit_neighbors(table, samples["audit"], users, settings)
-            facts += [f"recall@{recall.k} {recall.mean:.4f} of {recall.users:,} users"]
+            table, seen = _join(ready, ready.forest, plan, settings, keep)
+            facts += [f"{users.rows:,} users"]
+        recall, distances = _audit(table, ready, settings, clock)
+        topped_up = 0
+        if settings.top_up and calibration and recall.high < calibration.target:
+            with clock.step("top up", "growing another tree, joining and merging its neighbors with those found"):
+                forest = _grow(users, ready.samples["forest"], settings, first_tree=settings.trees, trees=1)
+                shown = ready.samples["plan"].vectors
+                plan = plan_join(forest, shown, plan.probes, rows=users.rows, cores=ready.cores)
+                table, more = _join(ready, forest, plan, settings, keep, table)
+                seen = more | {name: seen[name] + more[name] for name in ("pairs", "copies", "shuffle_bytes")}
+            recall, distances = _audit(table, ready, settings, clock)
+            topped_up = 1
     report = Report(
         version=__version__,
+        versions=versions(vectors.sparkSession.version),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
         settings=asked,
-        rows=Rows(users.read, users.rows, written, users.dropped, users.examples, seen["short"]),
+        rows=Rows(users.read, users.rows, seen["written"], users.dropped, users.examples, seen["short"]),
         recall=recall,
+        calibration=calibration,
+        topped_up=topped_up,
+        distances=distances,
         cost=Cost(round(seen["pairs"] / users.rows, 1), round(seen["copies"] / users.rows, 3), seen["shuffle_bytes"]),
-        leaves=Leaves(plan.n_leaves, seen["max_rows"]),
+        leaves=Leaves(plan.n_leaves, plan.expected.median_rows, plan.expected.p99_rows, seen["max_rows"]),
         seconds=clock.total(),
     )
     return Result(table, report)
+
+
+def _prepare(vectors: DataFrame, settings: Settings, stage: Stage, clock: Steps) -> _Ready:
+    """Check the input, grow the forest, find out how many probes the recall needs, and plan the join."""
+    with clock.step("read") as facts:
+        cores = count_cores(vectors.sparkSession)
+        users = read_vectors(vectors, settings, stage, cores)
+        facts += [f"{users.rows:,} users of {users.dim} numbers", f"{users.read - users.rows:,} rows dropped"]
+    most, target = min(settings.k, users.rows - 1), settings.target
+    with clock.step("sample") as facts:
+        n_leaves = count_leaves(users.rows, settings.leaf_rows, settings.k)
+        want = {
+            "audit": settings.audit_users,
+            "calibrate": 0 if target is None else CALIBRATED,
+            "plan": SHOWN,
+            "forest": count_sampled(users.rows, users.dim, count_limbs(n_leaves, users.dim) or n_leaves),
+        }
+        samples = sample_vectors(users, want)
+        facts += [f"{sum(len(sample.ids) for sample in samples.values()):,} users"]
+    with clock.step("grow") as facts:
+        forest = _grow(users, samples["forest"], settings, first_tree=0, trees=settings.trees)
+        facts += [f"{sum(len(centres) for centres in forest.trees):,} leaves"]
+    with clock.step("calibrate") as facts:
+        radius, chances = find_exact(users, samples["audit"], samples["calibrate"], forest, most, settings.metric)
+        facts += [f"exact neighbors of {len(samples['audit'].ids) + len(samples['calibrate'].ids):,} users"]
+        shown, calibration = samples["plan"].vectors, None
+        if target is not None:
+            calibration = choose_probes(forest, shown, chances, target)
+            facts += [f"predicted {calibration.predicted:.4f} for the {target:g} asked for"]
+        probes = calibration.probes if calibration else settings.probes or 1
+        plan = plan_join(forest, shown, probes, rows=users.rows, cores=cores)
+    return _Ready(users, samples, forest, radius, calibration, plan, cores, most)
+
+
+def _grow(users: Users, sample: Sample, settings: Settings, *, first_tree: int, trees: int) -> Forest:
+    n_leaves = count_leaves(users.rows, settings.leaf_rows, settings.k)
+    n_limbs = count_limbs(n_leaves, users.dim)
+    forest = grow_forest(
+        sample.vectors,
+        n_limbs or n_leaves,
+        first_tree=first_tree,
+        trees=trees,
+        split=settings.split,
+        seed=settings.seed,
+        centred=settings.metric == "euclidean",
+    )
+    return grow_limbs(users, forest, n_leaves, settings) if n_limbs else forest
+
+
+def _join(
+    ready: _Ready,
+    forest: Forest,
+    plan: Plan,
+    settings: Settings,
+    keep: Callable[[DataFrame], DataFrame],
+    earlier: DataFrame | None = None,
+) -> tuple[DataFrame, dict[str, Any]]:
+    """Return the table and what was seen while it was made.
+
+    earlier : a table whose neighbors are merged with those found
+    """
+    users, cores, meter = ready.users, ready.cores, Meter()
+    shipped = watch_shipped(ship_vectors(users.table, forest, plan), meter)
+    copies = plan.copies + (earlier is not None)
+    merge_in = count_merge_partitions(users.rows, copies, settings.k, users.id_bytes, cores)
+    candidates = watch_joined(join_partitions(shipped, plan, merge_in, users.dim, settings), meter)
+    if earlier is not None:
+        candidates = candidates.unionByName(told_lists(earlier, users, merge_in, settings))
+    neighbors = watch_merged(merge_neighbors(candidates, merge_in, settings.k), ready.most, meter)
+    table = keep(shaped(neighbors, settings))
+    written = count_users(table, settings)
+    seen = read_meter(meter, users.id_bytes, ready.most)
+    # A user without neighbors has no row of the long shape.
+    require_complete(written + (seen["lonely"] if settings.shape == "long" else 0), users)
+    return table, seen | {"written": written}
+
+
+def _audit(table: DataFrame, ready: _Ready, settings: Settings, clock: Steps) -> tuple[Recall, tuple[Spread, ...]]:
+    with clock.step("audit") as facts:
+        recall, distances = audit_neighbors(table, ready.samples["audit"], ready.radius, ready.users, settings)
+        facts += [f"recall@{recall.k} {recall.mean:.4f} of {recall.users:,} users"]
+    return recall, distances

@@ -39,7 +39,8 @@ def assert_sound(lists, vectors, ids, k, metric):
 def large(request, spark):
     """Return metric, vectors and the result of a build of 3,000 users."""
     vectors = clustered(3000)
-    result = build_neighbors(make_table(spark, vectors), k=K, metric=request.param, leaf_rows=60, audit_users=300)
+    named = {"k": K, "metric": request.param, "recall": 0.98, "leaf_rows": 60, "audit_users": 300}
+    result = build_neighbors(make_table(spark, vectors), **named)
     return request.param, vectors, result
 
 
@@ -71,7 +72,7 @@ def test_the_report_tells_what_was_done(large):
     assert 60 < report.cost.pairs_per_user < 1000
     assert 1 <= report.cost.copies_per_user <= 4
     assert report.cost.shuffle_bytes > 3000 * 16 * 4
-    assert list(report.seconds) == ["total", "read", "sample", "grow", "join", "audit"]
+    assert list(report.seconds) == ["total", "read", "sample", "grow", "calibrate", "join", "audit"]
 
 
 def test_the_table_is_cached_for_its_caller(large):

@@ -1,5 +1,7 @@
 """Brute force in blocks: the exact answer every approximate one is judged by."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from annspark.core.metric import squared_limit, to_distance
@@ -10,16 +12,39 @@ _FIRST = 32  # vectors met first, of which every distance is taken
 _STRETCH = 4096  # most vectors between two updates of the bars
 
 
-def nearest_distances(queries: np.ndarray, vectors: np.ndarray, best: np.ndarray, metric: str) -> np.ndarray:
-    """Return the smallest distances of each query to the vectors and to those met before.
+@dataclass(frozen=True)
+class Nearest:
+    """The nearest vectors of each query so far, in the order of (distance, hash), whatever order they were met in.
+
+    distances : float32 (n_queries, m), by differences, inf where fewer were met; a query's own row counts too
+    hashes    : int64 (n_queries, m), of the vectors' ids; 0 where fewer were met
+    vectors   : float32 (n_kept, m, dim), those of the first n_kept queries
+    """
+
+    distances: np.ndarray
+    hashes: np.ndarray
+    vectors: np.ndarray
+
+
+def nobody_met(n_queries: int, m: int, n_kept: int, dim: int) -> Nearest:
+    """Return what is known before the first vector."""
+    return Nearest(
+        np.full((n_queries, m), np.inf, np.float32),
+        np.zeros((n_queries, m), np.int64),
+        np.zeros((n_kept, m, dim), np.float32),
+    )
+
+
+def meet(queries: np.ndarray, vectors: np.ndarray, hashes: np.ndarray, best: Nearest, metric: str) -> Nearest:
+    """Return the nearest of each query among some more vectors and those met before.
 
     A vector has to beat its query's bar, the largest distance kept so far.  Few do once some thousands have been met,
-    so that a call costs little more than its matrix products; start from inf, and keep what is returned for the next.
+    so that a call costs little more than its matrix products.
 
     queries : float32 (n_queries, dim), prepared
     vectors : float32 (n, dim), prepared
-    best    : float32 (n_queries, m), ascending, inf where fewer were met; not changed
-    returns : float32 (n_queries, m), ascending, by differences; a query's own row counts too
+    hashes  : int64 (n,)
+    best    : not changed
     """
     if len(vectors) == 0 or len(queries) == 0:
         return best
@@ -29,13 +54,14 @@ def nearest_distances(queries: np.ndarray, vectors: np.ndarray, best: np.ndarray
     step = 16 * max(1, _TILE // len(queries) // 16)  # a multiple of 16 is what few_at_most likes
     scratch = np.empty((step, len(queries)), np.float32)
     # Bars fall fast at first: a stretch is as long as all before it, so that a query keeps few of each.
-    stretch = _FIRST if np.isinf(best[:, -1]).any() else _STRETCH
+    stretch = _FIRST if np.isinf(best.distances[:, -1]).any() else _STRETCH
     end = 0
     while end < len(vectors):
         start, end = end, min(end + stretch, len(vectors))
         stretch = min(2 * stretch, _STRETCH)
+        bar = best.distances[:, -1]
         # Nothing is nearer than 0: twins in any number cost nothing.
-        limit = np.where(best[:, -1] > 0, squared_limit(best[:, -1], metric), -np.inf).astype(np.float32)
+        limit = np.where(bar > 0, squared_limit(bar, metric), -np.inf).astype(np.float32)
         rows, asked = [], []
         for first in range(start, end, step):
             left = bounding_columns(vectors[first : min(first + step, end)] - centre, right=False)
@@ -44,18 +70,33 @@ def nearest_distances(queries: np.ndarray, vectors: np.ndarray, best: np.ndarray
             asked.append(query)
         row, query = np.concatenate(rows), np.concatenate(asked)
         if len(row):
-            best = _merge(best, query, to_distance(squared_distances(queries, query, vectors, row), metric))
+            distance = to_distance(squared_distances(queries, query, vectors, row), metric)
+            best = _merge(best, query, distance, hashes[row], vectors[row])
     return best
 
 
-def _merge(best: np.ndarray, query: np.ndarray, distance: np.ndarray) -> np.ndarray:
-    """Return best with more distances in it: int (n,), the queries; float32 (n,), their distances."""
+def _merge(best: Nearest, query: np.ndarray, distance: np.ndarray, hashes: np.ndarray, vectors: np.ndarray) -> Nearest:
+    """Return best with more vectors in it: int (n,), the queries; distances, hashes and vectors, a row each."""
     order = np.argsort(query, kind="stable")
     touched, count = np.unique(query, return_counts=True)
-    more = np.full((len(touched), count.max()), np.inf, np.float32)
-    more[np.repeat(np.arange(len(touched)), count), places(count)] = distance[order]
-    merged = best.copy()
-    merged[touched] = np.sort(np.concatenate([best[touched], more], axis=1), axis=1)[:, : best.shape[1]]
+    m = best.distances.shape[1]
+    at = np.repeat(np.arange(len(touched)), count), m + places(count)
+    joint = np.full((len(touched), m + count.max()), np.inf, np.float32)
+    known = np.zeros(joint.shape, np.int64)
+    joint[:, :m], known[:, :m] = best.distances[touched], best.hashes[touched]
+    joint[at], known[at] = distance[order], hashes[order]
+    first = np.lexsort((known, joint), axis=1)[:, :m]
+    merged = Nearest(best.distances.copy(), best.hashes.copy(), best.vectors.copy())
+    merged.distances[touched] = np.take_along_axis(joint, first, axis=1)
+    merged.hashes[touched] = np.take_along_axis(known, first, axis=1)
+    kept = int(np.searchsorted(touched, len(best.vectors)))
+    if kept:
+        source = np.zeros(joint.shape, np.int64)
+        source[at] = order
+        new, old = first[:kept] >= m, np.minimum(first[:kept], m - 1)
+        chosen = np.take_along_axis(best.vectors[touched[:kept]], old[:, :, None], axis=1)
+        chosen[new] = vectors[np.take_along_axis(source[:kept], first[:kept], axis=1)[new]]
+        merged.vectors[touched[:kept]] = chosen
     return merged
 
 

@@ -37,22 +37,25 @@ class Forest:
         return {"origin": self.origin, "trees": self.trees}
 
 
-def grow_forest(sample: np.ndarray, n_leaves: int, *, trees: int, split: str, seed: int, centred: bool) -> Forest:
+def grow_forest(
+    sample: np.ndarray, n_leaves: int, *, trees: int, split: str, seed: int, centred: bool, first_tree: int = 0
+) -> Forest:
     """Grow a forest from sampled vectors.
 
-    sample   : float32 (n_sample, dim), prepared, in an order that is a function of the seed; at least one row
-    n_leaves : about how many leaves a tree should have; a tree has fewer when the sample has fewer distinct vectors
-    split    : "two_means" (plane between two 2-means centres) or "two_points" (plane between two random points)
-    centred  : take the sample's median as origin (euclidean), or zero (cosine: unit vectors need none)
+    sample     : float32 (n_sample, dim), prepared, in an order that is a function of the seed; at least one row
+    n_leaves   : about how many leaves a tree should have; a tree has fewer when the sample has fewer distinct vectors
+    split      : "two_means" (plane between two 2-means centres) or "two_points" (plane between two random points)
+    first_tree : number of the first tree; tree t is the same however many trees are grown
+    centred    : take the sample's median as origin (euclidean), or zero (cosine: unit vectors need none)
 
     Source: random projection trees as in Annoy (github.com/spotify/annoy); routing to the nearest centre and Lloyd
-    steps as in inverted-file indexes.  Tree t is the same however many trees are grown.
+    steps as in inverted-file indexes.
     """
     dim = sample.shape[1]
     # The median, as one outlier moves a mean far.
     origin = np.median(sample, axis=0) if centred else np.zeros(dim, np.float32)
     shifted = sample - origin
-    grown = (_grow_tree(shifted, n_leaves, split, np.random.default_rng([seed, t])) for t in range(trees))
+    grown = (_grow_tree(shifted, n_leaves, split, np.random.default_rng([seed, first_tree + t])) for t in range(trees))
     return Forest(origin, tuple(grown))
 
 

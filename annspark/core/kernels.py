@@ -18,7 +18,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import numpy as np  # noqa: E402
 
-from annspark.core.exact import nearest_distances  # noqa: E402
+from annspark.core.exact import meet, nobody_met  # noqa: E402
 from annspark.core.forest import grow_forest  # noqa: E402
 from annspark.core.join import join_leaves  # noqa: E402
 from annspark.core.metric import prepare  # noqa: E402
@@ -89,7 +89,7 @@ def measure(rows: int, dim: int, leaf: int, probes: int, k: int, repeats: int) -
 
     queries = vectors[:: max(1, rows // 200)]
     exact = seconds(
-        lambda: nearest_distances(queries, vectors, np.full((len(queries), k), np.inf, np.float32), "cosine"), repeats
+        lambda: meet(queries, vectors, np.arange(rows), nobody_met(len(queries), k, 0, dim), "cosine"), repeats
     )
     table.append(("exact", exact, exact / seconds(lambda: multiply(vectors, queries, scratch), repeats)))
     return [(name, spent / rows * 1e6, ratio) for name, spent, ratio in table]

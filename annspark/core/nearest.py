@@ -23,8 +23,7 @@ def nearest_centres(vectors: np.ndarray, centres: np.ndarray, m: int) -> np.ndar
     """
     n, dim = vectors.shape
     left = scoring_rows(centres)
-    # A power of two, and a function of the centres alone.
-    size = 1 << min(max((_BLOCK // len(centres)).bit_length() - 1, 8), 11)
+    size = _block_rows(len(centres))
     right = np.zeros((size, dim + 1), np.float32)
     right[:, dim] = 1
     # argmin is fast along rows, the minima of groups across them.
@@ -41,6 +40,35 @@ def nearest_centres(vectors: np.ndarray, centres: np.ndarray, m: int) -> np.ndar
             nearest = smallest_rows(scores, m)
         found[start : start + len(block)] = nearest[: len(block)]
     return found
+
+
+def ranks_of(vectors: np.ndarray, centres: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Return how many centres are nearer to each vector than the one wanted.
+
+    vectors : float32 (n, dim)
+    wanted  : int (n,), centres
+    returns : int32 (n,)
+    """
+    n, dim = vectors.shape
+    left = scoring_rows(centres)
+    size = _block_rows(len(centres))
+    right = np.zeros((size, dim + 1), np.float32)
+    right[:, dim] = 1
+    scores = np.empty((len(left), size), np.float32)
+    ranks = np.empty(n, np.int32)
+    for start in range(0, n, size):
+        block = vectors[start : start + size]
+        right[: len(block), :dim] = block
+        multiply(left, right.T, scores)
+        used = scores[:, : len(block)]
+        limit = used[wanted[start : start + size], np.arange(len(block))]
+        ranks[start : start + size] = np.count_nonzero(used < limit, axis=0)
+    return ranks
+
+
+def _block_rows(n_centres: int) -> int:
+    """Return how many vectors are scored at once: a power of two, and a function of the centres alone."""
+    return 1 << min(max((_BLOCK // n_centres).bit_length() - 1, 8), 11)
 
 
 def scoring_rows(centres: np.ndarray) -> np.ndarray:

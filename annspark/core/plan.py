@@ -17,6 +17,22 @@ _PARTITION_BYTES = 192 << 20  # a worker holds a partition about three times ove
 
 
 @dataclass(frozen=True)
+class Expected:
+    """What a sample's own routing lets expect of the join.
+
+    pairs       : distances compared for a user
+    median_rows : users at home in half of the leaves at most
+    p99_rows    : users at home in 99 % of the leaves at most
+    max_rows    : users at home in the largest leaf
+    """
+
+    pairs: float
+    median_rows: int
+    p99_rows: int
+    max_rows: int
+
+
+@dataclass(frozen=True)
 class Plan:
     """Where leaves are joined.
 
@@ -26,6 +42,7 @@ class Plan:
     partition_of_leaf : int32 (n_leaves,), ascending
     n_partitions      : partitions of the join, over all trees
     copies            : partitions a vector is shipped to on average
+    expected          : of the join
     """
 
     probes: float
@@ -34,6 +51,7 @@ class Plan:
     partition_of_leaf: np.ndarray
     n_partitions: int
     copies: float
+    expected: Expected
 
     @property
     def n_leaves(self) -> int:
@@ -78,7 +96,25 @@ def plan_join(forest: Forest, sample: np.ndarray, probes: float, *, rows: int, c
         ),
         n_partitions=int(first_run[-1]),
         copies=copies,
+        expected=_expect(goals, sizes, rows),
     )
+
+
+def _expect(goals: list[np.ndarray], sizes: list[int], rows: int) -> Expected:
+    """Scale what is seen of a sample to all rows; goals and sizes have an entry a tree."""
+    scale = rows / len(goals[0])
+    pairs, residents = 0.0, []
+    for goal, n_leaves in zip(goals, sizes, strict=True):
+        home = np.bincount(goal[:, 0], minlength=n_leaves).astype(np.float64)
+        met = np.bincount(goal[goal >= 0], minlength=n_leaves)
+        # Residents all meet each other, both ways round.  A sampled user is no evidence for others like itself.
+        pairs += float((home * (home - 1) + home * (met - home)).sum()) * scale**2
+        # Counts of a few users a leaf vary by chance as well: what chance adds to their variance is taken out.
+        mean, variance = home.mean(), home.var()
+        shrink = np.sqrt(max(0.0, 1 - mean / variance)) if variance > 0 else 0.0
+        residents.append((mean + (home - mean) * shrink) * scale)
+    median, p99, largest = np.quantile(np.concatenate(residents), (0.5, 0.99, 1.0))
+    return Expected(pairs / rows, round(median), round(p99), round(largest))
 
 
 def _cut_tree(goals: np.ndarray, n_leaves: int, runs: int) -> np.ndarray:
@@ -118,6 +154,18 @@ def count_limbs(n_leaves: int, dim: int) -> int:
     """
     wanted = 4 * dim * _SAMPLED_PER_LEAF * n_leaves
     return 0 if wanted <= _SAMPLE_BYTES else ceil(wanted / _LIMB_BYTES)
+
+
+def count_shuffle_bytes(plan: Plan, rows: int, dim: int, k: int, id_bytes: float) -> int:
+    """Return about how many bytes both shuffles will carry: copies of vectors, then a list for each copy."""
+    visits = 4 * len(plan.reach) * (plan.probes - 1)
+    copy = 4 * dim + 16 + id_bytes  # hash, home, number of visits
+    return round(rows * (plan.copies * (copy + (k + 1) * (4 + id_bytes)) + visits))
+
+
+def count_task_bytes(plan: Plan, rows: int, dim: int) -> int:
+    """Return about how many bytes a Python worker holds at most, beside its 100 MB of libraries."""
+    return round(3 * rows * plan.copies * 4 * (dim + plan.probes + 4) / plan.n_partitions)
 
 
 def count_sampled_for_limbs(rows: int, n_leaves: int) -> int:

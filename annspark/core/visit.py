@@ -26,20 +26,37 @@ def near_leaves(vectors: np.ndarray, groups: Groups, probes: float) -> tuple[np.
     probes  : mean number of leaves a vector goes to, its home included
     returns : int32 (n, m) leaves, home first; float32 (n, m), 0 for home
     """
-    n, dim = vectors.shape
-    m = min(ceil(_MOST * probes) if probes > 1 else 1, len(groups.centres))
-    near = nearest_grouped(vectors, groups, m)
-    margin = np.zeros((n, m), np.float32)
-    step = max(1, _DIFFERENCES // (m * dim))
-    for start in range(0, n if m > 1 else 0, step):
-        here = slice(start, start + step)
-        home = groups.centres[near[here, 0]]
-        apart = groups.centres[near[here, 1:]] - home[:, None]
-        squared = np.einsum("nmd,nmd->nm", apart, apart)
-        along = np.einsum("nmd,nd->nm", apart, vectors[here] - home)
-        # Equal centres have no boundary: one is as good as the other.
-        margin[here, 1:] = (squared / 2 - along) / np.sqrt(np.where(squared > 0, squared, np.inf))
+    near = nearest_grouped(vectors, groups, count_candidates(probes, len(groups.centres)))
+    margin = np.zeros(near.shape, np.float32)
+    margin[:, 1:] = boundary_margins(vectors, groups.centres, near[:, 0], near[:, 1:])
     return near, margin
+
+
+def count_candidates(probes: float, n_leaves: int) -> int:
+    """Return how many leaves a vector may visit at most, its home included."""
+    return min(ceil(_MOST * probes) if probes > 1 else 1, n_leaves)
+
+
+def boundary_margins(vectors: np.ndarray, centres: np.ndarray, home: np.ndarray, leaves: np.ndarray) -> np.ndarray:
+    """Return each vector's distance to the boundaries between its home and some leaves.
+
+    vectors : float32 (n, dim)
+    home    : int (n,)
+    leaves  : int (n, m)
+    returns : float32 (n, m); 0 for home itself
+    """
+    n, m = leaves.shape
+    margin = np.empty((n, m), np.float32)
+    step = max(1, _DIFFERENCES // (max(1, m) * vectors.shape[1]))
+    for start in range(0, n, step):
+        here = slice(start, start + step)
+        centre = centres[home[here]]
+        apart = centres[leaves[here]] - centre[:, None]
+        squared = np.einsum("nmd,nmd->nm", apart, apart)
+        along = np.einsum("nmd,nd->nm", apart, vectors[here] - centre)
+        # Equal centres have no boundary: one is as good as the other.
+        margin[here] = (squared / 2 - along) / np.sqrt(np.where(squared > 0, squared, np.inf))
+    return margin
 
 
 def reach_for(margins: np.ndarray, probes: float) -> float:

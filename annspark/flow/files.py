@@ -75,6 +75,20 @@ def exists(path: str) -> bool:
     return system.get_file_info(path).type != fs.FileType.NotFound
 
 
+def list_folder(path: str) -> list[str]:
+    """Return the JSON files in a folder in the order of their names; none when there is no such folder."""
+    system, inside = _open(path)
+    found = system.get_file_info(fs.FileSelector(inside, allow_not_found=True))
+    return sorted(f"{path}/{one.base_name}" for one in found if one.is_file and one.extension == "json")
+
+
+def read_text(path: str) -> str:
+    """Return a file's text."""
+    system, inside = _open(path)
+    with system.open_input_stream(inside) as stream:
+        return stream.read().decode()
+
+
 def remove(path: str) -> None:
     """Delete a file, or a folder with all it holds."""
     system, path = _open(path)

@@ -4,13 +4,31 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from annspark.config import Settings
+from annspark.core.draw import slot_of
 from annspark.core.topk import EMPTY, merge_lists, pack, unpack
-from annspark.flow.arrow import OUT_ROWS, elements, numbers, ranks_of_ids, to_lists
-from annspark.flow.block import id_type
-from annspark.tables import COUNTS, DISTANCE, DISTANCES, IDS, NEIGHBOR_ID, NEIGHBOR_IDS, NEIGHBORS, TARGET, USER_ID
+from annspark.flow.arrow import OUT_ROWS, elements, numbers, ranks_of_ids, to_binary, to_lists
+from annspark.flow.block import block_lengths, id_type, seeded_hash
+from annspark.flow.cluster import partition_keys
+from annspark.flow.read import Users
+from annspark.flow.shape import listed
+from annspark.tables import (
+    COUNTS,
+    DISTANCE,
+    DISTANCES,
+    HASHES,
+    IDS,
+    NEIGHBOR_ID,
+    NEIGHBOR_IDS,
+    NEIGHBORS,
+    TARGET,
+    USER_ID,
+)
 
 
 def merge_neighbors(candidates: DataFrame, n_partitions: int, k: int) -> DataFrame:
@@ -24,6 +42,48 @@ def merge_neighbors(candidates: DataFrame, n_partitions: int, k: int) -> DataFra
     schema = T.StructType([T.StructField(USER_ID, user), T.StructField(NEIGHBORS, T.ArrayType(neighbor))])
     by_user = candidates.select(TARGET, IDS, NEIGHBOR_IDS, DISTANCES, COUNTS).repartition(n_partitions, TARGET)
     return by_user.mapInArrow(_merger(k), schema)
+
+
+def told_lists(table: DataFrame, users: Users, n_partitions: int, settings: Settings) -> DataFrame:
+    """Return a finished table, of either shape, as candidates: what has been found is merged with what is found."""
+    user = id_type(users.table)
+    user_id = F.col(USER_ID).cast(user)
+    lists = listed(table, settings).select(
+        user_id.alias(USER_ID), seeded_hash(user_id, settings.seed).alias(HASHES), NEIGHBOR_ID, DISTANCE
+    )
+    schema = T.StructType(
+        [
+            T.StructField(TARGET, T.IntegerType()),
+            T.StructField(IDS, T.ArrayType(user)),
+            T.StructField(NEIGHBOR_IDS, T.ArrayType(user)),
+            *(T.StructField(name, T.BinaryType()) for name in (DISTANCES, COUNTS)),
+        ]
+    )
+    return lists.mapInArrow(_teller(partition_keys(n_partitions)), schema)
+
+
+def _teller(keys: np.ndarray) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    def tell(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            if batch.num_rows == 0:
+                continue
+            slot = slot_of(batch.column(1).to_numpy(), len(keys))
+            order = np.argsort(slot, kind="stable")
+            taken = batch.take(pa.array(order))
+            counts = pc.list_value_length(taken.column(2)).to_numpy().astype(np.int32)
+            first, lengths = block_lengths(slot[order], 12 * (1 + int(counts.mean())))
+            per_block = np.add.reduceat(counts, first)
+            distances = taken.column(3).flatten().to_numpy().astype(np.float32)
+            columns = [
+                pa.array(keys[slot[order][first]]),
+                to_lists(taken.column(0), lengths),
+                to_lists(taken.column(2).flatten(), per_block),
+                to_binary(distances, per_block),
+                to_binary(counts, lengths),
+            ]
+            yield pa.RecordBatch.from_arrays(columns, [TARGET, IDS, NEIGHBOR_IDS, DISTANCES, COUNTS])
+
+    return tell
 
 
 def _merger(k: int) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:

@@ -28,6 +28,22 @@ def distances_of(table: DataFrame, settings: Settings) -> DataFrame:
     return distances.select(USER_ID, (F.col(RANK) + 1).alias(RANK), DISTANCE)
 
 
+def listed(table: DataFrame, settings: Settings) -> DataFrame:
+    """Return a published table of either shape as user_id, neighbor_id (array), distance (array); any order."""
+    named = table.withColumnRenamed(settings.id_col, USER_ID)
+    if settings.shape == "long":
+        pairs = F.collect_list(F.struct(NEIGHBOR_ID, DISTANCE)).alias(NEIGHBORS)
+        named = named.groupBy(USER_ID).agg(pairs)
+    return named.select(USER_ID, f"{NEIGHBORS}.{NEIGHBOR_ID}", f"{NEIGHBORS}.{DISTANCE}")
+
+
+def neighbor_ids_of(table: DataFrame, settings: Settings) -> DataFrame:
+    """Return neighbor_id of every neighbor of a published table of either shape; no other column is read."""
+    if settings.shape == "long":
+        return table.select(NEIGHBOR_ID)
+    return table.select(F.explode(f"{NEIGHBORS}.{NEIGHBOR_ID}").alias(NEIGHBOR_ID))
+
+
 def count_users(table: DataFrame, settings: Settings) -> int:
     """Return how many users a published table has rows of."""
     return table.select(quoted(settings.id_col)).distinct().count() if settings.shape == "long" else table.count()

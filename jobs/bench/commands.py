@@ -8,6 +8,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+from bench.archive import archive_in, java_options, write_archive
 from bench.ladders import CORES, SYSTEMS, Setting
 from bench.sets import Data, prepare
 from bench.watch import reason
@@ -26,7 +27,7 @@ def command(system: str, setting: Setting, data: Data, output: Path, python: str
         submit = [str(Path(python).with_name("spark-submit")), "--properties-file", conf, "--master", f"local[{CORES}]"]
         paths = ["--input", source, "--output", str(output), "--metric", data.metric]
         if SYSTEMS[system].code == "archive":
-            submit += _java(f"-XX:SharedArchiveFile={_archive(data.folder.parent)}")
+            submit += java_options(f"-XX:SharedArchiveFile={archive_in(data.folder.parent)}")
         return [*submit, str(JOBS / "build_neighbors.py"), *paths, *_flags(setting)]
     # -P: or Python would take the folder it stands in for a place of packages.
     process = [python, "-P", "-m", f"bench.run_{SYSTEMS[system].runner}", SYSTEMS[system].code]
@@ -50,7 +51,10 @@ def python_for(system: str, place: Path) -> tuple[str, str]:
     What a system needs of its own, packages or an archive, is made in a place on first use.
     """
     if SYSTEMS[system].code == "archive":
-        return sys.executable, _write_archive(place)
+        few = prepare("synthetic:2000x16", place)
+        with tempfile.TemporaryDirectory(prefix="annspark-bench-") as folder:
+            start = command("annspark", {}, few, Path(folder) / "neighbors", sys.executable)
+            return sys.executable, write_archive(start, environment("annspark", Path(folder), sys.executable), place)
     if system not in OWN_PACKAGES:
         return sys.executable, ""
     home = place / system
@@ -66,25 +70,6 @@ def python_for(system: str, place: Path) -> tuple[str, str]:
                 return "", reason(done.stderr + done.stdout, done.returncode)
         made.touch()
     return python, ""
-
-
-def _write_archive(place: Path) -> str:
-    """Have Java archive the classes that a run over few vectors loads; return "", or why it could not."""
-    few, archive = prepare("synthetic:2000x16", place), _archive(place)
-    with tempfile.TemporaryDirectory(prefix="annspark-bench-") as folder:
-        start = command("annspark", {}, few, Path(folder) / "neighbors", sys.executable)
-        start[1:1] = _java(f"-XX:ArchiveClassesAtExit={archive} -Xlog:cds=error -Xlog:cds+dynamic=error")
-        own = environment("annspark", Path(folder), sys.executable)
-        done = subprocess.run(start, env=own, capture_output=True, text=True)
-    return "" if done.returncode == 0 and archive.exists() else reason(done.stderr + done.stdout, done.returncode)
-
-
-def _archive(place: Path) -> Path:
-    return place / "annspark.jsa"
-
-
-def _java(options: str) -> list[str]:
-    return ["--conf", f"spark.driver.defaultJavaOptions={options}"]
 
 
 def _flags(setting: Setting) -> list[str]:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annspark.core.exact import exact_neighbors, nearest_distances
+from annspark.core.exact import Nearest, exact_neighbors, meet, nobody_met
 from annspark.core.metric import METRICS, prepare, to_distance
 
 
@@ -17,7 +17,12 @@ def naive_distance(a, b, metric):
 
 
 def from_scratch(queries, vectors, m, metric):
-    return nearest_distances(queries, vectors, np.full((len(queries), m), np.inf, np.float32), metric)
+    return all_met(queries, vectors, m, metric).distances
+
+
+def all_met(queries, vectors, m, metric, n_kept=0):
+    nobody = nobody_met(len(queries), m, n_kept, queries.shape[1])
+    return meet(queries, vectors, np.arange(len(vectors)), nobody, metric)
 
 
 def exact_distances(vectors, queries, metric):
@@ -50,7 +55,7 @@ def test_missing_neighbors_are_minus_one_at_infinity():
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 400), st.integers(1, 20), st.sampled_from(METRICS))
-def test_nearest_distances_are_the_smallest_of_the_exact_ones(seed, n, m, metric):
+def test_distances_are_the_smallest_of_the_exact_ones(seed, n, m, metric):
     rng = np.random.default_rng(seed)
     vectors = prepare(rng.normal(size=(n, 6)), metric)
     queries = prepare(rng.normal(size=(9, 6)), metric)
@@ -67,14 +72,28 @@ def test_batches_with_a_running_best_have_the_bits_of_one_batch(metric, order):
     rng = np.random.default_rng(15)
     vectors = prepare(np.round(rng.normal(size=(3000, 7)), 1), metric)  # rounded: ties
     queries = vectors[rng.permutation(3000)[:300]]
-    together = from_scratch(queries, vectors, 11, metric)
-    best = np.full((300, 11), np.inf, np.float32)
-    for part in np.split(vectors[::order], [0, 1, 5, 900, 2990]):
-        given_best = best.copy()
-        best, before = nearest_distances(queries, part, best, metric), best
-        np.testing.assert_array_equal(before, given_best)
-    np.testing.assert_array_equal(best, together)
-    np.testing.assert_array_equal(together[:, 1:], exact_distances(vectors, queries, metric)[:, 1:11])
+    together = all_met(queries, vectors, 11, metric, 40)
+    best = nobody_met(300, 11, 40, 7)
+    for rows in np.split(np.arange(3000)[::order], [0, 1, 5, 900, 2990]):
+        copy = Nearest(best.distances.copy(), best.hashes.copy(), best.vectors.copy())
+        best, before = meet(queries, vectors[rows], rows, best, metric), best
+        assert_same(before, copy)
+    assert_same(best, together)
+    np.testing.assert_array_equal(together.distances[:, 1:], exact_distances(vectors, queries, metric)[:, 1:11])
+    np.testing.assert_array_equal(together.vectors, vectors[together.hashes[:40]])
+
+
+def assert_same(one, other):
+    for name in ("distances", "hashes", "vectors"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
+def test_of_equally_far_vectors_those_with_the_smallest_hashes_are_kept():
+    vectors = np.concatenate([np.zeros((1, 2)), np.tile([[0, 1], [1, 0], [0, -1]], (50, 1))]).astype(np.float32)
+    found = all_met(vectors[:1], vectors, 8, "euclidean", 1)
+    assert found.distances.tolist() == [[0, 1, 1, 1, 1, 1, 1, 1]]
+    assert found.hashes.tolist() == [list(range(8))]
+    np.testing.assert_array_equal(found.vectors, vectors[:8][None])
 
 
 @pytest.mark.parametrize("metric", METRICS)

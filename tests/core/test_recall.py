@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annspark.core.recall import recall_by_user, recall_interval
+from annspark.core.recall import measure_recall, recall_by_user
 
 
 def test_recall_is_the_share_found_within_the_exact_radius():
@@ -24,7 +24,7 @@ def test_twins_at_distance_zero_count():
 @given(st.integers(0, 2**32 - 1), st.integers(1, 300), st.integers(1, 50), st.floats(0, 1))
 def test_the_interval_contains_the_mean_and_stays_within_0_and_1(seed, n, k, share):
     by_user = np.random.default_rng(seed).binomial(k, share, n) / k
-    found = recall_interval(by_user, k)
+    found = measure_recall(by_user, k)
     assert 0 <= found.low <= found.mean <= found.high <= 1
     assert found.mean == pytest.approx(by_user.mean())
     assert (found.users, found.k) == (n, k)
@@ -33,24 +33,24 @@ def test_the_interval_contains_the_mean_and_stays_within_0_and_1(seed, n, k, sha
 @pytest.mark.parametrize("n", [1, 4, 10, 30, 1000])
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_at_0_and_1_the_interval_contains_the_mean_to_the_last_bit(n, share):
-    found = recall_interval(np.full(n, share), 10)
+    found = measure_recall(np.full(n, share), 10)
     assert found.low <= share <= found.high
 
 
 def test_no_miss_among_few_users_is_no_proof_of_perfection():
-    few, many = recall_interval(np.ones(30), 10), recall_interval(np.ones(1000), 10)
+    few, many = measure_recall(np.ones(30), 10), measure_recall(np.ones(1000), 10)
     assert few.low == pytest.approx(30 / (30 + 1.959964**2))  # Wilson, p = 1
     assert few.low < 0.9 < 0.99 < many.low < 1
 
 
 def test_a_single_user_gives_a_wide_interval():
-    found = recall_interval(np.array([0.9]), 10)
+    found = measure_recall(np.array([0.9]), 10)
     assert found.high - found.low > 0.5
 
 
 def test_more_users_and_less_spread_make_the_interval_narrower():
     def width(by_user):
-        found = recall_interval(by_user, 10)
+        found = measure_recall(by_user, 10)
         return found.high - found.low
 
     spread, alike = np.tile([1.0, 0.6], 50), np.tile([0.9, 0.7], 50)
@@ -65,6 +65,26 @@ def test_the_interval_covers_the_true_recall(a, b):
     true = a / (a + b)
     covered = 0
     for _ in range(repetitions):
-        found = recall_interval(rng.binomial(k, rng.beta(a, b, users)) / k, k)
+        found = measure_recall(rng.binomial(k, rng.beta(a, b, users)) / k, k)
         covered += found.low <= true <= found.high
     assert covered / repetitions >= 0.93
+
+
+def test_the_spread_over_users_is_told():
+    by_user = np.array([0.1] * 4 + [0.4] * 6 + [0.5] * 10 + [1.0] * 80)
+    found = measure_recall(by_user, 10)
+    assert found.p5 == pytest.approx(0.4)
+    assert found.below_half == pytest.approx(0.1)
+    assert found.bands == ()
+
+
+def test_bands_hold_every_user_once_by_popularity():
+    popularity = np.array([0, 0, 1, 4, 5, 19, 20, 49, 50, 10_000])
+    by_user = np.array([0.1, 0.3, 0.2, 0.4, 0.5, 0.6, 0.7, 0.9, 0.8, 1.0])
+    bands = measure_recall(by_user, 10, popularity).bands
+    assert [(band.first, band.last, band.users) for band in bands] == [
+        (0, 0, 2), (1, 4, 2), (5, 9, 1), (10, 19, 1), (20, 49, 2), (50, None, 2),
+    ]  # fmt: skip
+    assert [band.mean for band in bands] == pytest.approx([0.2, 0.3, 0.5, 0.6, 0.8, 0.9])
+    for band in bands:
+        assert band.low <= band.mean <= band.high

@@ -6,11 +6,13 @@ from pyspark.sql import functions as F
 
 from annspark.config import Settings
 from annspark.core.exact import exact_neighbors
+from annspark.core.forest import Forest
 from annspark.core.metric import prepare
-from annspark.flow.audit import audit_neighbors, exact_radius
+from annspark.flow.audit import audit_neighbors
+from annspark.flow.calibrate import find_exact
 from annspark.flow.read import read_vectors
 from annspark.flow.sample import sample_vectors
-from tests.helpers import clustered, configured, make_table
+from tests.helpers import clustered, make_table
 
 ROWS, K = 300, 6
 LONG = "user_id bigint, rank int, neighbor_id bigint, distance float"
@@ -28,10 +30,15 @@ def exact_table(spark, vectors, metric="cosine", k=K):
     return spark.createDataFrame(rows, LONG).repartition(3)
 
 
+def one_leaf(dim=16):
+    return Forest(np.zeros(dim, np.float32), (np.zeros((1, dim), np.float32),))
+
+
 def audited(table, users, settings):
     """Audit as the pipeline does, with the users its sample draws."""
-    sample = sample_vectors(users, {"audit": settings.audit_users})["audit"]
-    return audit_neighbors(table, sample, users, replace(settings, shape="long"))
+    samples = sample_vectors(users, {"audit": settings.audit_users, "calibrate": 0})
+    radius, _ = find_exact(users, *samples.values(), one_leaf(users.dim), min(settings.k, users.rows - 1), settings.metric)
+    return audit_neighbors(table, samples["audit"], radius, users, replace(settings, shape="long"))[0]
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
@@ -87,29 +94,31 @@ def test_fewer_users_than_k_are_judged_by_the_neighbors_there_are(spark, stage):
 
 
 def test_a_single_user_misses_nothing(spark, stage):
-    table = spark.createDataFrame([], LONG)
-    recall = audited(table, read(spark, stage, clustered(1)), Settings())
+    users = read(spark, stage, clustered(1))
+    sample = sample_vectors(users, {"audit": 10})["audit"]
+    recall, spreads = audit_neighbors(spark.createDataFrame([], LONG), sample, np.zeros(1), users, Settings())
+    assert spreads == ()
     assert (recall.k, recall.mean, recall.users) == (0, 1.0, 1)
 
 
-@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
-def test_the_radius_is_exact_with_and_without_twins(spark, stage, metric):
-    vectors = clustered(200, 12)
-    # One vector has a single twin, another more twins than k.
-    vectors = np.concatenate([vectors, vectors[[0]], vectors[[1] * 9]])
-    asked = np.array([0, 1, 2, 3, 200, 205])
-    ready = prepare(vectors, metric)
-    _, distances = exact_neighbors(ready, asked, K, metric)
-    users = read(spark, stage, vectors, metric)
-    with configured(spark, spark__sql__execution__arrow__maxRecordsPerBatch=17):
-        radius = exact_radius(users.table, ready[asked], K, metric)
-    np.testing.assert_allclose(radius, distances[:, -1], rtol=1e-4, atol=1e-6)
-    assert radius[1] == radius[5] == 0
+def test_ids_of_another_type_than_the_inputs_are_found(spark, stage):
+    vectors = clustered(ROWS)
+    table = exact_table(spark, vectors).withColumn("user_id", F.col("user_id").cast("string"))
+    assert audited(table, read(spark, stage, vectors), Settings(k=K, audit_users=40)).mean == 1.0
 
 
-def test_partitions_without_rows_do_not_disturb_the_radius(spark, stage):
-    vectors = clustered(5)
-    users = read(spark, stage, vectors, partitions=16)
-    ready = prepare(vectors, "cosine")
-    _, distances = exact_neighbors(ready, np.arange(5), 4, "cosine")
-    np.testing.assert_allclose(exact_radius(users.table, ready, 4, "cosine"), distances[:, -1], rtol=1e-4)
+def test_distances_by_rank_and_popularity_are_those_of_the_table(spark, stage):
+    vectors = clustered(ROWS)
+    table, users = exact_table(spark, vectors), read(spark, stage, vectors)
+    samples = sample_vectors(users, {"audit": ROWS, "calibrate": 0})
+    radius, _ = find_exact(users, *samples.values(), one_leaf(), K, "cosine")
+    recall, spreads = audit_neighbors(table, samples["audit"], radius, users, Settings(k=K, shape="long"))
+    neighbors, distances = exact_neighbors(prepare(vectors, "cosine"), np.arange(ROWS), K, "cosine")
+    assert [spread.rank for spread in spreads] == list(range(1, K + 1))
+    np.testing.assert_allclose([spread.median for spread in spreads], np.median(distances, axis=0), atol=1e-6)
+    np.testing.assert_allclose([spread.p95 for spread in spreads], np.quantile(distances, 0.95, axis=0), atol=1e-6)
+    times = np.bincount(neighbors.ravel(), minlength=ROWS)
+    in_bands = {band.first: band.users for band in recall.bands}
+    assert in_bands.get(0, 0) == (times == 0).sum()
+    assert in_bands[1] == ((times >= 1) & (times < 5)).sum()
+    assert sum(in_bands.values()) == ROWS

@@ -1,0 +1,130 @@
+"""Calibrate: what recall every number of probes would give, from where exact neighbors fall in a grown forest.
+
+A pair of neighbors is met when one of the two visits the home of the other.  For a few users whose exact neighbors are
+known, that says for every number of probes which of their neighbors would be found, before anything is shipped.
+Source: design from inverted-file indexes that learn their number of probes from held-out queries (Li et al. 2020,
+SIGMOD), here for both ends of a pair.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from annspark.core.forest import Forest
+from annspark.core.nearest import ranks_of
+from annspark.core.recall import mean_interval
+from annspark.core.two_level import nearest_grouped
+from annspark.core.visit import boundary_margins, near_leaves, reach_for
+
+CALIBRATED = 1_000  # users whose exact neighbors are found: some 0.005 either way
+MOST_PROBES = 1_000
+_STEPS = 8  # numbers of probes tried between one and its double
+_SHOWN = 5_000  # sampled vectors that tell the reach of a number of probes
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Recall predicted for a mean number of probes, and its 95 % interval."""
+
+    probes: float
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The recall asked for, the probes chosen for it, and what they are predicted to give.
+
+    users : whose exact neighbors told
+    curve : predictions for other numbers of probes, ascending
+    """
+
+    target: float
+    probes: float
+    predicted: float
+    low: float
+    high: float
+    users: int
+    curve: tuple[Prediction, ...]
+
+
+@dataclass(frozen=True)
+class Chances:
+    """The ways in which pairs of a user and an exact neighbor may be met: in each tree, either may visit the other.
+
+    exists  : bool (n_users, k), False where a user has fewer neighbors
+    ranks   : int32 (n_users, k, ways), leaves that are nearer to the one than the home of the other
+    margins : float32 (n_users, k, ways), distance of the one to the boundary with the home of the other
+    """
+
+    exists: np.ndarray
+    ranks: np.ndarray
+    margins: np.ndarray
+
+
+def find_chances(forest: Forest, vectors: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return ranks and margins of pairs as Chances has them, ways in the order of the trees.
+
+    vectors, others : float32 (n_pairs, dim), prepared
+    returns         : int32 and float32 (n_pairs, 2 * trees)
+    """
+    ends = (vectors - forest.origin, others - forest.origin)
+    ranks, margins = [], []
+    for groups in forest.groups:
+        homes = [nearest_grouped(end, groups, 1)[:, 0] for end in ends]
+        for here, there in ((0, 1), (1, 0)):
+            ranks.append(ranks_of(ends[here], groups.centres, homes[there]))
+            margins.append(boundary_margins(ends[here], groups.centres, homes[here], homes[there][:, None])[:, 0])
+    return np.stack(ranks, axis=1), np.stack(margins, axis=1)
+
+
+def choose_probes(forest: Forest, sample: np.ndarray, chances: Chances, target: float) -> Calibration:
+    """Return the fewest probes, of a grid, whose predicted recall clears the target with its lower bound.
+
+    The most there are, when none does: the audit will tell.
+
+    sample : float32 (n_sample, dim), prepared, in an order that is a function of the seed; tells the reach of probes
+    """
+    shown = sample[:_SHOWN] - forest.origin
+    most = min(MOST_PROBES, max(len(centres) for centres in forest.trees))
+    predicted: dict[int, Prediction] = {}
+
+    def clears(step: int) -> bool:
+        if step not in predicted:
+            predicted[step] = _predict(forest, shown, chances, min(2.0 ** (step / _STEPS), most))
+        return predicted[step].low >= target
+
+    low, high = -1, 0
+    while not clears(high) and 2.0 ** (high / _STEPS) < most:
+        low, high = high, high + _STEPS
+    clears(high + _STEPS)  # to show what more would give
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if clears(middle) else (middle, high)
+    chosen = predicted[high]
+    curve = {one.probes: one for _, one in sorted(predicted.items())}
+    n_users = len(chances.exists)
+    return Calibration(target, chosen.probes, chosen.mean, chosen.low, chosen.high, n_users, tuple(curve.values()))
+
+
+def _predict(forest: Forest, shown: np.ndarray, chances: Chances, probes: float) -> Prediction:
+    met = np.zeros(chances.exists.shape, bool)
+    for tree, groups in enumerate(forest.groups):
+        _, margins = near_leaves(shown, groups, probes)
+        reach = np.float32(reach_for(margins, probes))
+        ways = slice(2 * tree, 2 * tree + 2)
+        visited = (chances.ranks[..., ways] < margins.shape[1]) & (chances.margins[..., ways] <= reach)
+        met |= (visited | (chances.ranks[..., ways] == 0)).any(axis=-1)
+    n_neighbors = chances.exists.sum(axis=1)
+    # Who has no neighbor has nothing to miss.
+    by_user = np.where(n_neighbors > 0, (met & chances.exists).sum(axis=1) / np.maximum(n_neighbors, 1), 1.0)
+    mean, low, high = mean_interval(by_user, int(n_neighbors.max()))
+    return Prediction(round(probes, 3), mean, low, high)
+
+
+def probes_to_meet(calibration: Calibration, measured: float) -> float:
+    """Return probes that should reach the target, when those chosen were measured to give less than predicted."""
+    lacking = calibration.predicted - measured
+    enough = [one.probes for one in calibration.curve if one.mean - lacking >= calibration.target]
+    return min(enough, default=2 * calibration.curve[-1].probes)

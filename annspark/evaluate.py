@@ -1,0 +1,96 @@
+"""Evaluate: audit any neighbor table against the vectors it was made from."""
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from pyspark.sql import DataFrame, SparkSession
+
+from annspark import __version__
+from annspark.config import Settings
+from annspark.core.forest import Forest
+from annspark.core.recall import measure_recall, recall_by_user
+from annspark.errors import InputError
+from annspark.flow import files, publish
+from annspark.flow.audit import spreads_of
+from annspark.flow.calibrate import find_exact
+from annspark.flow.cluster import count_cores
+from annspark.flow.foreign import look_up
+from annspark.flow.read import read_vectors
+from annspark.flow.reports import reports_once_done
+from annspark.flow.sample import sample_vectors
+from annspark.flow.stage import staging
+from annspark.report import Report, Rows, versions
+from annspark.steps import Steps
+
+
+def evaluate(
+    spark: SparkSession,
+    settings: Settings,
+    *,
+    input: str,
+    neighbors: str,
+    format: str | None = None,
+    report: str | None = None,
+    scratch: str | None = None,
+) -> Report:
+    """Evaluate the table of a name, and write the report when there is a folder for it."""
+    if report:
+        files.require_reach("report", report)
+    vectors, table = publish.open_input(spark, input, format), publish.open_input(spark, neighbors, format)
+    names = {"input": input, "neighbors": neighbors, "format": format, "report": report, "scratch": scratch}
+    found = evaluate_neighbors(vectors, table, settings, names | asdict(settings), scratch)
+    if report:
+        with reports_once_done(report, found):
+            pass
+    return found
+
+
+def evaluate_neighbors(
+    vectors: DataFrame, neighbors: DataFrame, settings: Settings, asked: dict[str, Any], scratch: str | None = None
+) -> Report:
+    """Return a report on any neighbor table, ours or another system's, whose distances are computed anew.
+
+    vectors   : as for build_neighbors
+    neighbors : a row per user with an array `neighbors` of ids or of structs with neighbor_id, or a row per neighbor
+                with neighbor_id and rank or distance
+    """
+    clock = Steps()
+    with staging(scratch) as stage:
+        with clock.step("read") as facts:
+            users = read_vectors(vectors, settings, stage, count_cores(vectors.sparkSession))
+            facts += [f"{users.rows:,} users of {users.dim} numbers"]
+        if users.rows == 1:
+            raise InputError("input: a single user has no neighbors to evaluate.")
+        k = min(settings.k, users.rows - 1)
+        with clock.step("exact") as facts:
+            samples = sample_vectors(users, {"audit": settings.audit_users, "calibrate": 0})
+            audited, nobody = samples["audit"], samples["calibrate"]
+            radius, _ = find_exact(users, audited, nobody, _nowhere(users.dim), k, settings.metric)
+            facts += [f"exact neighbors of {len(radius):,} users"]
+        with clock.step("audit") as facts:
+            found = look_up(neighbors, samples["audit"], users, settings)
+            recall = measure_recall(recall_by_user(found.distances, radius, k), k, found.popularity)
+            facts += [f"recall@{recall.k} {recall.mean:.4f} of {recall.users:,} users"]
+            facts += [f"{n:,} x {fault}" for fault, n in found.faults.items()]
+    short = round(float(np.isinf(found.distances[:, -1]).mean()) * users.rows)
+    return Report(
+        version=__version__,
+        versions=versions(vectors.sparkSession.version),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        settings=asked,
+        rows=Rows(users.read, users.rows, found.rows, users.dropped, users.examples, short),
+        recall=recall,
+        calibration=None,
+        topped_up=0,
+        distances=spreads_of(found.distances),
+        cost=None,
+        leaves=None,
+        seconds=clock.total(),
+    )
+
+
+def _nowhere(dim: int) -> Forest:
+    """Return a forest of one leaf: nothing is calibrated here."""
+    return Forest(np.zeros(dim, np.float32), (np.zeros((1, dim), np.float32),))

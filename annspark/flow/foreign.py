@@ -1,0 +1,131 @@
+"""Foreign: neighbor tables of any make, whose distances are computed anew from the vectors."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from annspark.config import Settings
+from annspark.core.metric import to_distance
+from annspark.core.nearest import places, squared_distances
+from annspark.errors import InputError
+from annspark.flow.arrow import collect, numbers, to_binary
+from annspark.flow.block import id_type, seeded_hash
+from annspark.flow.read import Users
+from annspark.flow.sample import Sample
+from annspark.tables import DISTANCE, HASHES, NEIGHBOR_ID, NEIGHBORS, RANK, USER_ID, VECTORS, quoted
+
+_HASH = "hash"
+
+
+@dataclass(frozen=True)
+class Found:
+    """The neighbors a table has for sampled users.
+
+    distances  : float32 (n_users, k), true ones, inf for what is no neighbor or not there
+    popularity : int (n_users,), how often each is somebody's neighbor
+    rows       : users of the table
+    faults     : what was wrong with the sampled users' lists, and how often
+    """
+
+    distances: np.ndarray
+    popularity: np.ndarray
+    rows: int
+    faults: dict[str, int]
+
+
+def look_up(table: DataFrame, sample: Sample, users: Users, settings: Settings) -> Found:
+    """Return what a neighbor table holds for sampled users, judged by the users' vectors and not by its own word.
+
+    table : a row per user with an array of ids, or of structs with neighbor_id; or a row per neighbor, with
+            neighbor_id and, unless there are at most k, rank or distance to say which come first
+    """
+    kind, last, k = id_type(users.table), int(sample.hashes[-1]), min(settings.k, users.rows - 1)
+    pairs = _as_pairs(table, settings).select(*(F.col(name).cast(kind) for name in (USER_ID, NEIGHBOR_ID)), RANK)
+    hashed = seeded_hash(F.col(NEIGHBOR_ID), settings.seed)
+    few = collect(
+        pairs.where(seeded_hash(F.col(USER_ID), settings.seed) <= last)
+        .where(F.col(NEIGHBOR_ID).isNotNull())
+        .select(USER_ID, NEIGHBOR_ID, RANK, hashed.alias(_HASH))
+    ).sort_by([(RANK, "ascending"), (NEIGHBOR_ID, "ascending")])
+    counted = collect(pairs.where(hashed <= last).groupBy(NEIGHBOR_ID).agg(F.count("*").alias(RANK)))
+    popularity = np.zeros(len(sample.ids), np.int64)
+    place = pc.index_in(counted[NEIGHBOR_ID], sample.ids)
+    known = pc.is_valid(place).to_numpy()
+    popularity[place.to_numpy(zero_copy_only=False)[known].astype(np.int64)] = counted[RANK].to_numpy()[known]
+
+    query = pc.fill_null(pc.index_in(few[USER_ID], sample.ids), -1).to_numpy()
+    hashes, vectors = _vectors_of(users, np.unique(few[_HASH].to_numpy()))
+    row = np.searchsorted(hashes, few[_HASH].to_numpy())
+    exists = hashes.take(row, mode="clip") == few[_HASH].to_numpy() if len(hashes) else np.zeros(len(few), bool)
+    itself = pc.equal(few[USER_ID], few[NEIGHBOR_ID]).to_numpy()
+    order = np.lexsort((np.arange(len(few)), few[_HASH].to_numpy(), query))
+    again = np.zeros(len(few), bool)
+    same = (np.diff(query[order]) == 0) & (np.diff(few[_HASH].to_numpy()[order]) == 0)
+    again[order[1:][same]] = True
+    good = np.flatnonzero(exists & ~itself & ~again & (query >= 0))
+    good = good[np.argsort(query[good], kind="stable")]
+    count = np.bincount(query[good], minlength=len(sample.ids))
+    among = places(count)
+    good, among = good[among < k], among[among < k]
+    distances = np.full((len(sample.ids), k), np.inf, np.float32)
+    squared = squared_distances(sample.vectors, query[good], vectors, row[good])
+    distances[query[good], among] = to_distance(squared, settings.metric)
+    faults = {
+        "unknown neighbor": int((~exists).sum()),
+        "own neighbor": int(itself.sum()),
+        "neighbor twice": int(again.sum()),
+        "user without neighbors": int((count == 0).sum()),
+    }
+    rows = table.select(quoted(settings.id_col)).distinct().count()
+    return Found(np.sort(distances, axis=1), popularity, rows, {name: n for name, n in faults.items() if n})
+
+
+def _as_pairs(table: DataFrame, settings: Settings) -> DataFrame:
+    """Return user_id, neighbor_id and a rank that orders a user's neighbors; InputError for other tables."""
+    types = {field.name: field.dataType for field in table.schema.fields}
+    if settings.id_col not in types:
+        raise InputError(
+            f"neighbors: no column {settings.id_col!r}; there are {', '.join(map(repr, types))}. "
+            "Rename the column of users, so that it is named as in the input."
+        )
+    user_id = F.col(quoted(settings.id_col)).alias(USER_ID)
+    nested = types.get(NEIGHBORS)
+    if isinstance(nested, T.ArrayType):
+        ids = f"{NEIGHBORS}.{NEIGHBOR_ID}" if isinstance(nested.elementType, T.StructType) else NEIGHBORS
+        return table.select(user_id, F.posexplode(ids).alias(RANK, NEIGHBOR_ID))
+    if NEIGHBOR_ID not in types:
+        raise InputError(
+            f"neighbors: neither an array column {NEIGHBORS!r} nor a column {NEIGHBOR_ID!r}; there are "
+            f"{', '.join(map(repr, types))}. Rename the one that holds the neighbors."
+        )
+    order = next((name for name in (RANK, DISTANCE) if name in types), None)
+    return table.select(user_id, F.col(order) if order else F.lit(0).alias(RANK), NEIGHBOR_ID).toDF(
+        USER_ID, RANK, NEIGHBOR_ID
+    )
+
+
+def _vectors_of(users: Users, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the users whose hashes are wanted: int64 (n,) hashes, ascending, and float32 (n, dim)."""
+    schema = T.StructType([T.StructField(HASHES, T.BinaryType()), T.StructField(VECTORS, T.BinaryType())])
+    found = collect(users.table.select(HASHES, VECTORS).mapInArrow(_picker(wanted, users.dim), schema))
+    hashes = numbers(found[HASHES], np.int64)
+    order = np.argsort(hashes, kind="stable")
+    return hashes[order], numbers(found[VECTORS], np.float32).reshape(-1, users.dim)[order]
+
+
+def _picker(wanted: np.ndarray, dim: int) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    def pick(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            hashes = numbers(batch.column(0), np.int64)
+            rows = np.flatnonzero(np.isin(hashes, wanted))
+            vectors = numbers(batch.column(1), np.float32).reshape(-1, dim)[rows]
+            columns = [to_binary(hashes[rows], np.array([len(rows)])), to_binary(vectors, np.array([vectors.size]))]
+            yield pa.RecordBatch.from_arrays(columns, [HASHES, VECTORS])
+
+    return pick

@@ -1,0 +1,63 @@
+"""Trial: some users joined for real, to tell how long all of them will take on this machine."""
+
+import time
+from dataclasses import dataclass
+
+from pyspark.sql import functions as F
+
+from annspark.config import Settings
+from annspark.core.draw import draw_limit
+from annspark.core.forest import grow_forest
+from annspark.core.plan import count_leaves, count_merge_partitions, plan_join
+from annspark.flow.join import join_partitions
+from annspark.flow.merge import merge_neighbors
+from annspark.flow.read import Users
+from annspark.flow.route import ship_vectors
+from annspark.flow.sample import Sample
+from annspark.tables import IDS, LOWEST
+
+_TRIED = (25_000, 25_000, 100_000)  # the first only warms up
+
+
+@dataclass(frozen=True)
+class Tried:
+    """Some users, routed, joined and merged."""
+
+    users: int
+    copies: float
+    seconds: float
+
+
+def try_join(users: Users, samples: dict[str, Sample], settings: Settings, probes: float, cores: int) -> list[Tried]:
+    """Join a small and a larger part of the users, each with leaves as large and as many probes as all will have."""
+    tried = []
+    for want in _TRIED:
+        limit = draw_limit(min(want, users.rows), users.rows)
+        some = users.table.where(F.col(LOWEST) <= limit)
+        rows = some.agg(F.sum(F.size(IDS))).collect()[0][0]
+        forest = grow_forest(
+            samples["forest"].vectors,
+            count_leaves(rows, settings.leaf_rows, settings.k),
+            trees=settings.trees,
+            split=settings.split,
+            seed=settings.seed,
+            centred=settings.metric == "euclidean",
+        )
+        plan = plan_join(forest, samples["plan"].vectors, probes, rows=rows, cores=cores)
+        merge_in = count_merge_partitions(rows, plan.copies, settings.k, users.id_bytes, cores)
+        start = time.perf_counter()
+        found = join_partitions(ship_vectors(some, forest, plan), plan, merge_in, users.dim, settings)
+        merge_neighbors(found, merge_in, settings.k).write.format("noop").mode("overwrite").save()
+        tried.append(Tried(rows, plan.copies, time.perf_counter() - start))
+    return tried
+
+
+def extrapolate(tried: list[Tried], rows: int) -> float:
+    """Return the seconds that so many rows will take: what the last trial took, and more for each row beyond it."""
+    last = tried[-1]
+    if len(tried) < 2 or rows <= last.users or last.users <= tried[-2].users:
+        return last.seconds * max(1.0, rows / last.users)
+    before = tried[-2]
+    # Never less than half of what the last trial took a row: the difference of two times is a noisy thing.
+    each = max((last.seconds - before.seconds) / (last.users - before.users), last.seconds / last.users / 2)
+    return last.seconds + each * (rows - last.users)

@@ -1,0 +1,104 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from annspark.core.calibrate import Chances, choose_probes, find_chances, probes_to_meet
+from annspark.core.exact import exact_neighbors
+from annspark.core.forest import grow_forest
+from annspark.core.join import join_leaves
+from annspark.core.metric import prepare
+from annspark.core.plan import plan_join
+from annspark.core.recall import recall_by_user
+from annspark.core.route import route_vectors
+from tests.helpers import clustered
+
+ROWS, K = 6000, 10
+
+
+@pytest.fixture(scope="module")
+def vectors():
+    rng = np.random.default_rng(5)
+    return prepare(clustered(ROWS) + 0.4 * rng.normal(size=(ROWS, 16)), "cosine")
+
+
+def grown(vectors, leaves=60, trees=1):
+    return grow_forest(vectors[:3000], leaves, trees=trees, split="two_means", seed=1, centred=False)
+
+
+def chances_of(forest, vectors, users):
+    neighbors, distances = exact_neighbors(vectors, users, K, "cosine")
+    ranks, margins = find_chances(forest, np.repeat(vectors[users], K, axis=0), vectors[neighbors.ravel()])
+    shape = (*neighbors.shape, 2 * len(forest.trees))
+    return Chances(np.isfinite(distances), ranks.reshape(shape), margins.reshape(shape))
+
+
+def measured(forest, vectors, users, probes):
+    """Join everybody in one partition, and return the recall of some users."""
+    plan = plan_join(forest, vectors[3000:], probes, rows=400, cores=1)
+    assert plan.n_partitions == len(forest.trees)
+    found = []
+    for tree in range(len(forest.trees)):
+        copies = route_vectors(forest, plan, vectors)
+        mine = copies.partition == tree
+        cut = np.split(copies.visits, np.cumsum(copies.n_visits)[:-1])
+        visits = np.full((ROWS, max(1, copies.n_visits.max())), -1, np.int32)
+        for row, own in zip(copies.row[mine], np.array(cut, object)[mine], strict=True):
+            visits[row, : len(own)] = own
+        joined = join_leaves(vectors[copies.row[mine]], copies.home[mine], visits, K, "cosine")
+        found.append((joined.neighbors[users], joined.distances[users]))
+    best = []
+    for i in range(len(users)):
+        lists = {int(n): d for ids, ds in found for n, d in zip(ids[i], ds[i], strict=True) if n >= 0}
+        best.append((sorted(lists.values()) + [np.inf] * K)[:K])
+    _, exact = exact_neighbors(vectors, users, K, "cosine")
+    return recall_by_user(np.array(best, np.float32), exact[:, -1], K).mean()
+
+
+@pytest.mark.parametrize("trees", [1, 2])
+def test_the_prediction_is_what_the_join_finds_for_the_same_users(vectors, trees):
+    forest, users = grown(vectors, trees=trees), np.arange(0, ROWS, 20)
+    goal = choose_probes(forest, vectors[3000:], chances_of(forest, vectors, users), 0.9)
+    assert goal.low >= 0.9
+    assert goal.users == len(users)
+    # The reach is told by other vectors than those joined, and so a little off.
+    assert measured(forest, vectors, users, goal.probes) == pytest.approx(goal.predicted, abs=0.004)
+
+
+@pytest.mark.parametrize("target", [0.5, 0.8, 0.95, 0.99])
+def test_the_fewest_probes_that_clear_the_target_are_taken(vectors, target):
+    forest = grown(vectors)
+    goal = choose_probes(forest, vectors[3000:], chances_of(forest, vectors, np.arange(0, ROWS, 10)), target)
+    assert goal.low >= target
+    cheaper = [one for one in goal.curve if one.probes < goal.probes]
+    assert all(one.low < target for one in cheaper)
+    assert [one.probes for one in goal.curve] == sorted({one.probes for one in goal.curve})
+    # One step of the grid cheaper was tried, unless one probe is enough.
+    assert goal.probes == 1 or cheaper[-1].probes > goal.probes / 1.1
+
+
+def test_a_target_nothing_clears_takes_every_leaf(vectors):
+    forest, users = grown(vectors, leaves=12), np.arange(0, 100, 10)
+    goal = choose_probes(forest, vectors[3000:], chances_of(forest, vectors, users), 0.999)
+    assert goal.probes == len(forest.trees[0])
+    assert goal.predicted == 1
+    assert goal.low < 0.999
+
+
+def test_users_with_few_neighbors_count_those_they_have(vectors):
+    forest, users = grown(vectors, leaves=1), np.arange(3)
+    chances = chances_of(forest, vectors, users)
+    exists = chances.exists.copy()
+    exists[0, 1:] = exists[1] = False
+    goal = choose_probes(forest, vectors, replace(chances, exists=exists), 0.5)
+    assert goal.probes == 1
+    assert goal.predicted == 1  # a user without any neighbor has nothing to miss
+
+
+def test_what_would_meet_the_target_is_read_off_the_curve(vectors):
+    forest = grown(vectors)
+    goal = choose_probes(forest, vectors[3000:], chances_of(forest, vectors, np.arange(0, ROWS, 10)), 0.9)
+    enough = probes_to_meet(goal, goal.predicted - 0.03)
+    assert enough > goal.probes
+    assert next(one.mean for one in goal.curve if one.probes == enough) >= 0.93
+    assert probes_to_meet(goal, 0.1) == 2 * goal.curve[-1].probes

@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+
+from annspark.config import Settings
+from annspark.core.exact import exact_neighbors
+from annspark.core.forest import grow_forest
+from annspark.core.metric import prepare
+from annspark.flow.calibrate import find_exact
+from annspark.flow.read import read_vectors
+from annspark.flow.sample import sample_vectors
+from tests.helpers import clustered, configured, grid, make_table
+
+K = 6
+
+
+def found(spark, stage, vectors, metric, *, partitions=4, k=K, audit=30, calibrate=20, trees=1, order=None):
+    """Return the samples, the forest and what find_exact says."""
+    order = np.arange(len(vectors)) if order is None else order
+    table = make_table(spark, vectors[order], order.tolist(), partitions=partitions)
+    users = read_vectors(table, Settings(metric=metric), stage, 2)
+    samples = sample_vectors(users, {"audit": audit, "calibrate": calibrate})
+    forest = grow_forest(prepare(vectors, metric), 12, trees=trees, split="two_means", seed=0, centred=False)
+    return samples, find_exact(users, *samples.values(), forest, k, metric), forest
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_the_radius_is_exact_with_and_without_twins(spark, stage, metric):
+    vectors = clustered(200, 12)
+    # One vector has a single twin, another more twins than k.
+    vectors = np.concatenate([vectors, vectors[[0]], vectors[[1] * 9]])
+    with configured(spark, spark__sql__execution__arrow__maxRecordsPerBatch=17):
+        samples, (radius, _), _ = found(spark, stage, vectors, metric, audit=len(vectors), calibrate=0)
+    _, distances = exact_neighbors(prepare(vectors, metric), samples["audit"].ids.to_numpy(), K, metric)
+    np.testing.assert_allclose(radius, distances[:, -1], rtol=1e-4, atol=1e-6)
+    assert (radius == 0).sum() == 10
+
+
+def test_partitions_without_rows_do_not_disturb(spark, stage):
+    samples, (radius, chances), _ = found(spark, stage, clustered(5), "cosine", partitions=16, k=4, audit=5)
+    _, distances = exact_neighbors(prepare(clustered(5), "cosine"), samples["audit"].ids.to_numpy(), 4, "cosine")
+    np.testing.assert_allclose(radius, distances[:, -1], rtol=1e-4)
+    assert chances.exists.all()
+    assert chances.exists.shape == (5, 4)
+
+
+@pytest.mark.parametrize("trees", [1, 2])
+def test_chances_are_ranks_and_margins_of_the_exact_neighbors(spark, stage, trees):
+    vectors = clustered(400)
+    samples, (_, chances), forest = found(spark, stage, vectors, "cosine", trees=trees)
+    ready, rows = prepare(vectors, "cosine"), samples["calibrate"].ids.to_numpy()
+    neighbors, _ = exact_neighbors(ready, rows, K, "cosine")
+    for tree, centres in enumerate(forest.trees):
+        squared = ((ready[:, None].astype(np.float64) - centres) ** 2).sum(axis=2)
+        home, distance = squared.argmin(axis=1), np.sqrt(squared)
+        for way, (one, other) in enumerate([(rows[:, None] + 0 * neighbors, neighbors), (neighbors, rows[:, None])]):
+            there = np.broadcast_to(home[other], one.shape)
+            wanted = distance[one, there]
+            ranks = (distance[one] < wanted[..., None] - 1e-9).sum(axis=2)
+            np.testing.assert_array_equal(chances.ranks[..., 2 * tree + way], ranks)
+            apart = np.linalg.norm(centres[home[one]] - centres[there], axis=2)
+            margins = (squared[one, there] - squared[one, home[one]]) / (2 * np.where(apart > 0, apart, np.inf))
+            np.testing.assert_allclose(chances.margins[..., 2 * tree + way], margins, atol=1e-5)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_not_a_bit_depends_on_partitions_or_order_even_with_ties(spark, stage, metric):
+    vectors = grid(6, 4, twins=300)
+    vectors = vectors[(vectors != 0).any(axis=1)]
+    _, (radius, chances), _ = found(spark, stage, vectors, metric)
+    order = np.random.default_rng(0).permutation(len(vectors))
+    with configured(spark, spark__sql__execution__arrow__maxRecordsPerBatch=50):
+        _, (other_radius, others), _ = found(spark, stage, vectors, metric, partitions=9, order=order)
+    np.testing.assert_array_equal(radius, other_radius)
+    for name in ("exists", "ranks", "margins"):
+        np.testing.assert_array_equal(getattr(chances, name), getattr(others, name))
