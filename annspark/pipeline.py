@@ -326,7 +326,8 @@ def _join(
     merge_in = count_merge_partitions(users.rows, copies, settings.k, users.id_bytes, cores)
     candidates = watch_joined(join_partitions(shipped, plan, merge_in, users.dim, settings), meter)
     if earlier is not None:
-        candidates = candidates.unionByName(told_lists(earlier, users, merge_in, settings))
+        told = told_lists(earlier, users, merge_in, settings)
+        candidates = candidates.select(*told.columns).unionByName(told)
     neighbors = watch_merged(merge_neighbors(candidates, merge_in, settings.k), ready.most, meter)
     table = keep(shaped(neighbors, settings))
     written = count_users(table, settings)

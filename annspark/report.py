@@ -106,7 +106,7 @@ class Report:
             f"users    {rows.written:,} written of {rows.read:,} read{short}; dropped: {dropped or 'none'}",
             f"recall   {recall.mean:.4f} of the exact {recall.k} nearest "
             f"({recall.low:.4f} to {recall.high:.4f}, 95 %, measured on {recall.users:,} users)",
-            f"users    5 % of them have a recall of {recall.p5:.2f} or less, {recall.below_half:.1%} one below 0.5",
+            f"spread   5 % of users have a recall of {recall.p5:.2f} or less, {recall.below_half:.1%} one below 0.5",
         ]
         if self.calibration:
             goal = self.calibration

@@ -77,8 +77,8 @@ def files_in(folder: Path | str) -> list[str]:
     return sorted(os.listdir(folder))
 
 
-def read_report(folder: Path | str) -> dict[str, Any]:
-    return json.loads((Path(folder) / "report.json").read_text())
+def read_report(folder: Path | str, name: str = "report") -> dict[str, Any]:
+    return json.loads((Path(folder) / f"{name}.json").read_text())
 
 
 def count_cached(spark) -> int:

@@ -24,7 +24,22 @@ def test_places_side_by_side_are_fine(source, output):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("k", 0), ("k", 1001), ("k", True), ("k", 2.0), ("probes", 0), ("metric", "l1"), ("shape", "wide"), ("seed", -1)],
+    [
+        ("k", 0),
+        ("k", 1001),
+        ("k", True),
+        ("k", 2.0),
+        ("probes", 0),
+        ("probes", True),
+        ("recall", 0),
+        ("recall", 1),
+        ("recall", 95),
+        ("recall", "high"),
+        ("top_up", 1),
+        ("metric", "l1"),
+        ("shape", "wide"),
+        ("seed", -1),
+    ],
 )
 def test_a_setting_out_of_range_is_named_with_what_is_allowed(name, value):
     with pytest.raises(SettingsError, match=f"'{name}' is {value!r}; it must be"):

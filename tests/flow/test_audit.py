@@ -37,7 +37,9 @@ def one_leaf(dim=16):
 def audited(table, users, settings):
     """Audit as the pipeline does, with the users its sample draws."""
     samples = sample_vectors(users, {"audit": settings.audit_users, "calibrate": 0})
-    radius, _ = find_exact(users, *samples.values(), one_leaf(users.dim), min(settings.k, users.rows - 1), settings.metric)
+    radius, _ = find_exact(
+        users, *samples.values(), one_leaf(users.dim), min(settings.k, users.rows - 1), settings.metric
+    )
     return audit_neighbors(table, samples["audit"], radius, users, replace(settings, shape="long"))[0]
 
 

@@ -15,15 +15,21 @@ ROWS = 400
 QUICK = ["--k", "4", "--leaf-rows", "60", "--audit-users", "40"]
 KEYS = {
     "version": None,
+    "versions": {"python", "spark", "numpy", "pyarrow"},
+    "created": None,
     "settings": {
-        "input", "output", "format", "report", "scratch", "overwrite", "k", "id_col", "vector_col", "metric", "probes",
-        "trees", "leaf_rows", "split", "seed", "shape", "on_bad_row", "audit_users",
+        "input", "output", "format", "report", "scratch", "overwrite", "k", "id_col", "vector_col", "metric", "recall",
+        "probes", "trees", "leaf_rows", "split", "seed", "shape", "on_bad_row", "audit_users", "top_up",
     },
     "rows": {"read", "valid", "written", "dropped"},
-    "recall": {"k", "mean", "low", "high", "users"},
+    "recall": {"k", "mean", "low", "high", "users", "p5", "below_half", "bands"},
+    "calibration": {"target", "probes", "predicted", "low", "high", "users", "curve"},
+    "topped_up": None,
+    "passed": None,
+    "distances": None,
     "cost": {"pairs_per_user", "copies_per_user", "shuffle_bytes"},
-    "leaves": {"count", "max_rows"},
-    "seconds": {"total", "read", "sample", "grow", "join", "audit"},
+    "leaves": {"count", "median_rows", "p99_rows", "max_rows"},
+    "seconds": {"total", "read", "sample", "grow", "calibrate", "join", "audit"},
 }  # fmt: skip
 
 
@@ -52,7 +58,7 @@ def test_a_build_publishes_the_table_and_its_report_and_says_so(spark, inputs, t
     assert sorted(lists) == list(range(ROWS))
     assert {len(neighbors) for neighbors in lists.values()} == {4}
     assert files_in(tmp_path) == ["out", "out.report"]
-    assert files_in(tmp_path / "out.report") == ["report.json"]
+    assert files_in(tmp_path / "out.report") == ["earlier", "report.html", "report.json"]
 
     report = read_report(tmp_path / "out.report")
     assert set(report) == set(KEYS)
@@ -69,6 +75,10 @@ def test_a_build_publishes_the_table_and_its_report_and_says_so(spark, inputs, t
     said = capsys.readouterr()
     assert f"{ROWS} written of {ROWS} read" in said.out
     assert f"{report['recall']['mean']:.4f} of the exact 4 nearest" in said.out
+    assert report["passed"]
+    assert (report["calibration"]["target"], report["topped_up"]) == (0.95, 0)
+    page = (tmp_path / "out.report" / "report.html").read_text()
+    assert f"{report['recall']['mean']:.4f}" in page or f"{report['recall']['mean']:.3f}" in page
     assert said.err == ""
 
 
@@ -77,7 +87,7 @@ def test_one_line_is_logged_for_every_step(inputs, tmp_path, caplog):
     lines = [record.getMessage() for record in caplog.records if record.name == "annspark"]
     assert [line.split()[0] for line in lines if line.endswith(" ...")] == ["join"]  # the long one says so at its start
     done = [line for line in lines if not line.endswith(" ...")]
-    assert [line.split()[0] for line in done] == ["read", "sample", "grow", "join", "audit", "publish"]
+    assert [line.split()[0] for line in done] == ["read", "sample", "grow", "calibrate", "join", "audit", "publish"]
     assert all(line.split()[2] == "s" for line in done)
     assert str(tmp_path / "out") in lines[-1]
     assert "400 users" in lines[0]
@@ -294,9 +304,10 @@ def test_a_process_of_its_own_publishes_the_same_table(spark, inputs, tmp_path, 
     here, there = (lists_of(spark.read.parquet(str(tmp_path / name))) for name in ("here", "out"))
     assert here == there
     assert [line.split()[0] for line in done.stdout.splitlines()] == [
-        "read", "sample", "grow", "join", "join", "audit", "publish", "users", "recall", "cost", "leaves", "seconds",
+        "read", "sample", "grow", "calibrate", "join", "join", "audit", "publish", "users", "recall", "spread", "target",
+        "cost", "leaves", "seconds",
     ]  # fmt: skip
-    assert files_in(tmp_path / "out.report") == ["report.json"]
+    assert files_in(tmp_path / "out.report") == ["earlier", "report.html", "report.json"]
 
 
 @pytest.mark.slow

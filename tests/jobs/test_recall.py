@@ -1,0 +1,204 @@
+"""A recall that is asked for: missed, topped up, previewed; and tables of any make evaluated."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from pyspark.sql import functions as F
+
+from annspark import RecallMissed, build_neighbors
+from annspark.cli import main
+from annspark.core.calibrate import choose_probes
+from tests.helpers import count_cached, files_in, lists_of, make_table, read_report
+
+ROWS, K = 3000, 8
+QUICK = ["--k", str(K), "--leaf-rows", "60", "--audit-users", "300"]
+
+
+@pytest.fixture(scope="module")
+def vectors():
+    # No structure to speak of: many leaves are needed for a high recall.
+    return np.random.default_rng(8).normal(size=(ROWS, 12)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def source(spark, tmp_path_factory, vectors):
+    path = str(tmp_path_factory.mktemp("recall") / "in")
+    make_table(spark, vectors).write.parquet(path)
+    return path
+
+
+@pytest.fixture
+def misled(monkeypatch):
+    """Have calibration promise much of few probes."""
+
+    def promise(*arguments):
+        return replace(choose_probes(*arguments), probes=6.0)
+
+    monkeypatch.setattr("annspark.pipeline.choose_probes", promise)
+
+
+def build(source, output, *more):
+    return main(["build", "--input", source, "--output", str(output), *QUICK, *more])
+
+
+@pytest.mark.parametrize("target", ["0.7", "0.95"])
+def test_a_run_that_ends_well_has_the_recall_asked_for(source, tmp_path, target):
+    assert build(source, tmp_path / "out", "--recall", target) == 0
+    report = read_report(tmp_path / "out.report")
+    assert report["recall"]["high"] >= float(target)
+    goal = report["calibration"]
+    assert goal["low"] >= float(target)
+    assert report["recall"]["low"] - 0.02 <= goal["predicted"] <= report["recall"]["high"] + 0.02
+    assert report["recall"]["mean"] < float(target) + 0.06  # and not much more than that was paid for
+
+
+def test_a_missed_target_publishes_nothing_and_says_what_would_meet_it(source, tmp_path, misled, capsys):
+    assert build(source, tmp_path / "out", "--recall", "0.5") == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    report = (tmp_path / "out.report" / "report.json").read_bytes()
+    capsys.readouterr()
+    assert build(source, tmp_path / "out", "--recall", "0.99", "--overwrite") == 4
+    said = capsys.readouterr().err
+    assert "0.99 was asked for" in said
+    assert "Nothing was published" in said
+    assert "Set probes to " in said
+    assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    assert (tmp_path / "out.report" / "report.json").read_bytes() == report
+    assert files_in(tmp_path) == ["out", "out.report"]
+    assert files_in(tmp_path / "out.report") == ["earlier", "missed.html", "missed.json", "report.html", "report.json"]
+    enough = said.split("Set probes to ")[1].split(",")[0]
+    assert build(source, tmp_path / "more", "--probes", enough) == 0
+    assert read_report(tmp_path / "more.report")["recall"]["high"] >= 0.99
+
+
+def test_in_a_notebook_a_missed_target_is_an_error_that_carries_the_report(spark, vectors, misled):
+    table, before = make_table(spark, vectors), count_cached(spark)
+    with pytest.raises(RecallMissed) as missed:
+        build_neighbors(table, k=K, leaf_rows=60, audit_users=200, recall=0.99)
+    assert missed.value.report.recall.high < 0.99
+    assert not missed.value.report.passed
+    assert count_cached(spark) == before
+
+
+@pytest.mark.parametrize("shape", ["nested", "long"])
+def test_topping_up_adds_a_tree_and_loses_nothing(spark, source, tmp_path, misled, shape):
+    flags = ["--recall", "0.98", "--shape", shape]
+    assert build(source, tmp_path / "few", "--probes", "6", "--shape", shape) == 0
+    assert build(source, tmp_path / "out", *flags, "--top-up") in (0, 4)
+    name = "report" if (tmp_path / "out").exists() else "missed"
+    report = read_report(tmp_path / "out.report", name)
+    assert report["topped_up"] == 1
+    first = read_report(tmp_path / "few.report")
+    assert report["recall"]["mean"] > first["recall"]["mean"] + 0.02
+    assert report["cost"]["pairs_per_user"] > 1.5 * first["cost"]["pairs_per_user"]
+    assert report["rows"]["written"] == ROWS
+
+
+@pytest.mark.parametrize("shape", ["nested", "long"])
+def test_a_topped_up_table_is_never_worse_for_anybody(spark, vectors, misled, shape):
+    table = make_table(spark, vectors)
+    named = {"k": K, "leaf_rows": 60, "audit_users": 200, "shape": shape}
+    few = build_neighbors(table, probes=6, **named)
+    before = count_cached(spark)
+    # Far above what six probes give, and below what another tree makes of it.
+    target = few.report.recall.high + 0.01
+    more = build_neighbors(table, recall=target, top_up=True, **named)
+    assert more.report.topped_up == 1
+    assert count_cached(spark) == before + 1
+    lists = [nested(result.table, shape) for result in (few, more)]
+    assert sorted(lists[1]) == list(range(ROWS))
+    for user, neighbors in lists[0].items():
+        worse = [distance for _, distance in neighbors]
+        better = [distance for _, distance in lists[1][user]]
+        assert len({other for other, _ in lists[1][user]} - {user}) == K
+        assert all(a <= b for a, b in zip(better, worse, strict=True))
+    assert any(lists[0][user] != lists[1][user] for user in lists[0])
+    few.table.unpersist()
+    more.table.unpersist()
+
+
+def nested(table, shape):
+    if shape == "nested":
+        return lists_of(table)
+    lists = {}
+    for user, _, other, distance in sorted(table.collect()):
+        lists.setdefault(user, []).append((other, distance))
+    return lists
+
+
+def test_a_preview_tells_what_the_run_then_does_and_publishes_nothing(source, tmp_path, capsys):
+    assert build(source, tmp_path / "out", "--recall", "0.9", "--plan") == 0
+    said = capsys.readouterr().out
+    assert files_in(tmp_path) == []
+    assert f"{ROWS:,} of {ROWS:,} rows would be in the table" in said
+    assert "Nothing was published" in said
+    assert build(source, tmp_path / "out", "--recall", "0.9") == 0
+    report = read_report(tmp_path / "out.report")
+    assert f"{report['calibration']['predicted']:.4f} predicted" in said
+    assert f"{report['calibration']['probes']:g} probes" in said
+    told = said.split("cost ")[1].split("\n")[0].replace(",", "").split()
+    assert float(told[0]) == pytest.approx(report["cost"]["pairs_per_user"], rel=0.1)
+    assert float(told[3]) == pytest.approx(report["cost"]["copies_per_user"], rel=0.05)
+
+
+def evaluate(source, neighbors, *more):
+    return main(["evaluate", "--input", source, "--neighbors", str(neighbors), "--k", str(K), *more])
+
+
+def test_our_own_table_evaluates_to_what_its_report_says(spark, source, tmp_path, capsys):
+    assert build(source, tmp_path / "out", "--recall", "0.8") == 0
+    told = read_report(tmp_path / "out.report")["recall"]
+    flags = ["--audit-users", "300", "--report", str(tmp_path / "told")]
+    assert evaluate(source, tmp_path / "out", *flags) == 0
+    found = read_report(tmp_path / "told")
+    assert found["recall"] == told
+    assert (found["rows"]["written"], found["calibration"], found["cost"]) == (ROWS, None, None)
+    assert f"{told['mean']:.4f} of the exact {K} nearest" in capsys.readouterr().out
+    assert "report.html" in files_in(tmp_path / "told")
+
+
+def test_tables_of_others_count_true_neighbors_only(spark, vectors, source, tmp_path, caplog):
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    near = np.argsort(-(unit @ unit.T), axis=1)[:, : K + 1].tolist()
+    # The user itself first, as many libraries have it; users 0..999 have none, 1000..1999 one neighbor K times, and all
+    # others a stranger last.
+    lists = [(i, others[:1] * K if i < 2000 else [i, *(j for j in others if j != i)][:K] + [10**6])
+             for i, others in enumerate(near) if i >= 1000]  # fmt: skip
+    table = spark.createDataFrame(lists, "user_id long, neighbors array<long>")
+    table.write.parquet(str(tmp_path / "ids"))
+    assert evaluate(source, tmp_path / "ids", "--audit-users", str(ROWS), "--report", str(tmp_path / "told")) == 0
+    found = read_report(tmp_path / "told")
+    # A thousand users with K - 1 of K: the first place is their own.
+    assert found["recall"]["mean"] == pytest.approx((K - 1) / K / 3, abs=1e-6)
+    assert found["rows"]["written"] == 2000
+    said = " ".join(record.getMessage() for record in caplog.records)
+    assert "1,000 x unknown neighbor" in said
+    assert "x own neighbor" in said
+    assert "2,000 x user without neighbors" in said
+
+
+@pytest.mark.parametrize("order", ["rank", "distance"])
+def test_a_row_per_neighbor_is_read_by_rank_or_distance(spark, vectors, source, tmp_path, order):
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    near = np.argsort(-(unit @ unit.T), axis=1)[:, 1 : 3 * K + 1]
+    rows = [(i, int(j), float(place)) for i in range(0, ROWS) for place, j in enumerate(near[i])]
+    table = spark.createDataFrame(rows, f"user_id long, neighbor_id long, {order} float").orderBy(F.rand(3))
+    table.write.parquet(str(tmp_path / "long"))
+    assert evaluate(source, tmp_path / "long", "--report", str(tmp_path / "told")) == 0
+    assert read_report(tmp_path / "told")["recall"]["mean"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("schema", "part"),
+    [("id long, neighbors array<long>", "no column 'user_id'"), ("user_id long, others array<long>", "'neighbor_id'")],
+)
+def test_a_table_that_is_none_of_neighbors_is_an_input_error(spark, source, tmp_path, capsys, schema, part):
+    spark.createDataFrame([], schema).write.parquet(str(tmp_path / "odd"))
+    assert evaluate(source, tmp_path / "odd") == 3
+    assert part in capsys.readouterr().err
+
+
+def test_recall_and_probes_together_are_refused(source, tmp_path, capsys):
+    assert build(source, tmp_path / "out", "--recall", "0.9", "--probes", "3") == 2
+    assert "Give one" in capsys.readouterr().err
