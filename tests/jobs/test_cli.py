@@ -70,7 +70,7 @@ def test_a_build_publishes_the_table_and_its_report_and_says_so(spark, inputs, t
     assert {name: report["rows"][name] for name in ("read", "valid", "written", "dropped")} == {
         "read": ROWS, "valid": ROWS, "written": ROWS, "dropped": {},
     }  # fmt: skip
-    assert 0.9 < report["recall"]["low"] <= report["recall"]["mean"] <= 1
+    assert 0.85 < report["recall"]["low"] <= report["recall"]["mean"] <= 1
 
     said = capsys.readouterr()
     assert f"{ROWS} written of {ROWS} read" in said.out
@@ -304,8 +304,8 @@ def test_a_process_of_its_own_publishes_the_same_table(spark, inputs, tmp_path, 
     here, there = (lists_of(spark.read.parquet(str(tmp_path / name))) for name in ("here", "out"))
     assert here == there
     assert [line.split()[0] for line in done.stdout.splitlines()] == [
-        "read", "sample", "grow", "calibrate", "join", "join", "audit", "publish", "users", "recall", "spread", "target",
-        "cost", "leaves", "seconds",
+        "read", "sample", "grow", "calibrate", "join", "join", "audit", "publish",
+        "users", "recall", "spread", "target", "cost", "leaves", "seconds",
     ]  # fmt: skip
     assert files_in(tmp_path / "out.report") == ["earlier", "report.html", "report.json"]
 

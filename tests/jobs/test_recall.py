@@ -163,7 +163,7 @@ def test_tables_of_others_count_true_neighbors_only(spark, vectors, source, tmp_
     near = np.argsort(-(unit @ unit.T), axis=1)[:, : K + 1].tolist()
     # The user itself first, as many libraries have it; users 0..999 have none, 1000..1999 one neighbor K times, and all
     # others a stranger last.
-    lists = [(i, others[:1] * K if i < 2000 else [i, *(j for j in others if j != i)][:K] + [10**6])
+    lists = [(i, others[:1] * K if i < 2000 else [*[i, *(j for j in others if j != i)][:K], 10**6])
              for i, others in enumerate(near) if i >= 1000]  # fmt: skip
     table = spark.createDataFrame(lists, "user_id long, neighbors array<long>")
     table.write.parquet(str(tmp_path / "ids"))
