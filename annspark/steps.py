@@ -22,12 +22,12 @@ class Steps:
         doing : said at the start of a step that takes long
         """
         if doing:
-            logger.info("%-8s             %s ...", name, doing)
+            logger.info("%-9s             %s ...", name, doing)
         facts: list[str] = []
         start = time.perf_counter()
         yield facts
         self.seconds[name] = round(time.perf_counter() - start, 3)
-        logger.info("%-8s %8.1f s  %s", name, self.seconds[name], ", ".join(facts))
+        logger.info("%-9s %8.1f s  %s", name, self.seconds[name], ", ".join(facts))
 
     def total(self) -> dict[str, float]:
         """Return the seconds so far, total first."""

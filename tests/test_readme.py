@@ -76,8 +76,9 @@ def test_the_demo_shows_neighbors_and_where_they_lie(tmp_path):
 def test_the_readme_names_every_setting_as_the_code_has_it():
     from annspark.config import Settings
 
-    defaults = dict(re.findall(r"^\| `(\w+)` \| (\d+) \|", README, re.MULTILINE))
+    defaults = dict(re.findall(r"^\| `(\w+)` \| ([\d.]+) \|", README, re.MULTILINE))
     assert len(defaults) >= 4
+    assert float(defaults.pop("recall")) == Settings().target
     assert {name: getattr(Settings(), name) for name in defaults} == {name: int(v) for name, v in defaults.items()}
 
 

@@ -17,6 +17,18 @@ def save_truth(folder: Path, vectors: np.ndarray, metric: str) -> None:
     np.savez(folder / "truth.npz", query_rows=asked, distances=distances, metric=metric)
 
 
+def load_truth(folder: Path, all_up_to: int) -> dict[str, np.ndarray]:
+    """Return query_rows, their exact distances and the metric; of every row, in sets of so many rows or fewer."""
+    truth, vectors = dict(np.load(folder / "truth.npz")), np.load(folder / "vectors.npy", mmap_mode="r")
+    if len(vectors) > all_up_to:
+        return truth
+    rows = np.arange(len(vectors))
+    parts = [
+        exact_distances(vectors, part, str(truth["metric"])) for part in np.split(rows, range(1000, len(rows), 1000))
+    ]
+    return truth | {"query_rows": rows, "distances": np.concatenate(parts)}
+
+
 def exact_distances(vectors: np.ndarray, asked: np.ndarray, metric: str) -> np.ndarray:
     """Return the ascending distances of some rows to their K nearest others, compared with every row."""
     best = np.full((len(asked), K), np.inf)
