@@ -52,7 +52,11 @@ def script() -> None:
 
 def _build(given: dict[str, Any]) -> None:
     config, plan_only = given.pop("config", None), given.pop("plan", False)
-    job = make_job((read_config(config) if config else {}) | given)
+    told = read_config(config) if config else {}
+    for flag, other in (("probes", "recall"), ("recall", "probes")):
+        if flag in given:  # a flag wins over the file's other way to say the same
+            told.pop(other, None)
+    job = make_job(told | given)
     spark = _session("annspark build")
     from annspark.pipeline import preview, run
 

@@ -62,6 +62,8 @@ class Settings:
             raise SettingsError(
                 f"'recall' is {self.recall!r} and 'probes' {self.probes!r}: probes follow from the recall. Give one."
             )
+        if self.top_up and self.probes is not None:
+            raise SettingsError("'top_up' is True and 'probes' given: only a recall can be missed. Give 'recall'.")
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise SettingsError(f"'{name}' is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}.")

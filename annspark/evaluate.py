@@ -38,7 +38,8 @@ def evaluate(
     """Evaluate the table of a name, and write the report when there is a folder for it."""
     if report:
         files.require_reach("report", report)
-    vectors, table = publish.open_input(spark, input, format), publish.open_input(spark, neighbors, format)
+    vectors = publish.open_input(spark, input, format)
+    table = publish.open_input(spark, neighbors, format, role="neighbors")
     names = {"input": input, "neighbors": neighbors, "format": format, "report": report, "scratch": scratch}
     found = evaluate_neighbors(vectors, table, settings, names | asdict(settings), scratch)
     if report:

@@ -15,6 +15,7 @@ from annspark.core.forest import Forest, grow_forest
 from annspark.core.plan import (
     SHOWN,
     Plan,
+    count_known,
     count_leaves,
     count_limbs,
     count_merge_partitions,
@@ -162,6 +163,9 @@ def run(spark: SparkSession, job: Job) -> Report:
 
 def preview(spark: SparkSession, job: Job) -> Preview:
     """Go as far as the plan of the join, join some users to see how fast this machine is, and publish nothing."""
+    publish.check_target(spark, job.output, overwrite=True)
+    if job.report:
+        files.require_reach("report", job.report)
     vectors = publish.open_input(spark, job.input, job.format)
     clock = Steps()
     with staging(job.scratch) as stage:
@@ -176,7 +180,7 @@ def preview(spark: SparkSession, job: Job) -> Preview:
         probes=plan.probes,
         pairs_per_user=round(plan.expected.pairs, 1),
         copies_per_user=round(plan.copies, 3),
-        shuffle_bytes=count_shuffle_bytes(plan, users.rows, users.dim, job.settings.k, users.id_bytes),
+        shuffle_bytes=count_shuffle_bytes(plan, users.rows, users.dim, ready.most, users.id_bytes),
         leaves=Leaves(plan.n_leaves, plan.expected.median_rows, plan.expected.p99_rows, plan.expected.max_rows),
         partitions=plan.n_partitions,
         task_bytes=count_task_bytes(plan, users.rows, users.dim),
@@ -195,10 +199,11 @@ def _require_recall(report: Report) -> None:
         return
     recall, goal = report.recall, report.calibration
     enough = probes_to_meet(goal, recall.mean)
+    advice = "Set trees to 3" if report.topped_up else f"Set probes to {enough:g}"
     raise RecallMissed(
         f"audit: recall {recall.mean:.4f} ({recall.low:.4f} to {recall.high:.4f}) of {recall.users:,} users, "
         f"{goal.target:g} was asked for, {goal.predicted:.4f} predicted for {goal.probes:g} probes. Nothing was "
-        f"published. Set probes to {enough:g}, or ask for less.",
+        f"published. {advice}, or ask for less.",
         report,
     )
 
@@ -234,14 +239,16 @@ def _build(
             table, seen = _join(ready, ready.forest, plan, settings, keep)
             facts += [f"{users.rows:,} users"]
         recall, distances = _audit(table, ready, settings, clock)
-        topped_up = 0
+        topped_up, n_leaves = 0, plan.n_leaves
         if settings.top_up and calibration and recall.high < calibration.target:
             with clock.step("top up", "growing another tree, joining and merging its neighbors with those found"):
                 forest = _grow(users, ready.samples["forest"], settings, first_tree=settings.trees, trees=1)
                 shown = ready.samples["plan"].vectors
                 plan = plan_join(forest, shown, plan.probes, rows=users.rows, cores=ready.cores)
                 table, more = _join(ready, forest, plan, settings, keep, table)
-                seen = more | {name: seen[name] + more[name] for name in ("pairs", "copies", "shuffle_bytes")}
+                sums = {name: seen[name] + more[name] for name in ("pairs", "copies", "shuffle_bytes")}
+                seen = more | sums | {"max_rows": max(seen["max_rows"], more["max_rows"])}
+                n_leaves += plan.n_leaves
             recall, distances = _audit(table, ready, settings, clock)
             topped_up = 1
     report = Report(
@@ -255,7 +262,7 @@ def _build(
         topped_up=topped_up,
         distances=distances,
         cost=Cost(round(seen["pairs"] / users.rows, 1), round(seen["copies"] / users.rows, 3), seen["shuffle_bytes"]),
-        leaves=Leaves(plan.n_leaves, plan.expected.median_rows, plan.expected.p99_rows, seen["max_rows"]),
+        leaves=Leaves(n_leaves, plan.expected.median_rows, plan.expected.p99_rows, seen["max_rows"]),
         seconds=clock.total(),
     )
     return Result(table, report)
@@ -270,9 +277,10 @@ def _prepare(vectors: DataFrame, settings: Settings, stage: Stage, clock: Steps)
     most, target = min(settings.k, users.rows - 1), settings.target
     with clock.step("sample") as facts:
         n_leaves = count_leaves(users.rows, settings.leaf_rows, settings.k)
+        audited, calibrated = count_known(users.rows, settings.audit_users, 0 if target is None else CALIBRATED)
         want = {
-            "audit": settings.audit_users,
-            "calibrate": 0 if target is None else CALIBRATED,
+            "audit": audited,
+            "calibrate": calibrated,
             "plan": SHOWN,
             "forest": count_sampled(users.rows, users.dim, count_limbs(n_leaves, users.dim) or n_leaves),
         }

@@ -18,7 +18,7 @@ from annspark.core.visit import boundary_margins, near_leaves, reach_for
 
 CALIBRATED = 1_000  # users whose exact neighbors are found: some 0.005 either way
 MOST_PROBES = 1_000
-_STEPS = 8  # numbers of probes tried between one and its double
+_STEPS = 16  # numbers of probes tried between one and its double
 _SHOWN = 5_000  # sampled vectors that tell the reach of a number of probes
 
 
@@ -82,7 +82,7 @@ def find_chances(forest: Forest, vectors: np.ndarray, others: np.ndarray) -> tup
 def choose_probes(forest: Forest, sample: np.ndarray, chances: Chances, target: float) -> Calibration:
     """Return the fewest probes, of a grid, whose predicted recall clears the target with its lower bound.
 
-    The most there are, when none does: the audit will tell.
+    Where none does, the fewest that are predicted to miss nothing, or the most there are: the audit will tell.
 
     sample : float32 (n_sample, dim), prepared, in an order that is a function of the seed; tells the reach of probes
     """
@@ -93,7 +93,8 @@ def choose_probes(forest: Forest, sample: np.ndarray, chances: Chances, target: 
     def clears(step: int) -> bool:
         if step not in predicted:
             predicted[step] = _predict(forest, shown, chances, min(2.0 ** (step / _STEPS), most))
-        return predicted[step].low >= target
+        # Where nothing is missed, more probes have nothing to add, whatever so few users can prove.
+        return predicted[step].low >= target or predicted[step].mean == 1
 
     low, high = -1, 0
     while not clears(high) and 2.0 ** (high / _STEPS) < most:
@@ -127,4 +128,4 @@ def probes_to_meet(calibration: Calibration, measured: float) -> float:
     """Return probes that should reach the target, when those chosen were measured to give less than predicted."""
     lacking = calibration.predicted - measured
     enough = [one.probes for one in calibration.curve if one.mean - lacking >= calibration.target]
-    return min(enough, default=2 * calibration.curve[-1].probes)
+    return min(MOST_PROBES, min(enough, default=2 * calibration.curve[-1].probes))

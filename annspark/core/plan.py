@@ -168,6 +168,15 @@ def count_task_bytes(plan: Plan, rows: int, dim: int) -> int:
     return round(3 * rows * plan.copies * 4 * (dim + plan.probes + 4) / plan.n_partitions)
 
 
+def count_known(rows: int, audit_users: int, calibrated: int) -> tuple[int, int]:
+    """Return of how many users the exact neighbors are found, for the audit and for calibration.
+
+    Nobody serves both: of few users each gets half, and only a single user has to do.
+    """
+    audited = min(audit_users, rows if calibrated == 0 else max(1, rows // 2))
+    return audited, min(calibrated, max(1, rows - audited))
+
+
 def count_sampled_for_limbs(rows: int, n_leaves: int) -> int:
     """Return how many rows the limbs of a tree are grown from, all together."""
     return min(rows, _SAMPLED_PER_LEAF * n_leaves)

@@ -65,8 +65,10 @@ def collect(table: DataFrame) -> pa.Table:
     """Bring a small table to the driver."""
     if hasattr(table, "toArrow"):
         return table.toArrow()
-    rows = [tuple(row) for row in table.collect()]  # Spark 3.5 has no toArrow
-    return pa.table({name: [row[i] for row in rows] for i, name in enumerate(table.columns)})
+    from pyspark.sql.pandas.types import to_arrow_schema  # Spark 3.5 has no toArrow
+
+    rows, schema = [tuple(row) for row in table.collect()], to_arrow_schema(table.schema)
+    return pa.table([pa.array([row[i] for row in rows], field.type) for i, field in enumerate(schema)], schema=schema)
 
 
 def _offsets(lengths: np.ndarray) -> np.ndarray:

@@ -46,7 +46,9 @@ def look_up(table: DataFrame, sample: Sample, users: Users, settings: Settings) 
             neighbor_id and, unless there are at most k, rank or distance to say which come first
     """
     kind, last, k = id_type(users.table), int(sample.hashes[-1]), min(settings.k, users.rows - 1)
-    pairs = _as_pairs(table, settings).select(*(F.col(name).cast(kind) for name in (USER_ID, NEIGHBOR_ID)), RANK)
+    # An id that is none of the input's type is nobody's.
+    cast = [F.expr(f"try_cast({name} AS {kind.simpleString()})").alias(name) for name in (USER_ID, NEIGHBOR_ID)]
+    pairs = _as_pairs(table, settings).select(*cast, RANK).where(F.col(USER_ID).isNotNull())
     hashed = seeded_hash(F.col(NEIGHBOR_ID), settings.seed)
     few = collect(
         pairs.where(seeded_hash(F.col(USER_ID), settings.seed) <= last)
@@ -77,9 +79,9 @@ def look_up(table: DataFrame, sample: Sample, users: Users, settings: Settings) 
     squared = squared_distances(sample.vectors, query[good], vectors, row[good])
     distances[query[good], among] = to_distance(squared, settings.metric)
     faults = {
-        "unknown neighbor": int((~exists).sum()),
+        "unknown neighbor": int((~exists & (query >= 0)).sum()),
         "own neighbor": int(itself.sum()),
-        "neighbor twice": int(again.sum()),
+        "neighbor twice": int((again & (query >= 0)).sum()),
         "user without neighbors": int((count == 0).sum()),
     }
     rows = table.select(quoted(settings.id_col)).distinct().count()
@@ -97,7 +99,13 @@ def _as_pairs(table: DataFrame, settings: Settings) -> DataFrame:
     user_id = F.col(quoted(settings.id_col)).alias(USER_ID)
     nested = types.get(NEIGHBORS)
     if isinstance(nested, T.ArrayType):
-        ids = f"{NEIGHBORS}.{NEIGHBOR_ID}" if isinstance(nested.elementType, T.StructType) else NEIGHBORS
+        element = nested.elementType
+        if isinstance(element, T.StructType) and NEIGHBOR_ID not in element.names:
+            raise InputError(
+                f"neighbors: the structs of {NEIGHBORS!r} have no field {NEIGHBOR_ID!r}; there are "
+                f"{', '.join(map(repr, element.names))}. Rename the one that holds the neighbor."
+            )
+        ids = f"{NEIGHBORS}.{NEIGHBOR_ID}" if isinstance(element, T.StructType) else NEIGHBORS
         return table.select(user_id, F.posexplode(ids).alias(RANK, NEIGHBOR_ID))
     if NEIGHBOR_ID not in types:
         raise InputError(

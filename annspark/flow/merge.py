@@ -49,7 +49,10 @@ def told_lists(table: DataFrame, users: Users, n_partitions: int, settings: Sett
     user = id_type(users.table)
     user_id = F.col(USER_ID).cast(user)
     lists = listed(table, settings).select(
-        user_id.alias(USER_ID), seeded_hash(user_id, settings.seed).alias(HASHES), NEIGHBOR_ID, DISTANCE
+        user_id.alias(USER_ID),
+        seeded_hash(user_id, settings.seed).alias(HASHES),
+        F.col(NEIGHBOR_ID).cast(T.ArrayType(user)),
+        F.col(DISTANCE).cast("array<float>"),
     )
     schema = T.StructType(
         [

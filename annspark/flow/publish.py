@@ -29,18 +29,18 @@ class Pending:
     target: str
 
 
-def open_input(spark: SparkSession, name: str, file_format: str | None) -> DataFrame:
-    """Return the input table; raises InputError when there is none."""
+def open_input(spark: SparkSession, name: str, file_format: str | None, role: str = "input") -> DataFrame:
+    """Return the input table; raises InputError, which names its role, when there is none."""
     kind = "catalog table" if is_catalog_table(name) else "path"
     if not _exists(spark, name):
         hint = f" If it is a path, write './{name}'." if is_catalog_table(name) else ""
-        raise InputError(f"input {name!r}: there is no such {kind}.{hint}")
+        raise InputError(f"{role} {name!r}: there is no such {kind}.{hint}")
     try:
         found = spark.read.table(name) if kind == "catalog table" else _reader(spark, file_format).load(name)
         _ = found.schema  # Connect looks only when asked
         return found
     except Exception as error:  # a broken file, an unknown format: each has a class of its own
-        raise InputError(f"input {name!r} cannot be read as a {kind}: {first_line(error)}") from error
+        raise InputError(f"{role} {name!r} cannot be read as a {kind}: {first_line(error)}") from error
 
 
 def check_target(spark: SparkSession, name: str, overwrite: bool) -> None:

@@ -31,7 +31,7 @@ class Tried:
 def try_join(users: Users, samples: dict[str, Sample], settings: Settings, probes: float, cores: int) -> list[Tried]:
     """Join a small and a larger part of the users, each with leaves as large and as many probes as all will have."""
     tried = []
-    for want in _TRIED:
+    for want in _TRIED if users.rows > _TRIED[0] else (users.rows,):
         limit = draw_limit(min(want, users.rows), users.rows)
         some = users.table.where(F.col(LOWEST) <= limit)
         rows = some.agg(F.sum(F.size(IDS))).collect()[0][0]

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from annspark.core.forest import Forest, grow_forest
 from annspark.core.plan import (
+    count_known,
     count_leaves,
     count_limbs,
     count_merge_partitions,
@@ -121,3 +122,13 @@ def test_leaves_are_grown_in_limbs_when_their_sample_is_too_large_for_the_driver
     assert [count_limbs(n, 64) for n in (1, 52_000, 53_000, 200_000)] == [0, 0, 9, 31]
     assert count_sampled_for_limbs(10**9, 200_000) == 8_000_000
     assert count_sampled_for_limbs(1_000, 200_000) == 1_000
+
+
+@given(st.integers(1, 5000), st.integers(1, 5000), st.sampled_from([0, 1000]))
+def test_nobody_is_both_audited_and_calibrated_on(rows, audit_users, calibrated):
+    audited, known = count_known(rows, audit_users, calibrated)
+    assert 1 <= audited <= min(audit_users, rows)
+    assert known <= calibrated
+    assert audited + known <= max(rows, 2 if calibrated else 1)
+    assert calibrated == 0 or known >= min(1000, rows // 2, 1)
+    assert calibrated > 0 or audited == min(audit_users, rows)

@@ -199,6 +199,50 @@ def test_a_table_that_is_none_of_neighbors_is_an_input_error(spark, source, tmp_
     assert part in capsys.readouterr().err
 
 
+def test_null_and_foreign_ids_are_nobody(spark, vectors, source, tmp_path):
+    rows = [(None, "3"), ("u7", "3"), ("5", None), ("5", "u8"), ("5", "6")]
+    spark.createDataFrame(rows, "user_id string, neighbor_id string").write.parquet(str(tmp_path / "odd"))
+    assert evaluate(source, tmp_path / "odd", "--audit-users", str(ROWS), "--report", str(tmp_path / "told")) == 0
+    assert read_report(tmp_path / "told")["recall"]["mean"] < 1 / ROWS + 1e-9
+
+
+def test_a_good_night_takes_the_news_of_a_bad_one_away(source, tmp_path, misled):
+    assert build(source, tmp_path / "out", "--recall", "0.99") == 4
+    assert files_in(tmp_path / "out.report") == ["earlier", "missed.html", "missed.json"]
+    assert build(source, tmp_path / "out", "--recall", "0.5") == 0
+    assert files_in(tmp_path / "out.report") == ["earlier", "report.html", "report.json"]
+    assert 1 <= len(files_in(tmp_path / "out.report" / "earlier")) <= 2  # both may fall into one second
+
+
+def test_what_cannot_be_drawn_costs_no_night(source, tmp_path, monkeypatch, misled):
+    def fail(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("annspark.flow.reports.render_page", fail)
+    assert build(source, tmp_path / "out", "--recall", "0.5") == 0
+    assert files_in(tmp_path / "out.report") == ["earlier", "report.json"]
+    monkeypatch.setattr("annspark.flow.reports.files.text_once_done", fail)
+    assert build(source, tmp_path / "out", "--recall", "0.99", "--overwrite") == 4
+
+
+def test_a_flag_wins_over_the_files_other_way_to_say_it(source, tmp_path):
+    (tmp_path / "night.toml").write_text("recall = 0.9\n")
+    flags = ["--config", str(tmp_path / "night.toml"), "--probes", "3"]
+    assert build(source, tmp_path / "out", *flags) == 0
+    assert read_report(tmp_path / "out.report")["settings"]["recall"] is None
+
+
+def test_not_a_bit_of_a_table_of_some_recall_depends_on_partitions_or_cores(spark, vectors, monkeypatch):
+    named, lists = {"k": K, "leaf_rows": 60, "audit_users": 100, "recall": 0.9}, []
+    for partitions, cores in ((2, 2), (7, 1)):
+        monkeypatch.setattr("annspark.pipeline.count_cores", lambda _, cores=cores: cores)
+        order = np.random.default_rng(partitions).permutation(ROWS)
+        result = build_neighbors(make_table(spark, vectors[order], order.tolist(), partitions=partitions), **named)
+        lists.append((result.report.calibration, lists_of(result.table)))
+        result.table.unpersist()
+    assert lists[0] == lists[1]
+
+
 def test_recall_and_probes_together_are_refused(source, tmp_path, capsys):
     assert build(source, tmp_path / "out", "--recall", "0.9", "--probes", "3") == 2
     assert "Give one" in capsys.readouterr().err
