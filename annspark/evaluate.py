@@ -9,13 +9,12 @@ from pyspark.sql import DataFrame, SparkSession
 
 from annspark import __version__
 from annspark.config import Settings
-from annspark.core.forest import Forest
 from annspark.core.recall import measure_recall, recall_by_user
 from annspark.errors import InputError
 from annspark.flow import files, publish
 from annspark.flow.audit import spreads_of
-from annspark.flow.calibrate import find_exact
 from annspark.flow.cluster import count_cores
+from annspark.flow.exact import find_exact
 from annspark.flow.foreign import look_up
 from annspark.flow.read import read_vectors
 from annspark.flow.reports import reports_once_done
@@ -66,13 +65,12 @@ def evaluate_neighbors(
             raise InputError("input: a single user has no neighbors to evaluate.")
         k = min(settings.k, users.rows - 1)
         with clock.step("exact") as facts:
-            samples = sample_vectors(users, {"audit": settings.audit_users, "calibrate": 0})
-            audited, nobody = samples["audit"], samples["calibrate"]
-            radius, _ = find_exact(users, audited, nobody, _nowhere(users.dim), k, settings.metric)
-            facts += [f"exact neighbors of {len(radius):,} users"]
+            sample = sample_vectors(users, {"audit": settings.audit_users})["audit"]
+            (nearest,) = find_exact(users, [sample], k, settings.metric)
+            facts += [f"exact neighbors of {len(sample.ids):,} users"]
         with clock.step("audit") as facts:
-            found = look_up(neighbors, samples["audit"], users, settings)
-            recall = measure_recall(recall_by_user(found.distances, radius, k), k, found.popularity)
+            found = look_up(neighbors, sample, users, settings)
+            recall = measure_recall(recall_by_user(found.distances, nearest.radius, k), k, found.popularity)
             facts += [f"recall@{recall.k} {recall.mean:.4f} of {recall.users:,} users"]
             facts += [f"{n:,} x {fault}" for fault, n in found.faults.items()]
     short = round(float(np.isinf(found.distances[:, -1]).mean()) * users.rows)
@@ -90,8 +88,3 @@ def evaluate_neighbors(
         leaves=None,
         seconds=clock.total(),
     )
-
-
-def _nowhere(dim: int) -> Forest:
-    """Return a forest of one leaf: nothing is calibrated here."""
-    return Forest(np.zeros(dim, np.float32), (np.zeros((1, dim), np.float32),))

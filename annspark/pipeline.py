@@ -28,8 +28,9 @@ from annspark.core.recall import Recall
 from annspark.errors import RecallMissed
 from annspark.flow import files, publish
 from annspark.flow.audit import audit_neighbors
-from annspark.flow.calibrate import find_exact
+from annspark.flow.calibrate import place_neighbors
 from annspark.flow.cluster import count_cores
+from annspark.flow.exact import find_exact
 from annspark.flow.grow import grow_limbs
 from annspark.flow.join import join_partitions
 from annspark.flow.merge import merge_neighbors, told_lists
@@ -290,15 +291,17 @@ def _prepare(vectors: DataFrame, settings: Settings, stage: Stage, clock: Steps)
         forest = _grow(users, samples["forest"], settings, first_tree=0, trees=settings.trees)
         facts += [f"{sum(len(centres) for centres in forest.trees):,} leaves"]
     with clock.step("calibrate") as facts:
-        radius, chances = find_exact(users, samples["audit"], samples["calibrate"], forest, most, settings.metric)
-        facts += [f"exact neighbors of {len(samples['audit'].ids) + len(samples['calibrate'].ids):,} users"]
+        audit, known = samples["audit"], samples["calibrate"]
+        audit_nearest, known_nearest = find_exact(users, [audit, known], most, settings.metric)
+        facts += [f"exact neighbors of {len(audit.ids) + len(known.ids):,} users"]
         shown, calibration = samples["plan"].vectors, None
         if target is not None:
+            chances = place_neighbors(users, known, known_nearest, forest)
             calibration = choose_probes(forest, shown, chances, target)
             facts += [f"predicted {calibration.predicted:.4f} for the {target:g} asked for"]
         probes = calibration.probes if calibration else settings.probes or 1
         plan = plan_join(forest, shown, probes, rows=users.rows, cores=cores)
-    return _Ready(users, samples, forest, radius, calibration, plan, cores, most)
+    return _Ready(users, samples, forest, audit_nearest.radius, calibration, plan, cores, most)
 
 
 def _grow(users: Users, sample: Sample, settings: Settings, *, first_tree: int, trees: int) -> Forest:

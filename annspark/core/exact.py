@@ -16,23 +16,24 @@ _STRETCH = 4096  # most vectors between two updates of the bars
 class Nearest:
     """The nearest vectors of each query so far, in the order of (distance, hash), whatever order they were met in.
 
+    Of more than m at distance 0 any are kept: they are one and the same vector.
+
     distances : float32 (n_queries, m), by differences, inf where fewer were met; a query's own row counts too
     hashes    : int64 (n_queries, m), of the vectors' ids; 0 where fewer were met
-    vectors   : float32 (n_kept, m, dim), those of the first n_kept queries
     """
 
     distances: np.ndarray
     hashes: np.ndarray
-    vectors: np.ndarray
+
+    @property
+    def radius(self) -> np.ndarray:
+        """The distance of the last, 0 where nobody is asked for: float32 (n_queries,)."""
+        return self.distances.max(axis=1, initial=0)
 
 
-def nobody_met(n_queries: int, m: int, n_kept: int, dim: int) -> Nearest:
+def nobody_met(n_queries: int, m: int) -> Nearest:
     """Return what is known before the first vector."""
-    return Nearest(
-        np.full((n_queries, m), np.inf, np.float32),
-        np.zeros((n_queries, m), np.int64),
-        np.zeros((n_kept, m, dim), np.float32),
-    )
+    return Nearest(np.full((n_queries, m), np.inf, np.float32), np.zeros((n_queries, m), np.int64))
 
 
 def meet(queries: np.ndarray, vectors: np.ndarray, hashes: np.ndarray, best: Nearest, metric: str) -> Nearest:
@@ -71,32 +72,24 @@ def meet(queries: np.ndarray, vectors: np.ndarray, hashes: np.ndarray, best: Nea
         row, query = np.concatenate(rows), np.concatenate(asked)
         if len(row):
             distance = to_distance(squared_distances(queries, query, vectors, row), metric)
-            best = _merge(best, query, distance, hashes[row], vectors[row])
+            best = _merge(best, query, distance, hashes[row])
     return best
 
 
-def _merge(best: Nearest, query: np.ndarray, distance: np.ndarray, hashes: np.ndarray, vectors: np.ndarray) -> Nearest:
-    """Return best with more vectors in it: int (n,), the queries; distances, hashes and vectors, a row each."""
+def _merge(best: Nearest, query: np.ndarray, distance: np.ndarray, hashes: np.ndarray) -> Nearest:
+    """Return best with more vectors in it: int (n,), the queries; their distances and hashes."""
     order = np.argsort(query, kind="stable")
     touched, count = np.unique(query, return_counts=True)
     m = best.distances.shape[1]
     at = np.repeat(np.arange(len(touched)), count), m + places(count)
-    joint = np.full((len(touched), m + count.max()), np.inf, np.float32)
-    known = np.zeros(joint.shape, np.int64)
-    joint[:, :m], known[:, :m] = best.distances[touched], best.hashes[touched]
-    joint[at], known[at] = distance[order], hashes[order]
-    first = np.lexsort((known, joint), axis=1)[:, :m]
-    merged = Nearest(best.distances.copy(), best.hashes.copy(), best.vectors.copy())
-    merged.distances[touched] = np.take_along_axis(joint, first, axis=1)
-    merged.hashes[touched] = np.take_along_axis(known, first, axis=1)
-    kept = int(np.searchsorted(touched, len(best.vectors)))
-    if kept:
-        source = np.zeros(joint.shape, np.int64)
-        source[at] = order
-        new, old = first[:kept] >= m, np.minimum(first[:kept], m - 1)
-        chosen = np.take_along_axis(best.vectors[touched[:kept]], old[:, :, None], axis=1)
-        chosen[new] = vectors[np.take_along_axis(source[:kept], first[:kept], axis=1)[new]]
-        merged.vectors[touched[:kept]] = chosen
+    far = np.full((len(touched), m + count.max()), np.inf, np.float32)
+    who = np.zeros(far.shape, np.int64)
+    far[:, :m], who[:, :m] = best.distances[touched], best.hashes[touched]
+    far[at], who[at] = distance[order], hashes[order]
+    first = np.lexsort((who, far), axis=1)[:, :m]
+    merged = Nearest(best.distances.copy(), best.hashes.copy())
+    merged.distances[touched] = np.take_along_axis(far, first, axis=1)
+    merged.hashes[touched] = np.take_along_axis(who, first, axis=1)
     return merged
 
 

@@ -88,9 +88,7 @@ def measure(rows: int, dim: int, leaf: int, probes: int, k: int, repeats: int) -
     table.append(("merge", seconds(lambda: merge_lists(owner, keys, k), repeats), None))
 
     queries = vectors[:: max(1, rows // 200)]
-    exact = seconds(
-        lambda: meet(queries, vectors, np.arange(rows), nobody_met(len(queries), k, 0, dim), "cosine"), repeats
-    )
+    exact = seconds(lambda: meet(queries, vectors, np.arange(rows), nobody_met(len(queries), k), "cosine"), repeats)
     table.append(("exact", exact, exact / seconds(lambda: multiply(vectors, queries, scratch), repeats)))
     return [(name, spent / rows * 1e6, ratio) for name, spent, ratio in table]
 

@@ -1,10 +1,8 @@
 """Foreign: neighbor tables of any make, whose distances are computed anew from the vectors."""
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -14,11 +12,12 @@ from annspark.config import Settings
 from annspark.core.metric import to_distance
 from annspark.core.nearest import places, squared_distances
 from annspark.errors import InputError
-from annspark.flow.arrow import collect, numbers, to_binary
+from annspark.flow.arrow import collect
 from annspark.flow.block import id_type, seeded_hash
+from annspark.flow.exact import vectors_of
 from annspark.flow.read import Users
 from annspark.flow.sample import Sample
-from annspark.tables import DISTANCE, HASHES, NEIGHBOR_ID, NEIGHBORS, RANK, USER_ID, VECTORS, quoted
+from annspark.tables import DISTANCE, NEIGHBOR_ID, NEIGHBORS, RANK, USER_ID, quoted
 
 _HASH = "hash"
 
@@ -62,7 +61,7 @@ def look_up(table: DataFrame, sample: Sample, users: Users, settings: Settings) 
     popularity[place.to_numpy(zero_copy_only=False)[known].astype(np.int64)] = counted[RANK].to_numpy()[known]
 
     query = pc.fill_null(pc.index_in(few[USER_ID], sample.ids), -1).to_numpy()
-    hashes, vectors = _vectors_of(users, np.unique(few[_HASH].to_numpy()))
+    hashes, vectors = vectors_of(users, few[_HASH].to_numpy())
     row = np.searchsorted(hashes, few[_HASH].to_numpy())
     exists = hashes.take(row, mode="clip") == few[_HASH].to_numpy() if len(hashes) else np.zeros(len(few), bool)
     itself = pc.equal(few[USER_ID], few[NEIGHBOR_ID]).to_numpy()
@@ -116,24 +115,3 @@ def _as_pairs(table: DataFrame, settings: Settings) -> DataFrame:
     return table.select(user_id, F.col(order) if order else F.lit(0).alias(RANK), NEIGHBOR_ID).toDF(
         USER_ID, RANK, NEIGHBOR_ID
     )
-
-
-def _vectors_of(users: Users, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the users whose hashes are wanted: int64 (n,) hashes, ascending, and float32 (n, dim)."""
-    schema = T.StructType([T.StructField(HASHES, T.BinaryType()), T.StructField(VECTORS, T.BinaryType())])
-    found = collect(users.table.select(HASHES, VECTORS).mapInArrow(_picker(wanted, users.dim), schema))
-    hashes = numbers(found[HASHES], np.int64)
-    order = np.argsort(hashes, kind="stable")
-    return hashes[order], numbers(found[VECTORS], np.float32).reshape(-1, users.dim)[order]
-
-
-def _picker(wanted: np.ndarray, dim: int) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    def pick(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            hashes = numbers(batch.column(0), np.int64)
-            rows = np.flatnonzero(np.isin(hashes, wanted))
-            vectors = numbers(batch.column(1), np.float32).reshape(-1, dim)[rows]
-            columns = [to_binary(hashes[rows], np.array([len(rows)])), to_binary(vectors, np.array([vectors.size]))]
-            yield pa.RecordBatch.from_arrays(columns, [HASHES, VECTORS])
-
-    return pick

@@ -20,9 +20,8 @@ def from_scratch(queries, vectors, m, metric):
     return all_met(queries, vectors, m, metric).distances
 
 
-def all_met(queries, vectors, m, metric, n_kept=0):
-    nobody = nobody_met(len(queries), m, n_kept, queries.shape[1])
-    return meet(queries, vectors, np.arange(len(vectors)), nobody, metric)
+def all_met(queries, vectors, m, metric):
+    return meet(queries, vectors, np.arange(len(vectors)), nobody_met(len(queries), m), metric)
 
 
 def exact_distances(vectors, queries, metric):
@@ -72,28 +71,26 @@ def test_batches_with_a_running_best_have_the_bits_of_one_batch(metric, order):
     rng = np.random.default_rng(15)
     vectors = prepare(np.round(rng.normal(size=(3000, 7)), 1), metric)  # rounded: ties
     queries = vectors[rng.permutation(3000)[:300]]
-    together = all_met(queries, vectors, 11, metric, 40)
-    best = nobody_met(300, 11, 40, 7)
+    together = all_met(queries, vectors, 11, metric)
+    best = nobody_met(300, 11)
     for rows in np.split(np.arange(3000)[::order], [0, 1, 5, 900, 2990]):
-        copy = Nearest(best.distances.copy(), best.hashes.copy(), best.vectors.copy())
+        copy = Nearest(best.distances.copy(), best.hashes.copy())
         best, before = meet(queries, vectors[rows], rows, best, metric), best
         assert_same(before, copy)
     assert_same(best, together)
     np.testing.assert_array_equal(together.distances[:, 1:], exact_distances(vectors, queries, metric)[:, 1:11])
-    np.testing.assert_array_equal(together.vectors, vectors[together.hashes[:40]])
 
 
 def assert_same(one, other):
-    for name in ("distances", "hashes", "vectors"):
+    for name in ("distances", "hashes"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
 
 
 def test_of_equally_far_vectors_those_with_the_smallest_hashes_are_kept():
     vectors = np.concatenate([np.zeros((1, 2)), np.tile([[0, 1], [1, 0], [0, -1]], (50, 1))]).astype(np.float32)
-    found = all_met(vectors[:1], vectors, 8, "euclidean", 1)
+    found = all_met(vectors[:1], vectors, 8, "euclidean")
     assert found.distances.tolist() == [[0, 1, 1, 1, 1, 1, 1, 1]]
     assert found.hashes.tolist() == [list(range(8))]
-    np.testing.assert_array_equal(found.vectors, vectors[:8][None])
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -6,10 +6,9 @@ from pyspark.sql import functions as F
 
 from annspark.config import Settings
 from annspark.core.exact import exact_neighbors
-from annspark.core.forest import Forest
 from annspark.core.metric import prepare
 from annspark.flow.audit import audit_neighbors
-from annspark.flow.calibrate import find_exact
+from annspark.flow.exact import find_exact
 from annspark.flow.read import read_vectors
 from annspark.flow.sample import sample_vectors
 from tests.helpers import clustered, make_table
@@ -30,17 +29,11 @@ def exact_table(spark, vectors, metric="cosine", k=K):
     return spark.createDataFrame(rows, LONG).repartition(3)
 
 
-def one_leaf(dim=16):
-    return Forest(np.zeros(dim, np.float32), (np.zeros((1, dim), np.float32),))
-
-
 def audited(table, users, settings):
     """Audit as the pipeline does, with the users its sample draws."""
-    samples = sample_vectors(users, {"audit": settings.audit_users, "calibrate": 0})
-    radius, _ = find_exact(
-        users, *samples.values(), one_leaf(users.dim), min(settings.k, users.rows - 1), settings.metric
-    )
-    return audit_neighbors(table, samples["audit"], radius, users, replace(settings, shape="long"))[0]
+    sample = sample_vectors(users, {"audit": settings.audit_users})["audit"]
+    (nearest,) = find_exact(users, [sample], min(settings.k, users.rows - 1), settings.metric)
+    return audit_neighbors(table, sample, nearest.radius, users, replace(settings, shape="long"))[0]
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
@@ -112,9 +105,9 @@ def test_ids_of_another_type_than_the_inputs_are_found(spark, stage):
 def test_distances_by_rank_and_popularity_are_those_of_the_table(spark, stage):
     vectors = clustered(ROWS)
     table, users = exact_table(spark, vectors), read(spark, stage, vectors)
-    samples = sample_vectors(users, {"audit": ROWS, "calibrate": 0})
-    radius, _ = find_exact(users, *samples.values(), one_leaf(), K, "cosine")
-    recall, spreads = audit_neighbors(table, samples["audit"], radius, users, Settings(k=K, shape="long"))
+    sample = sample_vectors(users, {"audit": ROWS})["audit"]
+    (nearest,) = find_exact(users, [sample], K, "cosine")
+    recall, spreads = audit_neighbors(table, sample, nearest.radius, users, Settings(k=K, shape="long"))
     neighbors, distances = exact_neighbors(prepare(vectors, "cosine"), np.arange(ROWS), K, "cosine")
     assert [spread.rank for spread in spreads] == list(range(1, K + 1))
     np.testing.assert_allclose([spread.median for spread in spreads], np.median(distances, axis=0), atol=1e-6)

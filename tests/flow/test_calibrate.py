@@ -5,7 +5,8 @@ from annspark.config import Settings
 from annspark.core.exact import exact_neighbors
 from annspark.core.forest import grow_forest
 from annspark.core.metric import prepare
-from annspark.flow.calibrate import find_exact
+from annspark.flow.calibrate import place_neighbors
+from annspark.flow.exact import find_exact
 from annspark.flow.read import read_vectors
 from annspark.flow.sample import sample_vectors
 from tests.helpers import clustered, configured, grid, make_table
@@ -20,7 +21,9 @@ def found(spark, stage, vectors, metric, *, partitions=4, k=K, audit=30, calibra
     users = read_vectors(table, Settings(metric=metric), stage, 2)
     samples = sample_vectors(users, {"audit": audit, "calibrate": calibrate})
     forest = grow_forest(prepare(vectors, metric), 12, trees=trees, split="two_means", seed=0, centred=False)
-    return samples, find_exact(users, *samples.values(), forest, k, metric), forest
+    audited, known = find_exact(users, list(samples.values()), k, metric)
+    chances = place_neighbors(users, samples["calibrate"], known, forest)
+    return samples, (audited.radius, chances), forest
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])

@@ -1,0 +1,72 @@
+"""Exact: the exact neighbors of a few users, by one pass over all vectors."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import types as T
+
+from annspark.core.exact import Nearest, meet, nobody_met
+from annspark.flow.arrow import collect, numbers, to_binary
+from annspark.flow.read import Users
+from annspark.flow.sample import Sample
+from annspark.tables import DISTANCES, HASHES, VECTORS
+
+
+def find_exact(users: Users, asked: list[Sample], k: int, metric: str) -> list[Nearest]:
+    """Return the k nearest of the users of each sample, themselves left out; fewer exist only where k is too large.
+
+    A sampled user is itself a row of the table, left out by its hash, or, where twins hide it, by its distance, 0.
+    """
+    queries = np.concatenate([sample.vectors for sample in asked])
+    own, m = np.concatenate([sample.hashes for sample in asked]), k + 1
+    schema = T.StructType([T.StructField(name, T.BinaryType()) for name in (DISTANCES, HASHES)])
+    parts = collect(users.table.select(HASHES, VECTORS).mapInArrow(_searcher(queries, m, metric), schema))
+
+    def side_by_side(name: str, dtype: type[np.generic]) -> np.ndarray:
+        told = numbers(parts[name], dtype).reshape(len(parts), len(queries), m)
+        return np.moveaxis(told, 0, 1).reshape(len(queries), len(parts) * m)
+
+    distances, hashes = side_by_side(DISTANCES, np.float32), side_by_side(HASHES, np.int64)
+    distances = np.where(hashes == own[:, None], np.float32(np.inf), distances)
+    first = np.lexsort((hashes, distances), axis=1)[:, :k]
+    cut = np.cumsum([len(sample.ids) for sample in asked])[:-1]
+    nearest = (np.split(np.take_along_axis(told, first, axis=1), cut) for told in (distances, hashes))
+    return [Nearest(*one) for one in zip(*nearest, strict=True)]
+
+
+def _searcher(
+    queries: np.ndarray, m: int, metric: str
+) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    def search(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        best = nobody_met(len(queries), m)
+        for batch in batches:
+            vectors = numbers(batch.column(1), np.float32).reshape(-1, queries.shape[1])
+            best = meet(queries, vectors, numbers(batch.column(0), np.int64), best, metric)
+        if np.isfinite(best.distances).any():
+            told = [to_binary(one, np.array([one.size])) for one in (best.distances, best.hashes)]
+            yield pa.RecordBatch.from_arrays(told, [DISTANCES, HASHES])
+
+    return search
+
+
+def vectors_of(users: Users, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the users whose hashes are wanted: int64 (n,) hashes, ascending, and float32 (n, dim)."""
+    schema = T.StructType([T.StructField(HASHES, T.BinaryType()), T.StructField(VECTORS, T.BinaryType())])
+    found = collect(users.table.select(HASHES, VECTORS).mapInArrow(_picker(np.unique(wanted), users.dim), schema))
+    hashes = numbers(found[HASHES], np.int64)
+    order = np.argsort(hashes, kind="stable")
+    return hashes[order], numbers(found[VECTORS], np.float32).reshape(-1, users.dim)[order]
+
+
+def _picker(wanted: np.ndarray, dim: int) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    def pick(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            hashes = numbers(batch.column(0), np.int64)
+            place = np.minimum(np.searchsorted(wanted, hashes), len(wanted) - 1)
+            rows = np.flatnonzero(wanted[place] == hashes) if len(wanted) else np.empty(0, np.int64)
+            vectors = numbers(batch.column(1), np.float32).reshape(-1, dim)[rows]
+            columns = [to_binary(hashes[rows], np.array([len(rows)])), to_binary(vectors, np.array([vectors.size]))]
+            yield pa.RecordBatch.from_arrays(columns, [HASHES, VECTORS])
+
+    return pick
