@@ -137,7 +137,8 @@ class Preview:
     """What a run would do, told before it does; as Report, with estimates.
 
     task_bytes   : memory of a Python worker beside its libraries
-    join_seconds : for routing, joining and merging all users; seconds is what was spent so far
+    join_seconds : for routing, joining and merging all users, without writing the table; seconds is what was spent
+                   so far
     """
 
     rows: Rows
@@ -165,7 +166,8 @@ class Preview:
                 f"leaves   {leaves.count:,}: half of them up to {leaves.median_rows:,} users, 99 % up to "
                 f"{leaves.p99_rows:,}, the largest some {leaves.max_rows:,}",
                 f"memory   {self.task_bytes / 1e6:,.0f} MB a task and its libraries, {self.partitions:,} partitions",
-                f"seconds  {self.seconds['total']:.0f} so far, some {self.join_seconds:.0f} more for the join",
+                f"seconds  {self.seconds['total']:.0f} so far, some {self.join_seconds:.0f} more for the join, "
+                "without writing the table",
                 "Nothing was published.",
             ]
         )
