@@ -42,13 +42,22 @@ def audit_neighbors(
     found = np.full((len(sample.ids), k), np.inf, np.float32)
     found[query[listed], rank[listed] - 1] = distance[listed]
 
-    met = neighbor_ids_of(table, settings)
-    met = met.where(seeded_hash(F.col(NEIGHBOR_ID).cast(kind), settings.seed) <= last)
-    counted = collect(met.groupBy(NEIGHBOR_ID).agg(F.count("*").alias(_TIMES)))
-    popularity = np.zeros(len(sample.ids), np.int64)
-    place = pc.index_in(counted[NEIGHBOR_ID], pc.cast(sample.ids, counted[NEIGHBOR_ID].type)).to_numpy()
-    popularity[place] = counted[_TIMES].to_numpy()
+    met = neighbor_ids_of(table, settings).select(F.col(NEIGHBOR_ID).cast(kind))
+    popularity = count_popularity(met, sample, settings.seed)
     return measure_recall(recall_by_user(found, radius, k), k, popularity), spreads_of(found)
+
+
+def count_popularity(met: DataFrame, sample: Sample, seed: int) -> np.ndarray:
+    """Return how often each sampled user is somebody's neighbor: int64 (n_sample,).
+
+    met : neighbor_id, of the type of the sample's ids, a row for every neighbor of everybody
+    """
+    few = met.where(seeded_hash(F.col(NEIGHBOR_ID), seed) <= int(sample.hashes[-1]))
+    counted = collect(few.groupBy(NEIGHBOR_ID).agg(F.count("*").alias(_TIMES)))
+    place = pc.fill_null(pc.index_in(counted[NEIGHBOR_ID], sample.ids), -1).to_numpy()
+    popularity = np.zeros(len(sample.ids), np.int64)
+    popularity[place[place >= 0]] = counted[_TIMES].to_numpy()[place >= 0]
+    return popularity
 
 
 def spreads_of(found: np.ndarray) -> tuple[Spread, ...]:

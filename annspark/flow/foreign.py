@@ -13,6 +13,7 @@ from annspark.core.metric import to_distance
 from annspark.core.nearest import places, squared_distances
 from annspark.errors import InputError
 from annspark.flow.arrow import collect
+from annspark.flow.audit import count_popularity
 from annspark.flow.block import id_type, seeded_hash
 from annspark.flow.exact import vectors_of
 from annspark.flow.read import Users
@@ -54,12 +55,7 @@ def look_up(table: DataFrame, sample: Sample, users: Users, settings: Settings) 
         .where(F.col(NEIGHBOR_ID).isNotNull())
         .select(USER_ID, NEIGHBOR_ID, RANK, hashed.alias(_HASH))
     ).sort_by([(RANK, "ascending"), (NEIGHBOR_ID, "ascending")])
-    counted = collect(pairs.where(hashed <= last).groupBy(NEIGHBOR_ID).agg(F.count("*").alias(RANK)))
-    popularity = np.zeros(len(sample.ids), np.int64)
-    place = pc.index_in(counted[NEIGHBOR_ID], sample.ids)
-    known = pc.is_valid(place).to_numpy()
-    popularity[place.to_numpy(zero_copy_only=False)[known].astype(np.int64)] = counted[RANK].to_numpy()[known]
-
+    popularity = count_popularity(pairs.select(NEIGHBOR_ID), sample, settings.seed)
     query = pc.fill_null(pc.index_in(few[USER_ID], sample.ids), -1).to_numpy()
     hashes, vectors = vectors_of(users, few[_HASH].to_numpy())
     row = np.searchsorted(hashes, few[_HASH].to_numpy())

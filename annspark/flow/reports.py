@@ -23,9 +23,12 @@ def reports_once_done(folder: str, report: Report) -> Iterator[None]:
         for path, text in _pages(folder, report, "report"):
             stack.enter_context(files.text_once_done(path, text))
         yield
-    for name in ("missed.json", "missed.html"):  # of a night before
-        if files.exists(f"{folder}/{name}"):
-            files.remove(f"{folder}/{name}")
+    try:
+        for name in ("missed.json", "missed.html"):  # of a night before
+            if files.exists(f"{folder}/{name}"):
+                files.remove(f"{folder}/{name}")
+    except Exception as error:  # the table is published by now
+        logger.warning("report: %s/missed.* could not be deleted (%s); delete it by hand.", folder, first_line(error))
 
 
 def write_missed(folder: str, report: Report) -> None:

@@ -24,7 +24,6 @@ class Tried:
     """Some users, routed, joined and merged."""
 
     users: int
-    copies: float
     seconds: float
 
 
@@ -48,7 +47,7 @@ def try_join(users: Users, samples: dict[str, Sample], settings: Settings, probe
         start = time.perf_counter()
         found = join_partitions(ship_vectors(some, forest, plan), plan, merge_in, users.dim, settings)
         merge_neighbors(found, merge_in, settings.k).write.format("noop").mode("overwrite").save()
-        tried.append(Tried(rows, plan.copies, time.perf_counter() - start))
+        tried.append(Tried(rows, time.perf_counter() - start))
     return tried
 
 
