@@ -49,8 +49,10 @@ def write_table(table: DataFrame, path: str, file_format: str, *, made: str) -> 
 
     made : the folder that comes into being with it, the path itself or its parent
     """
+    # Ids and distances hardly repeat: to try a dictionary first costs a million users 2 s, and Parquet gives it up.
+    options = {"parquet.enable.dictionary": "false"} if file_format == "parquet" else {}
     try:
-        table.write.format(file_format).save(path)
+        table.write.format(file_format).options(**options).save(path)
     except BaseException:
         # Without a scheme the path may be on a file system only Spark knows; then a hidden empty folder may stay.
         if exists(made):
