@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_common(build)
     add("--recall", type=float, help=f"share of the exact neighbors to find, or nothing is published ({RECALL})")
     add("--probes", type=float, help="leaves a user goes to, on average, instead of those a recall needs")
-    add("--trees", type=int, help=f"trees in the forest ({default.trees})")
+    add("--trees", type=int, help="trees in the forest (1; as many as the recall needs for sparse vectors)")
     add("--leaf-rows", type=int, help=f"users a leaf should hold, never fewer than 4 k ({default.leaf_rows})")
     add("--split", choices=CHOICES["split"], help=f"how the planes of a tree are placed ({default.split})")
     add("--shape", choices=CHOICES["shape"], help=f"a row per user, or a row per neighbor ({default.shape})")
@@ -111,6 +111,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--top-up", action="store_true", help="if the recall is missed, add another tree instead of giving up")
     add("--plan", action="store_true", help="say what the job would find and cost, and publish nothing")
     add("--config", metavar="FILE.toml", help="a file of settings, named like these flags with _ for -")
+    add("--max-distance", type=float, help="leave farther neighbors out of what is published")
+    add("--links", choices=CHOICES["links"], help="publish only mutual neighbors, or those of either's list (all)")
     add("--overwrite", action="store_true", help="replace the output when it exists")
     return parser
 
@@ -132,10 +134,11 @@ def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
 
 def _add_common(command: argparse.ArgumentParser) -> None:
     add, default = command.add_argument, Settings()
-    add("--id-col", help=f"column of user ids, integers or strings ({default.id_col})")
+    add("--id-col", help=f"column of user ids ({default.id_col})")
     add("--vector-col", help=f"column of vectors ({default.vector_col})")
+    add("--values-col", help="column of the values of sparse vectors whose indices are in the vector column")
     add("--k", type=int, help=f"neighbors per user ({default.k})")
-    add("--metric", choices=CHOICES["metric"], help=f"distance; cosine is 1 - cos ({default.metric})")
+    add("--metric", choices=CHOICES["metric"], help=f"distance, or inner product ({default.metric})")
     add("--seed", type=int, help=f"same data and seed, same table ({default.seed})")
     add("--audit-users", type=int, help=f"users whose exact neighbors measure the recall ({default.audit_users})")
     add(

@@ -3,7 +3,7 @@
 import posixpath
 import re
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ from annspark.errors import SettingsError
 
 RECALL = 0.95  # to reach when nothing else is asked for
 CHOICES = {
-    "metric": METRICS,
+    "metric": tuple(METRICS),
     "split": SPLITS,
     "shape": ("nested", "long"),
     "on_bad_row": ("fail", "drop"),
+    "links": ("all", "mutual", "either"),
 }
 
 
@@ -28,10 +29,11 @@ class Settings:
     k: int = 10
     id_col: str = "user_id"
     vector_col: str = "vector"
+    values_col: str | None = None
     metric: str = "cosine"
     recall: float | None = None
     probes: float | None = None
-    trees: int = 1
+    trees: int | None = None
     leaf_rows: int = 512
     split: str = "two_means"
     seed: int = 0
@@ -39,6 +41,8 @@ class Settings:
     on_bad_row: str = "fail"
     audit_users: int = 1000
     top_up: bool = False
+    max_distance: float | None = None
+    links: str = "all"
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -49,6 +53,8 @@ class Settings:
             ("audit_users", 1, 100_000),
         ):
             value = getattr(self, name)
+            if name == "trees" and value is None:
+                continue
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
                 raise SettingsError(f"'{name}' is {value!r}; it must be a whole number from {low:,} to {high:,}.")
         if self.probes is not None and not (_is_number(self.probes) and 1 <= self.probes <= MOST_PROBES):
@@ -70,16 +76,36 @@ class Settings:
         for name in ("id_col", "vector_col"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise SettingsError(f"'{name}' is {getattr(self, name)!r}; it must be the name of a column.")
+        if self.values_col is not None and (not isinstance(self.values_col, str) or not self.values_col):
+            raise SettingsError(f"'values_col' is {self.values_col!r}; it must be the name of a column, or left out.")
         if not isinstance(self.top_up, bool):
             raise SettingsError(f"'top_up' is {self.top_up!r}; it must be true or false.")
+        if self.max_distance is not None:
+            if not (_is_number(self.max_distance) and 0 <= self.max_distance < float("inf")):
+                raise SettingsError(f"'max_distance' is {self.max_distance!r}; it must be a number from 0 on.")
+            if METRICS[self.metric].largest:
+                raise SettingsError(
+                    f"'max_distance' is {self.max_distance!r} and 'metric' {self.metric!r}, which has no distance. "
+                    "Leave it out, and filter the published table."
+                )
         if self.id_col == self.vector_col:
             raise SettingsError(f"'id_col' and 'vector_col' are both {self.id_col!r}; they must be two columns.")
-        made = ("neighbors",) if self.shape == "nested" else ("rank", "neighbor_id", "distance")
+        made = ("neighbors",) if self.shape == "nested" else ("rank", "neighbor_id", "distance", "inner_product")
         if self.id_col.lower() in made:
             raise SettingsError(
                 f"'id_col' is {self.id_col!r}, which is also a column of the {self.shape} output. "
                 "Rename the id column before the call."
             )
+
+    @property
+    def restricted(self) -> bool:
+        """Whether other neighbors are published than were found."""
+        return self.max_distance is not None or self.links != "all"
+
+    @property
+    def found(self) -> "Settings":
+        """The settings of the table of all neighbors, before any is left out."""
+        return replace(self, shape="nested", links="all", max_distance=None) if self.restricted else self
 
     @property
     def target(self) -> float | None:

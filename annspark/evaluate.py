@@ -60,7 +60,7 @@ def evaluate_neighbors(
     with staging(scratch) as stage:
         with clock.step("read") as facts:
             users = read_vectors(vectors, settings, stage, count_cores(vectors.sparkSession))
-            facts += [f"{users.rows:,} users of {users.dim} numbers"]
+            facts += [f"{users.rows:,} users of {users.wire.dim:,} numbers"]
         if users.rows == 1:
             raise InputError("input: a single user has no neighbors to evaluate.")
         k = min(settings.k, users.rows - 1)

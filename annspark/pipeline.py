@@ -10,10 +10,19 @@ from pyspark.sql import DataFrame, SparkSession
 
 from annspark import __version__
 from annspark.config import Job, Settings
-from annspark.core.calibrate import CALIBRATED, Calibration, choose_probes, probes_to_meet
-from annspark.core.forest import Forest, grow_forest
+from annspark.core.calibrate import (
+    CALIBRATED,
+    MOST_TREES,
+    Calibration,
+    choose_probes,
+    choose_trees,
+    probes_to_meet,
+)
+from annspark.core.columns import ColumnForest
+from annspark.core.forest import Forest
 from annspark.core.plan import (
     SHOWN,
+    AnyForest,
     Plan,
     count_known,
     count_leaves,
@@ -31,8 +40,9 @@ from annspark.flow.audit import audit_neighbors
 from annspark.flow.calibrate import place_neighbors
 from annspark.flow.cluster import count_cores
 from annspark.flow.exact import find_exact
-from annspark.flow.grow import grow_limbs
+from annspark.flow.grow import grow, grow_limbs
 from annspark.flow.join import join_partitions
+from annspark.flow.links import restrict_links
 from annspark.flow.merge import merge_neighbors, told_lists
 from annspark.flow.meter import Meter, read_meter, watch_joined, watch_merged, watch_shipped
 from annspark.flow.read import Users, read_vectors
@@ -42,6 +52,7 @@ from annspark.flow.sample import Sample, sample_vectors
 from annspark.flow.shape import count_users, require_complete, shaped
 from annspark.flow.stage import Stage, release, stage_table, staging
 from annspark.flow.trial import extrapolate, try_join
+from annspark.flow.widen import find_short, search_everybody
 from annspark.report import Cost, Leaves, Preview, Report, Rows, Spread, versions
 from annspark.steps import Steps
 
@@ -60,10 +71,11 @@ def build_neighbors(
     k: int = 10,
     id_col: str = "user_id",
     vector_col: str = "vector",
+    values_col: str | None = None,
     metric: str = "cosine",
     recall: float | None = None,
     probes: float | None = None,
-    trees: int = 1,
+    trees: int | None = None,
     leaf_rows: int = 512,
     split: str = "two_means",
     seed: int = 0,
@@ -71,16 +83,21 @@ def build_neighbors(
     on_bad_row: str = "fail",
     audit_users: int = 1000,
     top_up: bool = False,
+    max_distance: float | None = None,
+    links: str = "all",
     scratch: str | None = None,
 ) -> Result:
     """Return every user's approximate k nearest neighbors and a report with their measured recall.
 
-    vectors     : DataFrame of any session, classic or Connect; ids are integers or strings, vectors array<float>,
-                  array<double> or MLlib vectors
-    metric      : "cosine" (distance 1 - cos) or "euclidean"
+    vectors     : DataFrame of any session, classic or Connect; ids of any type that has an order, vectors arrays of
+                  numbers or MLlib vectors; sparse ones also map<int, float>, struct<indices, values> or sets array<int>
+    values_col  : column of the values (array) of sparse vectors whose indices (array) are in vector_col
+    metric      : "cosine" (distance 1 - cos), "euclidean", "inner_product" (the largest first), "manhattan", "hamming"
+                  (vectors of 0 and 1, or binary of bits) or "jaccard" (sets); sparse vectors have no manhattan, hamming
     recall      : share of the exact neighbors to find; 0.95 unless probes are given
     probes      : leaves a user goes to in each tree, on average, instead of as many as the recall needs
-    trees       : trees in the forest; more probes are usually cheaper than more trees
+    trees       : trees in the forest: 1 for dense vectors, as more probes are usually cheaper than more trees; as many
+                  as the recall needs for sparse ones
     leaf_rows   : users a leaf should hold; never fewer than 4 k
     split       : "two_means" or "two_points", how the planes of a tree are placed
     shape       : "nested" (a row per user: id, neighbors array<struct<neighbor_id, distance>>) or "long" (a row per
@@ -88,11 +105,13 @@ def build_neighbors(
     on_bad_row  : "fail", or "drop" to leave unusable rows out and count them in the report
     audit_users : users whose exact neighbors are computed to measure the recall
     top_up      : when the audit shows that the recall was missed, add another tree and merge instead of raising
+    max_distance: leave farther neighbors out, once the recall has been measured
+    links       : "all", "mutual" (only neighbors that name each other) or "either" (neighbors that name the user too)
     scratch     : folder for intermediate tables, on file systems the executors share; None caches them in the session
 
-    The table has every valid id once, neighbors in the order of (distance, neighbor_id), nobody their own neighbor; the
-    same data and seed give the same table, however they are partitioned.  It stays cached, or in scratch, until the
-    caller unpersists or deletes it.
+    The table has every valid id once, with k neighbors or as many as there are others, in the order of (distance,
+    neighbor_id), nobody their own neighbor; the same data and seed give the same table, however they are partitioned.
+    It stays cached, or in scratch, until the caller unpersists or deletes it.
 
     Raises SettingsError for settings and InputError for data that cannot be used, and RecallMissed, which carries the
     report, when the audit shows that the recall asked for was not reached.
@@ -101,6 +120,7 @@ def build_neighbors(
         k=k,
         id_col=id_col,
         vector_col=vector_col,
+        values_col=values_col,
         metric=metric,
         recall=recall,
         probes=probes,
@@ -112,6 +132,8 @@ def build_neighbors(
         on_bad_row=on_bad_row,
         audit_users=audit_users,
         top_up=top_up,
+        max_distance=max_distance,
+        links=links,
     )
     kept: list[DataFrame] = []
 
@@ -173,7 +195,7 @@ def preview(spark: SparkSession, job: Job) -> Preview:
         ready = _prepare(vectors, job.settings, stage, clock)
         users, plan = ready.users, ready.plan
         with clock.step("try", "joining some users to see how fast it goes") as facts:
-            tried = try_join(users, ready.samples, job.settings, plan.probes, ready.cores)
+            tried = try_join(users, ready.samples, job.settings, plan, ready.cores)
             facts += [f"{one.users:,} users in {one.seconds:.1f} s" for one in tried]
     return Preview(
         rows=Rows(users.read, users.rows, users.rows, users.dropped, users.examples, 0),
@@ -181,10 +203,10 @@ def preview(spark: SparkSession, job: Job) -> Preview:
         probes=plan.probes,
         pairs_per_user=round(plan.expected.pairs, 1),
         copies_per_user=round(plan.copies, 3),
-        shuffle_bytes=count_shuffle_bytes(plan, users.rows, users.dim, ready.most, users.id_bytes),
+        shuffle_bytes=count_shuffle_bytes(plan, users.rows, users.width, ready.most, users.id_bytes),
         leaves=Leaves(plan.n_leaves, plan.expected.median_rows, plan.expected.p99_rows, plan.expected.max_rows),
         partitions=plan.n_partitions,
-        task_bytes=count_task_bytes(plan, users.rows, users.dim),
+        task_bytes=count_task_bytes(plan, users.rows, users.width),
         join_seconds=round(extrapolate(tried, users.rows), 1),
         seconds=clock.total(),
     )
@@ -215,7 +237,7 @@ class _Ready:
 
     users: Users
     samples: dict[str, Sample]
-    forest: Forest
+    forest: AnyForest
     radius: np.ndarray
     calibration: Calibration | None
     plan: Plan
@@ -232,7 +254,9 @@ def _build(
     clock: Steps,
 ) -> Result:
     """Walk the line; keep materialises a finished table, and everything after reads what it returns."""
+    asked_for, settings = settings, settings.found
     with staging(scratch) as stage:
+        publish_found, keep = keep, stage if asked_for.restricted else keep
         ready = _prepare(vectors, settings, stage, clock)
         users, plan, calibration = ready.users, ready.plan, ready.calibration
         doing = f"routing to {plan.probes:.3g} leaves a tree, joining in {plan.n_partitions} partitions, merging"
@@ -240,24 +264,38 @@ def _build(
             table, seen = _join(ready, ready.forest, plan, settings, keep)
             facts += [f"{users.rows:,} users"]
         recall, distances = _audit(table, ready, settings, clock)
-        topped_up, n_leaves = 0, plan.n_leaves
+        topped_up, n_leaves, restricted = 0, plan.n_leaves, 0
         if settings.top_up and calibration and recall.high < calibration.target:
             with clock.step("top up", "growing another tree, joining and merging its neighbors with those found"):
-                forest = _grow(users, ready.samples["forest"], settings, first_tree=settings.trees, trees=1)
+                forest = _grow(users, ready.samples["forest"], settings, first_tree=len(plan.reach), trees=1)
                 shown = ready.samples["plan"].vectors
                 plan = plan_join(forest, shown, plan.probes, rows=users.rows, cores=ready.cores)
                 table, more = _join(ready, forest, plan, settings, keep, table)
-                sums = {name: seen[name] + more[name] for name in ("pairs", "copies", "shuffle_bytes")}
+                sums = {name: seen[name] + more[name] for name in ("pairs", "copies", "shuffle_bytes", "widened")}
                 seen = more | sums | {"max_rows": max(seen["max_rows"], more["max_rows"])}
                 n_leaves += plan.n_leaves
             recall, distances = _audit(table, ready, settings, clock)
             topped_up = 1
+        if asked_for.restricted:
+            with clock.step("links") as facts:
+                table, restricted = restrict_links(table, ready.most, asked_for, publish_found)
+                facts += [f"{restricted:,} users have fewer than {ready.most:,}"]
+    seen["fewer"] = {name: seen[name] for name in ("short", "widened")} | {"restricted": restricted}
     report = Report(
         version=__version__,
         versions=versions(vectors.sparkSession.version),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         settings=asked,
-        rows=Rows(users.read, users.rows, seen["written"], users.dropped, users.examples, seen["short"]),
+        rows=Rows(
+            users.read,
+            users.rows,
+            seen["written"],
+            users.dropped,
+            users.examples,
+            seen["short"],
+            seen["widened"],
+            restricted,
+        ),
         recall=recall,
         calibration=calibration,
         topped_up=topped_up,
@@ -274,7 +312,7 @@ def _prepare(vectors: DataFrame, settings: Settings, stage: Stage, clock: Steps)
     with clock.step("read") as facts:
         cores = count_cores(vectors.sparkSession)
         users = read_vectors(vectors, settings, stage, cores)
-        facts += [f"{users.rows:,} users of {users.dim} numbers", f"{users.read - users.rows:,} rows dropped"]
+        facts += [f"{users.rows:,} users of {users.wire.dim:,} numbers", f"{users.read - users.rows:,} rows dropped"]
     most, target = min(settings.k, users.rows - 1), settings.target
     with clock.step("sample") as facts:
         n_leaves = count_leaves(users.rows, settings.leaf_rows, settings.k)
@@ -283,13 +321,13 @@ def _prepare(vectors: DataFrame, settings: Settings, stage: Stage, clock: Steps)
             "audit": audited,
             "calibrate": calibrated,
             "plan": SHOWN,
-            "forest": count_sampled(users.rows, users.dim, count_limbs(n_leaves, users.dim) or n_leaves),
+            "forest": count_sampled(users.rows, users.width, count_limbs(n_leaves, users.width) or n_leaves),
         }
         samples = sample_vectors(users, want)
         facts += [f"{sum(len(sample.ids) for sample in samples.values()):,} users"]
     with clock.step("grow") as facts:
-        forest = _grow(users, samples["forest"], settings, first_tree=0, trees=settings.trees)
-        facts += [f"{sum(len(centres) for centres in forest.trees):,} leaves"]
+        forest = _grow(users, samples["forest"], settings, first_tree=0, trees=_count_trees(users, settings))
+        facts += [f"{sum(forest.sizes):,} leaves"]
     with clock.step("calibrate") as facts:
         audit, known = samples["audit"], samples["calibrate"]
         audit_nearest, known_nearest = find_exact(users, [audit, known], most, settings.metric)
@@ -297,31 +335,33 @@ def _prepare(vectors: DataFrame, settings: Settings, stage: Stage, clock: Steps)
         shown, calibration = samples["plan"].vectors, None
         if target is not None:
             chances = place_neighbors(users, known, known_nearest, forest)
-            calibration = choose_probes(forest, shown, chances, target)
+            if isinstance(forest, ColumnForest) and settings.trees is None:
+                forest, calibration = choose_trees(forest, shown, chances, target, users.rows)
+            else:
+                calibration = choose_probes(forest, shown, chances, target)
             facts += [f"predicted {calibration.predicted:.4f} for the {target:g} asked for"]
         probes = calibration.probes if calibration else settings.probes or 1
         plan = plan_join(forest, shown, probes, rows=users.rows, cores=cores)
     return _Ready(users, samples, forest, audit_nearest.radius, calibration, plan, cores, most)
 
 
-def _grow(users: Users, sample: Sample, settings: Settings, *, first_tree: int, trees: int) -> Forest:
+def _grow(users: Users, sample: Sample, settings: Settings, *, first_tree: int, trees: int) -> AnyForest:
     n_leaves = count_leaves(users.rows, settings.leaf_rows, settings.k)
-    n_limbs = count_limbs(n_leaves, users.dim)
-    forest = grow_forest(
-        sample.vectors,
-        n_limbs or n_leaves,
-        first_tree=first_tree,
-        trees=trees,
-        split=settings.split,
-        seed=settings.seed,
-        centred=settings.metric == "euclidean",
-    )
-    return grow_limbs(users, forest, n_leaves, settings) if n_limbs else forest
+    n_limbs = 0 if users.wire.sparse else count_limbs(n_leaves, users.width)
+    forest = grow(sample.vectors, n_limbs or n_leaves, settings, rows=users.rows, first_tree=first_tree, trees=trees)
+    return grow_limbs(users, forest, n_leaves, settings) if n_limbs and isinstance(forest, Forest) else forest
+
+
+def _count_trees(users: Users, settings: Settings) -> int:
+    """Return how many trees to grow; of columns as many as may be wanted, when the recall is to say how many."""
+    if settings.trees is not None:
+        return settings.trees
+    return 1 if not users.wire.sparse else 2 if settings.target is None else MOST_TREES
 
 
 def _join(
     ready: _Ready,
-    forest: Forest,
+    forest: AnyForest,
     plan: Plan,
     settings: Settings,
     keep: Callable[[DataFrame], DataFrame],
@@ -332,20 +372,36 @@ def _join(
     earlier : a table whose neighbors are merged with those found
     """
     users, cores, meter = ready.users, ready.cores, Meter()
-    shipped = watch_shipped(ship_vectors(users.table, forest, plan), meter)
+    shipped = watch_shipped(ship_vectors(users.table, forest, plan, users.wire), meter, users.wire)
     copies = plan.copies + (earlier is not None)
     merge_in = count_merge_partitions(users.rows, copies, settings.k, users.id_bytes, cores)
-    candidates = watch_joined(join_partitions(shipped, plan, merge_in, users.dim, settings), meter)
+    candidates = watch_joined(join_partitions(shipped, plan, merge_in, users.wire, settings), meter)
     if earlier is not None:
         told = told_lists(earlier, users, merge_in, settings)
         candidates = candidates.select(*told.columns).unionByName(told)
     neighbors = watch_merged(merge_neighbors(candidates, merge_in, settings.k), ready.most, meter)
     table = keep(shaped(neighbors, settings))
     written = count_users(table, settings)
-    seen = read_meter(meter, users.id_bytes, ready.most)
+    seen = read_meter(meter, users.id_bytes, ready.most) | {"widened": 0}
     # A user without neighbors has no row of the long shape.
     require_complete(written + (seen["lonely"] if settings.shape == "long" else 0), users)
+    if seen["short"]:
+        table = _widen(table, ready, settings, keep, merge_in)
+        written = count_users(table, settings)
+        require_complete(written, users)
+        seen |= {"widened": seen["short"], "short": 0}
     return table, seen | {"written": written}
+
+
+def _widen(
+    table: DataFrame, ready: _Ready, settings: Settings, keep: Callable[[DataFrame], DataFrame], merge_in: int
+) -> DataFrame:
+    """Return the table with lists for those whose leaves held too few others: they are compared with everybody."""
+    users = ready.users
+    short = find_short(table, users, ready.most, settings)
+    told = told_lists(table, users, merge_in, settings)
+    candidates = search_everybody(users, short, merge_in, settings).unionByName(told)
+    return keep(shaped(merge_neighbors(candidates, merge_in, settings.k), settings))
 
 
 def _audit(table: DataFrame, ready: _Ready, settings: Settings, clock: Steps) -> tuple[Recall, tuple[Spread, ...]]:

@@ -12,7 +12,12 @@ from annspark.core.recall import Recall
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of the input and the output; short counts users with fewer neighbors than k and the table allow."""
+    """Rows of the input and the output.
+
+    short      : users with fewer neighbors than k and the table allow
+    widened    : users whose leaves held too few others, so that they were compared with everybody
+    restricted : users with fewer neighbors because of max_distance or links
+    """
 
     read: int
     valid: int
@@ -20,6 +25,8 @@ class Rows:
     dropped: dict[str, int]
     examples: dict[str, Any]
     short: int
+    widened: int = 0
+    restricted: int = 0
 
 
 @dataclass(frozen=True)
@@ -100,7 +107,9 @@ class Report:
         """Return the report in a few lines for a person."""
         rows, recall = self.rows, self.recall
         dropped = ", ".join(f"{reason} {n:,} (such as {rows.examples[reason]!r})" for reason, n in rows.dropped.items())
-        short = f", {rows.short:,} with fewer than k neighbors" if rows.short else ""
+        counts = {"with fewer than k neighbors": rows.short, "with fewer than k published": rows.restricted}
+        counts["compared with everybody, their leaves being too small"] = rows.widened
+        short = "".join(f", {n:,} {what}" for what, n in counts.items() if n)
         steps = ", ".join(f"{name} {value:.1f}" for name, value in self.seconds.items() if name != "total")
         lines = [
             f"users    {rows.written:,} written of {rows.read:,} read{short}; dropped: {dropped or 'none'}",

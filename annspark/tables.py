@@ -5,10 +5,12 @@ VECTOR = "vector"
 NEIGHBORS = "neighbors"
 NEIGHBOR_ID = "neighbor_id"
 DISTANCE = "distance"
+INNER_PRODUCT = "inner_product"  # published in place of the distance, where it is the metric
 RANK = "rank"
 
-# Users travel in blocks, some to a row: ids (array), seeded hashes of the ids (binary int64), vectors (binary float32).
-IDS, HASHES, VECTORS = "ids", "hashes", "vectors"
+# Users travel in blocks, some to a row: ids (array), seeded hashes of the ids (binary int64), vectors (binary float32;
+# of sparse rows the values, with their columns and the number of each row's, binary int32).
+IDS, HASHES, VECTORS, COLUMNS, N_VALUES = "ids", "hashes", "vectors", "columns", "n_values"
 # Smallest hash of a staged block.
 LOWEST = "lowest"
 # Of blocks on their way to the join: key of the partition, home leaves (binary int32), other leaves visited (binary

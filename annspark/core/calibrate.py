@@ -10,15 +10,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from annspark.core.forest import Forest
-from annspark.core.nearest import ranks_of
+from annspark.core.columns import ColumnForest
+from annspark.core.plan import AnyForest, expect_pairs
 from annspark.core.recall import mean_interval
-from annspark.core.two_level import nearest_grouped
-from annspark.core.visit import boundary_margins, near_leaves, reach_for
+from annspark.core.rows import Vectors, slice_rows
+from annspark.core.visit import reach_for
 
 CALIBRATED = 1_000  # users whose exact neighbors are found: some 0.005 either way
 MOST_PROBES = 1_000
 _STEPS = 16  # numbers of probes tried between one and its double
+_TREES = (1, 2, 4, 8)  # numbers of trees of columns that are tried
+MOST_TREES = _TREES[-1]
 _SHOWN = 5_000  # sampled vectors that tell the reach of a number of probes
 
 
@@ -54,8 +56,9 @@ class Chances:
     """The ways in which pairs of a user and an exact neighbor may be met: in each tree, either may visit the other.
 
     exists  : bool (n_users, k), False where a user has fewer neighbors
-    ranks   : int32 (n_users, k, ways), leaves that are nearer to the one than the home of the other
-    margins : float32 (n_users, k, ways), distance of the one to the boundary with the home of the other
+    ranks   : int32 (n_users, k, ways), leaves that are nearer to where the one looks than the home of the other
+    margins : float32 (n_users, k, ways), distance of the one to the boundary with the home of the other; less than
+              any reach where both live in one leaf
     """
 
     exists: np.ndarray
@@ -63,31 +66,34 @@ class Chances:
     margins: np.ndarray
 
 
-def find_chances(forest: Forest, vectors: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return ranks and margins of pairs as Chances has them, ways in the order of the trees.
+def choose_trees(
+    forest: ColumnForest, sample: Vectors, chances: Chances, target: float, rows: int
+) -> tuple[ColumnForest, Calibration]:
+    """Return the first few trees that find enough by the fewest pairs, and what choose_probes says of them.
 
-    vectors, others : float32 (n_pairs, dim), prepared
-    returns         : int32 and float32 (n_pairs, 2 * trees)
+    rows : how many there are in all
     """
-    ends = (vectors - forest.origin, others - forest.origin)
-    ranks, margins = [], []
-    for groups in forest.groups:
-        homes = [nearest_grouped(end, groups, 1)[:, 0] for end in ends]
-        for here, there in ((0, 1), (1, 0)):
-            ranks.append(ranks_of(ends[here], groups.centres, homes[there]))
-            margins.append(boundary_margins(ends[here], groups.centres, homes[here], homes[there][:, None])[:, 0])
-    return np.stack(ranks, axis=1), np.stack(margins, axis=1)
+    tried = []
+    for n_trees in (n for n in _TREES if n <= len(forest.homes)):
+        first, ways = forest.first(n_trees), slice(0, 2 * n_trees)
+        some = Chances(chances.exists, chances.ranks[..., ways], chances.margins[..., ways])
+        found = choose_probes(first, sample, some, target)
+        clears = found.low >= target or found.predicted == 1
+        pairs = expect_pairs(first, sample, found.probes, rows)
+        tried.append((not clears, pairs if clears else -found.predicted, n_trees, first, found))
+    *_, first, found = min(tried, key=lambda one: one[:3])
+    return first, found
 
 
-def choose_probes(forest: Forest, sample: np.ndarray, chances: Chances, target: float) -> Calibration:
+def choose_probes(forest: AnyForest, sample: Vectors, chances: Chances, target: float) -> Calibration:
     """Return the fewest probes, of a grid, whose predicted recall clears the target with its lower bound.
 
     Where none does, the fewest that are predicted to miss nothing, or the most there are: the audit will tell.
 
-    sample : float32 (n_sample, dim), prepared, in an order that is a function of the seed; tells the reach of probes
+    sample : n_sample vectors, prepared, in an order that is a function of the seed; they tell the reach of probes
     """
-    shown = sample[:_SHOWN] - forest.origin
-    most = min(MOST_PROBES, max(len(centres) for centres in forest.trees))
+    shown = slice_rows(sample, 0, _SHOWN)
+    most = min(MOST_PROBES, max(forest.sizes))
     predicted: dict[int, Prediction] = {}
 
     def clears(step: int) -> bool:
@@ -109,14 +115,12 @@ def choose_probes(forest: Forest, sample: np.ndarray, chances: Chances, target: 
     return Calibration(target, chosen.probes, chosen.mean, chosen.low, chosen.high, n_users, tuple(curve.values()))
 
 
-def _predict(forest: Forest, shown: np.ndarray, chances: Chances, probes: float) -> Prediction:
-    met = np.zeros(chances.exists.shape, bool)
-    for tree, groups in enumerate(forest.groups):
-        _, margins = near_leaves(shown, groups, probes)
+def _predict(forest: AnyForest, shown: Vectors, chances: Chances, probes: float) -> Prediction:
+    met, most = np.zeros(chances.exists.shape, bool), forest.candidates(probes)
+    for tree, (_, margins) in enumerate(forest.find_goals(shown, probes)):
         reach = np.float32(reach_for(margins, probes))
         ways = slice(2 * tree, 2 * tree + 2)
-        visited = (chances.ranks[..., ways] < margins.shape[1]) & (chances.margins[..., ways] <= reach)
-        met |= (visited | (chances.ranks[..., ways] == 0)).any(axis=-1)
+        met |= ((chances.ranks[..., ways] < most) & (chances.margins[..., ways] <= reach)).any(axis=-1)
     n_neighbors = chances.exists.sum(axis=1)
     # Who has no neighbor has nothing to miss.
     by_user = np.where(n_neighbors > 0, (met & chances.exists).sum(axis=1) / np.maximum(n_neighbors, 1), 1.0)

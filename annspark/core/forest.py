@@ -5,7 +5,10 @@ from functools import cached_property
 
 import numpy as np
 
+from annspark.core.metric import METRICS
+from annspark.core.space import PLAIN, Space, span_space
 from annspark.core.two_level import Groups, group_centres, nearest_grouped
+from annspark.core.visit import count_candidates, find_goals, find_ways
 
 SPLITS = ("two_means", "two_points")
 _LLOYD_STEPS = 3  # relaxing the centres finds some 5 % more pairs at the same probes; further steps add little
@@ -21,42 +24,81 @@ class Forest:
     equidistant between two points, as in Annoy.  Leaves are numbered in tree order, so that consecutive leaves are
     neighbors in space and may share a partition.
 
-    origin : float32 (dim,), subtracted from every vector before routing (float32 loses digits far from 0)
+    origin : float32 (dim,), subtracted from every point before routing (float32 loses digits far from 0)
     trees  : one float32 (n_leaves, dim) per tree
+    space  : how vectors become points
     """
 
     origin: np.ndarray
     trees: tuple[np.ndarray, ...]
+    space: Space = PLAIN
 
     @cached_property
     def groups(self) -> tuple[Groups, ...]:
         """The centres of each tree, grouped: found where they are needed, as they are twice the size of the trees."""
         return tuple(group_centres(centres) for centres in self.trees)
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Leaves of each tree."""
+        return tuple(len(centres) for centres in self.trees)
+
+    def residents(self, vectors: np.ndarray) -> np.ndarray:
+        """Return the points where vectors live, around the origin: float32 (n, dim)."""
+        return self.space.residents(vectors) - self.origin
+
+    def visitors(self, vectors: np.ndarray) -> np.ndarray | None:
+        """Return the points from where vectors look for neighbors; None where it is the points where they live."""
+        points = self.space.visitors(vectors)
+        return None if points is None else points - self.origin
+
+    def find_goals(self, vectors: np.ndarray, probes: float) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return per tree where vectors live and what they may visit.
+
+        returns : int32 (n, m) leaves, home first; float32 (n, m) margins, 0 for home, nan for what is no goal
+        """
+        residents, visitors = self.residents(vectors), self.visitors(vectors)
+        return [find_goals(residents, visitors, groups, probes) for groups in self.groups]
+
+    def find_chances(self, vectors: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return ranks and margins of pairs as Chances has them, ways in the order of the trees.
+
+        vectors, others : float32 (n_pairs, dim), prepared
+        returns         : int32 and float32 (n_pairs, 2 * trees)
+        """
+        ends = [(self.residents(end), self.visitors(end)) for end in (vectors, others)]
+        found = [find_ways(ends, groups) for groups in self.groups]
+        ranks, margins = (np.concatenate(parts, axis=1) for parts in zip(*found, strict=True))
+        return ranks, margins
+
+    def candidates(self, probes: float) -> int:
+        """Return how many leaves of a tree a vector may go to at most."""
+        return count_candidates(probes, max(self.sizes))
+
     def __getstate__(self) -> dict[str, object]:
-        return {"origin": self.origin, "trees": self.trees}
+        return {"origin": self.origin, "trees": self.trees, "space": self.space}
 
 
 def grow_forest(
-    sample: np.ndarray, n_leaves: int, *, trees: int, split: str, seed: int, centred: bool, first_tree: int = 0
+    sample: np.ndarray, n_leaves: int, *, trees: int, split: str, seed: int, metric: str, first_tree: int = 0
 ) -> Forest:
     """Grow a forest from sampled vectors.
 
-    sample     : float32 (n_sample, dim), prepared, in an order that is a function of the seed; at least one row
+    sample     : float32 (n_sample, dim), prepared, in an order that is a function of the seed; at least one
     n_leaves   : about how many leaves a tree should have; a tree has fewer when the sample has fewer distinct vectors
     split      : "two_means" (plane between two 2-means centres) or "two_points" (plane between two random points)
     first_tree : number of the first tree; tree t is the same however many trees are grown
-    centred    : take the sample's median as origin (euclidean), or zero (cosine: unit vectors need none)
 
     Source: random projection trees as in Annoy (github.com/spotify/annoy); routing to the nearest centre and Lloyd
     steps as in inverted-file indexes.
     """
-    dim = sample.shape[1]
+    space = span_space(sample, metric)
+    points = space.residents(sample)
     # The median, as one outlier moves a mean far.
-    origin = np.median(sample, axis=0) if centred else np.zeros(dim, np.float32)
-    shifted = sample - origin
+    origin = np.median(points, axis=0) if METRICS[metric].centred else np.zeros(points.shape[1], np.float32)
+    shifted = points - origin
     grown = (_grow_tree(shifted, n_leaves, split, np.random.default_rng([seed, first_tree + t])) for t in range(trees))
-    return Forest(origin, tuple(grown))
+    return Forest(origin, tuple(grown), space)
 
 
 def grow_limb(sample: np.ndarray, n_leaves: int, *, split: str, seed: int, limb: int) -> np.ndarray:
@@ -79,7 +121,7 @@ def graft_limbs(trunk: Forest, limbs: dict[int, np.ndarray]) -> Forest:
         grown = [limbs[limb] for limb in range(first, first + len(centres)) if limb in limbs]
         trees.append(np.concatenate(grown))
         first += len(centres)
-    return Forest(trunk.origin, tuple(trees))
+    return Forest(trunk.origin, tuple(trees), trunk.space)
 
 
 def _grow_tree(sample: np.ndarray, n_leaves: int, split: str, rng: np.random.Generator) -> np.ndarray:

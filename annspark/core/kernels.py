@@ -62,7 +62,7 @@ def measure(rows: int, dim: int, leaf: int, probes: int, k: int, repeats: int) -
     vectors = clusters(rows, dim)
     n_leaves = max(2, rows // leaf)
     sample = vectors[np.random.default_rng(1).permutation(rows)[: max(1000, 40 * n_leaves)]]
-    forest = grow_forest(sample, n_leaves, trees=1, split="two_means", seed=0, centred=False)
+    forest = grow_forest(sample, n_leaves, trees=1, split="two_means", seed=0, metric="cosine")
     centres = forest.trees[0]
     probes = min(probes, len(centres))
     found = nearest_centres(vectors - forest.origin, centres, probes)

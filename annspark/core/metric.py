@@ -1,20 +1,70 @@
-"""Metrics as preprocessing: every metric becomes euclidean distance between prepared vectors.
+"""Metrics: what preparing, routing and joining have to know of each; nothing else distinguishes them.
 
-The join therefore has one kernel, and only this file knows that there is more than one metric.
+Kernels compare raw distances, which order as the metric's own do and cost less: the squared euclidean distance of
+prepared vectors (cosine, euclidean, hamming), -2 x.y (inner product), and the distance itself (manhattan, jaccard).
 """
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-METRICS = ("cosine", "euclidean")
+Raw = Callable[[np.ndarray], np.ndarray]
 
 
-def prepare(vectors: np.ndarray, metric: str) -> np.ndarray:
-    """Return vectors between which euclidean distance orders neighbors as the metric does.
+@dataclass(frozen=True)
+class Metric:
+    """One metric.
 
-    vectors : float32 or float64 (n, dim), finite
-    returns : float32 (n, dim); unit length for cosine (an all-zero vector stays zero), else unchanged
+    unit        : prepared vectors have unit length, so an all-zero vector cannot be used
+    binary      : vectors are sets or bits: numbers are 0 or 1
+    centred     : euclidean routing around the median of the data, where float32 keeps its digits
+    largest     : what is published is a similarity, minus the distance, the largest first
+    from_raw    : raw distances to the metric's own distances (smaller is nearer)
+    to_raw      : distances to raw ones no smaller than any whose from_raw is at most the given; inf stays inf
     """
-    if metric == "euclidean":
+
+    unit: bool = False
+    binary: bool = False
+    centred: bool = False
+    largest: bool = False
+    from_raw: Raw = np.asarray
+    to_raw: Raw = np.asarray
+
+
+def _half(raw: np.ndarray) -> np.ndarray:
+    return raw * np.float32(0.5)
+
+
+def _double(distance: np.ndarray) -> np.ndarray:
+    return distance * np.float32(2)
+
+
+def _square(distance: np.ndarray) -> np.ndarray:
+    return distance * distance * np.float32(1 + 1e-6)
+
+
+METRICS = {
+    "cosine": Metric(unit=True, from_raw=_half, to_raw=_double),
+    "euclidean": Metric(centred=True, from_raw=np.sqrt, to_raw=_square),
+    "inner_product": Metric(largest=True, from_raw=_half, to_raw=_double),
+    "manhattan": Metric(centred=True),
+    "hamming": Metric(binary=True, centred=True),
+    "jaccard": Metric(binary=True),
+}
+
+
+def prepare(vectors: Any, metric: str) -> Any:
+    """Return vectors between which raw distances order neighbors as the metric does.
+
+    vectors : float32 or float64 (n, dim), finite; a scipy csr_array for sparse rows
+    returns : float32 (n, dim); unit length for cosine (an all-zero vector stays zero), 1 for every number that is not
+              0 for jaccard, else unchanged
+    """
+    if not isinstance(vectors, np.ndarray):
+        return _prepare_sparse(vectors, metric)
+    if not METRICS[metric].unit:
         return np.ascontiguousarray(vectors, np.float32)
     # float64 and a first scaling by the largest component: squares neither overflow nor vanish.
     wide = np.asarray(vectors, np.float64)
@@ -24,22 +74,14 @@ def prepare(vectors: np.ndarray, metric: str) -> np.ndarray:
     return (wide / np.where(norms > 0, norms, 1)).astype(np.float32)
 
 
-def to_distance(squared: np.ndarray, metric: str) -> np.ndarray:
-    """Turn squared euclidean distances between prepared vectors into the metric's own distances.
-
-    squared : float32, any shape; inf stays inf
-    returns : float32, same shape; cosine is 1 - cos, which is half the squared distance of unit vectors
-    """
-    if metric == "cosine":
-        return squared * np.float32(0.5)
-    return np.sqrt(squared)
-
-
-def squared_limit(distance: np.ndarray, metric: str) -> np.ndarray:
-    """Return squared euclidean distances no smaller than any whose to_distance is at most the given.
-
-    distance : float32, any shape; inf stays inf
-    """
-    if metric == "cosine":
-        return distance * np.float32(2)
-    return distance * distance * np.float32(1 + 1e-6)
+def _prepare_sparse(rows: Any, metric: str) -> Any:
+    values = np.ones(len(rows.data), np.float32) if metric == "jaccard" else rows.data.astype(np.float32)
+    if METRICS[metric].unit:
+        owner = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
+        wide = rows.data.astype(np.float64)
+        largest = np.zeros(rows.shape[0])
+        np.maximum.at(largest, owner, np.abs(wide))
+        wide /= largest[owner]
+        norms = np.sqrt(np.bincount(owner, wide * wide, minlength=rows.shape[0]))
+        values = (wide / norms[owner]).astype(np.float32)
+    return type(rows)((values, rows.indices, rows.indptr), shape=rows.shape)

@@ -2,12 +2,13 @@
 
 import numpy as np
 
+from annspark.core.topk import DISTANCE_BITS, ordered_bits
+
 # OpenBLAS sums products of more than about 384 terms in pieces that depend on its number of threads; sums of at most
 # 256 terms come out the same, bit for bit, on any number of cores and at any place in a block.
 _TERMS = 256
 _BLOCK = 1 << 19  # scores of one product: 2 MB; smaller ones save little of the cache misses and repeat the packing
 _GROUP = 32
-BOUND_SLACK = 1e-5
 _DIFFERENCE_BYTES = 1 << 18  # differences in flight: two such arrays stay in the second-level cache
 
 
@@ -148,17 +149,11 @@ def first_of_each(
     """
     # Sorted as integers: column | bits of the score | row.  One plain sort of them costs a tenth of an argsort.
     row_bits = np.uint64(int(row.max(initial=0)).bit_length())
-    keys = ((column << 32) + _ordered_bits(score)).view(np.uint64) << row_bits | row.view(np.uint64)
+    keys = (column.view(np.uint64) << np.uint64(DISTANCE_BITS) | ordered_bits(score)) << row_bits | row.view(np.uint64)
     keys.sort()
     count = np.bincount(column, minlength=n)
     place = (np.cumsum(count) - count)[:, None] + np.arange(m)
     return (keys.take(place, mode="clip") & ((np.uint64(1) << row_bits) - np.uint64(1))).astype(np.int32), count
-
-
-def _ordered_bits(values: np.ndarray) -> np.ndarray:
-    """Return integers that are ordered as the values are: float32 (n,) to int64 (n,) of 32 bits; -0 is 0."""
-    bits = (values + np.float32(0)).view(np.int32)
-    return (bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))) + np.int64(1 << 31)
 
 
 def places(count: np.ndarray) -> np.ndarray:
@@ -182,26 +177,6 @@ def group_bound(block: np.ndarray, m: int) -> np.ndarray:
         minima = np.minimum(minima[:, :half], minima[:, half : 2 * half])
     minima.partition(m - 1, axis=1)
     return minima[:, m - 1]
-
-
-def bounding_columns(vectors: np.ndarray, *, right: bool) -> np.ndarray:
-    """Append two columns so that one product of left and right rows gives lower bounds of squared distances.
-
-    [x, |x|^2, 1] . [-2y, 1, |y|^2] = |x|^2 + |y|^2 - 2 x.y, with both norms made smaller by BOUND_SLACK, some ten times
-    what float32 can lose: the bound is at most 2 * BOUND_SLACK * (|x|^2 + |y|^2) below the distance, never above it.
-
-    returns : float32 (n, dim + 2)
-    """
-    n, dim = vectors.shape
-    out = np.empty((n, dim + 2), np.float32)
-    norms = np.einsum("ij,ij->i", vectors, vectors) * (1 - BOUND_SLACK)
-    if right:
-        np.multiply(vectors, -2, out=out[:, :dim])
-        out[:, dim], out[:, dim + 1] = 1, norms
-    else:
-        out[:, :dim] = vectors
-        out[:, dim], out[:, dim + 1] = norms, 1
-    return out
 
 
 def squared_distances(left: np.ndarray, i: np.ndarray, right: np.ndarray, j: np.ndarray) -> np.ndarray:

@@ -5,9 +5,12 @@ from math import ceil
 
 import numpy as np
 
+from annspark.core.columns import ColumnForest
 from annspark.core.forest import Forest
-from annspark.core.visit import goes_to, near_leaves, reach_for
+from annspark.core.rows import Vectors, width_of
+from annspark.core.visit import goes_to, reach_for
 
+AnyForest = Forest | ColumnForest
 _SAMPLED_PER_LEAF = 40
 _SAMPLED_AT_LEAST = 10_000
 _SAMPLE_BYTES = 512 << 20
@@ -59,28 +62,27 @@ class Plan:
         return len(self.partition_of_leaf)
 
 
-def plan_join(forest: Forest, sample: np.ndarray, probes: float, *, rows: int, cores: int) -> Plan:
+def plan_join(forest: AnyForest, sample: Vectors, probes: float, *, rows: int, cores: int) -> Plan:
     """Cut the leaves, in tree order, into partitions of about equal work.
 
     A run of consecutive leaves is a subtree or nearly so: most leaves a vector visits lie in few partitions, and the
     vector is shipped once to each.  Work is the pairs a leaf will compare.  That, the reach and the copies are what the
     sample's own routing shows.
 
-    sample : float32 (n_sample, dim), prepared; not the one the forest was grown from, which lies nearer to its centres
+    sample : n_sample vectors, prepared; not the one the forest was grown from, which lies nearer to its centres
     probes : mean number of leaves a vector is to go to in each tree, its home included
     rows   : users to be joined
     cores  : tasks that run at once
     """
-    shown = sample - forest.origin
-    near = [near_leaves(shown, groups, probes) for groups in forest.groups]
+    near = forest.find_goals(sample, probes)
     reach = tuple(reach_for(margins, probes) for _, margins in near)
     goals = [
         np.where(goes_to(margins, limit), leaves, -1) for (leaves, margins), limit in zip(near, reach, strict=True)
     ]
-    sizes = [len(centres) for centres in forest.trees]
+    sizes = forest.sizes
     n_partitions, copies = 0, float(len(sizes))
     while True:  # more partitions make more copies, which may want more partitions
-        wanted = _count_partitions(rows, copies * 4 * (sample.shape[1] + probes + 4), cores)
+        wanted = _count_partitions(rows, copies * 4 * (width_of(sample) + probes + 4), cores)
         if wanted <= n_partitions:
             break
         n_partitions = wanted
@@ -100,12 +102,19 @@ def plan_join(forest: Forest, sample: np.ndarray, probes: float, *, rows: int, c
     )
 
 
-def _expect(goals: list[np.ndarray], sizes: list[int], rows: int) -> Expected:
+def expect_pairs(forest: AnyForest, sample: Vectors, probes: float, rows: int) -> float:
+    """Return how many distances will be compared for a user, as far as a sample can tell; see plan_join."""
+    near = forest.find_goals(sample, probes)
+    goals = [np.where(goes_to(margins, reach_for(margins, probes)), leaves, -1) for leaves, margins in near]
+    return _expect(goals, forest.sizes, rows).pairs
+
+
+def _expect(goals: list[np.ndarray], sizes: tuple[int, ...], rows: int) -> Expected:
     """Scale what is seen of a sample to all rows; goals and sizes have an entry a tree."""
     scale = rows / len(goals[0])
     pairs, residents = 0.0, []
     for goal, n_leaves in zip(goals, sizes, strict=True):
-        home = np.bincount(goal[:, 0], minlength=n_leaves).astype(np.float64)
+        home = _residents(goal, n_leaves).astype(np.float64)
         met = np.bincount(goal[goal >= 0], minlength=n_leaves)
         # Residents all meet each other, both ways round.  A sampled user is no evidence for others like itself.
         pairs += float((home * (home - 1) + home * (met - home)).sum()) * scale**2
@@ -117,12 +126,18 @@ def _expect(goals: list[np.ndarray], sizes: list[int], rows: int) -> Expected:
     return Expected(pairs / rows, round(median), round(p99), round(largest))
 
 
+def _residents(goals: np.ndarray, n_leaves: int) -> np.ndarray:
+    """Count the sampled vectors at home in each leaf; a few of a tree of columns live nowhere in it."""
+    home = goals[:, 0]
+    return np.bincount(home[home >= 0], minlength=n_leaves)
+
+
 def _cut_tree(goals: np.ndarray, n_leaves: int, runs: int) -> np.ndarray:
     """Return the run of each leaf of a tree, runs of about equal work: int (n_leaves,), ascending from 0.
 
     goals : int32 (n_sample, m), leaves each sampled vector goes to, home first, -1 for none
     """
-    residents = np.bincount(goals[:, 0], minlength=n_leaves) + 1e-3
+    residents = _residents(goals, n_leaves) + 1e-3
     met = np.bincount(goals[goals >= 0], minlength=n_leaves) + 1e-3
     work = np.cumsum(residents * met)
     runs = min(runs, n_leaves)
@@ -146,26 +161,26 @@ def count_leaves(rows: int, leaf_rows: int, k: int) -> int:
     return max(1, round(rows / max(leaf_rows, 4 * k)))
 
 
-def count_limbs(n_leaves: int, dim: int) -> int:
+def count_limbs(n_leaves: int, width: float) -> int:
     """Return into how many limbs a tree is divided, to be grown on the executors; 0 when the driver grows it whole.
 
     The driver does so as long as its sample will do: leaves are not relaxed across limbs, which costs recall.  1 M
     vectors of 64 numbers, 2 probes, 2,150 leaves: 0.954 grown whole, 0.924 in 6 limbs.
     """
-    wanted = 4 * dim * _SAMPLED_PER_LEAF * n_leaves
+    wanted = 4 * width * _SAMPLED_PER_LEAF * n_leaves
     return 0 if wanted <= _SAMPLE_BYTES else ceil(wanted / _LIMB_BYTES)
 
 
-def count_shuffle_bytes(plan: Plan, rows: int, dim: int, k: int, id_bytes: float) -> int:
+def count_shuffle_bytes(plan: Plan, rows: int, width: float, k: int, id_bytes: float) -> int:
     """Return about how many bytes both shuffles will carry: copies of vectors, then a list for each copy."""
     visits = 4 * len(plan.reach) * (plan.probes - 1)
-    copy = 4 * dim + 16 + id_bytes  # hash, home, number of visits
+    copy = 4 * width + 16 + id_bytes  # hash, home, number of visits
     return round(rows * (plan.copies * (copy + (k + 1) * (4 + id_bytes)) + visits))
 
 
-def count_task_bytes(plan: Plan, rows: int, dim: int) -> int:
+def count_task_bytes(plan: Plan, rows: int, width: float) -> int:
     """Return about how many bytes a Python worker holds at most, beside its 100 MB of libraries."""
-    return round(3 * rows * plan.copies * 4 * (dim + plan.probes + 4) / plan.n_partitions)
+    return round(3 * rows * plan.copies * 4 * (width + plan.probes + 4) / plan.n_partitions)
 
 
 def count_known(rows: int, audit_users: int, calibrated: int) -> tuple[int, int]:
@@ -182,9 +197,11 @@ def count_sampled_for_limbs(rows: int, n_leaves: int) -> int:
     return min(rows, _SAMPLED_PER_LEAF * n_leaves)
 
 
-def count_sampled(rows: int, dim: int, n_leaves: int) -> int:
+def count_sampled(rows: int, width: float, n_leaves: int) -> int:
     """Return how many rows the forest is grown from: enough to place every leaf, within the driver's memory."""
-    return min(rows, max(_SAMPLED_PER_LEAF * n_leaves, _SAMPLED_AT_LEAST), max(n_leaves, _SAMPLE_BYTES // (4 * dim)))
+    return min(
+        rows, max(_SAMPLED_PER_LEAF * n_leaves, _SAMPLED_AT_LEAST), max(n_leaves, int(_SAMPLE_BYTES / (4 * width)))
+    )
 
 
 def count_merge_partitions(rows: int, copies: float, k: int, id_bytes: float, cores: int) -> int:

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from annspark.core.forest import Forest
-from annspark.core.plan import Plan
-from annspark.core.visit import goes_to, near_leaves
+from annspark.core.plan import AnyForest, Plan
+from annspark.core.rows import Vectors
+from annspark.core.visit import goes_to
 
 _GOAL_BITS = 40
 
@@ -29,15 +29,13 @@ class Copies:
     n_visits: np.ndarray
 
 
-def route_vectors(forest: Forest, plan: Plan, vectors: np.ndarray) -> Copies:
+def route_vectors(forest: AnyForest, plan: Plan, vectors: Vectors) -> Copies:
     """Send each vector once to every partition that joins its home or a leaf it visits.
 
-    vectors : float32 (n, dim), prepared
+    vectors : n, dense or sparse, prepared
     """
-    shifted = vectors - forest.origin
     leaves, rows, homes = [], [], []
-    for tree, groups in enumerate(forest.groups):
-        near, margins = near_leaves(shifted, groups, plan.probes)
+    for tree, (near, margins) in enumerate(forest.find_goals(vectors, plan.probes)):
         row, place = np.nonzero(goes_to(margins, plan.reach[tree]))
         leaves.append(near[row, place] + np.int32(plan.first_leaf[tree]))
         rows.append(row)

@@ -11,12 +11,51 @@ from math import ceil
 
 import numpy as np
 
+from annspark.core.nearest import ranks_of
 from annspark.core.two_level import Groups, nearest_grouped
 
 # Of the leaves nearest to a vector, how many times the mean number of visits it may visit.  Three or four times find
 # less: crowded vectors then use up the visits of all others.
 _MOST = 2
+TOGETHER = -2.0  # margin of two who live in one leaf: within the reach, -1, even of those who visit nobody
 _DIFFERENCES = 1 << 16  # differences of centres in flight, 256 KB: they stay in the second-level cache
+
+
+def find_goals(
+    residents: np.ndarray, visitors: np.ndarray | None, groups: Groups, probes: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return where vectors live and may visit, as near_leaves does.
+
+    residents : float32 (n, dim), the points where they live, around the forest's origin
+    visitors  : the points from where they look around, None where it is the same; the leaf nearest to it is the first
+                to visit, with a margin of 0, and the margins of others are the distances to the boundary with that one
+    returns   : margin nan for a visit that is none, of the home
+    """
+    near, margin = near_leaves(residents if visitors is None else visitors, groups, probes)
+    if visitors is None:
+        return near, margin
+    home = nearest_grouped(residents, groups, 1)
+    margin[near == home] = np.nan
+    return np.concatenate([home, near], axis=1), np.concatenate([np.zeros((len(home), 1), np.float32), margin], axis=1)
+
+
+def find_ways(ends: list[tuple[np.ndarray, np.ndarray | None]], groups: Groups) -> tuple[np.ndarray, np.ndarray]:
+    """Return how far the one end of pairs of vectors is from the home of the other, in one tree.
+
+    ends    : points of the ones and of the others, residents and visitors as find_goals takes them
+    returns : int32 (n_pairs, 2), leaves nearer to where the one looks than the home of the other, and the other way
+              round; float32 (n_pairs, 2), margins, TOGETHER where both live in one leaf
+    """
+    ranks, margins = [], []
+    homes = [nearest_grouped(residents, groups, 1)[:, 0] for residents, _ in ends]
+    for (residents, visitors), home, goal in zip(ends, homes, homes[::-1], strict=True):
+        points, start = residents, home
+        if visitors is not None:
+            points, start = visitors, nearest_grouped(visitors, groups, 1)[:, 0]
+        margin = boundary_margins(points, groups.centres, start, goal[:, None])[:, 0]
+        margins.append(np.where(home == goal, np.float32(TOGETHER), margin))
+        ranks.append(np.where(home == goal, np.int32(0), ranks_of(points, groups.centres, goal)))
+    return np.stack(ranks, axis=1), np.stack(margins, axis=1)
 
 
 def near_leaves(vectors: np.ndarray, groups: Groups, probes: float) -> tuple[np.ndarray, np.ndarray]:
@@ -62,18 +101,18 @@ def boundary_margins(vectors: np.ndarray, centres: np.ndarray, home: np.ndarray,
 def reach_for(margins: np.ndarray, probes: float) -> float:
     """Return the margin up to which leaves are visited, so that vectors visit so many on average, home included.
 
-    margins : float32 (n_sample, m), of near_leaves
+    margins : float32 (n_sample, m), of find_goals
     """
-    n, m = margins.shape
-    if probes >= m:
-        return float("inf")
-    others = np.sort(margins[:, 1:], axis=None)
-    visits = round(n * (probes - 1))
-    return float(others[visits - 1]) if visits > 0 else -1.0
+    others = margins[:, 1:]
+    others = np.sort(others[~np.isnan(others)])
+    visits = round(len(margins) * (probes - 1))
+    if visits == 0:
+        return -1.0
+    return float(others[visits - 1]) if visits <= len(others) else float("inf")
 
 
 def goes_to(margins: np.ndarray, reach: float) -> np.ndarray:
-    """Return which of near_leaves a vector goes to: bool (n, m); home always."""
+    """Return which of find_goals a vector goes to: bool (n, m); home always, where there is one."""
     visited = margins <= np.float32(reach)
-    visited[:, 0] = True
+    visited[:, 0] = ~np.isnan(margins[:, 0])
     return visited

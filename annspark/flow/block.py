@@ -13,8 +13,10 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from annspark.core.rows import Vectors, slice_rows, take_rows
 from annspark.flow.arrow import OUT_ROWS, elements, numbers, to_binary, to_lists
-from annspark.tables import HASHES, IDS, LOWEST, USER_ID, VECTOR, VECTORS
+from annspark.flow.wire import Wire, row_bytes
+from annspark.tables import HASHES, IDS, LOWEST, USER_ID
 
 _BLOCK_BYTES = 4096
 
@@ -24,12 +26,12 @@ def id_type(blocks: DataFrame) -> T.DataType:
     return cast(T.ArrayType, blocks.schema[IDS].dataType).elementType
 
 
-def block_fields(user: T.DataType) -> list[T.StructField]:
+def block_fields(user: T.DataType, wire: Wire) -> list[T.StructField]:
     """Return the columns of staged blocks of users whose ids have that type."""
     return [
         T.StructField(IDS, T.ArrayType(user)),
         T.StructField(HASHES, T.BinaryType()),
-        T.StructField(VECTORS, T.BinaryType()),
+        *wire.fields,
         T.StructField(LOWEST, T.LongType()),
     ]
 
@@ -53,57 +55,52 @@ def block_lengths(group: np.ndarray, row_bytes: int) -> tuple[np.ndarray, np.nda
     return first, np.diff(np.append(first, len(group)))
 
 
-def block_users(ids: pa.Array, hashes: np.ndarray, vectors: np.ndarray) -> list[pa.Array]:
+def block_users(ids: pa.Array, hashes: np.ndarray, vectors: Vectors, wire: Wire) -> list[pa.Array]:
     """Return the columns of block_fields of users in blocks, in order of their hashes: a draw finds few blocks."""
     order = np.argsort(hashes, kind="stable")
-    hashes, vectors = hashes[order], vectors[order]
-    first, lengths = block_lengths(np.zeros(len(ids), np.int8), 4 * vectors.shape[1] + 16)
+    hashes, vectors = hashes[order], take_rows(vectors, order)
+    first, lengths = block_lengths(np.zeros(len(ids), np.int8), row_bytes(vectors))
     return [
         to_lists(ids.take(pa.array(order)), lengths),
         to_binary(hashes, lengths),
-        to_binary(vectors, lengths * vectors.shape[1]),
+        *wire.write(vectors, lengths),
         pa.array(hashes[first]),
     ]
 
 
-def unblocked(blocks: DataFrame, dim: int) -> DataFrame:
-    """Return blocks of users as a row per user: user_id, hash (binary), vector (binary)."""
+def unblocked(blocks: DataFrame, wire: Wire) -> DataFrame:
+    """Return blocks of users as a row per user: user_id, hash and the columns of its vector (binary)."""
     schema = T.StructType(
-        [
-            T.StructField(USER_ID, id_type(blocks)),
-            T.StructField(HASHES, T.BinaryType()),
-            T.StructField(VECTOR, T.BinaryType()),
-        ]
+        [T.StructField(USER_ID, id_type(blocks)), T.StructField(HASHES, T.BinaryType()), *wire.fields]
     )
-    return blocks.select(IDS, HASHES, VECTORS).mapInArrow(_unblocker(dim), schema)
+    return blocks.select(IDS, HASHES, *wire.names).mapInArrow(_unblocker(wire), schema)
 
 
-def blocked(rows: DataFrame, dim: int) -> DataFrame:
+def blocked(rows: DataFrame, wire: Wire) -> DataFrame:
     """Undo unblocked."""
-    schema = T.StructType(block_fields(rows.schema[USER_ID].dataType))
-    return rows.select(USER_ID, HASHES, VECTOR).mapInArrow(_blocker(dim), schema)
+    schema = T.StructType(block_fields(rows.schema[USER_ID].dataType, wire))
+    return rows.select(USER_ID, HASHES, *wire.names).mapInArrow(_blocker(wire), schema)
 
 
-def _unblocker(dim: int) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def _unblocker(wire: Wire) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def unblock(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             ids, hashes = elements(batch.column(0)), numbers(batch.column(1), np.int64)
-            vectors = numbers(batch.column(2), np.float32).reshape(-1, dim)
+            vectors = wire.read(batch)
             for start in range(0, len(ids), OUT_ROWS):
                 end = min(start + OUT_ROWS, len(ids))
                 one = np.ones(end - start, np.int64)
-                columns = [ids[start:end], to_binary(hashes[start:end], one), to_binary(vectors[start:end], dim * one)]
-                yield pa.RecordBatch.from_arrays(columns, [USER_ID, HASHES, VECTOR])
+                rows = wire.write(slice_rows(vectors, start, end), one)
+                columns = [ids[start:end], to_binary(hashes[start:end], one), *rows]
+                yield pa.RecordBatch.from_arrays(columns, [USER_ID, HASHES, *wire.names])
 
     return unblock
 
 
-def _blocker(dim: int) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def _blocker(wire: Wire) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def block(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            hashes = numbers(batch.column(1), np.int64)
-            vectors = numbers(batch.column(2), np.float32).reshape(-1, dim)
-            columns = block_users(batch.column(0), hashes, vectors)
-            yield pa.RecordBatch.from_arrays(columns, [IDS, HASHES, VECTORS, LOWEST])
+            columns = block_users(batch.column(0), numbers(batch.column(1), np.int64), wire.read(batch), wire)
+            yield pa.RecordBatch.from_arrays(columns, [IDS, HASHES, *wire.names, LOWEST])
 
     return block

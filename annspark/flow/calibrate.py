@@ -2,15 +2,16 @@
 
 import numpy as np
 
-from annspark.core.calibrate import Chances, find_chances
+from annspark.core.calibrate import Chances
 from annspark.core.exact import Nearest
-from annspark.core.forest import Forest
+from annspark.core.plan import AnyForest
+from annspark.core.rows import take_rows
 from annspark.flow.exact import vectors_of
 from annspark.flow.read import Users
 from annspark.flow.sample import Sample
 
 
-def place_neighbors(users: Users, sample: Sample, nearest: Nearest, forest: Forest) -> Chances:
+def place_neighbors(users: Users, sample: Sample, nearest: Nearest, forest: AnyForest) -> Chances:
     """Return the chances that sampled users meet their exact neighbors, whose vectors are fetched.
 
     nearest : those of the sample's users
@@ -19,8 +20,9 @@ def place_neighbors(users: Users, sample: Sample, nearest: Nearest, forest: Fore
     hashes, vectors = vectors_of(users, nearest.hashes[exists])
     # A neighbor's row among those fetched; any row where there is no neighbor.
     row = np.minimum(np.searchsorted(hashes, nearest.hashes.ravel()), len(hashes) - 1)
-    ways = (*exists.shape, 2 * len(forest.trees))
+    ways = (*exists.shape, 2 * len(forest.sizes))
+    asked = np.repeat(np.arange(len(sample.ids)), exists.shape[1])
     if len(hashes) == 0:
         return Chances(exists, np.zeros(ways, np.int32), np.zeros(ways, np.float32))
-    ranks, margins = find_chances(forest, np.repeat(sample.vectors, exists.shape[1], axis=0), vectors[row])
+    ranks, margins = forest.find_chances(take_rows(sample.vectors, asked), take_rows(vectors, row))
     return Chances(exists, ranks.reshape(ways), margins.reshape(ways))

@@ -7,10 +7,12 @@ import pyarrow as pa
 from pyspark.sql import types as T
 
 from annspark.core.exact import Nearest, meet, nobody_met
+from annspark.core.rows import Vectors, concatenate_rows, len_of, take_rows
 from annspark.flow.arrow import collect, numbers, to_binary
 from annspark.flow.read import Users
 from annspark.flow.sample import Sample
-from annspark.tables import DISTANCES, HASHES, VECTORS
+from annspark.flow.wire import Wire
+from annspark.tables import DISTANCES, HASHES
 
 
 def find_exact(users: Users, asked: list[Sample], k: int, metric: str) -> list[Nearest]:
@@ -18,14 +20,16 @@ def find_exact(users: Users, asked: list[Sample], k: int, metric: str) -> list[N
 
     A sampled user is itself a row of the table, left out by its hash, or, where twins hide it, by its distance, 0.
     """
-    queries = np.concatenate([sample.vectors for sample in asked])
+    queries = concatenate_rows([sample.vectors for sample in asked])
+    n_queries = len_of(queries)
     own, m = np.concatenate([sample.hashes for sample in asked]), k + 1
     schema = T.StructType([T.StructField(name, T.BinaryType()) for name in (DISTANCES, HASHES)])
-    parts = collect(users.table.select(HASHES, VECTORS).mapInArrow(_searcher(queries, m, metric), schema))
+    blocks = users.table.select(HASHES, *users.wire.names)
+    parts = collect(blocks.mapInArrow(_searcher(queries, m, metric, users.wire), schema))
 
     def side_by_side(name: str, dtype: type[np.generic]) -> np.ndarray:
-        told = numbers(parts[name], dtype).reshape(len(parts), len(queries), m)
-        return np.moveaxis(told, 0, 1).reshape(len(queries), len(parts) * m)
+        told = numbers(parts[name], dtype).reshape(len(parts), n_queries, m)
+        return np.moveaxis(told, 0, 1).reshape(n_queries, len(parts) * m)
 
     distances, hashes = side_by_side(DISTANCES, np.float32), side_by_side(HASHES, np.int64)
     distances = np.where(hashes == own[:, None], np.float32(np.inf), distances)
@@ -36,13 +40,12 @@ def find_exact(users: Users, asked: list[Sample], k: int, metric: str) -> list[N
 
 
 def _searcher(
-    queries: np.ndarray, m: int, metric: str
+    queries: Vectors, m: int, metric: str, wire: Wire
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def search(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        best = nobody_met(len(queries), m)
+        best = nobody_met(len_of(queries), m)
         for batch in batches:
-            vectors = numbers(batch.column(1), np.float32).reshape(-1, queries.shape[1])
-            best = meet(queries, vectors, numbers(batch.column(0), np.int64), best, metric)
+            best = meet(queries, wire.read(batch), numbers(batch.column(0), np.int64), best, metric)
         if np.isfinite(best.distances).any():
             told = [to_binary(one, np.array([one.size])) for one in (best.distances, best.hashes)]
             yield pa.RecordBatch.from_arrays(told, [DISTANCES, HASHES])
@@ -50,23 +53,25 @@ def _searcher(
     return search
 
 
-def vectors_of(users: Users, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the users whose hashes are wanted: int64 (n,) hashes, ascending, and float32 (n, dim)."""
-    schema = T.StructType([T.StructField(HASHES, T.BinaryType()), T.StructField(VECTORS, T.BinaryType())])
-    found = collect(users.table.select(HASHES, VECTORS).mapInArrow(_picker(np.unique(wanted), users.dim), schema))
+def vectors_of(users: Users, wanted: np.ndarray) -> tuple[np.ndarray, Vectors]:
+    """Return the users whose hashes are wanted: int64 (n,) hashes, ascending, and their vectors."""
+    wire = users.wire
+    schema = T.StructType([T.StructField(HASHES, T.BinaryType()), *wire.fields])
+    picked = users.table.select(HASHES, *wire.names).mapInArrow(_picker(np.unique(wanted), wire), schema)
+    found = collect(picked)
     hashes = numbers(found[HASHES], np.int64)
     order = np.argsort(hashes, kind="stable")
-    return hashes[order], numbers(found[VECTORS], np.float32).reshape(-1, users.dim)[order]
+    return hashes[order], take_rows(wire.read(found), order)
 
 
-def _picker(wanted: np.ndarray, dim: int) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def _picker(wanted: np.ndarray, wire: Wire) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def pick(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             hashes = numbers(batch.column(0), np.int64)
             place = np.minimum(np.searchsorted(wanted, hashes), len(wanted) - 1)
             rows = np.flatnonzero(wanted[place] == hashes) if len(wanted) else np.empty(0, np.int64)
-            vectors = numbers(batch.column(1), np.float32).reshape(-1, dim)[rows]
-            columns = [to_binary(hashes[rows], np.array([len(rows)])), to_binary(vectors, np.array([vectors.size]))]
-            yield pa.RecordBatch.from_arrays(columns, [HASHES, VECTORS])
+            once = np.array([len(rows)])
+            columns = [to_binary(hashes[rows], once), *wire.write(take_rows(wire.read(batch), rows), once)]
+            yield pa.RecordBatch.from_arrays(columns, [HASHES, *wire.names])
 
     return pick

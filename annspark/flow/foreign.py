@@ -9,8 +9,9 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from annspark.config import Settings
-from annspark.core.metric import to_distance
-from annspark.core.nearest import places, squared_distances
+from annspark.core.metric import METRICS
+from annspark.core.nearest import places
+from annspark.core.score import kernel_for
 from annspark.errors import InputError
 from annspark.flow.arrow import collect
 from annspark.flow.audit import count_popularity
@@ -71,8 +72,8 @@ def look_up(table: DataFrame, sample: Sample, users: Users, settings: Settings) 
     among = places(count)
     good, among = good[among < k], among[among < k]
     distances = np.full((len(sample.ids), k), np.inf, np.float32)
-    squared = squared_distances(sample.vectors, query[good], vectors, row[good])
-    distances[query[good], among] = to_distance(squared, settings.metric)
+    raw = kernel_for(settings.metric, vectors).exact(sample.vectors, query[good], vectors, row[good])
+    distances[query[good], among] = METRICS[settings.metric].from_raw(raw)
     faults = {
         "unknown neighbor": int((~exists & (query >= 0)).sum()),
         "own neighbor": int(itself.sum()),

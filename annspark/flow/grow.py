@@ -8,17 +8,38 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from annspark.config import Settings
+from annspark.core.columns import grow_columns
 from annspark.core.draw import draw_limit
-from annspark.core.forest import Forest, graft_limbs, grow_limb
-from annspark.core.plan import count_sampled_for_limbs
+from annspark.core.forest import Forest, graft_limbs, grow_forest, grow_limb
+from annspark.core.plan import AnyForest, count_sampled_for_limbs
+from annspark.core.rows import Vectors, is_sparse, take_rows
 from annspark.core.two_level import nearest_grouped
 from annspark.flow.arrow import collect, numbers, to_binary
 from annspark.flow.block import block_lengths
 from annspark.flow.cluster import partition_keys
 from annspark.flow.read import Users
+from annspark.flow.wire import Wire
 from annspark.tables import HASHES, LOWEST, TARGET, VECTORS
 
 _LIMB, _CENTRES = "limb", "centres"
+
+
+def grow(sample: Vectors, n_leaves: int, settings: Settings, *, rows: int, first_tree: int, trees: int) -> AnyForest:
+    """Return a forest grown on the driver, of centres, or of columns for sparse rows.
+
+    rows : how many users there are in all
+    """
+    if is_sparse(sample):
+        return grow_columns(sample, rows, n_leaves, homes=tuple(range(first_tree, first_tree + trees)))
+    return grow_forest(
+        sample,
+        n_leaves,
+        first_tree=first_tree,
+        trees=trees,
+        split=settings.split,
+        seed=settings.seed,
+        metric=settings.metric,
+    )
 
 
 def grow_limbs(users: Users, trunk: Forest, n_leaves: int, settings: Settings) -> Forest:
@@ -30,8 +51,10 @@ def grow_limbs(users: Users, trunk: Forest, n_leaves: int, settings: Settings) -
     n_limbs = sum(len(centres) for centres in trunk.trees)
     keys = partition_keys(n_limbs)
     limit = draw_limit(want, users.rows)
-    near = users.table.where(F.col(LOWEST) <= limit).select(HASHES, VECTORS)
-    drawn = near.mapInArrow(_limb_drawer(trunk, keys, limit), f"{TARGET} int, {HASHES} binary, {VECTORS} binary")
+    near = users.table.where(F.col(LOWEST) <= limit).select(HASHES, *users.wire.names)
+    drawn = near.mapInArrow(
+        _limb_drawer(trunk, keys, limit, users.wire), f"{TARGET} int, {HASHES} binary, {VECTORS} binary"
+    )
     grower = _limb_grower(keys, len(trunk.origin), want / n_leaves, settings)
     schema = T.StructType([T.StructField(_LIMB, T.IntegerType()), T.StructField(_CENTRES, T.BinaryType())])
     found = collect(drawn.repartition(n_limbs, TARGET).mapInArrow(grower, schema))
@@ -43,7 +66,7 @@ def grow_limbs(users: Users, trunk: Forest, n_leaves: int, settings: Settings) -
 
 
 def _limb_drawer(
-    trunk: Forest, keys: np.ndarray, limit: int
+    trunk: Forest, keys: np.ndarray, limit: int, wire: Wire
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     dim = len(trunk.origin)
 
@@ -51,16 +74,16 @@ def _limb_drawer(
         for batch in batches:
             hashes = numbers(batch.column(0), np.int64)
             drawn = np.flatnonzero(hashes <= limit)
-            vectors = numbers(batch.column(1), np.float32).reshape(-1, dim)[drawn] - trunk.origin
+            points = trunk.residents(take_rows(wire.read(batch), drawn))
             first_limb = 0
             for groups in trunk.groups:
-                limb = nearest_grouped(vectors, groups, 1)[:, 0] + first_limb
+                limb = nearest_grouped(points, groups, 1)[:, 0] + first_limb
                 order = np.argsort(limb, kind="stable")
                 first, lengths = block_lengths(limb[order], 4 * dim + 8)
                 columns = [
                     pa.array(keys[limb[order][first]]),
                     to_binary(hashes[drawn][order], lengths),
-                    to_binary(vectors[order], lengths * dim),
+                    to_binary(points[order], lengths * dim),
                 ]
                 yield pa.RecordBatch.from_arrays(columns, [TARGET, HASHES, VECTORS])
                 first_limb += len(groups.centres)
@@ -81,9 +104,9 @@ def _limb_grower(
         limb = limb_of[drawn[TARGET][0].as_py()]
         # In the order of the draw, the sample is the same however the table is partitioned.
         order = np.argsort(numbers(drawn[HASHES], np.int64), kind="stable")
-        vectors = numbers(drawn[VECTORS], np.float32).reshape(-1, dim)[order]
-        n_leaves = max(1, round(len(vectors) / per_leaf))
-        centres = grow_limb(vectors, n_leaves, split=settings.split, seed=settings.seed, limb=limb)
+        points = numbers(drawn[VECTORS], np.float32).reshape(-1, dim)[order]
+        n_leaves = max(1, round(len(points) / per_leaf))
+        centres = grow_limb(points, n_leaves, split=settings.split, seed=settings.seed, limb=limb)
         columns = [pa.array([limb], pa.int32()), to_binary(centres, np.array([centres.size]))]
         yield pa.RecordBatch.from_arrays(columns, [_LIMB, _CENTRES])
 

@@ -12,9 +12,11 @@ from annspark.config import Settings
 from annspark.core.draw import slot_of
 from annspark.core.join import join_leaves
 from annspark.core.plan import Plan
+from annspark.core.rows import take_rows
 from annspark.flow.arrow import OUT_ROWS, elements, numbers, to_binary, to_lists
 from annspark.flow.block import block_lengths
 from annspark.flow.cluster import partition_keys
+from annspark.flow.wire import Wire
 from annspark.tables import (
     COUNTS,
     DISTANCES,
@@ -26,15 +28,14 @@ from annspark.tables import (
     NEIGHBOR_IDS,
     PAIRS,
     TARGET,
-    VECTORS,
     VISITS,
 )
 
 
-def join_partitions(shipped: DataFrame, plan: Plan, merge_in: int, dim: int, settings: Settings) -> DataFrame:
+def join_partitions(shipped: DataFrame, plan: Plan, merge_in: int, wire: Wire, settings: Settings) -> DataFrame:
     """Return what every partition knows of the nearest neighbors of the vectors it saw, in blocks of lists.
 
-    shipped  : target, ids, hashes, vectors, homes, visits, n_visits
+    shipped  : target, ids, hashes, the columns of wire, homes, visits, n_visits
     merge_in : partitions the lists will be merged in
     returns  : target (key of the merge's partition), ids, neighbor_ids (array, user after user, nearest first),
                distances, counts; a list for every resident, and for every guest that met anybody; pairs and max_rows
@@ -53,11 +54,11 @@ def join_partitions(shipped: DataFrame, plan: Plan, merge_in: int, dim: int, set
     )
     keys = partition_keys(merge_in)
     gathered = shipped.repartition(plan.n_partitions, TARGET)
-    return gathered.mapInArrow(_joiner(keys, dim, settings.k, settings.metric), schema)
+    return gathered.mapInArrow(_joiner(keys, wire, settings.k, settings.metric), schema)
 
 
 def _joiner(
-    keys: np.ndarray, dim: int, k: int, metric: str
+    keys: np.ndarray, wire: Wire, k: int, metric: str
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def join(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         # A leaf's residents and visitors may arrive in any batch, so the partition is gathered first; the plan keeps
@@ -74,7 +75,7 @@ def _joiner(
         hashes = numbers(shipped[HASHES], np.int64)[by_id]
         home = numbers(shipped[HOMES], np.int32)[by_id]
         visits = _padded(numbers(shipped[VISITS], np.int32), numbers(shipped[N_VISITS], np.int32))[by_id]
-        vectors = numbers(shipped[VECTORS], np.float32).reshape(-1, dim)[by_id]
+        vectors = take_rows(wire.read(shipped), by_id)
         del shipped
         joined = join_leaves(vectors, home, visits, k, metric)
         slot = slot_of(hashes, len(keys))

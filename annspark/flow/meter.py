@@ -1,12 +1,15 @@
 """Meter: counts the real work while it is done, through observed columns, which every session kind has."""
 
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
 from typing import Any
 
 from pyspark.sql import DataFrame, Observation
 from pyspark.sql import functions as F
 
-from annspark.tables import IDS, MAX_ROWS, NEIGHBOR_IDS, NEIGHBORS, PAIRS, VECTORS, VISITS
+from annspark.flow.wire import Wire
+from annspark.tables import IDS, MAX_ROWS, NEIGHBOR_IDS, NEIGHBORS, PAIRS, VISITS
 
 
 @dataclass(frozen=True)
@@ -18,9 +21,9 @@ class Meter:
     merged: Observation = field(default_factory=Observation)
 
 
-def watch_shipped(shipped: DataFrame, meter: Meter) -> DataFrame:
+def watch_shipped(shipped: DataFrame, meter: Meter, wire: Wire) -> DataFrame:
     """Count copies and the bytes they carry."""
-    carried = F.octet_length(VECTORS) + F.octet_length(VISITS)
+    carried = reduce(add, (F.octet_length(name) for name in (*wire.names, VISITS)))
     return shipped.observe(meter.shipped, F.sum(F.size(IDS)).alias("copies"), F.sum(carried).alias("bytes"))
 
 

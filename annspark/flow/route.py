@@ -7,59 +7,62 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import types as T
 
-from annspark.core.forest import Forest
-from annspark.core.plan import Plan
+from annspark.core.plan import AnyForest, Plan
 from annspark.core.route import route_vectors
+from annspark.core.rows import slice_rows, take_rows
 from annspark.flow.arrow import elements, numbers, to_binary, to_lists
 from annspark.flow.block import block_lengths
 from annspark.flow.cluster import partition_keys
-from annspark.tables import HASHES, HOMES, IDS, N_VISITS, TARGET, VECTORS, VISITS
+from annspark.flow.wire import Wire, row_bytes
+from annspark.tables import HASHES, HOMES, IDS, N_VISITS, TARGET, VISITS
 
 _SLICE_BYTES = 4 << 20  # vectors routed at once: what is in flight stays a few times this
 
 
-def ship_vectors(users: DataFrame, forest: Forest, plan: Plan) -> DataFrame:
+def ship_vectors(users: DataFrame, forest: AnyForest, plan: Plan, wire: Wire) -> DataFrame:
     """Return every vector once for each partition that wants it, in blocks.
 
-    users   : ids, hashes, vectors
-    returns : target (key of the partition), ids, hashes, vectors, homes (leaf, or -1 for a guest), visits, n_visits
+    users   : ids, hashes and the columns of wire
+    returns : target (key of the partition), ids, hashes, the columns of wire, homes (leaf, or -1 for a
+              guest), visits, n_visits
     """
     schema = T.StructType(
         [
             T.StructField(TARGET, T.IntegerType()),
             users.schema[IDS],
-            *(T.StructField(name, T.BinaryType()) for name in (HASHES, VECTORS, HOMES, VISITS, N_VISITS)),
+            T.StructField(HASHES, T.BinaryType()),
+            *wire.fields,
+            *(T.StructField(name, T.BinaryType()) for name in (HOMES, VISITS, N_VISITS)),
         ]
     )
     keys = partition_keys(plan.n_partitions)
     # The forest travels in the function's closure; Spark broadcasts a large closure by itself.
-    return users.mapInArrow(_router(forest, plan, keys), schema)
+    return users.mapInArrow(_router(forest, plan, keys, wire), schema)
 
 
 def _router(
-    forest: Forest, plan: Plan, keys: np.ndarray
+    forest: AnyForest, plan: Plan, keys: np.ndarray, wire: Wire
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    dim = len(forest.origin)
-    slice_rows = max(1, _SLICE_BYTES // (4 * dim))
-
     def route(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             ids, hashes = elements(batch.column(0)), numbers(batch.column(1), np.int64)
-            vectors = numbers(batch.column(2), np.float32).reshape(-1, dim)
-            for start in range(0, len(ids), slice_rows):
-                copies = route_vectors(forest, plan, vectors[start : start + slice_rows])
+            vectors = wire.read(batch)
+            each = row_bytes(vectors)
+            step = max(1, _SLICE_BYTES // each)
+            for start in range(0, len(ids), step):
+                copies = route_vectors(forest, plan, slice_rows(vectors, start, start + step))
                 row = start + copies.row
-                first, lengths = block_lengths(copies.partition, 4 * dim + 16)
+                first, lengths = block_lengths(copies.partition, each)
                 visits = np.add.reduceat(copies.n_visits, first)
                 columns = [
                     pa.array(keys[copies.partition[first]]),
                     to_lists(ids.take(pa.array(row)), lengths),
                     to_binary(hashes[row], lengths),
-                    to_binary(vectors[row], lengths * dim),
+                    *wire.write(take_rows(vectors, row), lengths),
                     to_binary(copies.home, lengths),
                     to_binary(copies.visits, visits),
                     to_binary(copies.n_visits, lengths),
                 ]
-                yield pa.RecordBatch.from_arrays(columns, [TARGET, IDS, HASHES, VECTORS, HOMES, VISITS, N_VISITS])
+                yield pa.RecordBatch.from_arrays(columns, [TARGET, IDS, HASHES, *wire.names, HOMES, VISITS, N_VISITS])
 
     return route

@@ -7,18 +7,19 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 
 from annspark.core.draw import draw_limit
+from annspark.core.rows import Vectors, take_rows
 from annspark.flow.arrow import collect, elements, numbers
 from annspark.flow.read import Users
-from annspark.tables import HASHES, IDS, LOWEST, USER_ID, VECTORS
+from annspark.tables import HASHES, IDS, LOWEST, USER_ID
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Users on the driver, in order of their hashes: ids; int64 (n,) hashes; float32 (n, dim) prepared vectors."""
+    """Users on the driver, in order of their hashes: ids; int64 (n,) hashes; the prepared vectors, dense or sparse."""
 
     ids: pa.Array
     hashes: np.ndarray
-    vectors: np.ndarray
+    vectors: Vectors
 
 
 def sample_vectors(users: Users, want: dict[str, int]) -> dict[str, Sample]:
@@ -28,15 +29,15 @@ def sample_vectors(users: Users, want: dict[str, int]) -> dict[str, Sample]:
     returns : per purpose min(want, rows) users; two purposes share users only when there are not enough for both
     """
     limit = draw_limit(min(sum(want.values()), users.rows), users.rows)
-    blocks = collect(users.table.where(F.col(LOWEST) <= limit).select(IDS, HASHES, VECTORS))
+    blocks = collect(users.table.where(F.col(LOWEST) <= limit).select(IDS, HASHES, *users.wire.names))
     hashes, ids = numbers(blocks[HASHES], np.int64), elements(blocks[IDS])
-    vectors = numbers(blocks[VECTORS], np.float32).reshape(-1, users.dim)
+    vectors = users.wire.read(blocks)
     found = pa.table({HASHES: hashes, USER_ID: ids, "row": np.arange(len(ids))}).filter(pa.array(hashes <= limit))
     row = found.sort_by([(HASHES, "ascending"), (USER_ID, "ascending")])["row"].to_numpy()
     samples, start = {}, 0
     for purpose, n in want.items():
         n = min(n, users.rows)
         mine = row[min(start, users.rows - n) :][:n]
-        samples[purpose] = Sample(ids.take(pa.array(mine)), hashes[mine], vectors[mine])
+        samples[purpose] = Sample(ids.take(pa.array(mine)), hashes[mine], take_rows(vectors, mine))
         start += n
     return samples

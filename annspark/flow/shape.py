@@ -1,40 +1,57 @@
 """Shape: the published form of the table, nested or long, and the check that nobody is missing."""
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from annspark.config import Settings
+from annspark.core.metric import METRICS
 from annspark.errors import AnnsparkError
 from annspark.flow.read import Users
-from annspark.tables import DISTANCE, NEIGHBOR_ID, NEIGHBORS, RANK, USER_ID, quoted
+from annspark.tables import DISTANCE, INNER_PRODUCT, NEIGHBOR_ID, NEIGHBORS, RANK, USER_ID, quoted
 
 
 def shaped(neighbors: DataFrame, settings: Settings) -> DataFrame:
     """Return the table as it is published.
 
     neighbors : user_id, neighbors
-    returns   : <id_col>, neighbors; or for the long shape <id_col>, rank (1..k), neighbor_id, distance
+    returns   : <id_col>, neighbors; or for the long shape <id_col>, rank (1..k), neighbor_id, distance; in place of the
+                distance the inner product, where the distance is minus that
     """
-    table = _lengthened(neighbors) if settings.shape == "long" else neighbors
+    if METRICS[settings.metric].largest:
+        product = F.transform(
+            NEIGHBORS, lambda one: F.struct(one[NEIGHBOR_ID], (0 - one[DISTANCE]).alias(INNER_PRODUCT))
+        )
+        neighbors = neighbors.select(USER_ID, product.alias(NEIGHBORS))
+    table = _lengthened(neighbors, value_of(settings)) if settings.shape == "long" else neighbors
     return table.withColumnRenamed(USER_ID, settings.id_col)
+
+
+def value_of(settings: Settings) -> str:
+    """Return the name under which a neighbor's distance, or inner product, is published."""
+    return INNER_PRODUCT if METRICS[settings.metric].largest else DISTANCE
+
+
+def _distance(value: Column, settings: Settings) -> Column:
+    return 0 - value if METRICS[settings.metric].largest else value
 
 
 def distances_of(table: DataFrame, settings: Settings) -> DataFrame:
     """Return a published table of either shape as user_id, rank, distance; no other column is read."""
-    named = table.withColumnRenamed(settings.id_col, USER_ID)
-    if settings.shape == "long":
-        return named.select(USER_ID, RANK, DISTANCE)
-    distances = named.select(USER_ID, F.posexplode(f"{NEIGHBORS}.{DISTANCE}").alias(RANK, DISTANCE))
-    return distances.select(USER_ID, (F.col(RANK) + 1).alias(RANK), DISTANCE)
+    named, value = table.withColumnRenamed(settings.id_col, USER_ID), value_of(settings)
+    if settings.shape == "nested":
+        values = named.select(USER_ID, F.posexplode(f"{NEIGHBORS}.{value}").alias(RANK, value))
+        named = values.withColumn(RANK, F.col(RANK) + 1)
+    return named.select(USER_ID, RANK, _distance(F.col(value), settings).alias(DISTANCE))
 
 
 def listed(table: DataFrame, settings: Settings) -> DataFrame:
     """Return a published table of either shape as user_id, neighbor_id (array), distance (array); any order."""
-    named = table.withColumnRenamed(settings.id_col, USER_ID)
+    named, value = table.withColumnRenamed(settings.id_col, USER_ID), value_of(settings)
     if settings.shape == "long":
-        pairs = F.collect_list(F.struct(NEIGHBOR_ID, DISTANCE)).alias(NEIGHBORS)
+        pairs = F.collect_list(F.struct(NEIGHBOR_ID, value)).alias(NEIGHBORS)
         named = named.groupBy(USER_ID).agg(pairs)
-    return named.select(USER_ID, f"{NEIGHBORS}.{NEIGHBOR_ID}", f"{NEIGHBORS}.{DISTANCE}")
+    distances = F.transform(f"{NEIGHBORS}.{value}", lambda one: _distance(one, settings))
+    return named.select(USER_ID, f"{NEIGHBORS}.{NEIGHBOR_ID}", distances.alias(DISTANCE))
 
 
 def neighbor_ids_of(table: DataFrame, settings: Settings) -> DataFrame:
@@ -58,6 +75,6 @@ def require_complete(written: int, users: Users) -> None:
         )
 
 
-def _lengthened(nested: DataFrame) -> DataFrame:
+def _lengthened(nested: DataFrame, value: str) -> DataFrame:
     rows = nested.select(USER_ID, F.posexplode(NEIGHBORS).alias(RANK, "neighbor"))
-    return rows.select(USER_ID, (F.col(RANK) + 1).alias(RANK), f"neighbor.{NEIGHBOR_ID}", f"neighbor.{DISTANCE}")
+    return rows.select(USER_ID, (F.col(RANK) + 1).alias(RANK), f"neighbor.{NEIGHBOR_ID}", f"neighbor.{value}")

@@ -7,8 +7,8 @@ from pyspark.sql import functions as F
 
 from annspark.config import Settings
 from annspark.core.draw import draw_limit
-from annspark.core.forest import grow_forest
-from annspark.core.plan import count_leaves, count_merge_partitions, plan_join
+from annspark.core.plan import Plan, count_leaves, count_merge_partitions, plan_join
+from annspark.flow.grow import grow
 from annspark.flow.join import join_partitions
 from annspark.flow.merge import merge_neighbors
 from annspark.flow.read import Users
@@ -27,25 +27,19 @@ class Tried:
     seconds: float
 
 
-def try_join(users: Users, samples: dict[str, Sample], settings: Settings, probes: float, cores: int) -> list[Tried]:
+def try_join(users: Users, samples: dict[str, Sample], settings: Settings, planned: Plan, cores: int) -> list[Tried]:
     """Join a small and a larger part of the users, each with leaves as large and as many probes as all will have."""
     tried = []
     for want in _TRIED if users.rows > _TRIED[0] else (users.rows,):
         limit = draw_limit(min(want, users.rows), users.rows)
         some = users.table.where(F.col(LOWEST) <= limit)
         rows = some.agg(F.sum(F.size(IDS))).collect()[0][0]
-        forest = grow_forest(
-            samples["forest"].vectors,
-            count_leaves(rows, settings.leaf_rows, settings.k),
-            trees=settings.trees,
-            split=settings.split,
-            seed=settings.seed,
-            centred=settings.metric == "euclidean",
-        )
-        plan = plan_join(forest, samples["plan"].vectors, probes, rows=rows, cores=cores)
+        n_leaves = count_leaves(rows, settings.leaf_rows, settings.k)
+        forest = grow(samples["forest"].vectors, n_leaves, settings, rows=rows, first_tree=0, trees=len(planned.reach))
+        plan = plan_join(forest, samples["plan"].vectors, planned.probes, rows=rows, cores=cores)
         merge_in = count_merge_partitions(rows, plan.copies, settings.k, users.id_bytes, cores)
         start = time.perf_counter()
-        found = join_partitions(ship_vectors(some, forest, plan), plan, merge_in, users.dim, settings)
+        found = join_partitions(ship_vectors(some, forest, plan, users.wire), plan, merge_in, users.wire, settings)
         merge_neighbors(found, merge_in, settings.k).write.format("noop").mode("overwrite").save()
         tried.append(Tried(rows, time.perf_counter() - start))
     return tried

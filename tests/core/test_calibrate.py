@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from annspark.core.calibrate import Chances, choose_probes, find_chances, probes_to_meet
+from annspark.core.calibrate import Chances, choose_probes, probes_to_meet
 from annspark.core.exact import exact_neighbors
 from annspark.core.forest import grow_forest
 from annspark.core.join import join_leaves
@@ -23,12 +23,12 @@ def vectors():
 
 
 def grown(vectors, leaves=60, trees=1):
-    return grow_forest(vectors[:3000], leaves, trees=trees, split="two_means", seed=1, centred=False)
+    return grow_forest(vectors[:3000], leaves, trees=trees, split="two_means", seed=1, metric="cosine")
 
 
 def chances_of(forest, vectors, users):
     neighbors, distances = exact_neighbors(vectors, users, K, "cosine")
-    ranks, margins = find_chances(forest, np.repeat(vectors[users], K, axis=0), vectors[neighbors.ravel()])
+    ranks, margins = forest.find_chances(np.repeat(vectors[users], K, axis=0), vectors[neighbors.ravel()])
     shape = (*neighbors.shape, 2 * len(forest.trees))
     return Chances(np.isfinite(distances), ranks.reshape(shape), margins.reshape(shape))
 

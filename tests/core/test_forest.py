@@ -7,8 +7,8 @@ from annspark.core.forest import SPLITS, grow_forest
 from annspark.core.nearest import nearest_centres
 
 
-def grow(sample, n_leaves, *, trees=1, split="two_means", seed=0, centred=True):
-    return grow_forest(sample, n_leaves, trees=trees, split=split, seed=seed, centred=centred)
+def grow(sample, n_leaves, *, trees=1, split="two_means", seed=0, metric="euclidean"):
+    return grow_forest(sample, n_leaves, trees=trees, split=split, seed=seed, metric=metric)
 
 
 def normal(n, dim=8, seed=0):
@@ -46,14 +46,14 @@ def test_consecutive_leaves_are_nearer_than_distant_ones(split):
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_a_sample_of_one_vector_many_times_makes_one_leaf(split):
-    (centres,) = grow(np.repeat(normal(1), 500, axis=0), 20, split=split, centred=False).trees
+    (centres,) = grow(np.repeat(normal(1), 500, axis=0), 20, split=split, metric="cosine").trees
     np.testing.assert_allclose(centres, normal(1), rtol=1e-6)
 
 
 @pytest.mark.parametrize("split", SPLITS)
-@pytest.mark.parametrize("centred", [True, False])
-def test_a_sample_of_one_row_makes_one_leaf_around_it(split, centred):
-    forest = grow(normal(1), 20, trees=2, split=split, centred=centred)
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_a_sample_of_one_row_makes_one_leaf_around_it(split, metric):
+    forest = grow(normal(1), 20, trees=2, split=split, metric=metric)
     for centres in forest.trees:
         np.testing.assert_array_equal(centres + forest.origin, normal(1))
 
@@ -110,7 +110,7 @@ def test_the_same_seed_grows_the_same_forest_and_another_seed_another():
 
 def test_the_origin_is_the_median_when_centred_and_zero_otherwise():
     sample = normal(300) + np.float32(100)
-    centred, plain = grow(sample, 10, centred=True), grow(sample, 10, centred=False)
+    centred, plain = grow(sample, 10, metric="euclidean"), grow(sample, 10, metric="cosine")
     np.testing.assert_allclose(centred.origin, np.median(sample, axis=0), rtol=1e-6)
     assert np.abs(centred.trees[0]).max() < 10
     np.testing.assert_array_equal(plain.origin, np.zeros(8))

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from annspark.core import join
 from annspark.core.exact import exact_neighbors
 from annspark.core.join import join_leaves
-from annspark.core.metric import METRICS, prepare
-from tests.core.worlds import alike, assert_exact, join_one_leaf, nearest_of_those_met, random_visits, who_meets
+from annspark.core.metric import prepare
+from tests.core.worlds import DENSE, alike, assert_exact, join_one_leaf, nearest_of_those_met, random_visits, who_meets
 
 
 def normal(n, dim=8, seed=0):
@@ -20,7 +20,7 @@ def shuffled(*parts, seed=0):
     return np.random.default_rng(seed).permutation(np.concatenate(parts).astype(np.float32))
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(1, 250), st.integers(1, 40), st.integers(1, 20), st.sampled_from(METRICS))
+@given(st.integers(0, 2**32 - 1), st.integers(1, 250), st.integers(1, 40), st.integers(1, 20), st.sampled_from(DENSE))
 def test_one_leaf_is_exact(seed, n, dim, k, metric):
     vectors = prepare(normal(n, dim, seed), metric)
     joined = join_one_leaf(vectors, k, metric)
@@ -55,7 +55,7 @@ def test_300_twins_among_others_find_each_other(dim, seed):
     assert_exact(join_one_leaf(vectors, 10), vectors, 10)
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", DENSE)
 def test_a_leaf_of_nothing_but_twins(metric):
     vectors = prepare(np.repeat(normal(1, 5), 200, axis=0), metric)
     assert_exact(join_one_leaf(vectors, 10, metric), vectors, 10, metric)

@@ -64,7 +64,7 @@ def data(kind):
 def make(kind, trees=1):
     raw, metric = data(kind)
     vectors = prepare(raw.astype(np.float32), metric)
-    forest = grow_forest(vectors, 20, trees=trees, split="two_means", seed=1, centred=metric == "euclidean")
+    forest = grow_forest(vectors, 20, trees=trees, split="two_means", seed=1, metric=metric)
     return forest, plan_join(forest, vectors, 4, rows=len(vectors), cores=1), vectors, metric
 
 

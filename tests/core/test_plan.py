@@ -62,7 +62,7 @@ def test_no_partition_is_empty_when_one_leaf_has_nearly_all_the_work(seed, crowd
 
 def test_partitions_get_about_equal_work():
     sample = np.random.default_rng(0).normal(size=(8000, 6)).astype(np.float32)
-    forest = grow_forest(sample, 200, trees=1, split="two_means", seed=0, centred=True)
+    forest = grow_forest(sample, 200, trees=1, split="two_means", seed=0, metric="euclidean")
     plan = plan_join(forest, sample, 8, rows=10**5, cores=4)
     leaves = np.bincount(plan.partition_of_leaf)
     assert len(leaves) == 8
@@ -93,7 +93,7 @@ def test_the_sample_has_rows_for_every_leaf_and_is_never_more_than_the_table(row
 def test_vectors_go_to_as_many_leaves_and_partitions_as_planned(probes):
     vectors = np.random.default_rng(0).normal(size=(30_000, 6)).astype(np.float32)
     sample = vectors[:10_000]
-    forest = grow_forest(sample, 200, trees=1, split="two_means", seed=0, centred=True)
+    forest = grow_forest(sample, 200, trees=1, split="two_means", seed=0, metric="euclidean")
     plan = plan_join(forest, vectors[10_000:15_000], probes, rows=10**6, cores=4)
     copies = route_vectors(forest, plan, vectors[15_000:])
     assert (copies.n_visits.sum() + (copies.home >= 0).sum()) / 15_000 == pytest.approx(probes, rel=0.05)
@@ -102,7 +102,7 @@ def test_vectors_go_to_as_many_leaves_and_partitions_as_planned(probes):
 
 def test_partitions_fit_a_worker():
     sample = np.random.default_rng(0).normal(size=(5000, 50)).astype(np.float32)
-    forest = grow_forest(sample, 300, trees=2, split="two_means", seed=0, centred=True)
+    forest = grow_forest(sample, 300, trees=2, split="two_means", seed=0, metric="euclidean")
     plan = plan_join(forest, sample, 4, rows=10**7, cores=4)
     assert plan.n_partitions > 8
     assert 10**7 * plan.copies * 4 * 50 / plan.n_partitions <= 200 << 20

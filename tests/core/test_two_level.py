@@ -25,7 +25,7 @@ def clustered(seed, n, dim=16):
 @pytest.fixture
 def groups(many):
     return group_centres(
-        grow_forest(clustered(1, 9000), 1500, trees=1, split="two_means", seed=0, centred=False).trees[0]
+        grow_forest(clustered(1, 9000), 1500, trees=1, split="two_means", seed=0, metric="cosine").trees[0]
     )
 
 

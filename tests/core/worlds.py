@@ -4,6 +4,19 @@ import numpy as np
 
 from annspark.core.exact import exact_neighbors
 from annspark.core.join import Joined, join_leaves
+from annspark.core.metric import METRICS
+
+DENSE = [metric for metric in METRICS if metric != "jaccard"]  # metrics of dense vectors
+
+
+def all_raw(left: np.ndarray, right: np.ndarray, metric: str) -> np.ndarray:
+    """Return all raw distances, by the definition: float32 (n_left, n_right)."""
+    if metric == "inner_product":
+        return -2 * np.einsum("ik,jk->ij", left, right)
+    difference = left[:, None] - right
+    if metric == "manhattan":
+        return np.abs(difference).sum(axis=2)
+    return np.einsum("ijk,ijk->ij", difference, difference)
 
 
 def join_one_leaf(vectors: np.ndarray, k: int, metric: str = "euclidean") -> Joined:
@@ -42,6 +55,18 @@ def who_meets(home: np.ndarray, visits: np.ndarray) -> np.ndarray:
     meets = goes_to_home_of | goes_to_home_of.T
     np.fill_diagonal(meets, False)
     return meets
+
+
+def nearest_of(distances: np.ndarray, meets: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the k nearest by (distance, row) among those each row meets, from all distances: float32 (n, n)."""
+    n = len(distances)
+    far = np.where(meets, distances, np.inf).astype(np.float32)
+    order = np.argsort(far, axis=1, kind="stable")[:, :k]
+    found = np.take_along_axis(far, order, axis=1)
+    neighbors, nearest = np.full((n, k), -1), np.full((n, k), np.inf, np.float32)
+    neighbors[:, : order.shape[1]] = np.where(np.isfinite(found), order, -1)
+    nearest[:, : order.shape[1]] = found
+    return neighbors, nearest
 
 
 def nearest_of_those_met(

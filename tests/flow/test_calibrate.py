@@ -20,7 +20,7 @@ def found(spark, stage, vectors, metric, *, partitions=4, k=K, audit=30, calibra
     table = make_table(spark, vectors[order], order.tolist(), partitions=partitions)
     users = read_vectors(table, Settings(metric=metric), stage, 2)
     samples = sample_vectors(users, {"audit": audit, "calibrate": calibrate})
-    forest = grow_forest(prepare(vectors, metric), 12, trees=trees, split="two_means", seed=0, centred=False)
+    forest = grow_forest(prepare(vectors, metric), 12, trees=trees, split="two_means", seed=0, metric="cosine")
     audited, known = find_exact(users, list(samples.values()), k, metric)
     chances = place_neighbors(users, samples["calibrate"], known, forest)
     return samples, (audited.radius, chances), forest

@@ -16,7 +16,7 @@ SETTINGS = Settings(metric="euclidean")
 
 
 def trunk_of(vectors, trees=1):
-    return grow_forest(vectors[:500], LIMBS, trees=trees, split="two_means", seed=0, centred=True)
+    return grow_forest(vectors[:500], LIMBS, trees=trees, split="two_means", seed=0, metric="euclidean")
 
 
 def grown(spark, stage, vectors, trunk, partitions=4):
@@ -37,7 +37,7 @@ def test_limbs_make_as_good_a_forest_as_the_driver_would_have_grown(spark, stage
     vectors = clustered(ROWS)
     trunk = trunk_of(vectors, trees)
     forest = grown(spark, stage, vectors, trunk)
-    whole = grow_forest(vectors, LEAVES, trees=trees, split="two_means", seed=0, centred=True)
+    whole = grow_forest(vectors, LEAVES, trees=trees, split="two_means", seed=0, metric="euclidean")
     np.testing.assert_array_equal(forest.origin, trunk.origin)
     for centres, by_driver in zip(forest.trees, whole.trees, strict=True):
         assert len(centres) == pytest.approx(LEAVES, rel=0.3)

@@ -20,10 +20,12 @@ def joined(
     settings = Settings(metric=metric, k=K)
     users = read_vectors(make_table(spark, vectors, ids, schema=schema), settings, stage, 2)
     ready = prepare(vectors, metric)
-    forest = grow_forest(ready, LEAVES, trees=1, split="two_means", seed=0, centred=metric == "euclidean")
+    forest = grow_forest(ready, LEAVES, trees=1, split="two_means", seed=0, metric=metric)
     plan = plan_join(forest, ready, probes, rows=len(vectors), cores=2)
     assert plan.n_partitions == 3
-    candidates = join_partitions(ship_vectors(users.table, forest, plan), plan, merge_in, users.dim, settings)
+    candidates = join_partitions(
+        ship_vectors(users.table, forest, plan, users.wire), plan, merge_in, users.wire, settings
+    )
     return candidates.collect()
 
 

@@ -11,7 +11,8 @@ from pyspark.sql import types as T
 from annspark.config import Settings
 from annspark.core.metric import prepare
 from annspark.errors import InputError
-from annspark.flow.read import REASONS, check_rows, read_vectors
+from annspark.flow.check import REASONS, check_rows
+from annspark.flow.read import read_vectors
 from annspark.flow.stage import staging
 from tests.helpers import clustered, files_in, make_table, users_in
 
@@ -42,7 +43,7 @@ def read(spark, stage):
 
 def prepared(users):
     """Return the valid rows, as {id: vector}."""
-    rows = users_in(users.table, users.dim)
+    rows = users_in(users.table, users.wire.dim)
     vectors = {user: list(vector) for user, _, vector in rows}
     assert len(rows) == len(vectors) == users.rows
     return vectors
@@ -67,7 +68,7 @@ def test_every_id_type_is_accepted_and_kept(read, id_type, ids):
     users = read(list(zip(ids, lists, strict=True)), f"user_id {id_type}, vector array<float>")
     assert users.table.schema["ids"].dataType.simpleString() == f"array<{id_type}>"
     assert prepared(users) == dict(zip(ids, as_prepared(lists, "cosine"), strict=True))
-    assert (users.rows, users.read, users.dim, users.dropped) == (3, 3, 2, {})
+    assert (users.rows, users.read, users.wire.dim, users.dropped) == (3, 3, 2, {})
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
@@ -96,7 +97,7 @@ def test_a_null_mllib_vector_is_a_null_vector(read):
     assert users.examples == {"null_vector": 2}
 
 
-@pytest.mark.parametrize("reason", REASONS[1:])
+@pytest.mark.parametrize("reason", BAD)
 def test_one_bad_row_fails_by_default_with_reason_and_example(read, reason):
     row = BAD[reason]
     with pytest.raises(InputError) as caught:
@@ -114,7 +115,7 @@ def test_all_reasons_together_are_counted_each_with_an_example_and_dropped(read)
     # The two copies of the duplicate join the good row with this id.
     assert users.dropped == dict.fromkeys(BAD, 2)
     assert users.examples == {reason: row[0] for reason, row in BAD.items()}
-    assert (users.read, users.rows, users.dim) == (34, 20, 3)
+    assert (users.read, users.rows, users.wire.dim) == (34, 20, 3)
     assert set(prepared(users)) == {i for i, _ in GOOD}
 
 
@@ -146,7 +147,7 @@ def test_a_table_of_empty_vectors_has_no_valid_row(read, metric):
 def test_the_most_frequent_length_is_the_right_one(read):
     rows = [(1, [1.0]), (2, [1.0, 2.0]), (3, [2.0, 1.0]), (4, [1.0, 2.0, 3.0])]
     users = read(rows, on_bad_row="drop")
-    assert users.dim == 2
+    assert users.wire.dim == 2
     assert users.dropped == {"wrong_length": 2}
     assert set(prepared(users)) == {2, 3}
 
@@ -226,11 +227,12 @@ def test_columns_named_like_our_own_may_mean_something_else(spark, stage):
     [
         ("id int, vector array<float>", {}, ["no column 'user_id'", "'id', 'vector'"]),
         ("user_id int, v array<float>", {}, ["no column 'vector'", "'user_id', 'v'"]),
-        ("user_id double, vector array<float>", {}, ["'user_id' is double", "integers or strings", "Cast"]),
-        ("user_id decimal(20,0), vector array<float>", {}, ["'user_id' is decimal(20,0)", "integers or strings"]),
-        ("user_id int, vector array<int>", {}, ["'vector' is array<int>", "array<float>, array<double>", "MLlib"]),
-        ("user_id int, vector string", {}, ["'vector' is string", "array<float>, array<double>", "Cast"]),
-        ("`a.b` boolean, vector array<float>", {"id_col": "a.b"}, ["'a.b' is boolean", "integers or strings"]),
+        ("user_id double, vector array<float>", {}, ["'user_id' is double", "integers, decimals, strings", "Cast"]),
+        ("user_id int, vector array<string>", {}, ["'vector' is array<string>", "arrays of numbers", "MLlib"]),
+        ("user_id int, vector string", {}, ["'vector' is string", "arrays of numbers", "Cast"]),
+        ("user_id int, vector map<int,float>", {"metric": "manhattan"}, ["'vector' is map<int,float>", "cosine"]),
+        ("user_id int, v array<int>, w map<int,int>", {"vector_col": "v", "values_col": "w"}, ["'v' and 'w'", "Cast"]),
+        ("`a.b` boolean, vector array<float>", {"id_col": "a.b"}, ["'a.b' is boolean", "integers, decimals"]),
         ("user_id int, a struct<b: array<float>>", {"vector_col": "a.b"}, ["no column 'a.b'", "'user_id', 'a'"]),
     ],
 )

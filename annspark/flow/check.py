@@ -1,0 +1,160 @@
+"""Check: every row is judged once, and the good ones become prepared vectors."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from annspark.core.metric import METRICS, prepare
+from annspark.core.rows import Vectors, sparse_rows
+from annspark.flow.arrow import numbers
+
+MEANING = {
+    "null_id": "the id is null",
+    "null_vector": "the vector is null",
+    "uneven": "there are not as many indices as values",
+    "bad_index": "an index is null, negative or above 2,147,483,646: pmod(xxhash64(item), 2147483647) is not",
+    "repeated_index": "an index comes twice",
+    "nan": "the vector holds NaN or null",
+    "infinite": "the vector holds infinite numbers, or such large ones that float32 cannot hold its squared length",
+    "not_binary": "the vector holds numbers other than 0 and 1",
+    "zero_vector": "the vector is all zeros, which has no direction and so no cosine",
+    "wrong_length": "the vector is not as long as most are",
+    "duplicate_id": "the id was met before",
+}
+# In the order in which a row is judged; its place is the code a checked row carries, 0 is a good row.
+REASONS = ("", *MEANING)
+MOST_INDEX = 2**31 - 2
+
+Judged = tuple[np.ndarray, dict[int, tuple[np.ndarray, Vectors]]]
+
+
+def check_rows(ids: pa.Array, lists: pa.Array, metric: str) -> Judged:
+    """Judge a batch of dense vectors.
+
+    ids     : any type, nulls allowed
+    lists   : list<float> or list<double>, nulls allowed everywhere; binary for bits, 8 to a byte
+    returns : reason int8 (n,), place in REASONS; by length, the good rows of that length and their prepared vectors,
+              float32 (n_rows, length)
+    """
+    length, flat = _numbers_of(lists) if pa.types.is_nested(lists.type) else _bits_of(lists)
+    start = np.cumsum(length) - length
+    largest, smallest = _extremes(flat, length)
+    judged = {
+        "null_id": _is_null(ids),
+        "null_vector": _is_null(lists),
+        "nan": np.isnan(largest),
+        "infinite": np.maximum(largest, -smallest) > _limit(length, metric),
+        "not_binary": _holds_others(flat, length) if metric == "hamming" else np.zeros(len(ids), bool),
+        "zero_vector": (largest == 0) & (smallest == 0) & (length > 0) & METRICS[metric].unit,
+    }
+    reason = _reasons(judged)
+    good: dict[int, tuple[np.ndarray, Vectors]] = {}
+    for dim in np.unique(length[reason == 0]).tolist():
+        rows = np.flatnonzero((reason == 0) & (length == dim))
+        # In nearly every batch there is nothing to pick out.
+        whole = len(rows) == len(ids)
+        vectors = flat.reshape(len(ids), dim) if whole else flat[start[rows][:, None] + np.arange(dim)]
+        good[dim] = (rows, prepare(vectors, metric))
+    return reason, good
+
+
+def check_sparse_rows(ids: pa.Array, indices: pa.Array, values: pa.Array | None, metric: str) -> Judged:
+    """Judge a batch of sparse vectors.
+
+    ids     : any type, nulls allowed
+    indices : list<int64>, nulls allowed everywhere
+    values  : list<double>; None for sets, whose members may be repeated
+    returns : as check_rows does, the length being one above the largest index of the batch's good rows, at least 1
+    """
+    n = len(ids)
+    length, flat = _numbers_of(indices)
+    odd = _is_null(indices)
+    weights = np.ones(len(flat))
+    uneven = np.zeros(n, bool)
+    if values is not None:
+        many, weights = _numbers_of(values)
+        odd |= _is_null(values)
+        uneven = many != length
+        if uneven.any():
+            weights, flat = _only(weights, many, ~uneven), _only(flat, length, ~uneven)
+            length = np.where(uneven, 0, length)
+    owner = np.repeat(np.arange(n), length)
+    outside = ~((flat >= 0) & (flat <= MOST_INDEX))  # null is NaN
+    column = np.where(outside, 0, flat).astype(np.int64)
+    largest, smallest = _extremes(weights, length)
+    order = np.lexsort((column, owner))
+    owner, column, weights = owner[order], column[order], weights[order]
+    again = np.zeros(len(column), bool)
+    again[1:] = (owner[1:] == owner[:-1]) & (column[1:] == column[:-1])
+    judged = {
+        "null_id": _is_null(ids),
+        "null_vector": odd,
+        "uneven": uneven,
+        "bad_index": _any(outside, np.repeat(np.arange(n), length), n),
+        "repeated_index": _any(again, owner, n) if values is not None else np.zeros(n, bool),
+        "nan": np.isnan(largest),
+        "infinite": np.maximum(largest, -smallest) > _limit(length, metric),
+        "zero_vector": (largest == 0) & (smallest == 0) & METRICS[metric].unit,
+    }
+    reason = _reasons(judged)
+    rows = np.flatnonzero(reason == 0)
+    kept = (reason[owner] == 0) & (weights != 0) & ~again
+    counts = np.bincount(owner[kept], minlength=n)[rows]
+    width = int(column[kept].max(initial=0)) + 1
+    found = sparse_rows(counts, column[kept].astype(np.int32), weights[kept], width)
+    return reason, {width: (rows, prepare(found, metric))} if len(rows) else {}
+
+
+def _reasons(judged: dict[str, np.ndarray]) -> np.ndarray:
+    return np.select(list(judged.values()), [REASONS.index(name) for name in judged]).astype(np.int8)
+
+
+def _is_null(column: pa.Array) -> np.ndarray:
+    return column.is_null().to_numpy(zero_copy_only=False)
+
+
+def _numbers_of(lists: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """Return the length of every list, int32 (n,), 0 for null, and their numbers one after the other, null as NaN."""
+    length = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False).astype(np.int32)
+    return length, lists.flatten().to_numpy(zero_copy_only=False)
+
+
+def _bits_of(values: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """Return how many bits every value has, int32 (n,), 0 for null, and all bits as 0 and 1, the highest first."""
+    filled = pc.fill_null(values, b"")
+    length = pc.binary_length(filled).to_numpy(zero_copy_only=False).astype(np.int32)
+    return 8 * length, np.unpackbits(numbers(filled, np.uint8)).astype(np.float32)
+
+
+def _extremes(flat: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the largest and the smallest number of each vector, 0 for an empty one, NaN if any is.
+
+    Two reductions instead of one of np.abs(flat): no copy of everything.
+    """
+    largest, smallest = np.zeros(len(length), flat.dtype), np.zeros(len(length), flat.dtype)
+    filled = np.flatnonzero(length)
+    if len(filled):
+        start = (np.cumsum(length) - length)[filled]
+        largest[filled], smallest[filled] = np.maximum.reduceat(flat, start), np.minimum.reduceat(flat, start)
+    return largest, smallest
+
+
+def _limit(length: np.ndarray, metric: str) -> np.ndarray:
+    """Return beyond what number a squared length is too much for float32; unit vectors are scaled first."""
+    unbounded = METRICS[metric].unit or metric == "jaccard"
+    return np.full(len(length), np.finfo(np.float64).max) if unbounded else 1e18 / np.sqrt(np.maximum(length, 1))
+
+
+def _holds_others(flat: np.ndarray, length: np.ndarray) -> np.ndarray:
+    """Say which vectors hold numbers other than 0 and 1."""
+    return _any((flat != 0) & (flat != 1), np.repeat(np.arange(len(length)), length), len(length))
+
+
+def _any(marked: np.ndarray, owner: np.ndarray, n: int) -> np.ndarray:
+    found = np.zeros(n, bool)
+    found[owner[marked]] = True
+    return found
+
+
+def _only(flat: np.ndarray, length: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    return flat[np.repeat(kept, length)]

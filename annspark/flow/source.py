@@ -1,0 +1,119 @@
+"""Source: the columns that hold ids and vectors, of whatever types users bring them in, under common names."""
+
+from dataclasses import dataclass
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from annspark.config import Settings
+from annspark.errors import InputError
+from annspark.flow.block import seeded_hash
+from annspark.tables import USER_ID, VECTOR, quoted
+
+HASH, INDICES, VALUES = "hash", "indices", "values"
+SPARSE_METRICS = ("cosine", "euclidean", "inner_product", "jaccard")
+_ID_TYPES = (
+    *(T.ByteType, T.ShortType, T.IntegerType, T.LongType, T.StringType, T.BinaryType),
+    *(T.DecimalType, T.DateType, T.TimestampType, T.TimestampNTZType),
+)
+_WHOLE = (T.ByteType, T.ShortType, T.IntegerType, T.LongType)
+_NUMBERS = (*_WHOLE, T.FloatType, T.DoubleType, T.DecimalType)
+
+
+@dataclass(frozen=True)
+class Source:
+    """The input under common names.
+
+    table  : user_id, hash (bigint) and the columns of the vector: vector (array<float> or array<double>; binary, of
+             bits, 8 to a byte), or of sparse rows indices (array<bigint>) and, unless all are 1, values (array<double>)
+    sparse : vectors are sparse rows
+    """
+
+    table: DataFrame
+    sparse: bool
+
+
+def open_source(vectors: DataFrame, settings: Settings) -> Source:
+    """Find the columns, or raise InputError saying what is wrong with them."""
+    types = {field.name: field.dataType for field in vectors.schema.fields}
+    for name in filter(None, (settings.id_col, settings.vector_col, settings.values_col)):
+        if name not in types:
+            raise InputError(f"input: no column {name!r}; there are {', '.join(map(repr, types))}. Name the right one.")
+    if not isinstance(types[settings.id_col], _ID_TYPES):
+        raise InputError(
+            f"input column {settings.id_col!r} is {types[settings.id_col].simpleString()}; ids may be integers, "
+            "decimals, strings, binary, dates or timestamps. Cast it."
+        )
+    user_id = F.col(quoted(settings.id_col))
+    columns = _vector_columns(vectors, types, settings)
+    sparse = INDICES in columns
+    if sparse and settings.metric not in SPARSE_METRICS:
+        raise InputError(
+            f"input column {settings.vector_col!r} is {types[settings.vector_col].simpleString()}: sparse vectors, "
+            f"which can be compared by {', '.join(SPARSE_METRICS)}, not by {settings.metric}. "
+            "Choose one of these, or give arrays of all numbers."
+        )
+    named = (column.alias(name) for name, column in columns.items())
+    hashed = seeded_hash(user_id, settings.seed)
+    return Source(vectors.select(user_id.alias(USER_ID), hashed.alias(HASH), *named), sparse)
+
+
+def _vector_columns(vectors: DataFrame, types: dict[str, T.DataType], settings: Settings) -> dict[str, Column]:
+    kind, column = types[settings.vector_col], F.col(quoted(settings.vector_col))
+    item = kind.elementType if isinstance(kind, T.ArrayType) else None
+    if settings.values_col is not None:
+        values = types[settings.values_col]
+        if isinstance(item, _WHOLE) and isinstance(values, T.ArrayType) and isinstance(values.elementType, _NUMBERS):
+            return _sparse(column, F.col(quoted(settings.values_col)))
+        raise InputError(
+            f"input columns {settings.vector_col!r} and {settings.values_col!r} are {kind.simpleString()} and "
+            f"{values.simpleString()}; indices are arrays of integers, values arrays of numbers. Cast them."
+        )
+    if isinstance(kind, T.MapType) and isinstance(kind.keyType, _WHOLE) and isinstance(kind.valueType, _NUMBERS):
+        return _sparse(F.map_keys(column), F.map_values(column))
+    if isinstance(kind, T.StructType) and {INDICES, VALUES} <= set(kind.names):
+        inner = [kind[name].dataType for name in (INDICES, VALUES)]
+        lists = [one.elementType for one in inner if isinstance(one, T.ArrayType)]
+        if len(lists) == 2 and isinstance(lists[0], _WHOLE) and isinstance(lists[1], _NUMBERS):
+            return _sparse(column[INDICES], column[VALUES])
+    if type(kind).__name__ == "VectorUDT":
+        return _mllib_columns(vectors, column)
+    if isinstance(item, _WHOLE) and settings.metric == "jaccard":
+        return {INDICES: column.cast("array<bigint>")}
+    if isinstance(item, (*_NUMBERS, T.BooleanType)):
+        if settings.metric == "jaccard":
+            return _sparse(_positions(column), column)
+        return {VECTOR: column if isinstance(item, T.FloatType | T.DoubleType) else column.cast("array<double>")}
+    if isinstance(kind, T.BinaryType) and settings.metric == "hamming":
+        return {VECTOR: column}
+    raise InputError(
+        f"input column {settings.vector_col!r} is {kind.simpleString()}; vectors may be arrays of numbers or booleans, "
+        "MLlib vectors, and binary (of bits) for hamming; sparse ones maps from integers to numbers, structs of two "
+        "arrays `indices` and `values`, two columns of arrays (values_col), or arrays of integers for jaccard. Cast it."
+    )
+
+
+def _sparse(indices: Column, values: Column) -> dict[str, Column]:
+    return {INDICES: indices.cast("array<bigint>"), VALUES: values.cast("array<double>")}
+
+
+def _mllib_columns(vectors: DataFrame, column: Column) -> dict[str, Column]:
+    """Return the columns of MLlib vectors, sparse if the first there is sparse: their type does not tell."""
+    from pyspark.ml.functions import vector_to_array
+
+    first = vectors.where(column.isNotNull()).select(column.alias(VECTOR)).limit(1).collect()
+    if first and hasattr(first[0][VECTOR], "indices"):
+        # No function tells a sparse vector's indices; its JSON does, and is parsed without Python.
+        parsed = F.from_json(F.to_json(F.struct(column.alias("v"))), _MLLIB).getField("v")
+        indices, values = parsed.getField(INDICES), parsed.getField(VALUES)
+        return _sparse(F.coalesce(indices, _positions(values)), values)  # some may be dense
+    return {VECTOR: F.when(column.isNotNull(), vector_to_array(column))}  # vector_to_array refuses null
+
+
+def _positions(values: Column) -> Column:
+    """Return 0, 1, ... for an array's items."""
+    return F.when(F.size(values) > 0, F.sequence(F.lit(0), F.size(values) - 1)).otherwise(F.array().cast("array<int>"))
+
+
+_MLLIB = "v struct<type:int,size:int,indices:array<int>,values:array<double>>"

@@ -1,0 +1,65 @@
+"""Wire: how vectors travel in the columns of blocks, dense or sparse."""
+
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import types as T
+
+from annspark.core.rows import Vectors, is_sparse, sparse_rows, width_of
+from annspark.flow.arrow import numbers, to_binary
+from annspark.tables import COLUMNS, N_VALUES, VECTORS
+
+
+@dataclass(frozen=True)
+class Wire:
+    """Binary columns: the numbers of all vectors of a block (float32); of sparse rows also the columns of the
+    numbers and how many each row has (int32).
+
+    dim : numbers of a dense vector; of sparse rows a bound that all columns are below
+    """
+
+    dim: int
+    sparse: bool = False
+
+    @property
+    def names(self) -> list[str]:
+        """The columns."""
+        return [VECTORS, COLUMNS, N_VALUES] if self.sparse else [VECTORS]
+
+    @property
+    def fields(self) -> list[T.StructField]:
+        """The columns and their types."""
+        return [T.StructField(name, T.BinaryType()) for name in self.names]
+
+    def read(self, blocks: pa.RecordBatch | pa.Table) -> Vectors:
+        """Return the vectors of all blocks."""
+        values = numbers(blocks[VECTORS], np.float32)
+        if not self.sparse:
+            return values.reshape(-1, self.dim)
+        return sparse_rows(numbers(blocks[N_VALUES], np.int32), numbers(blocks[COLUMNS], np.int32), values, self.dim)
+
+    def write(self, vectors: Vectors, lengths: np.ndarray) -> list[pa.Array]:
+        """Pack vectors, lengths[i] of them in block i."""
+        if not is_sparse(vectors):
+            return [to_binary(vectors, lengths * vectors.shape[1])]
+        counts = np.diff(vectors.indptr).astype(np.int32)
+        ends = vectors.indptr[np.cumsum(lengths)]
+        per_block = np.diff(ends, prepend=0)
+        return [
+            to_binary(vectors.data, per_block),
+            to_binary(vectors.indices.astype(np.int32, copy=False), per_block),
+            to_binary(counts, lengths),
+        ]
+
+    def no_numbers(self, n: int) -> Vectors:
+        """Return vectors without numbers."""
+        if not self.sparse:
+            return np.empty((n, 0), np.float32)
+        return sparse_rows(np.zeros(n, np.int32), np.empty(0, np.int32), np.empty(0, np.float32), 1)
+
+
+def row_bytes(vectors: Vectors) -> int:
+    """Return about how many bytes a vector brings, its hash and more included."""
+    return 4 * ceil(width_of(vectors)) + 16
