@@ -13,15 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from annspark.core.join_sparse import meet_sparse
+from annspark.core.keep import MAX_ROWS, Keeper
 from annspark.core.metric import METRICS
 from annspark.core.nearest import group_bound
-from annspark.core.rows import Vectors, len_of, surplus_twins
-from annspark.core.score import BOUND_SLACK, Facing, Side, kernel_for, looseness, middle_of
-from annspark.core.topk import DISTANCE_BITS, from_ordered_bits, low_bits, ordered_bits
+from annspark.core.rows import Vectors, is_sparse, len_of, surplus_twins
+from annspark.core.score import BOUND_SLACK, Facing, Side, looseness
 
-MAX_ROWS = 2**23  # rows of one partition, so that a rank has at most 23 bits
-# A candidate while it is folded: row of the fold (9 bits or more) | bits of the distance (32) | rank of the neighbor.
-_FOLD_ROWS = 2**13
 _TILE = 1 << 18  # scores of one product: 1 MB, about the second-level cache; half or twice as many is as fast
 _LARGE = np.float32(1e38)  # a bar that everything is below, in place of inf, which is no number to calculate with
 _FAR = 16  # a leaf whose squared distance from the centre is so many times its own spread gets its own centre
@@ -62,22 +60,27 @@ def join_leaves(vectors: Vectors, home: np.ndarray, visits: np.ndarray, k: int, 
     surplus, model = surplus_twins(vectors, k)
     rows = np.delete(np.arange(n), surplus)
     rows = rows[np.argsort(np.where(home[rows] < 0, np.iinfo(np.int32).max, home[rows]), kind="stable")]
-    join = _Join(vectors, rows, home, visits, k, metric)
-    leaves, first, count = np.unique(join.home, return_index=True, return_counts=True)
-    residents = {int(leaf): (int(a), int(a + c)) for leaf, a, c in zip(leaves, first, count, strict=True) if leaf >= 0}
-
-    pairs = 0
-    for start, end in residents.values():
-        pairs += join.meet(np.arange(start, end), start, end, at_home=True)
-    for leaf, visitors in _visitors(join.visits):
-        if leaf in residents:
-            pairs += join.meet(visitors, *residents[leaf], at_home=False)
-    neighbors[rows], distances[rows] = join.nearest()
+    kept = Keeper(vectors, rows, home, visits, k, metric)
+    pairs = (meet_sparse if is_sparse(vectors) else _meet_dense)(kept)
+    neighbors[rows], distances[rows] = kept.nearest()
     # Away from home twins, who are nearest but for inner products, have not met.
     told = (home[surplus] >= 0) | METRICS[metric].largest
     neighbors[surplus[told]], distances[surplus[told]] = neighbors[model[told]], distances[model[told]]
     max_rows = int(np.unique(home[home >= 0], return_counts=True)[1].max(initial=0))
     return Joined(neighbors, distances, pairs, max_rows)
+
+
+def _meet_dense(kept: Keeper) -> int:
+    """Let everybody meet, leaf by leaf; returns the number of pairs."""
+    leaves, first, count = np.unique(kept.home, return_index=True, return_counts=True)
+    residents = {int(leaf): (int(a), int(a + c)) for leaf, a, c in zip(leaves, first, count, strict=True) if leaf >= 0}
+    tiles, pairs = _Tiles(kept), 0
+    for start, end in residents.values():
+        pairs += tiles.meet(np.arange(start, end), start, end, at_home=True)
+    for leaf, visitors in _visitors(kept.visits):
+        if leaf in residents:
+            pairs += tiles.meet(visitors, *residents[leaf], at_home=False)
+    return pairs
 
 
 def _visitors(visits: np.ndarray) -> list[tuple[int, np.ndarray]]:
@@ -108,30 +111,14 @@ class _Leaf:
     centre: np.ndarray | None
 
 
-class _Join:
-    """The neighbors kept so far; rows are in the order of their homes, guests last."""
+class _Tiles:
+    """Meetings of dense rows, a tile of bounds at a time."""
 
-    def __init__(self, vectors: Vectors, rows: np.ndarray, home: np.ndarray, visits: np.ndarray, k: int, metric: str):
-        self.vectors, self.rank = vectors, rows
-        self.kernel, self.metric = kernel_for(metric, vectors), METRICS[metric]
-        self.centre = middle_of(vectors) if self.kernel.moves else None
-        self.all = self.kernel.side(vectors, rows, self.centre)
-        self.home = home[rows]
-        self.visits = visits[rows]
-        self.visited = np.ascontiguousarray(self.visits.T)
-        self.k = k
-        self.bar = np.full(len(rows), np.inf, np.float32)
+    def __init__(self, kept: Keeper):
+        self.kept, self.kernel, self.k = kept, kept.kernel, kept.k
         # Written once per tile, in the cache if the place is always the same.
         self.tile = np.empty(_TILE, np.float32)
         self.passed = np.empty(_TILE, bool)
-        rank_bits = max(1, int(rows.max(initial=0)).bit_length())
-        self.rank_bits, self.key_bits = np.uint64(rank_bits), np.uint64(rank_bits + DISTANCE_BITS)
-        # No neighbor yet: an infinite distance and the last rank, behind all others.
-        infinite = ordered_bits(np.float32(np.inf))
-        self.empty = (infinite << self.rank_bits) | low_bits(self.rank_bits)
-        self.best = np.full((len(rows), k), self.empty)
-        # Both ends of a pair are folded at once: half the rows of a fold for either.
-        self.fold_rows = max(1, min(_FOLD_ROWS, 2 ** (64 - rank_bits - DISTANCE_BITS)) // 2)
 
     def meet(self, visitors: np.ndarray, start: int, end: int, *, at_home: bool) -> int:
         """Let visitors meet the residents start..end of a leaf, and return the number of pairs.
@@ -139,24 +126,23 @@ class _Join:
         at_home : the visitors are the residents themselves, so each row's own list is all there is to fill
         """
         centre = self._own_centre(start, end)
-        at_once = min(self.fold_rows, self.kernel.most)
-        for a in range(start, end, at_once):
-            residents = np.arange(a, min(a + at_once, end))
+        for a in range(start, end, self.kept.fold_rows):
+            residents = np.arange(a, min(a + self.kept.fold_rows, end))
             leaf = _Leaf(residents, self.kernel.facing(self._side(residents, centre)), centre)
             # Rows of one tile have bars alike (see _may_beat); those without a bar come last, by themselves.
-            bars = self.bar[visitors]
+            bars = self.kept.bar[visitors]
             fresh = visitors[np.isinf(bars)]
             known = visitors[np.argsort(bars)[: len(visitors) - len(fresh)]]
             for some, judge in ((known, self._may_beat), (fresh, self._may_beat_first)):
-                for g in range(0, len(some), self.fold_rows):
-                    self._meet_some(some[g : g + self.fold_rows], leaf, judge, at_home)
+                for g in range(0, len(some), self.kept.fold_rows):
+                    self._meet_some(some[g : g + self.kept.fold_rows], leaf, judge, at_home)
         return len(visitors) * (end - start)
 
     def _meet_some(self, visitors: np.ndarray, leaf: _Leaf, judge: _Judge, at_home: bool) -> None:
         """Find the pairs that may beat a bar, tile by tile, and settle them many at a time."""
         width = len(leaf.residents)
         step = max(16, _TILE // width)
-        theirs = self.bar[leaf.residents]
+        theirs = self.kept.bar[leaf.residents]
         found: list[tuple[np.ndarray, np.ndarray]] = []
         waiting = 0
         for start in range(0, len(visitors), step):
@@ -167,26 +153,26 @@ class _Join:
             if waiting > _WAITING or start + step >= len(visitors):
                 row, column = (np.concatenate(part) for part in zip(*found, strict=True))
                 self._settle(visitors, row, leaf.residents, column, at_home)
-                theirs, found, waiting = self.bar[leaf.residents], [], 0
+                theirs, found, waiting = self.kept.bar[leaf.residents], [], 0
 
     def _own_centre(self, start: int, end: int) -> np.ndarray | None:
         """Return a centre for a leaf so small, and so far from that of the partition, that bounds would be too loose.
 
         Other leaves share the partition's: centring the visitors of every leaf anew costs as much as a fold.
         """
-        if self.centre is None:
+        if self.kept.centre is None:
             return None
-        few = self.vectors[self.rank[start : end : max(1, (end - start) // 16)]]
+        few = self.kept.vectors[self.kept.rank[start : end : max(1, (end - start) // 16)]]
         centre = np.sort(few, axis=0)[len(few) // 2]
-        around, away = few - centre, centre - self.centre
+        around, away = few - centre, centre - self.kept.centre
         spread = np.sort(np.einsum("ij,ij->i", around, around))[len(few) // 2]
         return centre if away @ away > _FAR * spread else None
 
     def _side(self, rows: np.ndarray, centre: np.ndarray | None) -> Side:
         """Return some rows as a left side, around another centre if one is given."""
         if centre is None:
-            return self.all.take(rows)
-        return self.kernel.side(self.vectors, self.rank.take(rows), centre)
+            return self.kept.all.take(rows)
+        return self.kernel.side(self.kept.vectors, self.kept.rank.take(rows), centre)
 
     def _may_beat(
         self, rows: np.ndarray, leaf: _Leaf, theirs: np.ndarray, at_home: bool
@@ -198,7 +184,7 @@ class _Join:
         not far above it when both are close to m.  One compare with 0 then replaces two with a bar and an "or".  Rows
         sorted by their bars and the median for m leave a tenth too many pairs, to be removed one by one.
         """
-        own = self.bar[rows]
+        own = self.kept.bar[rows]
         theirs = np.minimum(theirs, _LARGE)
         both = np.concatenate([own, theirs])
         both.partition(len(both) // 2)
@@ -252,59 +238,20 @@ class _Join:
         """Give the pairs of visitors[row] and residents[column] their exact distances, and keep those that count."""
         # A pair that visits each other's homes meets once; a row at home that has no bar yet may bring itself.
         one, other = visitors.take(row), residents.take(column)
-        again = one == other if at_home else self._met_before(one, other)
+        again = one == other if at_home else self.kept.met_before(one, other)
         if again.any():
             row, column, one, other = row[~again], column[~again], one[~again], other[~again]
-        rank, other_rank = self.rank.take(one), self.rank.take(other)
-        squared = self.kernel.exact(self.vectors, rank, self.vectors, other_rank)
-        keep = np.flatnonzero(squared <= self.bar.take(one))
+        rank, other_rank = self.kept.rank.take(one), self.kept.rank.take(other)
+        squared = self.kernel.exact(self.kept.vectors, rank, self.kept.vectors, other_rank)
+        keep = np.flatnonzero(squared <= self.kept.bar.take(one))
         slot, nearby, kept = row.take(keep), other_rank.take(keep), squared.take(keep)
         if at_home:
-            self._fold(visitors, slot, nearby, kept)
+            self.kept.fold(visitors, slot, nearby, kept)
             return
-        keep = np.flatnonzero(squared <= self.bar.take(other))
-        self._fold(
+        keep = np.flatnonzero(squared <= self.kept.bar.take(other))
+        self.kept.fold(
             np.concatenate([visitors, residents]),
             np.concatenate([slot, column.take(keep) + len(visitors)]),
             np.concatenate([nearby, rank.take(keep)]),
             np.concatenate([kept, squared.take(keep)]),
         )
-
-    def _met_before(self, visitors: np.ndarray, residents: np.ndarray) -> np.ndarray:
-        """True for a pair that has met already, because the resident visits the visitor's home, a lower leaf."""
-        home = self.home.take(visitors)
-        lower = np.flatnonzero((home >= 0) & (home < self.home.take(residents)))
-        before = np.zeros(len(visitors), bool)
-        before[lower] = (self.visited.take(residents.take(lower), axis=1) == home.take(lower)).any(axis=0)
-        return before
-
-    def _fold(self, rows: np.ndarray, slot: np.ndarray, rank: np.ndarray, squared: np.ndarray) -> None:
-        """Fold candidates into the best of their rows: for rows[slot], a neighbor's rank and exact squared distance."""
-        if len(slot) == 0:
-            return
-        count = np.bincount(slot, minlength=len(rows))
-        changed = np.flatnonzero(count)
-        count = count.take(changed) + self.k
-        kept = self.best.take(rows.take(changed), axis=0)
-        kept |= (changed.astype(np.uint64) << self.key_bits)[:, None]
-        keys = slot.astype(np.uint64) << self.key_bits
-        keys |= ordered_bits(self.metric.from_raw(squared)) << self.rank_bits
-        keys |= rank.view(np.uint64)
-        keys = np.concatenate([kept.ravel(), keys])
-        keys.sort()
-        # Each row now has its candidates in order, k or more.
-        first = np.cumsum(count) - count
-        best = keys.take(first[:, None] + np.arange(self.k))
-        best &= low_bits(self.key_bits)
-        changed = rows.take(changed)
-        self.best[changed] = best
-        self.bar[changed] = self.metric.to_raw(self._distances(best[:, -1]))
-
-    def _distances(self, keys: np.ndarray) -> np.ndarray:
-        return from_ordered_bits(keys >> self.rank_bits)
-
-    def nearest(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the neighbors kept of every row, as ranks and distances; -1 and inf where there are fewer."""
-        ranks = (self.best & low_bits(self.rank_bits)).astype(np.int32)
-        ranks[self.best == self.empty] = -1
-        return ranks, self._distances(self.best)

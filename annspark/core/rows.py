@@ -20,7 +20,7 @@ def sparse_rows(counts: np.ndarray, columns: np.ndarray, values: np.ndarray, dim
     from scipy.sparse import csr_array
 
     ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
-    rows = csr_array((len(counts), dim), dtype=np.float32)
+    rows = csr_array((len(counts), dim), dtype=values.dtype)
     kind = np.int32 if len(columns) <= np.iinfo(np.int32).max else np.int64
     rows.data, rows.indices, rows.indptr = values, columns.astype(kind, copy=False), ends.astype(kind)
     rows.has_canonical_format = True

@@ -234,6 +234,14 @@ class SparseProducts:
         scores -= less_right
         return scores
 
+    def bound(self, rows: Side, i: np.ndarray, j: np.ndarray, products: np.ndarray) -> np.ndarray:
+        """Return bounds of pairs of rows whose products are known: float32 (n_pairs,)."""
+        total = rows.norms.take(i) + rows.norms.take(j)
+        bounds = total - 2 * products
+        if self.jaccard:
+            bounds *= np.float32(2 - 1e-6) / np.maximum(total + bounds, 1)
+        return bounds.astype(np.float32)
+
     def exact(self, left: Vectors, i: np.ndarray, right: Vectors, j: np.ndarray) -> np.ndarray:
         """Square differences, multiply, or count members, in float64."""
         numbers = np.diff(left.indptr).take(i).astype(np.int64) + np.diff(right.indptr).take(j)

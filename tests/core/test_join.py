@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annspark.core import join
+from annspark.core import join, keep
 from annspark.core.exact import exact_neighbors
 from annspark.core.join import join_leaves
 from annspark.core.metric import prepare
@@ -144,7 +144,7 @@ def test_everybody_keeps_the_nearest_of_those_met(seed, n, n_leaves, width, k, w
 @pytest.mark.parametrize(("fold_rows", "tile"), [(7, 1), (33, 64), (50, 1000), (8192, 600)])
 @pytest.mark.parametrize("kind", ["normal", "grid"])
 def test_leaves_larger_than_a_fold_or_a_tile(monkeypatch, fold_rows, tile, kind):
-    monkeypatch.setattr(join, "_FOLD_ROWS", fold_rows)
+    monkeypatch.setattr(keep, "_FOLD_ROWS", fold_rows)
     monkeypatch.setattr(join, "_TILE", tile)
     rng = np.random.default_rng(5)
     vectors = normal(260) if kind == "normal" else rng.integers(0, 3, (260, 3)).astype(np.float32)

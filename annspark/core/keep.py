@@ -1,0 +1,87 @@
+"""Keep: the nearest neighbors every row of a partition has met so far, and the bar that others have to beat."""
+
+import numpy as np
+
+from annspark.core.metric import METRICS
+from annspark.core.rows import Vectors
+from annspark.core.score import kernel_for, middle_of
+from annspark.core.topk import DISTANCE_BITS, from_ordered_bits, low_bits, ordered_bits
+
+MAX_ROWS = 2**23  # rows of one partition, so that a rank has at most 23 bits
+# A candidate while it is folded: row of the fold (9 bits or more) | bits of the distance (32) | rank of the neighbor.
+_FOLD_ROWS = 2**13
+
+
+class Keeper:
+    """The neighbors kept so far; rows are in the order of their homes, guests last.
+
+    bar : float32 (n,), the raw distance of a row's worst neighbor, inf while it has fewer than k
+    """
+
+    def __init__(self, vectors: Vectors, rows: np.ndarray, home: np.ndarray, visits: np.ndarray, k: int, metric: str):
+        self.vectors, self.rank = vectors, rows
+        self.kernel, self.metric = kernel_for(metric, vectors), METRICS[metric]
+        self.centre = middle_of(vectors) if self.kernel.moves else None
+        self.all = self.kernel.side(vectors, rows, self.centre)
+        self.home = home[rows]
+        self.visits = visits[rows]
+        self._visited = np.ascontiguousarray(self.visits.T)
+        self.k = k
+        self.bar = np.full(len(rows), np.inf, np.float32)
+        rank_bits = max(1, int(rows.max(initial=0)).bit_length())
+        self._rank_bits, self._key_bits = np.uint64(rank_bits), np.uint64(rank_bits + DISTANCE_BITS)
+        # No neighbor yet: an infinite distance and the last rank, behind all others.
+        infinite = ordered_bits(np.float32(np.inf))
+        self._empty = (infinite << self._rank_bits) | low_bits(self._rank_bits)
+        self._best = np.full((len(rows), k), self._empty)
+        self._most_rows = min(_FOLD_ROWS, 2 ** (64 - rank_bits - DISTANCE_BITS))
+        # Both ends of a pair are folded at once: half the rows of a fold for either.
+        self.fold_rows = max(1, self._most_rows // 2)
+
+    def met_before(self, visitors: np.ndarray, residents: np.ndarray) -> np.ndarray:
+        """True for a pair that has met already, because the resident visits the visitor's home, a lower leaf."""
+        home = self.home.take(visitors)
+        lower = np.flatnonzero((home >= 0) & (home < self.home.take(residents)))
+        before = np.zeros(len(visitors), bool)
+        before[lower] = (self._visited.take(residents.take(lower), axis=1) == home.take(lower)).any(axis=0)
+        return before
+
+    def fold(self, rows: np.ndarray, slot: np.ndarray, rank: np.ndarray, raw: np.ndarray) -> None:
+        """Fold candidates into the best of their rows: for rows[slot], a neighbor's rank and exact raw distance."""
+        if len(slot) == 0:
+            return
+        count = np.bincount(slot, minlength=len(rows))
+        changed = np.flatnonzero(count)
+        count = count.take(changed) + self.k
+        kept = self._best.take(rows.take(changed), axis=0)
+        kept |= (changed.astype(np.uint64) << self._key_bits)[:, None]
+        keys = slot.astype(np.uint64) << self._key_bits
+        keys |= ordered_bits(self.metric.from_raw(raw)) << self._rank_bits
+        keys |= rank.view(np.uint64)
+        keys = np.concatenate([kept.ravel(), keys])
+        keys.sort()
+        # Each row now has its candidates in order, k or more.
+        first = np.cumsum(count) - count
+        best = keys.take(first[:, None] + np.arange(self.k))
+        best &= low_bits(self._key_bits)
+        changed = rows.take(changed)
+        self._best[changed] = best
+        self.bar[changed] = self.metric.to_raw(self._distances(best[:, -1]))
+
+    def fold_pairs(self, row: np.ndarray, rank: np.ndarray, raw: np.ndarray) -> None:
+        """Do the same for candidates of any number of rows, in any order."""
+        order = np.argsort(row, kind="stable")
+        rows, slot = np.unique(row[order], return_inverse=True)
+        for first in range(0, len(rows), self._most_rows):
+            start, end = np.searchsorted(slot, (first, first + self._most_rows))
+            some = order[start:end]
+            self.fold(rows[first : first + self._most_rows], slot[start:end] - first, rank[some], raw[some])
+
+    def _distances(self, keys: np.ndarray) -> np.ndarray:
+        return from_ordered_bits(keys >> self._rank_bits)
+
+    def nearest(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the neighbors kept of every row, as ranks and distances; -1 and inf where there are fewer."""
+        ranks = (self._best & low_bits(self._rank_bits)).astype(np.int32)
+        ranks[self._best == self._empty] = -1
+        return ranks, self._distances(self._best)
