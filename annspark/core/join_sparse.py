@@ -6,16 +6,31 @@ every leaf gets one column more, in which all its rows have the same number, so 
 too.
 """
 
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
 
 from annspark.core.keep import Keeper
 from annspark.core.rows import Vectors, owner_of, sparse_rows, take_rows
-from annspark.core.score import BOUND_SLACK, SparseProducts
+from annspark.core.score import SparseProducts, squared_lengths
 
 _PAIRS = 1 << 20  # pairs of one product: some 50 MB with what is made of them
-_MARK = np.float64(np.pi)  # in the column of the leaf; no product of float32 numbers is minus its square
+_MARK = 1e-150  # in the column of the leaf: its square vanishes beside any product but 0
+
+
+@dataclass(frozen=True)
+class _Leaves:
+    """Residents, leaf by leaf, and what they are measured by.
+
+    first   : int (n_leaves,), first resident of each leaf; residents are consecutive rows
+    count   : int (n_leaves,)
+    lengths : float64 (n_rows,), squared, of all rows
+    """
+
+    first: np.ndarray
+    count: np.ndarray
+    lengths: np.ndarray
 
 
 def meet_sparse(kept: Keeper) -> int:
@@ -25,27 +40,24 @@ def meet_sparse(kept: Keeper) -> int:
     if len(leaves) == 0:
         return 0
     at_home = np.arange(count.sum())
-    pairs = _meet(kept, at_home, np.repeat(np.arange(len(leaves)), count), first, count, at_home=True)
+    all_leaves = _Leaves(first, count, squared_lengths(kept.all.values))
+    pairs = _meet(kept, at_home, np.repeat(np.arange(len(leaves)), count), all_leaves, at_home=True)
     row, column = np.nonzero(kept.visits >= 0)
     leaf = kept.visits[row, column]
     place = np.searchsorted(leaves, leaf).clip(max=len(leaves) - 1)
     here = leaves[place] == leaf
     row, place = row[here], place[here]
     order = np.lexsort((row, place))
-    return pairs + _meet(kept, row[order], place[order], first, count, at_home=False)
+    return pairs + _meet(kept, row[order], place[order], all_leaves, at_home=False)
 
 
-def _meet(
-    kept: Keeper, visitors: np.ndarray, leaf: np.ndarray, first: np.ndarray, count: np.ndarray, *, at_home: bool
-) -> int:
+def _meet(kept: Keeper, visitors: np.ndarray, leaf: np.ndarray, leaves: _Leaves, *, at_home: bool) -> int:
     """Let visitors meet the residents of leaves, some leaves at a time.
 
     visitors : int (n_visits,), rows
     leaf     : int (n_visits,), ascending, place of the leaf visited
-    first    : int (n_leaves,), first resident of each leaf; residents are consecutive rows
-    count    : int (n_leaves,)
     """
-    ends = np.cumsum(count[leaf])
+    ends = np.cumsum(leaves.count[leaf])
     if len(ends) == 0:
         return 0
     cut = np.unique(np.searchsorted(ends, np.arange(_PAIRS, ends[-1] + _PAIRS, _PAIRS))) + 1
@@ -53,16 +65,16 @@ def _meet(
     for end in np.minimum(cut, len(leaf)).tolist():
         if end > start:
             here = slice(int(leaf[start]), int(leaf[end - 1]) + 1)
-            _meet_some(kept, visitors[start:end], leaf[start:end] - leaf[start], first[here], count[here], at_home)
+            some = _Leaves(leaves.first[here], leaves.count[here], leaves.lengths)
+            _meet_some(kept, visitors[start:end], leaf[start:end] - leaf[start], some, at_home)
         start = end
     return int(ends[-1])
 
 
-def _meet_some(
-    kept: Keeper, visitors: np.ndarray, leaf: np.ndarray, first: np.ndarray, count: np.ndarray, at_home: bool
-) -> None:
-    residents = np.arange(first[0], first[-1] + count[-1])
-    theirs = np.repeat(np.arange(len(first)), count)
+def _meet_some(kept: Keeper, visitors: np.ndarray, leaf: np.ndarray, leaves: _Leaves, at_home: bool) -> None:
+    residents = np.arange(leaves.first[0], leaves.first[-1] + leaves.count[-1])
+    theirs = np.repeat(np.arange(len(leaves.first)), leaves.count)
+    kernel, lengths = cast(SparseProducts, kept.kernel), leaves.lengths
     right, right_keys = _in_leaves(kept.all.values, residents, theirs)
     left, left_keys = _in_leaves(kept.all.values, visitors, leaf)
     numbers, right_columns = np.unique(right_keys, return_inverse=True)
@@ -74,15 +86,18 @@ def _meet_some(
     products = left @ right.T.tocsr()
     one = visitors.take(owner_of(products))
     other = residents.take(products.indices)
-    bound = cast(SparseProducts, kept.kernel).bound(kept.all, one, other, products.data - _MARK**2)
+    raw = kernel.from_products(lengths.take(one), lengths.take(other), products.data)
     if at_home:
-        different = one != other
-        one, other, bound = one[different], other[different], bound[different]
-        bar = _bars(kept, one, bound)
-    else:
-        bar = np.maximum(kept.bar.take(one), kept.bar.take(other))
-    near = np.flatnonzero(bound <= bar)
-    _settle(kept, one[near], other[near], at_home)
+        new = np.flatnonzero(one != other)
+        kept.fold_pairs(one.take(new), kept.rank.take(other.take(new)), raw.take(new))
+        return
+    near = np.flatnonzero(raw <= np.maximum(kept.bar.take(one), kept.bar.take(other)))
+    one, other, raw = one.take(near), other.take(near), raw.take(near)
+    new = np.flatnonzero(~kept.met_before(one, other))  # a pair that visits each other's homes meets once
+    one, other, raw = one.take(new), other.take(new), raw.take(new)
+    for row, nearby in ((one, other), (other, one)):
+        keep = np.flatnonzero(raw <= kept.bar.take(row))
+        kept.fold_pairs(row.take(keep), kept.rank.take(nearby.take(keep)), raw.take(keep))
 
 
 def _in_leaves(rows: Vectors, chosen: np.ndarray, leaf: np.ndarray) -> tuple[Vectors, np.ndarray]:
@@ -100,31 +115,3 @@ def _in_leaves(rows: Vectors, chosen: np.ndarray, leaf: np.ndarray) -> tuple[Vec
 
 def _matrix(counts: np.ndarray, columns: np.ndarray, values: np.ndarray, width: int) -> Vectors:
     return sparse_rows(counts, columns.astype(np.int32), values, width)
-
-
-def _bars(kept: Keeper, row: np.ndarray, bound: np.ndarray) -> np.ndarray:
-    """Return a bar for each pair of rows that have none yet: from the k smallest bounds of the row.
-
-    row   : int (n_pairs,), together for each row
-    bound : float32 (n_pairs,)
-    """
-    order = np.lexsort((bound, row))
-    rows, start, count = np.unique(row[order], return_index=True, return_counts=True)
-    kth = np.where(count > kept.k, bound[order[np.minimum(start + kept.k - 1, len(row) - 1)]], np.inf)
-    # From a bound of lower bounds to one of distances.
-    sizes = kept.all.sizes
-    bars = kth + 2 * BOUND_SLACK * (sizes[rows] + sizes.max(initial=0))
-    return bars[np.searchsorted(rows, row)]
-
-
-def _settle(kept: Keeper, one: np.ndarray, other: np.ndarray, at_home: bool) -> None:
-    """Give pairs their exact distances, and keep those that count."""
-    if not at_home:
-        # A pair that visits each other's homes meets once.
-        new = ~kept.met_before(one, other)
-        one, other = one[new], other[new]
-    rank, other_rank = kept.rank.take(one), kept.rank.take(other)
-    raw = kept.kernel.exact(kept.vectors, rank, kept.vectors, other_rank)
-    for row, nearby in ((one, other_rank), *(() if at_home else ((other, rank),))):
-        keep = np.flatnonzero(raw <= kept.bar.take(row))
-        kept.fold_pairs(row.take(keep), nearby.take(keep), raw.take(keep))

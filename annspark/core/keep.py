@@ -71,7 +71,8 @@ class Keeper:
     def fold_pairs(self, row: np.ndarray, rank: np.ndarray, raw: np.ndarray) -> None:
         """Do the same for candidates of any number of rows, in any order."""
         order = np.argsort(row, kind="stable")
-        rows, slot = np.unique(row[order], return_inverse=True)
+        begins = np.diff(row[order], prepend=-1) != 0
+        rows, slot = row[order][begins], np.cumsum(begins) - 1
         for first in range(0, len(rows), self._most_rows):
             start, end = np.searchsorted(slot, (first, first + self._most_rows))
             some = order[start:end]

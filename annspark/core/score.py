@@ -207,7 +207,7 @@ class SparseProducts:
     def side(self, vectors: Vectors, rows: np.ndarray, centre: np.ndarray | None) -> Side:
         """Return the rows."""
         mine = take_rows(vectors, rows)
-        sizes = _sums(mine, mine.data.astype(np.float64) ** 2).astype(np.float32)
+        sizes = squared_lengths(mine).astype(np.float32)
         # Counts of members are exact.
         slack = 0 if self.jaccard else BOUND_SLACK
         return Side(mine, sizes, sizes * np.float32((0 if self.product else 1) - slack))
@@ -234,33 +234,31 @@ class SparseProducts:
         scores -= less_right
         return scores
 
-    def bound(self, rows: Side, i: np.ndarray, j: np.ndarray, products: np.ndarray) -> np.ndarray:
-        """Return bounds of pairs of rows whose products are known: float32 (n_pairs,)."""
-        total = rows.norms.take(i) + rows.norms.take(j)
-        bounds = total - 2 * products
-        if self.jaccard:
-            bounds *= np.float32(2 - 1e-6) / np.maximum(total + bounds, 1)
-        return bounds.astype(np.float32)
-
     def exact(self, left: Vectors, i: np.ndarray, right: Vectors, j: np.ndarray) -> np.ndarray:
-        """Square differences, multiply, or count members, in float64."""
+        """Multiply, in float64: a product of two float32 is exact, and sums are in the order of columns."""
         numbers = np.diff(left.indptr).take(i).astype(np.int64) + np.diff(right.indptr).take(j)
         cut = np.unique(np.searchsorted(np.cumsum(numbers), np.arange(0, numbers.sum() + 1, 16 * _PAIR_NUMBERS)))
         out = np.empty(len(i), np.float32)
         for start, end in zip(cut, [*cut[1:], len(i)], strict=True):
-            out[start:end] = self._exact(take_rows(left, i[start:end]), take_rows(right, j[start:end]))
+            x, y = take_rows(left, i[start:end]), take_rows(right, j[start:end])
+            both = x.astype(np.float64).multiply(y.astype(np.float64)).tocsr()
+            out[start:end] = self.from_products(squared_lengths(x), squared_lengths(y), _sums(both, both.data))
         return out
 
-    def _exact(self, x: Vectors, y: Vectors) -> np.ndarray:
+    def from_products(self, left: np.ndarray, right: np.ndarray, products: np.ndarray) -> np.ndarray:
+        """Return raw distances from squared lengths and products: all float64 (n_pairs,), to float32."""
         if self.product:
-            both = x.astype(np.float64).multiply(y.astype(np.float64)).tocsr()
-            return -2 * _sums(both, both.data)
-        apart = x.astype(np.float64) - y.astype(np.float64)
-        squared = _sums(apart, apart.data**2)
-        if not self.jaccard:
-            return squared
-        total = np.diff(x.indptr) + np.diff(y.indptr)
-        return 2 * squared / np.maximum(total + squared, 1)
+            return (-2 * products).astype(np.float32)
+        total = left + right
+        squared = np.maximum(total - 2 * products, 0)
+        if self.jaccard:
+            return (2 * squared / np.maximum(total + squared, 1)).astype(np.float32)
+        return squared.astype(np.float32)
+
+
+def squared_lengths(rows: Vectors) -> np.ndarray:
+    """Return the squared lengths of sparse rows: float64 (n,)."""
+    return _sums(rows, rows.data.astype(np.float64) ** 2)
 
 
 def _sums(rows: Vectors, values: np.ndarray) -> np.ndarray:
