@@ -16,77 +16,102 @@ from annspark.core.rows import Vectors, owner_of, sparse_rows, take_rows
 from annspark.core.score import SparseProducts, squared_lengths
 
 _PAIRS = 1 << 20  # pairs of one product: some 50 MB with what is made of them
+_LEAVES = 256  # leaves of one product: more have more columns in all than pay
 _MARK = 1e-150  # in the column of the leaf: its square vanishes beside any product but 0
 
 
 @dataclass(frozen=True)
 class _Leaves:
-    """Residents, leaf by leaf, and what they are measured by.
+    """Residents, leaf by leaf.
 
-    first   : int (n_leaves,), first resident of each leaf; residents are consecutive rows
-    count   : int (n_leaves,)
-    lengths : float64 (n_rows,), squared, of all rows
+    first : int (n_leaves,), first resident of each leaf; residents are consecutive rows
+    count : int (n_leaves,)
     """
 
     first: np.ndarray
     count: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """All rows, guests too.
+
+    marked  : float64 (n, n_columns + 1), columns numbered anew, the last one holding the mark
+    lengths : float64 (n,), squared
+    """
+
+    marked: Vectors
     lengths: np.ndarray
 
 
 def meet_sparse(kept: Keeper) -> int:
     """Let everybody meet at home, and then the visitors; returns the number of pairs."""
-    leaves, first, count = np.unique(kept.home, return_index=True, return_counts=True)
-    first, count, leaves = first[leaves >= 0], count[leaves >= 0], leaves[leaves >= 0]
-    if len(leaves) == 0:
+    leaf, first, count = np.unique(kept.home, return_index=True, return_counts=True)
+    leaves, leaf = _Leaves(first[leaf >= 0], count[leaf >= 0]), leaf[leaf >= 0]
+    if len(leaf) == 0:
         return 0
-    at_home = np.arange(count.sum())
-    all_leaves = _Leaves(first, count, squared_lengths(kept.all.values))
-    pairs = _meet(kept, at_home, np.repeat(np.arange(len(leaves)), count), all_leaves, at_home=True)
+    rows = _Rows(_marked(kept.all.values), squared_lengths(kept.all.values))
+    pairs = _meet(kept, rows, np.arange(leaves.count.sum()), _places(leaves), leaves, at_home=True)
     row, column = np.nonzero(kept.visits >= 0)
-    leaf = kept.visits[row, column]
-    place = np.searchsorted(leaves, leaf).clip(max=len(leaves) - 1)
-    here = leaves[place] == leaf
+    place = np.searchsorted(leaf, kept.visits[row, column]).clip(max=len(leaf) - 1)
+    here = leaf[place] == kept.visits[row, column]
     row, place = row[here], place[here]
     order = np.lexsort((row, place))
-    return pairs + _meet(kept, row[order], place[order], all_leaves, at_home=False)
+    return pairs + _meet(kept, rows, row[order], place[order], leaves, at_home=False)
 
 
-def _meet(kept: Keeper, visitors: np.ndarray, leaf: np.ndarray, leaves: _Leaves, *, at_home: bool) -> int:
+def _places(leaves: _Leaves) -> np.ndarray:
+    """Return the place of the leaf of every resident."""
+    return np.repeat(np.arange(len(leaves.count)), leaves.count)
+
+
+def _marked(rows: Vectors) -> Vectors:
+    columns, place = np.unique(rows.indices, return_inverse=True)
+    ends = rows.indptr[1:]
+    return sparse_rows(
+        np.diff(rows.indptr) + 1,
+        np.insert(place.astype(np.int32), ends, len(columns)),
+        np.insert(rows.data.astype(np.float64), ends, _MARK),
+        len(columns) + 1,
+    )
+
+
+def _meet(kept: Keeper, rows: _Rows, visitors: np.ndarray, leaf: np.ndarray, leaves: _Leaves, *, at_home: bool) -> int:
     """Let visitors meet the residents of leaves, some leaves at a time.
 
     visitors : int (n_visits,), rows
     leaf     : int (n_visits,), ascending, place of the leaf visited
     """
-    ends = np.cumsum(leaves.count[leaf])
-    if len(ends) == 0:
-        return 0
-    cut = np.unique(np.searchsorted(ends, np.arange(_PAIRS, ends[-1] + _PAIRS, _PAIRS))) + 1
+    pairs = np.cumsum(leaves.count[leaf])
     start = 0
-    for end in np.minimum(cut, len(leaf)).tolist():
-        if end > start:
-            here = slice(int(leaf[start]), int(leaf[end - 1]) + 1)
-            some = _Leaves(leaves.first[here], leaves.count[here], leaves.lengths)
-            _meet_some(kept, visitors[start:end], leaf[start:end] - leaf[start], some, at_home)
+    while start < len(leaf):
+        met = pairs[start - 1] if start else 0
+        end = int(min(np.searchsorted(pairs, met + _PAIRS), np.searchsorted(leaf, leaf[start] + _LEAVES)))
+        end = max(end, start + 1)
+        here = slice(int(leaf[start]), int(leaf[end - 1]) + 1)
+        some = _Leaves(leaves.first[here], leaves.count[here])
+        _meet_some(kept, rows, visitors[start:end], leaf[start:end] - leaf[start], some, at_home)
         start = end
-    return int(ends[-1])
+    return int(pairs[-1]) if len(pairs) else 0
 
 
-def _meet_some(kept: Keeper, visitors: np.ndarray, leaf: np.ndarray, leaves: _Leaves, at_home: bool) -> None:
+def _meet_some(
+    kept: Keeper, rows: _Rows, visitors: np.ndarray, leaf: np.ndarray, leaves: _Leaves, at_home: bool
+) -> None:
     residents = np.arange(leaves.first[0], leaves.first[-1] + leaves.count[-1])
-    theirs = np.repeat(np.arange(len(leaves.first)), leaves.count)
-    kernel, lengths = cast(SparseProducts, kept.kernel), leaves.lengths
-    right, right_keys = _in_leaves(kept.all.values, residents, theirs)
-    left, left_keys = _in_leaves(kept.all.values, visitors, leaf)
-    numbers, right_columns = np.unique(right_keys, return_inverse=True)
-    place = np.searchsorted(numbers, left_keys).clip(max=len(numbers) - 1)
-    shared = numbers[place] == left_keys
-    before = np.concatenate([np.zeros(1, np.int64), np.cumsum(shared)])
-    left = _matrix(np.diff(before[left.indptr]), place[shared], left.data[shared], len(numbers))
-    right = _matrix(np.diff(right.indptr), right_columns, right.data, len(numbers))
+    right = take_rows(rows.marked, residents)
+    # Columns that residents of these leaves have, and one for all others.
+    present = np.zeros(rows.marked.shape[1], bool)
+    present[right.indices] = True
+    n_columns = int(np.count_nonzero(present)) + 1
+    number = np.where(present, np.cumsum(present, dtype=np.int32) - 1, np.int32(n_columns - 1)).astype(np.int32)
+    right = _in_leaves(right, _places(leaves), number, n_columns, len(leaves.count))
+    left = _in_leaves(take_rows(rows.marked, visitors), leaf, number, n_columns, len(leaves.count))
     products = left @ right.T.tocsr()
     one = visitors.take(owner_of(products))
     other = residents.take(products.indices)
-    raw = kernel.from_products(lengths.take(one), lengths.take(other), products.data)
+    kernel = cast(SparseProducts, kept.kernel)
+    raw = kernel.from_products(rows.lengths.take(one), rows.lengths.take(other), products.data)
     if at_home:
         new = np.flatnonzero(one != other)
         kept.fold_pairs(one.take(new), kept.rank.take(other.take(new)), raw.take(new))
@@ -100,18 +125,8 @@ def _meet_some(kept: Keeper, visitors: np.ndarray, leaf: np.ndarray, leaves: _Le
         kept.fold_pairs(row.take(keep), kept.rank.take(nearby.take(keep)), raw.take(keep))
 
 
-def _in_leaves(rows: Vectors, chosen: np.ndarray, leaf: np.ndarray) -> tuple[Vectors, np.ndarray]:
-    """Return rows, each with a number for its leaf, and a key for each number: its column and the leaf."""
-    some = take_rows(rows, chosen)
-    ends = some.indptr[1:]
-    marked = sparse_rows(
-        np.diff(some.indptr) + 1,
-        np.insert(some.indices, ends, some.shape[1]),
-        np.insert(some.data.astype(np.float64), ends, _MARK),
-        some.shape[1] + 1,
-    )
-    return marked, leaf[owner_of(marked)] * np.int64(some.shape[1] + 1) + marked.indices
-
-
-def _matrix(counts: np.ndarray, columns: np.ndarray, values: np.ndarray, width: int) -> Vectors:
-    return sparse_rows(counts, columns.astype(np.int32), values, width)
+def _in_leaves(rows: Vectors, leaf: np.ndarray, number: np.ndarray, n_columns: int, n_leaves: int) -> Vectors:
+    """Give the columns of rows numbers of their own in each leaf."""
+    counts = np.diff(rows.indptr)
+    columns = np.repeat((leaf * n_columns).astype(np.int32), counts) + number.take(rows.indices)
+    return sparse_rows(counts, columns, rows.data, n_leaves * n_columns)
