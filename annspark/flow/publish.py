@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass
 from uuid import uuid4
 
-from pyspark.errors import AnalysisException
+from pyspark.errors import AnalysisException, ParseException
 from pyspark.sql import DataFrame, DataFrameReader, SparkSession
 
 from annspark.config import is_catalog_table
@@ -106,7 +106,12 @@ def discard(pending: Pending) -> None:
 
 
 def _exists(spark: SparkSession, name: str) -> bool:
-    return spark.catalog.tableExists(name) if is_catalog_table(name) else _resolve(spark, name)[1]
+    if not is_catalog_table(name):
+        return _resolve(spark, name)[1]
+    try:
+        return spark.catalog.tableExists(name)
+    except ParseException:  # a file's name, with a dash perhaps, is no table's
+        return False
 
 
 def _resolve(spark: SparkSession, path: str) -> tuple[str, bool]:
