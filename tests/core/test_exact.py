@@ -9,7 +9,6 @@ from annspark.core.exact import Nearest, exact_neighbors, meet, nobody_met
 from annspark.core.metric import METRICS, prepare
 from tests.core.worlds import DENSE, all_raw
 
-
 DISTANCES = [metric for metric in DENSE if not METRICS[metric].largest]
 
 
