@@ -280,7 +280,6 @@ def _build(
             with clock.step("links") as facts:
                 table, restricted = restrict_links(table, ready.most, asked_for, publish_found)
                 facts += [f"{restricted:,} users have fewer than {ready.most:,}"]
-    seen["fewer"] = {name: seen[name] for name in ("short", "widened")} | {"restricted": restricted}
     report = Report(
         version=__version__,
         versions=versions(vectors.sparkSession.version),
@@ -340,7 +339,7 @@ def _prepare(vectors: DataFrame, settings: Settings, stage: Stage, clock: Steps)
             else:
                 calibration = choose_probes(forest, shown, chances, target)
             facts += [f"predicted {calibration.predicted:.4f} for the {target:g} asked for"]
-        probes = calibration.probes if calibration else settings.probes or 1
+        probes = calibration.probes if calibration else min(settings.probes or 1, max(forest.sizes))
         plan = plan_join(forest, shown, probes, rows=users.rows, cores=cores)
     return _Ready(users, samples, forest, audit_nearest.radius, calibration, plan, cores, most)
 

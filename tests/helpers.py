@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.spatial.distance import cdist
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -48,18 +49,55 @@ def make_table(
 def lists_of(table, id_col: str = "user_id") -> dict[Any, list[tuple[Any, float]]]:
     """Return a nested neighbor table as {id: [(neighbor_id, distance), ...]}, having checked that no id comes twice."""
     rows = table.collect()
-    lists = {row[id_col]: [(n["neighbor_id"], n["distance"]) for n in row["neighbors"]] for row in rows}
+    lists = {row[id_col]: [tuple(neighbor) for neighbor in row["neighbors"]] for row in rows}
     assert len(lists) == len(rows)
     return lists
 
 
+def long_lists_of(table, id_col: str = "user_id") -> dict[Any, list[tuple[Any, float]]]:
+    """Return a long neighbor table as lists_of does, having checked that ranks count from 1."""
+    lists: dict[Any, list[tuple[Any, float]]] = {}
+    for user, rank, *neighbor in sorted(table.collect(), key=lambda row: row["rank"]):
+        lists.setdefault(user, []).append(tuple(neighbor))
+        assert len(lists[user]) == rank
+    return lists
+
+
 def all_distances(vectors: np.ndarray, metric: str) -> np.ndarray:
-    """Return every distance in float64 (n, n), by the definition of the metric."""
+    """Return every distance, or inner product, in float64 (n, n), by the definition of the metric."""
     wide = vectors.astype(np.float64)
-    if metric == "cosine":
-        unit = wide / np.linalg.norm(wide, axis=1, keepdims=True)
-        return 1 - unit @ unit.T
-    return np.stack([np.sqrt(((wide - one) ** 2).sum(axis=1)) for one in wide])
+    if metric == "inner_product":
+        return wide @ wide.T
+    if metric == "jaccard":
+        return cdist(wide != 0, wide != 0, metric)
+    return cdist(wide, wide, {"manhattan": "cityblock", "hamming": "cityblock"}.get(metric, metric))
+
+
+def assert_sound(lists, vectors: np.ndarray, ids: Sequence[Any], k: int, metric: str) -> None:
+    """Assert all that holds for any neighbor table, whatever its recall."""
+    place = {user: i for i, user in enumerate(ids)}
+    distances, sign = all_distances(vectors, metric), -1 if metric == "inner_product" else 1
+    assert sorted(lists) == sorted(ids)
+    for user, neighbors in lists.items():
+        others = [other for other, _ in neighbors]
+        assert len(neighbors) == min(k, len(ids) - 1)
+        assert len(set(others) - {user}) == len(others)
+        assert neighbors == sorted(neighbors, key=lambda pair: (sign * pair[1], pair[0]))
+        true = distances[place[user], [place[other] for other in others]]
+        np.testing.assert_allclose([d for _, d in neighbors], true, rtol=1e-4, atol=1e-6)
+
+
+def recall_of(lists, vectors: np.ndarray, k: int, metric: str) -> float:
+    """Return the share of the exact neighbors that lists of users 0, 1, ... hold; who is as far as the k-th counts."""
+    distances = all_distances(vectors, metric) * (-1 if metric == "inner_product" else 1)
+    np.fill_diagonal(distances, np.inf)
+    radius = np.sort(distances, axis=1)[:, k - 1]
+    found = sum(
+        distances[user, other] <= radius[user] + 1e-5 * (1 + abs(radius[user]))
+        for user, neighbors in lists.items()
+        for other, _ in neighbors
+    )
+    return found / (k * len(vectors))
 
 
 def users_in(blocks: Any, dim: int) -> list[tuple[Any, int, tuple[float, ...]]]:

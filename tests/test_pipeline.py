@@ -7,7 +7,17 @@ from annspark.core.exact import exact_neighbors
 from annspark.core.metric import prepare
 from annspark.core.recall import recall_by_user
 from annspark.flow.stage import stage_table
-from tests.helpers import all_distances, clustered, configured, count_cached, files_in, grid, lists_of, make_table
+from tests.helpers import (
+    assert_sound,
+    clustered,
+    configured,
+    count_cached,
+    files_in,
+    grid,
+    lists_of,
+    long_lists_of,
+    make_table,
+)
 
 K, FEW = 8, {"leaf_rows": 60, "audit_users": 50}
 METRICS = ("cosine", "euclidean")
@@ -19,20 +29,6 @@ def built(table, **named):
     lists = lists_of(result.table, named.get("id_col", "user_id"))
     result.table.unpersist()
     return lists
-
-
-def assert_sound(lists, vectors, ids, k, metric):
-    """Assert all that holds for any neighbor table, whatever its recall."""
-    place = {user: i for i, user in enumerate(ids)}
-    distances = all_distances(vectors, metric)
-    assert sorted(lists) == sorted(ids)
-    for user, neighbors in lists.items():
-        others = [other for other, _ in neighbors]
-        assert len(neighbors) == min(k, len(ids) - 1)
-        assert len(set(others) - {user}) == len(others)
-        assert neighbors == sorted(neighbors, key=lambda pair: pair[::-1])
-        true = distances[place[user], [place[other] for other in others]]
-        np.testing.assert_allclose([d for _, d in neighbors], true, rtol=1e-4, atol=1e-6)
 
 
 @pytest.fixture(scope="module", params=METRICS)
@@ -166,11 +162,7 @@ def test_nested_and_long_tell_the_same(spark):
     assert long.table.dtypes == [
         ("user_id", "bigint"), ("rank", "int"), ("neighbor_id", "bigint"), ("distance", "float"),
     ]  # fmt: skip
-    told = {}
-    for user, rank, other, distance in sorted(long.table.collect()):
-        told.setdefault(user, []).append((other, distance))
-        assert len(told[user]) == rank
-    assert told == lists_of(nested.table)
+    assert long_lists_of(long.table) == lists_of(nested.table)
     assert long.report.rows.written == 400
     for result in (nested, long):
         result.table.unpersist()
@@ -307,20 +299,6 @@ def test_one_user_far_out_costs_nobody_a_digit(spark):
     assert_sound(lists_of(result.table), vectors, list(range(400)), 5, "euclidean")
     assert result.report.recall.mean == 1
     result.table.unpersist()
-
-
-def test_users_who_met_nobody_are_counted_in_both_shapes(spark):
-    vectors = np.random.default_rng(4).normal(size=(300, 4)).astype(np.float32)
-    vectors[0] = 1e6
-    settings = {"k": 1, "metric": "euclidean", "leaf_rows": 4, "probes": 1}
-    nested = build_neighbors(make_table(spark, vectors), **settings)
-    lonely = sum(not neighbors for neighbors in lists_of(nested.table).values())
-    assert lonely >= 1
-    assert (nested.report.rows.written, nested.report.rows.short) == (300, lonely)
-    long = build_neighbors(make_table(spark, vectors), shape="long", **settings)
-    assert (long.report.rows.written, long.report.rows.short) == (300 - lonely, lonely)
-    nested.table.unpersist()
-    long.table.unpersist()
 
 
 @pytest.mark.parametrize("scratch", ["", "nowhere://x"])

@@ -6,7 +6,7 @@ import pyarrow.compute as pc
 
 from annspark.core.metric import METRICS, prepare
 from annspark.core.rows import Vectors, sparse_rows
-from annspark.flow.arrow import numbers
+from annspark.flow.arrow import numbers, to_lists
 
 MEANING = {
     "null_id": "the id is null",
@@ -103,6 +103,20 @@ def check_sparse_rows(ids: pa.Array, indices: pa.Array, values: pa.Array | None,
     width = int(column[kept].max(initial=0)) + 1
     found = sparse_rows(counts, column[kept].astype(np.int32), weights[kept], width)
     return reason, {width: (rows, prepare(found, metric))} if len(rows) else {}
+
+
+def mllib_lists(vectors: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """Return the indices and values of MLlib vectors: list<int64>, list<double>; of a dense one all indices.
+
+    vectors : struct<type, size, indices, values>, nulls allowed, whose values come out null
+    """
+    indices, values = (pc.struct_field(vectors, name) for name in ("indices", "values"))
+    dense = _is_null(indices)
+    length = pc.fill_null(pc.list_value_length(values), 0).to_numpy().astype(np.int64)
+    start = np.cumsum(length) - length
+    flat = np.arange(length.sum()) - np.repeat(start, length)
+    flat[np.repeat(~dense, length)] = indices.flatten().to_numpy()
+    return to_lists(pa.array(flat), length), values
 
 
 def _reasons(judged: dict[str, np.ndarray]) -> np.ndarray:

@@ -8,7 +8,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from annspark.config import Settings
-from annspark.core.columns import grow_columns
+from annspark.core.columns import ColumnForest, grow_columns
 from annspark.core.draw import draw_limit
 from annspark.core.forest import Forest, graft_limbs, grow_forest, grow_limb
 from annspark.core.plan import AnyForest, count_sampled_for_limbs
@@ -30,6 +30,10 @@ def grow(sample: Vectors, n_leaves: int, settings: Settings, *, rows: int, first
     rows : how many users there are in all
     """
     if is_sparse(sample):
+        if n_leaves == 1:  # no column keeps apart who is to live together
+            nothing = np.empty(0, np.int32)
+            homes = tuple(range(first_tree, first_tree + trees))
+            return ColumnForest(nothing, nothing.astype(np.float32), unknown=1.0, buckets=0, homes=homes)
         return grow_columns(sample, rows, n_leaves, homes=tuple(range(first_tree, first_tree + trees)))
     return grow_forest(
         sample,

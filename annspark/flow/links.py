@@ -6,7 +6,7 @@ from pyspark.sql import DataFrame, Observation
 from pyspark.sql import functions as F
 
 from annspark.config import Settings
-from annspark.flow.shape import count_users, shaped
+from annspark.flow.shape import count_users, listed, shaped
 from annspark.tables import DISTANCE, NEIGHBOR_ID, NEIGHBORS, USER_ID
 
 _LOW, _HIGH, _TIMES = "low", "high", "times"
@@ -21,7 +21,7 @@ def restrict_links(
     keep  : materialises a table
     """
     meter = Observation()
-    nested = found.withColumnRenamed(settings.id_col, USER_ID)
+    nested = listed(found, settings.found).select(USER_ID, F.arrays_zip(NEIGHBOR_ID, DISTANCE).alias(NEIGHBORS))
     few = F.sum((F.size(NEIGHBORS) < most).cast("long"))
     restricted = _restricted(nested, settings).observe(meter, few.alias("few"))
     table = keep(shaped(restricted, settings))

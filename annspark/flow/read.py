@@ -14,9 +14,9 @@ from annspark.core.draw import slot_of
 from annspark.errors import InputError
 from annspark.flow.arrow import numbers, to_binary
 from annspark.flow.block import block_fields, block_users, blocked, unblocked
-from annspark.flow.check import MEANING, REASONS, check_rows, check_sparse_rows
+from annspark.flow.check import MEANING, REASONS, check_rows, check_sparse_rows, mllib_lists
 from annspark.flow.cluster import partition_keys
-from annspark.flow.source import VALUES, Source, open_source
+from annspark.flow.source import MLLIB, VALUES, Source, open_source
 from annspark.flow.stage import Stage
 from annspark.flow.wire import Wire
 from annspark.tables import HASHES, IDS, LOWEST, TARGET, USER_ID, VECTORS
@@ -185,13 +185,16 @@ def _has_repeated_hashes(blocks: DataFrame, rows: int) -> bool:
 
 
 def _checker(source: Source, metric: str, wire: Wire) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    has_values, sparse = VALUES in source.table.columns, source.sparse
+    sparse, columns = source.sparse, source.table.columns
 
     def check(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             ids, hashes = batch.column(0), batch.column(1).to_numpy()
-            if sparse:
-                reason, good = check_sparse_rows(ids, batch.column(2), batch.column(3) if has_values else None, metric)
+            if MLLIB in columns:
+                reason, good = check_sparse_rows(ids, *mllib_lists(batch.column(2)), metric)
+            elif sparse:
+                values = batch.column(3) if VALUES in columns else None
+                reason, good = check_sparse_rows(ids, batch.column(2), values, metric)
             else:
                 reason, good = check_rows(ids, batch.column(2), metric)
             for length, (rows, vectors) in good.items():

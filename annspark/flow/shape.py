@@ -19,7 +19,7 @@ def shaped(neighbors: DataFrame, settings: Settings) -> DataFrame:
     """
     if METRICS[settings.metric].largest:
         product = F.transform(
-            NEIGHBORS, lambda one: F.struct(one[NEIGHBOR_ID], (0 - one[DISTANCE]).alias(INNER_PRODUCT))
+            NEIGHBORS, lambda one: F.struct(one[NEIGHBOR_ID], _negated(one[DISTANCE]).alias(INNER_PRODUCT))
         )
         neighbors = neighbors.select(USER_ID, product.alias(NEIGHBORS))
     table = _lengthened(neighbors, value_of(settings)) if settings.shape == "long" else neighbors
@@ -32,7 +32,12 @@ def value_of(settings: Settings) -> str:
 
 
 def _distance(value: Column, settings: Settings) -> Column:
-    return 0 - value if METRICS[settings.metric].largest else value
+    return _negated(value) if METRICS[settings.metric].largest else value
+
+
+def _negated(value: Column) -> Column:
+    """Return 0 - value, a float; -value would make -0 of 0."""
+    return F.lit(0).cast("float") - value
 
 
 def distances_of(table: DataFrame, settings: Settings) -> DataFrame:

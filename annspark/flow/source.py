@@ -1,7 +1,10 @@
 """Source: the columns that hold ids and vectors, of whatever types users bring them in, under common names."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
@@ -11,7 +14,7 @@ from annspark.errors import InputError
 from annspark.flow.block import seeded_hash
 from annspark.tables import USER_ID, VECTOR, quoted
 
-HASH, INDICES, VALUES = "hash", "indices", "values"
+HASH, INDICES, VALUES, MLLIB = "hash", "indices", "values", "mllib"
 SPARSE_METRICS = ("cosine", "euclidean", "inner_product", "jaccard")
 _ID_TYPES = (
     *(T.ByteType, T.ShortType, T.IntegerType, T.LongType, T.StringType, T.BinaryType),
@@ -26,7 +29,8 @@ class Source:
     """The input under common names.
 
     table  : user_id, hash (bigint) and the columns of the vector: vector (array<float> or array<double>; binary, of
-             bits, 8 to a byte), or of sparse rows indices (array<bigint>) and, unless all are 1, values (array<double>)
+             bits, 8 to a byte); or of sparse rows indices (array<bigint>) and, unless all are 1, values
+             (array<double>), or mllib (its vectors as they are, because no function tells their indices)
     sparse : vectors are sparse rows
     """
 
@@ -47,7 +51,7 @@ def open_source(vectors: DataFrame, settings: Settings) -> Source:
         )
     user_id = F.col(quoted(settings.id_col))
     columns = _vector_columns(vectors, types, settings)
-    sparse = INDICES in columns
+    sparse = VECTOR not in columns
     if sparse and settings.metric not in SPARSE_METRICS:
         raise InputError(
             f"input column {settings.vector_col!r} is {types[settings.vector_col].simpleString()}: sparse vectors, "
@@ -78,7 +82,7 @@ def _vector_columns(vectors: DataFrame, types: dict[str, T.DataType], settings: 
         if len(lists) == 2 and isinstance(lists[0], _WHOLE) and isinstance(lists[1], _NUMBERS):
             return _sparse(column[INDICES], column[VALUES])
     if type(kind).__name__ == "VectorUDT":
-        return _mllib_columns(vectors, column)
+        return _mllib_columns(vectors, column, settings.metric)
     if isinstance(item, _WHOLE) and settings.metric == "jaccard":
         return {INDICES: column.cast("array<bigint>")}
     if isinstance(item, (*_NUMBERS, T.BooleanType)):
@@ -98,22 +102,33 @@ def _sparse(indices: Column, values: Column) -> dict[str, Column]:
     return {INDICES: indices.cast("array<bigint>"), VALUES: values.cast("array<double>")}
 
 
-def _mllib_columns(vectors: DataFrame, column: Column) -> dict[str, Column]:
-    """Return the columns of MLlib vectors, sparse if the first there is sparse: their type does not tell."""
+def _mllib_columns(vectors: DataFrame, column: Column, metric: str) -> dict[str, Column]:
+    """Return the column of MLlib vectors, sparse where that can be compared and is smaller: their type does not tell.
+
+    VectorAssembler mixes dense and sparse ones, so all are looked at: the first may be of either kind.
+    """
     from pyspark.ml.functions import vector_to_array
 
-    first = vectors.where(column.isNotNull()).select(column.alias(VECTOR)).limit(1).collect()
-    if first and hasattr(first[0][VECTOR], "indices"):
-        # No function tells a sparse vector's indices; its JSON does, and is parsed without Python.
-        parsed = F.from_json(F.to_json(F.struct(column.alias("v"))), _MLLIB).getField("v")
-        indices, values = parsed.getField(INDICES), parsed.getField(VALUES)
-        return _sparse(F.coalesce(indices, _positions(values)), values)  # some may be dense
+    if metric == "jaccard" or (metric in SPARSE_METRICS and _are_mostly_zeros(vectors, column)):
+        return {MLLIB: column}
     return {VECTOR: F.when(column.isNotNull(), vector_to_array(column))}  # vector_to_array refuses null
+
+
+def _are_mostly_zeros(vectors: DataFrame, column: Column) -> bool:
+    """Say whether MLlib vectors keep less than half of their numbers: of a sparse row every number needs its index."""
+
+    def count(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            kept = pc.list_value_length(pc.struct_field(batch.column(0), VALUES))
+            size = pc.coalesce(pc.struct_field(batch.column(0), "size"), kept)
+            sums = (pa.array([pc.sum(one).as_py()], pa.int64()) for one in (kept, size))
+            yield pa.RecordBatch.from_arrays(list(sums), ["kept", "size"])
+
+    counted = vectors.select(column.alias(MLLIB)).mapInArrow(count, "kept long, size long")
+    kept, size = counted.agg(F.sum("kept"), F.sum("size")).collect()[0]
+    return 2 * (kept or 0) < (size or 0)
 
 
 def _positions(values: Column) -> Column:
     """Return 0, 1, ... for an array's items."""
     return F.when(F.size(values) > 0, F.sequence(F.lit(0), F.size(values) - 1)).otherwise(F.array().cast("array<int>"))
-
-
-_MLLIB = "v struct<type:int,size:int,indices:array<int>,values:array<double>>"

@@ -5,6 +5,7 @@ from annspark.config import Settings
 from annspark.core.exact import exact_neighbors
 from annspark.core.forest import grow_forest
 from annspark.core.metric import prepare
+from annspark.core.visit import TOGETHER
 from annspark.flow.calibrate import place_neighbors
 from annspark.flow.exact import find_exact
 from annspark.flow.read import read_vectors
@@ -62,6 +63,7 @@ def test_chances_are_ranks_and_margins_of_the_exact_neighbors(spark, stage, tree
             np.testing.assert_array_equal(chances.ranks[..., 2 * tree + way], ranks)
             apart = np.linalg.norm(centres[home[one]] - centres[there], axis=2)
             margins = (squared[one, there] - squared[one, home[one]]) / (2 * np.where(apart > 0, apart, np.inf))
+            margins[home[one] == there] = TOGETHER
             np.testing.assert_allclose(chances.margins[..., 2 * tree + way], margins, atol=1e-5)
 
 

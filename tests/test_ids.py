@@ -1,0 +1,103 @@
+import uuid
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+
+import numpy as np
+import pytest
+
+from annspark import build_neighbors
+from tests.helpers import all_distances, clustered, grid, lists_of, long_lists_of, make_table
+
+K = 5
+POINTS = grid(3, 3, twins=9)[:40]  # integer points, so that distances are exact and most of them tie
+START = datetime(1969, 12, 31, 23, 59, 59, 999_990, tzinfo=UTC)
+ALIKE = [
+    "",
+    " ",
+    "1",
+    "01",
+    "001",
+    "1 ",
+    " 1",
+    "1.0",
+    "+1",
+    "a",
+    "A",
+    "á",
+    "a\u0301",
+    "\x00",
+    "\x00\x00",
+    "😀",
+    "\uffff",
+]
+IDS = {
+    "tinyint": range(-20, 20),
+    "smallint": [*range(-(2**15), -(2**15) + 20), *range(2**15 - 20, 2**15)],
+    "bigint": [*range(-(2**63), -(2**63) + 20), *range(2**63 - 20, 2**63)],
+    "string": [*ALIKE, *(str(10**i) for i in range(1, 24))],
+    "binary": [b"", *(bytes(n) for n in range(1, 20)), *(bytes([255 - n]) for n in range(20))],
+    "decimal(38,3)": [Decimal(10**34) * (i - 20) + Decimal(i) / 8 for i in range(40)],
+    "decimal(9,0)": [Decimal(i - 20) for i in range(40)],
+    "date": [date(1960, 2, 28) + timedelta(days=200 * i) for i in range(40)],
+    "timestamp": [START + timedelta(microseconds=i) for i in range(40)],
+    "timestamp_ntz": [START.replace(tzinfo=None) + timedelta(microseconds=i) for i in range(40)],
+}
+UUIDS = [str(uuid.UUID(int=(7919 * i) ** 9 % 2**128)) for i in range(40)]
+CASES = [*((kind, list(ids)) for kind, ids in IDS.items()), ("string", UUIDS)]
+
+
+def exact_lists(ids, k):
+    """Return what everybody's list has to be, to the bit: by distance, then in the ids' own order."""
+    distances = all_distances(POINTS, "euclidean").astype(np.float32).tolist()
+    lists = {}
+    for user, row in zip(ids, distances, strict=True):
+        nearest = sorted((distance, other) for distance, other in zip(row, ids, strict=True) if other != user)[:k]
+        lists[user] = [(other, distance) for distance, other in nearest]
+    return lists
+
+
+def in_any_order(spark, ids, kind, partitions):
+    """Return a table of POINTS in an order that is not that of the ids."""
+    order = np.random.default_rng(1).permutation(len(ids))
+    schema = f"user_id {kind}, vector array<float>"
+    return make_table(spark, POINTS[order], [ids[i] for i in order], schema=schema, partitions=partitions)
+
+
+@pytest.mark.parametrize(("kind", "ids"), CASES, ids=[*IDS, "uuid"])
+def test_lists_are_exact_and_ties_go_in_the_order_of_the_ids_own_type(spark, kind, ids):
+    assert len(set(ids)) == len(POINTS)
+    table = in_any_order(spark, ids, kind, partitions=3)
+    result = build_neighbors(table, k=K, metric="euclidean", leaf_rows=1_000_000)
+    element = f"array<struct<neighbor_id:{kind},distance:float>>"
+    assert result.table.dtypes == [("user_id", kind), ("neighbors", element)]
+    assert as_given(lists_of(result.table), kind) == exact_lists(ids, K)
+    assert result.report.recall.mean == 1
+    result.table.unpersist()
+
+
+def as_given(lists, kind):
+    """Return lists whose timestamps, which Spark hands out in local time, know their zone."""
+    if kind != "timestamp":
+        return lists
+    return {local(user): [(local(other), d) for other, d in neighbors] for user, neighbors in lists.items()}
+
+
+def local(time):
+    return time.astimezone(UTC)
+
+
+@pytest.mark.parametrize("kind", ["binary", "decimal(20,0)", "string"])
+def test_the_same_table_whatever_the_partitioning_with_leaves_widening_and_links(spark, kind):
+    vectors = clustered(900, 4)
+    numbers = np.random.default_rng(2).permutation(900).tolist()
+    make = {"binary": lambda i: i.to_bytes(i % 3 + 2, "big"), "decimal(20,0)": Decimal, "string": str}[kind]
+    lists = []
+    for partitions, shape, get in ((1, "nested", lists_of), (5, "long", long_lists_of)):
+        schema = f"user_id {kind}, vector array<float>"
+        table = make_table(spark, vectors, [make(i) for i in numbers], schema=schema, partitions=partitions)
+        named = {"k": K, "leaf_rows": 40, "probes": 1, "shape": shape, "links": "either", "audit_users": 50}
+        result = build_neighbors(table, **named)
+        lists.append(get(result.table))
+        result.table.unpersist()
+    assert lists[0] == lists[1]
+    assert len(lists[0]) == 900
