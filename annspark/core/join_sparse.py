@@ -12,11 +12,15 @@ from typing import cast
 import numpy as np
 
 from annspark.core.keep import Keeper
+from annspark.core.metric import Metric
+from annspark.core.nearest import places
 from annspark.core.rows import Vectors, owner_of, sparse_rows, take_rows
 from annspark.core.score import SparseProducts, squared_lengths
 
 _PAIRS = 1 << 20  # pairs of one product: some 50 MB with what is made of them
 _LEAVES = 256  # leaves of one product: more have more columns in all than pay
+_CROWDED = 1 << 14  # residents from which on a leaf is cut into parts
+_PART = 1 << 11
 _MARK = 1e-150  # in the column of the leaf: its square vanishes beside any product but 0
 
 
@@ -24,10 +28,12 @@ _MARK = 1e-150  # in the column of the leaf: its square vanishes beside any prod
 class _Leaves:
     """Residents, leaf by leaf.
 
-    first : int (n_leaves,), first resident of each leaf; residents are consecutive rows
+    rows  : int (n_residents,), leaf after leaf
+    first : int (n_leaves,), place in rows of each leaf's first
     count : int (n_leaves,)
     """
 
+    rows: np.ndarray
     first: np.ndarray
     count: np.ndarray
 
@@ -46,12 +52,14 @@ class _Rows:
 
 def meet_sparse(kept: Keeper) -> int:
     """Let everybody meet at home, and then the visitors; returns the number of pairs."""
-    leaf, first, count = np.unique(kept.home, return_index=True, return_counts=True)
-    leaves, leaf = _Leaves(first[leaf >= 0], count[leaf >= 0]), leaf[leaf >= 0]
+    rows = _Rows(_marked(kept.all.values), squared_lengths(kept.all.values))
+    residents = np.lexsort((rows.lengths, kept.home))
+    residents = residents[kept.home[residents] >= 0]
+    leaf, first, count = np.unique(kept.home[residents], return_index=True, return_counts=True)
+    leaves = _Leaves(residents, first, count)
     if len(leaf) == 0:
         return 0
-    rows = _Rows(_marked(kept.all.values), squared_lengths(kept.all.values))
-    pairs = _meet(kept, rows, np.arange(leaves.count.sum()), _places(leaves), leaves, at_home=True)
+    pairs = _meet(kept, rows, residents, _places(leaves), leaves, at_home=True)
     row, column = np.nonzero(kept.visits >= 0)
     place = np.searchsorted(leaf, kept.visits[row, column]).clip(max=len(leaf) - 1)
     here = leaf[place] == kept.visits[row, column]
@@ -82,6 +90,7 @@ def _meet(kept: Keeper, rows: _Rows, visitors: np.ndarray, leaf: np.ndarray, lea
     visitors : int (n_visits,), rows
     leaf     : int (n_visits,), ascending, place of the leaf visited
     """
+    visitors, leaf, leaves = _thinned(visitors, leaf, leaves, rows.lengths, kept.metric)
     pairs = np.cumsum(leaves.count[leaf])
     start = 0
     while start < len(leaf):
@@ -89,16 +98,50 @@ def _meet(kept: Keeper, rows: _Rows, visitors: np.ndarray, leaf: np.ndarray, lea
         end = int(min(np.searchsorted(pairs, met + _PAIRS), np.searchsorted(leaf, leaf[start] + _LEAVES)))
         end = max(end, start + 1)
         here = slice(int(leaf[start]), int(leaf[end - 1]) + 1)
-        some = _Leaves(leaves.first[here], leaves.count[here])
+        some = _Leaves(leaves.rows, leaves.first[here], leaves.count[here])
         _meet_some(kept, rows, visitors[start:end], leaf[start:end] - leaf[start], some, at_home)
         start = end
     return int(pairs[-1]) if len(pairs) else 0
 
 
+def _thinned(
+    visitors: np.ndarray, leaf: np.ndarray, leaves: _Leaves, lengths: np.ndarray, metric: Metric
+) -> tuple[np.ndarray, np.ndarray, _Leaves]:
+    """Cut crowded leaves, whose residents are in the order of their lengths, into smaller ones that fewer visit.
+
+    Visitors see those about as long as they are, as rows near each other are, or for inner products the longest.  So a
+    column that everybody has costs time in proportion to everybody, and not to the square.
+    """
+    crowded = leaves.count > _CROWDED
+    if not crowded.any():
+        return visitors, leaf, leaves
+    parts = np.where(crowded, -(-leaves.count // _PART), 1)
+    part_of = np.cumsum(parts) - parts
+    within = places(parts)
+    first = np.repeat(leaves.first, parts) + within * _PART
+    count = np.where(np.repeat(crowded, parts), np.minimum(np.repeat(leaves.count, parts) - within * _PART, _PART), 0)
+    cut = _Leaves(leaves.rows, first, np.where(count > 0, count, np.repeat(leaves.count, parts)))
+    who, where = [visitors[~crowded[leaf]]], [part_of[leaf[~crowded[leaf]]]]
+    for one in np.flatnonzero(crowded):
+        mine = visitors[leaf == one]
+        here = lengths[leaves.rows[leaves.first[one] : leaves.first[one] + leaves.count[one]]]
+        middle = np.searchsorted(here, lengths[mine]) // _PART
+        if metric.largest:
+            middle = np.full(len(mine), parts[one] - 1)
+        for aside in (-1, 0, 1):
+            part = middle + aside
+            good = (part >= 0) & (part < parts[one])
+            who.append(mine[good])
+            where.append(part_of[one] + part[good])
+    who_all, where_all = np.concatenate(who), np.concatenate(where)
+    order = np.lexsort((who_all, where_all))
+    return who_all[order], where_all[order], cut
+
+
 def _meet_some(
     kept: Keeper, rows: _Rows, visitors: np.ndarray, leaf: np.ndarray, leaves: _Leaves, at_home: bool
 ) -> None:
-    residents = np.arange(leaves.first[0], leaves.first[-1] + leaves.count[-1])
+    residents = leaves.rows[leaves.first[0] : leaves.first[-1] + leaves.count[-1]]
     right = take_rows(rows.marked, residents)
     # Columns that residents of these leaves have, and one for all others.
     present = np.zeros(rows.marked.shape[1], bool)

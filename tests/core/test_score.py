@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from scipy.spatial.distance import cdist
 
+from annspark.core import join_sparse
 from annspark.core.join import join_leaves
 from annspark.core.metric import METRICS, prepare
 from annspark.core.rows import take_rows
@@ -114,3 +115,15 @@ def test_rows_without_a_number_are_rows_like_others(metric):
     assert (joined.neighbors >= 0).all()
     wanted = np.sort(distances_between(prepare(vectors, metric), metric) + np.diag(np.full(30, np.inf)), axis=1)
     np.testing.assert_allclose(joined.distances, wanted[:, :5], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "inner_product"])
+def test_a_crowded_leaf_of_one_column_is_cut_and_still_gives_the_nearest(metric, monkeypatch):
+    monkeypatch.setattr(join_sparse, "_CROWDED", 100)
+    monkeypatch.setattr(join_sparse, "_PART", 40)
+    n, k = 600, 5
+    vectors = csr_array(np.random.default_rng(0).uniform(1, 2, (n, 1)).astype(np.float32))
+    joined = join_leaves(vectors, np.zeros(n, np.int32), np.full((n, 1), -1, np.int32), k, metric)
+    whole = np.sort(distances_between(vectors, metric) + np.diag(np.full(n, np.inf)), axis=1)
+    np.testing.assert_allclose(joined.distances, whole[:, :k], rtol=1e-4, atol=1e-6)
+    assert joined.pairs <= n * 3 * 40
