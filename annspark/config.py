@@ -4,6 +4,7 @@ import posixpath
 import re
 import tomllib
 from dataclasses import dataclass, fields, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +89,9 @@ class Settings:
                     f"'max_distance' is {self.max_distance!r} and 'metric' {self.metric!r}, which has no distance. "
                     "Leave it out, and filter the published table."
                 )
-        if self.id_col == self.vector_col:
-            raise SettingsError(f"'id_col' and 'vector_col' are both {self.id_col!r}; they must be two columns.")
+        for one, other in combinations(("id_col", "vector_col", "values_col"), 2):
+            if getattr(self, one) == getattr(self, other):
+                raise SettingsError(f"'{one}' and '{other}' are both {getattr(self, one)!r}; they must be two columns.")
         made = ("neighbors",) if self.shape == "nested" else ("rank", "neighbor_id", "distance", "inner_product")
         if self.id_col.lower() in made:
             raise SettingsError(

@@ -278,7 +278,7 @@ def _build(
             topped_up = 1
         if asked_for.restricted:
             with clock.step("links") as facts:
-                table, restricted = restrict_links(table, ready.most, asked_for, publish_found)
+                table, restricted = restrict_links(table, users.rows, ready.most, asked_for, publish_found)
                 facts += [f"{restricted:,} users have fewer than {ready.most:,}"]
     report = Report(
         version=__version__,
@@ -339,7 +339,9 @@ def _prepare(vectors: DataFrame, settings: Settings, stage: Stage, clock: Steps)
             else:
                 calibration = choose_probes(forest, shown, chances, target)
             facts += [f"predicted {calibration.predicted:.4f} for the {target:g} asked for"]
-        probes = calibration.probes if calibration else min(settings.probes or 1, max(forest.sizes))
+        probes = calibration.probes if calibration else settings.probes or 1
+        if n_leaves == 1:
+            probes = 1
         plan = plan_join(forest, shown, probes, rows=users.rows, cores=cores)
     return _Ready(users, samples, forest, audit_nearest.radius, calibration, plan, cores, most)
 
@@ -381,7 +383,7 @@ def _join(
     neighbors = watch_merged(merge_neighbors(candidates, merge_in, settings.k), ready.most, meter)
     table = keep(shaped(neighbors, settings))
     written = count_users(table, settings)
-    seen = read_meter(meter, users.id_bytes, ready.most) | {"widened": 0}
+    seen = read_meter(meter, users.id_bytes, ready.most, users.rows, written) | {"widened": 0}
     # A user without neighbors has no row of the long shape.
     require_complete(written + (seen["lonely"] if settings.shape == "long" else 0), users)
     if seen["short"]:

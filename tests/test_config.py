@@ -39,6 +39,13 @@ def test_places_side_by_side_are_fine(source, output):
         ("metric", "l1"),
         ("shape", "wide"),
         ("seed", -1),
+        ("links", "both"),
+        ("max_distance", -0.5),
+        ("max_distance", True),
+        ("max_distance", float("nan")),
+        ("max_distance", float("inf")),
+        ("values_col", ""),
+        ("id_col", ""),
     ],
 )
 def test_a_setting_out_of_range_is_named_with_what_is_allowed(name, value):
@@ -50,3 +57,28 @@ def test_a_setting_out_of_range_is_named_with_what_is_allowed(name, value):
 def test_an_id_column_named_like_the_output_is_refused(id_col):
     with pytest.raises(SettingsError, match="Rename the id column"):
         Settings(id_col=id_col)
+
+
+@pytest.mark.parametrize(
+    ("named", "told"),
+    [
+        ({"id_col": "vector"}, "'id_col' and 'vector_col' are both 'vector'"),
+        ({"values_col": "vector"}, "'vector_col' and 'values_col' are both 'vector'"),
+        ({"values_col": "user_id"}, "'id_col' and 'values_col' are both 'user_id'"),
+    ],
+)
+def test_one_column_cannot_be_two_things(named, told):
+    with pytest.raises(SettingsError, match=told):
+        Settings(**named)
+
+
+def test_an_inner_product_has_no_distance_to_be_restricted_by():
+    with pytest.raises(SettingsError, match="'max_distance' is 1 and 'metric' 'inner_product', which has no distance"):
+        Settings(max_distance=1, metric="inner_product")
+
+
+def test_restricted_settings_find_the_neighbors_that_unrestricted_ones_do():
+    asked = Settings(k=7, links="mutual", max_distance=0.5, shape="long")
+    assert asked.restricted
+    assert asked.found == Settings(k=7)
+    assert Settings(shape="long").found == Settings(shape="long")

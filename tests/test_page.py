@@ -456,3 +456,9 @@ def test_can_render_asks_for_both(monkeypatch):
     for missing in ("jinja2", "matplotlib"):
         monkeypatch.setattr("annspark.page.find_spec", lambda name, missing=missing: None if name == missing else name)
         assert not can_render()
+
+
+def test_users_who_were_compared_with_everybody_and_who_have_fewer_published_are_told():
+    text = Outline(render_page(make_bare_report(rows=Rows(9, 9, 9, {}, {}, 0, widened=2, restricted=3)), [])).text
+    told = "3 of them with fewer than k published, 2 of them compared with everybody, their leaves being too small."
+    assert f"9 users written, {told}" in text

@@ -2,31 +2,30 @@
 
 from collections.abc import Callable
 
-from pyspark.sql import DataFrame, Observation
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from annspark.config import Settings
-from annspark.flow.shape import count_users, listed, shaped
+from annspark.flow.shape import listed, shaped
 from annspark.tables import DISTANCE, NEIGHBOR_ID, NEIGHBORS, USER_ID
 
 _LOW, _HIGH, _TIMES = "low", "high", "times"
 
 
 def restrict_links(
-    found: DataFrame, most: int, settings: Settings, keep: Callable[[DataFrame], DataFrame]
+    found: DataFrame, users: int, most: int, settings: Settings, keep: Callable[[DataFrame], DataFrame]
 ) -> tuple[DataFrame, int]:
-    """Return the table to publish, kept, and how many users have fewer than most neighbors in it.
+    """Return the table to publish, kept, and how many of so many users have fewer than most neighbors in it.
 
     found : the table of all neighbors, as settings.found shapes it
     keep  : materialises a table
     """
-    meter = Observation()
     nested = listed(found, settings.found).select(USER_ID, F.arrays_zip(NEIGHBOR_ID, DISTANCE).alias(NEIGHBORS))
-    few = F.sum((F.size(NEIGHBORS) < most).cast("long"))
-    restricted = _restricted(nested, settings).observe(meter, few.alias("few"))
-    table = keep(shaped(restricted, settings))
-    count_users(table, settings)
-    return table, meter.get["few"]
+    table = keep(shaped(_restricted(nested, settings), settings))
+    if most == 0:
+        return table, 0
+    # Not observed while the table is made: of a long one that comes out empty Spark forgets what was observed.
+    return table, users - listed(table, settings).where(F.size(NEIGHBOR_ID) >= most).count()
 
 
 def _restricted(neighbors: DataFrame, settings: Settings) -> DataFrame:

@@ -45,13 +45,15 @@ def watch_merged(neighbors: DataFrame, most: int, meter: Meter) -> DataFrame:
     return neighbors.observe(meter.merged, short.alias("short"), lonely.alias("lonely"))
 
 
-def read_meter(meter: Meter, id_bytes: float, most: int) -> dict[str, Any]:
+def read_meter(meter: Meter, id_bytes: float, most: int, users: int, written: int) -> dict[str, Any]:
     """Return copies, pairs, max_rows, short, lonely and shuffle_bytes (payload of both shuffles, before compression).
 
-    most : neighbors a user can have; with 0 there was nothing to do, and nothing but a lonely user
+    most    : neighbors a user can have
+    written : users who have rows in the table; a long one has none where nobody met anybody
     """
-    if most == 0:  # Spark drops the plan of an empty table, and what was observed in it
-        return {"copies": 0, "pairs": 0, "max_rows": 0, "short": 0, "lonely": 1, "shuffle_bytes": 0}
+    if most == 0 or written == 0:  # Spark drops the plan of an empty table, and what was observed in it
+        short = users if most else 0
+        return {"copies": 0, "pairs": 0, "max_rows": 0, "short": short, "lonely": users, "shuffle_bytes": 0}
     shipped, joined, merged = meter.shipped.get, meter.joined.get, meter.merged.get
     carried = shipped["bytes"] + shipped["copies"] * (16 + id_bytes)  # hash, home, number of visits, id
     listed = joined["lists"] * (4 + id_bytes) + joined["neighbors"] * (4 + id_bytes)

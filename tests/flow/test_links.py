@@ -52,7 +52,7 @@ def restrict(spark, stage):
     def call(lists, field="distance", **named):
         found = spark.createDataFrame(list(lists.items()), ROW.format(field)).repartition(3)
         settings = Settings(**({"k": K} | named))
-        table, fewer = restrict_links(found, K, settings, stage)
+        table, fewer = restrict_links(found, len(lists), K, settings, stage)
         assert table.schema.simpleString().count(f"{field}:float") == 1
         return (long_lists_of if settings.shape == "long" else lists_of)(table), fewer
 
@@ -68,7 +68,7 @@ def test_restricted_lists_are_those_of_plain_python_and_nobody_is_lost(restrict,
     wanted = restricted(lists, links, max_distance)
     table, fewer = restrict(lists, links=links, max_distance=max_distance, shape=shape)
     assert fewer == sum(len(neighbors) < K for neighbors in wanted.values())
-    assert fewer > 0
+    assert (fewer > 0) == ((links, max_distance) != ("either", None))
     if shape == "long":  # a user without neighbors has no row of the long shape
         wanted = {user: neighbors for user, neighbors in wanted.items() if neighbors}
     assert table == wanted
@@ -110,6 +110,13 @@ def test_a_build_publishes_the_links_asked_for_and_counts_who_has_fewer(spark, l
     assert result.report.recall == all_of_them.report.recall
     for one in (all_of_them, result):
         one.table.unpersist()
+
+
+@pytest.mark.parametrize("shape", ["nested", "long"])
+def test_where_all_are_too_far_nobody_has_neighbors_and_all_are_counted(restrict, shape):
+    table, fewer = restrict(found_lists(), max_distance=0, shape=shape)
+    assert fewer == N
+    assert table == ({} if shape == "long" else {user: [] for user in found_lists()})
 
 
 @pytest.mark.parametrize("shape", ["nested", "long"])

@@ -60,6 +60,15 @@ def test_many_searches_of_few_users_find_what_one_of_all_does(spark, tiny_leaves
     assert built(table) == together
 
 
+@pytest.mark.parametrize("shape", ["nested", "long"])
+def test_where_nobody_met_anybody_all_are_compared_with_all(spark, monkeypatch, shape):
+    monkeypatch.setattr("annspark.pipeline.count_leaves", lambda rows, *_: rows)
+    points = np.arange(1, 13, dtype=np.float32)[:, None] ** [1, 2, 3]
+    lists, rows = built(make_table(spark, points), shape=shape, probes=1)
+    assert lists == exact_lists(points, K)
+    assert (rows.widened, rows.written) == (12, 12)
+
+
 def test_sets_that_share_nothing_with_anybody_get_neighbors_too(spark):
     rows = [(f"u{i:03d}", [i % 20, 20 + i % 7]) for i in range(900)] + [
         ("alone", [99]),
