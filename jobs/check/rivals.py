@@ -17,7 +17,7 @@ from check.rows import SPARSE_COLUMNS
 from check.table import read_found
 from check.truth import recall_under_cosine
 
-_FEW = (1, 2, 4, 8, 16, 32, 64)
+_FEW = (2, 8, 32, 128)
 LADDERS: dict[str, list[Setting]] = {
     "annspark": [{"recall": 0.95}, {"recall": 0.99}],
     "pruning": [{"leaders": 0, "indexes": 1, "k_clusters": few} for few in _FEW],
