@@ -30,7 +30,7 @@ class Nearest:
     @property
     def radius(self) -> np.ndarray:
         """The distance of the last, 0 where nobody is asked for: float32 (n_queries,)."""
-        return self.distances.max(axis=1, initial=0)
+        return self.distances[:, -1] if self.distances.shape[1] else np.zeros(len(self.distances), np.float32)
 
 
 def nobody_met(n_queries: int, m: int) -> Nearest:

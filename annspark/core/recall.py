@@ -50,7 +50,8 @@ def recall_by_user(found: np.ndarray, radius: np.ndarray, k: int) -> np.ndarray:
     radius  : float32 (n_users,), distance of the exact k-th neighbor
     returns : float64 (n_users,)
     """
-    limit = radius.astype(np.float64) * (1 + _RELATIVE) + _ABSOLUTE
+    wide = radius.astype(np.float64)
+    limit = wide + np.abs(wide) * _RELATIVE + _ABSOLUTE
     return (np.isfinite(found) & (found <= limit[:, None])).sum(axis=1) / k
 
 

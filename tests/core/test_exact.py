@@ -137,3 +137,11 @@ def test_no_vectors_are_infinitely_far():
 
 def test_no_queries_have_no_distances():
     assert from_scratch(np.empty((0, 3), np.float32), np.ones((5, 3), np.float32), 2, "cosine").shape == (0, 2)
+
+
+def test_the_radius_is_the_last_distance_also_when_it_is_negative():
+    vectors = np.random.default_rng(3).normal(size=(200, 4)).astype(np.float32)
+    nearest = all_met(vectors[:9], vectors, 5, "inner_product")
+    np.testing.assert_array_equal(nearest.radius, nearest.distances.max(axis=1))
+    assert (nearest.radius < 0).all()
+    assert nobody_met(3, 0).radius.tolist() == [0, 0, 0]

@@ -88,3 +88,8 @@ def test_bands_hold_every_user_once_by_popularity():
     assert [band.mean for band in bands] == pytest.approx([0.2, 0.3, 0.5, 0.6, 0.8, 0.9])
     for band in bands:
         assert band.low <= band.mean <= band.high
+
+
+def test_negative_distances_which_are_inner_products_count_by_distance_too():
+    found = np.array([[-9, -5, -3], [-9, -5.00001, -4.9]], np.float32)
+    assert recall_by_user(found, np.array([-3, -5], np.float32), 3).tolist() == [1, 2 / 3]
