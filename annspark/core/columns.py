@@ -87,6 +87,10 @@ class ColumnForest:
             margins[together, 2 * tree : 2 * tree + 2] = TOGETHER
         return ranks, margins
 
+    def are_hubs(self, rows: Vectors) -> np.ndarray:
+        """Return which rows visit every leaf: none."""
+        return np.zeros(len_of(rows), bool)
+
     def candidates(self, probes: float) -> int:
         """Return how many leaves of a tree a row may go to at most."""
         return max(max(self.homes) + 1, ceil(_MOST * probes) if probes > 1 else 1)

@@ -8,7 +8,7 @@ import numpy as np
 from annspark.core.metric import METRICS
 from annspark.core.space import PLAIN, Space, span_space
 from annspark.core.two_level import Groups, group_centres, nearest_grouped
-from annspark.core.visit import count_candidates, find_goals, find_ways
+from annspark.core.visit import TOGETHER, count_candidates, find_goals, find_ways
 
 SPLITS = ("two_means", "two_points")
 _LLOYD_STEPS = 3  # relaxing the centres finds some 5 % more pairs at the same probes; further steps add little
@@ -69,7 +69,13 @@ class Forest:
         ends = [(self.residents(end), self.visitors(end)) for end in (vectors, others)]
         found = [find_ways(ends, groups) for groups in self.groups]
         ranks, margins = (np.concatenate(parts, axis=1) for parts in zip(*found, strict=True))
+        meet_all = self.are_hubs(vectors) | self.are_hubs(others)
+        ranks[meet_all], margins[meet_all] = 0, TOGETHER
         return ranks, margins
+
+    def are_hubs(self, vectors: np.ndarray) -> np.ndarray:
+        """Return which vectors visit every leaf: bool (n,)."""
+        return self.space.are_hubs(vectors)
 
     def candidates(self, probes: float) -> int:
         """Return how many leaves of a tree a vector may go to at most."""

@@ -48,7 +48,7 @@ def join_leaves(vectors: Vectors, home: np.ndarray, visits: np.ndarray, k: int, 
     vectors : n, dense or sparse, prepared, in ascending order of id, n <= MAX_ROWS
     home    : int32 (n,), the leaf a vector lives in; -1 for a guest, whose home is in another partition
     visits  : int32 (n, width), other leaves of this partition that the vector visits; -1 where there are fewer;
-              equal vectors have equal homes and visits
+              EVERY_LEAF for all; equal vectors have equal homes and visits
     """
     n = len_of(vectors)
     if n > MAX_ROWS:
@@ -77,14 +77,18 @@ def _meet_dense(kept: Keeper) -> int:
     tiles, pairs = _Tiles(kept), 0
     for start, end in residents.values():
         pairs += tiles.meet(np.arange(start, end), start, end, at_home=True)
-    for leaf, visitors in _visitors(kept.visits):
-        if leaf in residents:
-            pairs += tiles.meet(visitors, *residents[leaf], at_home=False)
+    visitors = _visitors(kept.visits)
+    for leaf, (start, end) in residents.items():
+        some = visitors.get(leaf, np.empty(0, np.int64))
+        if len(kept.hubs):
+            some = np.union1d(some, kept.hubs[kept.home[kept.hubs] != leaf])
+        if len(some):
+            pairs += tiles.meet(some, start, end, at_home=False)
     return pairs
 
 
-def _visitors(visits: np.ndarray) -> list[tuple[int, np.ndarray]]:
-    """Return (leaf, ascending rows that visit it) for every visited leaf, in ascending order of leaves."""
+def _visitors(visits: np.ndarray) -> dict[int, np.ndarray]:
+    """Return the rows, ascending, that visit each visited leaf."""
     flat = np.flatnonzero(visits >= 0)
     leaf = visits.ravel()[flat]
     lowest = leaf.min(initial=0)
@@ -93,7 +97,7 @@ def _visitors(visits: np.ndarray) -> list[tuple[int, np.ndarray]]:
     order = np.argsort((leaf - lowest).astype(np.uint16) if small else leaf, kind="stable")
     leaves, first = np.unique(leaf[order], return_index=True)
     rows = np.split(flat[order] // visits.shape[1], first[1:]) if len(flat) else []
-    return list(zip(leaves.tolist(), rows, strict=True))
+    return dict(zip(leaves.tolist(), rows, strict=True))
 
 
 _Judge = Callable[..., tuple[np.ndarray, np.ndarray]]

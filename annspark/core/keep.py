@@ -6,6 +6,7 @@ from annspark.core.metric import METRICS
 from annspark.core.rows import Vectors
 from annspark.core.score import kernel_for, middle_of
 from annspark.core.topk import DISTANCE_BITS, from_ordered_bits, low_bits, ordered_bits
+from annspark.core.visit import EVERY_LEAF
 
 MAX_ROWS = 2**23  # rows of one partition, so that a rank has at most 23 bits
 # A candidate while it is folded: row of the fold (9 bits or more) | bits of the distance (32) | rank of the neighbor.
@@ -26,6 +27,7 @@ class Keeper:
         self.home = home[rows]
         self.visits = visits[rows]
         self._visited = np.ascontiguousarray(self.visits.T)
+        self.hubs = np.flatnonzero((self.visits == EVERY_LEAF).any(axis=1))
         self.k = k
         self.bar = np.full(len(rows), np.inf, np.float32)
         rank_bits = max(1, int(rows.max(initial=0)).bit_length())
@@ -44,6 +46,8 @@ class Keeper:
         lower = np.flatnonzero((home >= 0) & (home < self.home.take(residents)))
         before = np.zeros(len(visitors), bool)
         before[lower] = (self._visited.take(residents.take(lower), axis=1) == home.take(lower)).any(axis=0)
+        if len(self.hubs):
+            before[lower] |= np.isin(residents.take(lower), self.hubs)
         return before
 
     def fold(self, rows: np.ndarray, slot: np.ndarray, rank: np.ndarray, raw: np.ndarray) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 
 from annspark.core.plan import AnyForest, Plan
 from annspark.core.rows import Vectors
-from annspark.core.visit import goes_to
+from annspark.core.visit import EVERY_LEAF, goes_to
 
 _GOAL_BITS = 40
 
@@ -18,7 +18,7 @@ class Copies:
     row       : int (n,), the vector's row in the batch
     partition : int32 (n,)
     home      : int32 (n,), its home leaf when that is joined in this partition, else -1
-    visits    : int32 (sum of n_visits,), the other leaves it visits there, copy after copy
+    visits    : int32 (sum of n_visits,), the other leaves it visits there, copy after copy; EVERY_LEAF for all
     n_visits  : int32 (n,)
     """
 
@@ -34,16 +34,21 @@ def route_vectors(forest: AnyForest, plan: Plan, vectors: Vectors) -> Copies:
 
     vectors : n, dense or sparse, prepared
     """
-    leaves, rows, homes = [], [], []
+    parts, hubs = [], np.flatnonzero(forest.are_hubs(vectors))
     for tree, (near, margins) in enumerate(forest.find_goals(vectors, plan.probes)):
-        row, place = np.nonzero(goes_to(margins, plan.reach[tree]))
-        leaves.append(near[row, place] + np.int32(plan.first_leaf[tree]))
-        rows.append(row)
-        homes.append(place == 0)
-    leaf, row, home = (np.concatenate(parts) for parts in (leaves, rows, homes))
+        goes = goes_to(margins, plan.reach[tree])
+        goes[hubs, 1:] = False
+        row, place = np.nonzero(goes)
+        leaf = near[row, place] + np.int32(plan.first_leaf[tree])
+        goals: tuple[np.ndarray, ...] = (row, leaf, place == 0, plan.partition_of_leaf[leaf])
+        if len(hubs):
+            mine = np.unique(plan.partition_of_leaf[plan.first_leaf[tree] : plan.first_leaf[tree + 1]])
+            goals = _with_hubs(goals, hubs, mine)
+        parts.append(goals)
+    row, leaf, home, partition = (np.concatenate(part) for part in zip(*parts, strict=True))
     # Trees share no partition, so goals are ordered by row within each.  One plain sort of partition | goal costs a
     # third of an argsort and its gathers.
-    keys = plan.partition_of_leaf[leaf].astype(np.int64) << _GOAL_BITS | np.arange(len(leaf))
+    keys = partition.astype(np.int64) << _GOAL_BITS | np.arange(len(leaf))
     keys.sort()
     partition, goal = keys >> _GOAL_BITS, keys & ((1 << _GOAL_BITS) - 1)
     leaf, row, home = leaf[goal], row[goal], home[goal]
@@ -55,3 +60,17 @@ def route_vectors(forest: AnyForest, plan: Plan, vectors: Vectors) -> Copies:
     home_leaf[number[home]] = leaf[home]
     n_visits = np.bincount(number[~home], minlength=len(first)).astype(np.int32)
     return Copies(row[first], partition[first].astype(np.int32), home_leaf, leaf[~home], n_visits)
+
+
+def _with_hubs(goals: tuple[np.ndarray, ...], hubs: np.ndarray, partitions: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Add to goals, in the order of rows, that hubs visit all leaves of every partition of a tree."""
+    n = len(hubs) * len(partitions)
+    more = (
+        np.repeat(hubs, len(partitions)),
+        np.full(n, EVERY_LEAF, np.int32),
+        np.zeros(n, bool),
+        np.tile(partitions, len(hubs)),
+    )
+    together = [np.concatenate(both) for both in zip(goals, more, strict=True)]
+    order = np.argsort(together[0], kind="stable")
+    return tuple(part[order] for part in together)

@@ -42,6 +42,16 @@ class Space:
         scale = np.where(length > 0, self.radius / np.where(length > 0, length, 1), 0).astype(np.float32)
         return _extended(vectors * scale[:, None], np.zeros(len(vectors)))
 
+    def are_hubs(self, vectors: np.ndarray) -> np.ndarray:
+        """Return which vectors are longer than all that were sampled: bool (n,).
+
+        Such a vector, of which there are few, has the largest products with half of everybody, whose points may be
+        anywhere: it visits every leaf.
+        """
+        if self.radius is None:
+            return np.zeros(len(vectors), bool)
+        return np.sqrt(np.einsum("ij,ij->i", vectors, vectors)) > self.radius
+
 
 PLAIN = Space(None)
 

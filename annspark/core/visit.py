@@ -17,6 +17,7 @@ from annspark.core.two_level import Groups, nearest_grouped
 # Of the leaves nearest to a vector, how many times the mean number of visits it may visit.  Three or four times find
 # less: crowded vectors then use up the visits of all others.
 _MOST = 2
+EVERY_LEAF = -2  # a visit that stands for all leaves of a partition
 TOGETHER = -2.0  # margin of two who live in one leaf: within the reach, -1, even of those who visit nobody
 _DIFFERENCES = 1 << 16  # differences of centres in flight, 256 KB: they stay in the second-level cache
 

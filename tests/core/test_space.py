@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+
+from annspark.core.forest import grow_forest
+from annspark.core.join import join_leaves
+from annspark.core.plan import plan_join
+from annspark.core.route import route_vectors
+from annspark.core.space import Space, span_space
+from annspark.core.visit import EVERY_LEAF, TOGETHER
+
+
+def normal(n, dim=6, seed=0):
+    return np.random.default_rng(seed).normal(size=(n, dim)).astype(np.float32)
+
+
+def test_the_nearest_points_of_a_visitor_are_its_largest_products():
+    vectors = normal(300)
+    space = span_space(vectors, "inner_product")
+    points, looking = space.residents(vectors), space.visitors(vectors)
+    np.testing.assert_allclose(np.linalg.norm(points, axis=1), space.radius, rtol=1e-5)
+    distances = np.linalg.norm(looking[:, None] - points, axis=2)
+    np.testing.assert_array_equal(np.argsort(distances, axis=1)[:, :5], np.argsort(-vectors @ vectors.T, axis=1)[:, :5])
+
+
+def test_other_metrics_are_routed_as_they_are():
+    vectors = normal(20)
+    space = span_space(vectors, "manhattan")
+    assert space.residents(vectors) is vectors
+    assert space.visitors(vectors) is None
+    assert not space.are_hubs(vectors * 1000).any()
+
+
+def test_zero_vectors_have_a_place_to_look_from():
+    assert np.isfinite(Space(2.0).visitors(np.zeros((3, 4), np.float32))).all()
+
+
+def test_a_vector_longer_than_all_sampled_ones_visits_every_leaf_once():
+    vectors = normal(3000)
+    vectors[[7, 2500]] *= 100
+    forest = grow_forest(vectors[100:1100], 40, trees=2, split="two_means", seed=0, metric="inner_product")
+    plan = plan_join(forest, vectors[1100:2000], 3, rows=3000, cores=2)
+    copies = route_vectors(forest, plan, vectors)
+    start = np.cumsum(copies.n_visits) - copies.n_visits
+    for hub in (7, 2500):
+        mine = np.flatnonzero(copies.row == hub)
+        assert copies.n_visits[mine].tolist() == [1] * plan.n_partitions
+        assert (copies.visits[start[mine]] == EVERY_LEAF).all()
+        assert len(set(copies.partition[mine])) == plan.n_partitions
+        assert (copies.home[mine] >= 0).sum() == 2
+    _, margins = forest.find_chances(vectors[:50], vectors[np.full(50, 7)])
+    assert (margins == TOGETHER).all()
+
+
+@pytest.mark.parametrize("metric", ["inner_product", "euclidean"])
+def test_who_visits_every_leaf_meets_everybody_once(metric):
+    vectors, home = normal(400), np.random.default_rng(1).integers(0, 9, 400).astype(np.int32)
+    home[::50] = -1
+    visits = np.full((400, 2), -1, np.int32)
+    visits[[3, 50, 200], 0] = EVERY_LEAF
+    everywhere = np.full((400, 9), -1, np.int32)
+    everywhere[[3, 50, 200]] = np.where(np.arange(9) == home[[3, 50, 200]][:, None], -1, np.arange(9))
+    told, same = (join_leaves(vectors, home, these, 6, metric) for these in (visits, everywhere))
+    np.testing.assert_array_equal(told.neighbors, same.neighbors)
+    np.testing.assert_array_equal(told.distances, same.distances)
+    assert told.pairs == same.pairs
