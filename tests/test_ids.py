@@ -32,12 +32,10 @@ ALIKE = [
 ]
 IDS = {
     "tinyint": range(-20, 20),
-    "smallint": [*range(-(2**15), -(2**15) + 20), *range(2**15 - 20, 2**15)],
     "bigint": [*range(-(2**63), -(2**63) + 20), *range(2**63 - 20, 2**63)],
     "string": [*ALIKE, *(str(10**i) for i in range(1, 24))],
     "binary": [b"", *(bytes(n) for n in range(1, 20)), *(bytes([255 - n]) for n in range(20))],
-    "decimal(38,3)": [Decimal(10**34) * (i - 20) + Decimal(i) / 8 for i in range(40)],
-    "decimal(9,0)": [Decimal(i - 20) for i in range(40)],
+    "decimal(38,3)": [Decimal(f"{(i - 20) * 10**33}.{i:03d}") for i in range(40)],
     "date": [date(1960, 2, 28) + timedelta(days=200 * i) for i in range(40)],
     "timestamp": [START + timedelta(microseconds=i) for i in range(40)],
     "timestamp_ntz": [START.replace(tzinfo=None) + timedelta(microseconds=i) for i in range(40)],
