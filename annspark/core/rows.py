@@ -29,6 +29,7 @@ def sparse_rows(counts: np.ndarray, columns: np.ndarray, values: np.ndarray, dim
 
 def take_rows(vectors: Vectors, rows: np.ndarray) -> Vectors:
     """Return some rows, in the order asked for."""
+    rows = rows.astype(np.intp, copy=False)  # NumPy 1 takes no unsigned numbers, which Arrow's orders are
     if not is_sparse(vectors):
         return vectors.take(rows, axis=0)
     counts = np.diff(vectors.indptr).take(rows)
