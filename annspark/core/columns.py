@@ -107,7 +107,9 @@ class ColumnForest:
         n, owner = len_of(rows), owner_of(rows)
         at = np.searchsorted(self.columns, rows.indices).clip(max=max(0, len(self.columns) - 1))
         known = self.columns[at] == rows.indices if len(self.columns) else np.zeros(len(at), bool)
-        worth = np.abs(rows.data) * np.where(known, self.importance[at] if len(at) else 0, np.float32(self.unknown))
+        worth = np.abs(rows.data) * np.where(
+            known, self.importance[at] if len(self.columns) else 0, np.float32(self.unknown)
+        )
         hashed = (rows.indices.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(33)
         leaf = np.where(known, at, len(self.columns) + hashed.astype(np.int64) % max(1, self.buckets))
         empty = np.flatnonzero(np.diff(rows.indptr) == 0)
@@ -123,7 +125,9 @@ class ColumnForest:
         owner, leaf, worth = owner[order], leaf[order], worth[order]
         count = np.bincount(owner, minlength=n)
         start = np.cumsum(count) - count
-        return owner, leaf, 1 - worth / worth[start[owner]], np.arange(len(owner)) - start[owner]
+        top = worth[start[owner]]
+        margin = 1 - np.where(top > 0, worth, 1) / np.where(top > 0, top, 1)  # all may be too small for float32
+        return owner, leaf, margin, np.arange(len(owner)) - start[owner]
 
 
 def _home_first(near: np.ndarray, margins: np.ndarray, home: int) -> tuple[np.ndarray, np.ndarray]:

@@ -33,7 +33,7 @@ class Keeper:
         rank_bits = max(1, int(rows.max(initial=0)).bit_length())
         self._rank_bits, self._key_bits = np.uint64(rank_bits), np.uint64(rank_bits + DISTANCE_BITS)
         # No neighbor yet: an infinite distance and the last rank, behind all others.
-        infinite = ordered_bits(np.float32(np.inf))
+        infinite = ordered_bits(np.full(1, np.inf, np.float32))[0]
         self._empty = (infinite << self._rank_bits) | low_bits(self._rank_bits)
         self._best = np.full((len(rows), k), self._empty)
         self._most_rows = min(_FOLD_ROWS, 2 ** (64 - rank_bits - DISTANCE_BITS))

@@ -4,8 +4,6 @@ Ties are decided by the neighbor's rank (its place among the ids in ascending or
 (distance, neighbor_id).  A sort of packed uint64 is several times faster than argsort and gathers.
 """
 
-from typing import Any
-
 import numpy as np
 
 EMPTY = np.uint64(2**64 - 1)
@@ -13,7 +11,7 @@ DISTANCE_BITS = 32
 _RANK_BITS = np.uint64(32)
 
 
-def ordered_bits(values: Any) -> Any:
+def ordered_bits(values: np.ndarray) -> np.ndarray:
     """Return integers of DISTANCE_BITS bits that are ordered as the values are: float32, any shape, to uint64.
 
     Bits of floats that are not negative sort like the floats; those of negative ones the other way round.
