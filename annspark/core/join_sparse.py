@@ -18,6 +18,7 @@ from annspark.core.rows import Vectors, owner_of, sparse_rows, take_rows
 from annspark.core.score import SparseProducts, squared_lengths
 
 _PAIRS = 1 << 20  # pairs of one product: some 50 MB with what is made of them
+_NUMBERS = 1 << 22  # numbers of the visitors of one product: a very long row may visit many leaves
 _LEAVES = 256  # leaves of one product: more have more columns in all than pay
 _CROWDED = 1 << 14  # residents from which on a leaf is cut into parts
 _PART = 1 << 11
@@ -91,12 +92,16 @@ def _meet(kept: Keeper, rows: _Rows, visitors: np.ndarray, leaf: np.ndarray, lea
     leaf     : int (n_visits,), ascending, place of the leaf visited
     """
     visitors, leaf, leaves = _thinned(visitors, leaf, leaves, rows.lengths, kept.metric)
-    pairs = np.cumsum(leaves.count[leaf])
+    pairs, numbers = np.cumsum(leaves.count[leaf]), np.cumsum(np.diff(rows.marked.indptr)[visitors])
     start = 0
     while start < len(leaf):
-        met = pairs[start - 1] if start else 0
-        end = int(min(np.searchsorted(pairs, met + _PAIRS), np.searchsorted(leaf, leaf[start] + _LEAVES)))
-        end = max(end, start + 1)
+        met, seen = (pairs[start - 1], numbers[start - 1]) if start else (0, 0)
+        ends = (
+            np.searchsorted(pairs, met + _PAIRS),
+            np.searchsorted(numbers, seen + _NUMBERS),
+            np.searchsorted(leaf, leaf[start] + _LEAVES),
+        )
+        end = max(int(min(ends)), start + 1)
         here = slice(int(leaf[start]), int(leaf[end - 1]) + 1)
         some = _Leaves(leaves.rows, leaves.first[here], leaves.count[here])
         _meet_some(kept, rows, visitors[start:end], leaf[start:end] - leaf[start], some, at_home)
