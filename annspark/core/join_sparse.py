@@ -19,6 +19,7 @@ from annspark.core.score import SparseProducts, squared_lengths
 
 _PAIRS = 1 << 20  # pairs of one product: some 50 MB with what is made of them
 _NUMBERS = 1 << 22  # numbers of the visitors of one product: a very long row may visit many leaves
+_COLUMNS = 1 << 22  # columns of one product: a number is kept for each
 _LEAVES = 256  # leaves of one product: more have more columns in all than pay
 _CROWDED = 1 << 14  # residents from which on a leaf is cut into parts
 _PART = 1 << 11
@@ -152,6 +153,14 @@ def _meet_some(
     present = np.zeros(rows.marked.shape[1], bool)
     present[right.indices] = True
     n_columns = int(np.count_nonzero(present)) + 1
+    half = len(leaves.count) // 2
+    if half and len(leaves.count) * n_columns > _COLUMNS:
+        for start, end in ((0, half), (half, len(leaves.count))):
+            mine = slice(*np.searchsorted(leaf, (start, end)))
+            some = _Leaves(leaves.rows, leaves.first[start:end], leaves.count[start:end])
+            if mine.stop > mine.start:
+                _meet_some(kept, rows, visitors[mine], leaf[mine] - start, some, at_home)
+        return
     number = np.where(present, np.cumsum(present, dtype=np.int32) - 1, np.int32(n_columns - 1)).astype(np.int32)
     right = _in_leaves(right, _places(leaves), number, n_columns, len(leaves.count))
     left = _in_leaves(take_rows(rows.marked, visitors), leaf, number, n_columns, len(leaves.count))

@@ -127,3 +127,15 @@ def test_a_crowded_leaf_of_one_column_is_cut_and_still_gives_the_nearest(metric,
     whole = np.sort(distances_between(vectors, metric) + np.diag(np.full(n, np.inf)), axis=1)
     np.testing.assert_allclose(joined.distances, whole[:, :k], rtol=1e-4, atol=1e-6)
     assert joined.pairs <= n * 3 * 40
+
+
+def test_leaves_of_very_many_columns_are_taken_a_few_at_a_time(monkeypatch):
+    vectors = prepare(sparse(300, 200, 0.05), "cosine")
+    home = np.random.default_rng(0).integers(0, 20, 300).astype(np.int32)
+    visits = ((home[:, None] + [[1, 5]]) % 20).astype(np.int32)
+    whole = join_leaves(vectors, home, visits, 5, "cosine")
+    monkeypatch.setattr(join_sparse, "_COLUMNS", 300)
+    monkeypatch.setattr(join_sparse, "_NUMBERS", 40)
+    parts = join_leaves(vectors, home, visits, 5, "cosine")
+    np.testing.assert_array_equal(parts.neighbors, whole.neighbors)
+    np.testing.assert_array_equal(parts.distances, whole.distances)
