@@ -46,15 +46,18 @@ class _Rows:
 
     marked  : float64 (n, n_columns + 1), columns numbered anew, the last one holding the mark
     lengths : float64 (n,), squared
+    number  : int32 (n_columns + 1,), a table to number columns in, -1 but while it is used
     """
 
     marked: Vectors
     lengths: np.ndarray
+    number: np.ndarray
 
 
 def meet_sparse(kept: Keeper) -> int:
     """Let everybody meet at home, and then the visitors; returns the number of pairs."""
-    rows = _Rows(_marked(kept.all.values), squared_lengths(kept.all.values))
+    marked = _marked(kept.all.values)
+    rows = _Rows(marked, squared_lengths(kept.all.values), np.full(marked.shape[1], -1, np.int32))
     residents = np.lexsort((rows.lengths, kept.home))
     residents = residents[kept.home[residents] >= 0]
     leaf, first, count = np.unique(kept.home[residents], return_index=True, return_counts=True)
@@ -149,10 +152,9 @@ def _meet_some(
 ) -> None:
     residents = leaves.rows[leaves.first[0] : leaves.first[-1] + leaves.count[-1]]
     right = take_rows(rows.marked, residents)
-    # Columns that residents of these leaves have, and one for all others.
-    present = np.zeros(rows.marked.shape[1], bool)
-    present[right.indices] = True
-    n_columns = int(np.count_nonzero(present)) + 1
+    # Columns that residents of these leaves have, and one more for all others.
+    columns = np.unique(right.indices)
+    n_columns = len(columns) + 1
     half = len(leaves.count) // 2
     if half and len(leaves.count) * n_columns > _COLUMNS:
         for start, end in ((0, half), (half, len(leaves.count))):
@@ -161,9 +163,10 @@ def _meet_some(
             if mine.stop > mine.start:
                 _meet_some(kept, rows, visitors[mine], leaf[mine] - start, some, at_home)
         return
-    number = np.where(present, np.cumsum(present, dtype=np.int32) - 1, np.int32(n_columns - 1)).astype(np.int32)
-    right = _in_leaves(right, _places(leaves), number, n_columns, len(leaves.count))
-    left = _in_leaves(take_rows(rows.marked, visitors), leaf, number, n_columns, len(leaves.count))
+    rows.number[columns] = np.arange(len(columns), dtype=np.int32)
+    right = _in_leaves(right, _places(leaves), rows.number, n_columns, len(leaves.count))
+    left = _in_leaves(take_rows(rows.marked, visitors), leaf, rows.number, n_columns, len(leaves.count))
+    rows.number[columns] = -1
     products = left @ right.T.tocsr()
     one = visitors.take(owner_of(products))
     other = residents.take(products.indices)
@@ -185,5 +188,6 @@ def _meet_some(
 def _in_leaves(rows: Vectors, leaf: np.ndarray, number: np.ndarray, n_columns: int, n_leaves: int) -> Vectors:
     """Give the columns of rows numbers of their own in each leaf."""
     counts = np.diff(rows.indptr)
-    columns = np.repeat((leaf * n_columns).astype(np.int32), counts) + number.take(rows.indices)
+    # -1, of a column that no resident has, is the last column of the leaf.
+    columns = np.repeat((leaf * n_columns).astype(np.int32), counts) + number.take(rows.indices) % np.int32(n_columns)
     return sparse_rows(counts, columns, rows.data, n_leaves * n_columns)
