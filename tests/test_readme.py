@@ -46,10 +46,16 @@ def test_the_notebook_lines_run(spark, monkeypatch, capsys):
     names["result"].table.unpersist()
 
 
+def test_the_sets_of_the_readme_have_neighbors(spark):
+    names = {"spark": spark}
+    exec(PYTHON[0].splitlines()[0] + "\n" + PYTHON[1], names)
+    names["alike"].table.unpersist()
+
+
 def test_the_exact_search_without_us_runs(spark, monkeypatch):
     monkeypatch.chdir(ROOT)
     names = {"spark": spark}
-    exec(PYTHON[1], names)
+    exec(PYTHON[2], names)
     assert names["exact"].count() == 10_000
 
 
