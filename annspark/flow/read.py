@@ -129,6 +129,8 @@ def _survey(checked: DataFrame, user: T.DataType, wire: Wire) -> list[_Part]:
         id_bytes = F.octet_length(F.array_join(IDS, ""))
     elif isinstance(user, T.BinaryType):
         id_bytes = F.aggregate(IDS, F.lit(0), lambda total, one: total + F.coalesce(F.octet_length(one), F.lit(0)))
+    # How many numbers dense vectors have follows from their length: the vectors themselves stay where they are cached.
+    n_numbers = F.octet_length(VECTORS) / 4 if wire.sparse else F.size(IDS) * F.col(_DIM)
     found = (
         checked.withColumn(_PARTITION, F.spark_partition_id())
         .groupBy(_REASON, *([] if wire.sparse else [_DIM]))
@@ -137,7 +139,7 @@ def _survey(checked: DataFrame, user: T.DataType, wire: Wire) -> list[_Part]:
             F.sum(F.size(IDS)).alias("rows"),
             F.min(F.array_min(IDS)).alias("example"),
             F.sum(id_bytes).alias("id_bytes"),
-            F.sum(F.octet_length(VECTORS) / 4).cast("long").alias("numbers"),
+            F.sum(n_numbers).cast("long").alias("numbers"),
             F.size(F.collect_set(_PARTITION)).alias("partitions"),
         )
         .collect()
