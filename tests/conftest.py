@@ -3,7 +3,9 @@ import sys
 
 import pytest
 
-from tests.helpers import REPOSITORY, clustered, make_table
+from tests.helpers import JAVA_OPTIONS, REPOSITORY, clustered, make_table
+
+os.environ.setdefault("SPARK_SUBMIT_OPTS", JAVA_OPTIONS)  # for the session here and those of processes tests start
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +23,7 @@ def spark(tmp_path_factory):
         .config("spark.ui.enabled", "false")
         .config("spark.ui.showConsoleProgress", "false")
         .config("spark.sql.shuffle.partitions", "2")
+        .config("spark.sql.codegen.cache.maxEntries", "10000")  # the tests' queries are more than the 100 kept else
         .config("spark.sql.session.timeZone", "UTC")
         .config("spark.sql.warehouse.dir", str(tmp_path_factory.mktemp("warehouse")))
         .config("spark.sql.catalogImplementation", "in-memory")

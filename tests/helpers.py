@@ -13,6 +13,8 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 REPOSITORY = Path(__file__).parent.parent
+# Queries of a few rows run once: compiling their code well, and collecting beside them, would take most of the time.
+JAVA_OPTIONS = "-XX:TieredStopAtLevel=1 -XX:+UseParallelGC"
 
 
 def clustered(n: int, dim: int = 16, *, clusters: int = 12, inner: int = 4, seed: int = 0) -> np.ndarray:
@@ -143,7 +145,7 @@ def configured(spark, **confs: Any) -> Iterator[None]:
 
 def python_environment() -> dict[str, str]:
     """Return the environment of a subprocess that runs this Python and this annspark, and a Spark of its own."""
-    ours = {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
+    ours = {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1", "SPARK_SUBMIT_OPTS": JAVA_OPTIONS}
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYSPARK_", "SPARK_"))}
     paths = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
     return kept | ours | {"PYTHONPATH": os.pathsep.join(paths)}

@@ -1,5 +1,6 @@
 #!/bin/sh
 # Runs the tests on this checkout: sh tests/run.sh [arguments of pytest; paths as seen from the repository's folder]
+# A process per core, at most four, each with a Spark of its own, of 2 GB: -n 0 runs everything in one, for a debugger.
 # Needs Java 17 or newer and Python 3.11 or newer; everything else goes into .venv. See jobs/environment.sh for its variables.
 set -eu
 
@@ -10,4 +11,5 @@ case ${ANNSPARK_PYSPARK:-} in
 esac
 . "$root/jobs/environment.sh"
 cd "$root"
-exec "$python" -m pytest "$@"
+# Files stay whole, as tests of a file share tables.
+exec "$python" -m pytest -n logical --maxprocesses 4 --dist loadfile "$@"
