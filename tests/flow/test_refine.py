@@ -1,11 +1,14 @@
 """Vectors in half precision on the wire: exact distances in the end, and all else as with whole vectors."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from pyspark.sql import functions as F
 
 from annspark import InputError, build_neighbors
 from annspark.config import Settings
+from annspark.core.calibrate import choose_probes
 from annspark.flow.cluster import partition_keys
 from annspark.flow.meter import Meter
 from annspark.flow.read import read_vectors
@@ -80,15 +83,19 @@ def test_numbers_that_half_precision_holds_give_the_table_of_whole_vectors_where
         assert built(shuffled, **TIED, wire="float16")[0] == whole
 
 
-def test_string_ids_the_long_shape_a_second_tree_and_scratch_go_with_it(spark, tmp_path):
+def test_string_ids_the_long_shape_a_tree_more_and_scratch_go_with_it(spark, tmp_path, monkeypatch):
+    # One leaf a user is promised to be enough, so that the target is missed and a tree added; missed again or not.
+    monkeypatch.setattr("annspark.pipeline.choose_probes", lambda *told: replace(choose_probes(*told), probes=1.0))
+    monkeypatch.setattr("annspark.pipeline._require_recall", lambda report: None)
     vectors = clustered(ROWS)
     names = [f"user {i:03d}" for i in range(ROWS)]
     table = make_table(spark, vectors, names, schema="user_id string, vector array<float>")
-    # A recall that a leaf or two cannot give, and no luck: another tree is joined and merged with the first.
-    named = {"recall": 0.9999, "leaf_rows": 20, "k": K, "shape": "long", "top_up": True, "scratch": str(tmp_path)}
+    named = {"recall": 0.99, "leaf_rows": 20, "k": K, "shape": "long", "top_up": True, "scratch": str(tmp_path)}
     lists, report = built(table, **named, wire="float16")
     assert_sound(lists, vectors, names, K, "cosine")
-    assert report.cost.shuffle_bytes > 0
+    assert report.topped_up == 1
+    # Twice: every vector is shipped in half, and twice more is sent whole.
+    assert report.cost.shuffle_bytes > 2 * ROWS * 16 * (2 + 4 + 4)
 
 
 @pytest.mark.parametrize("n", [1, 2, 9])
