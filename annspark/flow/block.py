@@ -68,6 +68,31 @@ def block_users(ids: pa.Array, hashes: np.ndarray, vectors: Vectors, wire: Wire)
     ]
 
 
+def block_lists(
+    slot: np.ndarray, keys: np.ndarray, ids: pa.Array, users: np.ndarray, neighbors: np.ndarray, distances: np.ndarray
+) -> list[pa.Array]:
+    """Return users' lists in blocks: target, ids, neighbor_ids, distances, counts.
+
+    slot      : int (n,), where each list goes, those of one slot together
+    keys      : int32 (n_slots,), the targets
+    ids       : of everybody
+    users     : int (n,), places in ids
+    neighbors : int (n, k), places in ids, nearest first; -1 for none
+    distances : float32 (n, k)
+    """
+    met = neighbors >= 0
+    counts = met.sum(axis=1, dtype=np.int32)
+    first, lengths = block_lengths(slot, neighbors.shape[1] * 12)
+    per_block = np.add.reduceat(counts, first)
+    return [
+        pa.array(keys[slot[first]]),
+        to_lists(ids.take(pa.array(users)), lengths),
+        to_lists(ids.take(pa.array(neighbors[met])), per_block),
+        to_binary(distances[met], per_block),
+        to_binary(counts, lengths),
+    ]
+
+
 def unblocked(blocks: DataFrame, wire: Wire) -> DataFrame:
     """Return blocks of users as a row per user: user_id, hash and the columns of its vector (binary)."""
     schema = T.StructType(

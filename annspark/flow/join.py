@@ -11,10 +11,10 @@ from pyspark.sql import types as T
 from annspark.config import Settings
 from annspark.core.draw import slot_of
 from annspark.core.join import join_leaves
-from annspark.core.plan import Plan
+from annspark.core.plan import Plan, count_kept
 from annspark.core.rows import take_rows
-from annspark.flow.arrow import OUT_ROWS, elements, numbers, to_binary, to_lists
-from annspark.flow.block import block_lengths
+from annspark.flow.arrow import OUT_ROWS, elements, numbers
+from annspark.flow.block import block_lists
 from annspark.flow.cluster import partition_keys
 from annspark.flow.wire import Wire
 from annspark.tables import (
@@ -54,7 +54,7 @@ def join_partitions(shipped: DataFrame, plan: Plan, merge_in: int, wire: Wire, s
     )
     keys = partition_keys(merge_in)
     gathered = shipped.repartition(plan.n_partitions, TARGET)
-    return gathered.mapInArrow(_joiner(keys, wire, settings.k, settings.metric), schema)
+    return gathered.mapInArrow(_joiner(keys, wire, count_kept(settings.k, wire.half), settings.metric), schema)
 
 
 def _joiner(
@@ -83,21 +83,10 @@ def _joiner(
         told = told[np.argsort(slot[told], kind="stable")]
         for start in range(0, len(told), OUT_ROWS):
             rows = told[start : start + OUT_ROWS]
-            met = joined.neighbors[rows] >= 0
-            counts = met.sum(axis=1, dtype=np.int32)
-            first, lengths = block_lengths(slot[rows], k * 12)
-            per_block = np.add.reduceat(counts, first)
-            once = np.zeros(len(first), np.int64)
+            lists = block_lists(slot[rows], keys, ids, rows, joined.neighbors[rows], joined.distances[rows])
+            once = np.zeros(len(lists[0]), np.int64)
             once[0] = start == 0
-            columns = [
-                pa.array(keys[slot[rows[first]]]),
-                to_lists(ids.take(pa.array(rows)), lengths),
-                to_lists(ids.take(pa.array(joined.neighbors[rows][met])), per_block),
-                to_binary(joined.distances[rows][met], per_block),
-                to_binary(counts, lengths),
-                pa.array(once * joined.pairs),
-                pa.array(once * joined.max_rows),
-            ]
+            columns = [*lists, pa.array(once * joined.pairs), pa.array(once * joined.max_rows)]
             names = [TARGET, IDS, NEIGHBOR_IDS, DISTANCES, COUNTS, PAIRS, MAX_ROWS]
             yield pa.RecordBatch.from_arrays(columns, names)
 

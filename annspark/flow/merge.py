@@ -89,18 +89,27 @@ def _teller(keys: np.ndarray) -> Callable[[Iterator[pa.RecordBatch]], Iterator[p
     return tell
 
 
+def merge_candidates(lists: pa.Table, k: int) -> tuple[pa.Array, np.ndarray, np.ndarray]:
+    """Merge the lists of every user.
+
+    lists   : ids, neighbor_ids, distances, counts; of at most k neighbors
+    returns : the distinct ids in ascending order; users, int (n,) places in ids, ascending; uint64 (n, k), their k
+              best, packed distances and places in ids
+    """
+    counts, distances = numbers(lists[COUNTS], np.int32), numbers(lists[DISTANCES], np.float32)
+    ids, (owner, neighbor) = ranks_of_ids(elements(lists[IDS]), elements(lists[NEIGHBOR_IDS]))
+    keys = np.full((len(counts), k), EMPTY)
+    keys[np.arange(k) < counts[:, None]] = pack(distances, neighbor)
+    return ids, *merge_lists(owner, keys, k)
+
+
 def _merger(k: int) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def merge(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         received = [batch for batch in batches if batch.num_rows]
         if not received:
             return
-        lists = pa.Table.from_batches(received)
-        counts, distances = numbers(lists[COUNTS], np.int32), numbers(lists[DISTANCES], np.float32)
-        ids, (owner, neighbor) = ranks_of_ids(elements(lists[IDS]), elements(lists[NEIGHBOR_IDS]))
-        keys = np.full((len(counts), k), EMPTY)
-        keys[np.arange(k) < counts[:, None]] = pack(distances, neighbor)
-        del received, lists, distances, neighbor
-        owners, best = merge_lists(owner, keys, k)
+        ids, owners, best = merge_candidates(pa.Table.from_batches(received), k)
+        del received
         for start in range(0, len(owners), OUT_ROWS):
             nearest, ranks = unpack(best[start : start + OUT_ROWS])
             met = ranks >= 0

@@ -1,19 +1,29 @@
 """Trial: some users joined for real, to tell how long all of them will take on this machine."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pyspark.sql import functions as F
 
 from annspark.config import Settings
 from annspark.core.draw import draw_limit
-from annspark.core.plan import Plan, count_leaves, count_merge_partitions, plan_join
+from annspark.core.plan import (
+    Plan,
+    count_home_partitions,
+    count_kept,
+    count_leaves,
+    count_merge_partitions,
+    plan_join,
+)
 from annspark.flow.grow import grow
 from annspark.flow.join import join_partitions
 from annspark.flow.merge import merge_neighbors
+from annspark.flow.meter import Meter
 from annspark.flow.read import Users
+from annspark.flow.refine import refine_candidates
 from annspark.flow.route import ship_vectors
 from annspark.flow.sample import Sample
+from annspark.flow.stage import Stage
 from annspark.tables import IDS, LOWEST
 
 _TRIED = (25_000, 25_000, 100_000)  # the first only warms up
@@ -27,19 +37,26 @@ class Tried:
     seconds: float
 
 
-def try_join(users: Users, samples: dict[str, Sample], settings: Settings, planned: Plan, cores: int) -> list[Tried]:
+def try_join(
+    users: Users, samples: dict[str, Sample], settings: Settings, planned: Plan, cores: int, stage: Stage
+) -> list[Tried]:
     """Join a small and a larger part of the users, each with leaves as large and as many probes as all will have."""
     tried = []
     for want in _TRIED if users.rows > _TRIED[0] else (users.rows,):
         limit = draw_limit(min(want, users.rows), users.rows)
-        some = users.table.where(F.col(LOWEST) <= limit)
-        rows = some.agg(F.sum(F.size(IDS))).collect()[0][0]
+        some = replace(users, table=users.table.where(F.col(LOWEST) <= limit))
+        rows = some.table.agg(F.sum(F.size(IDS))).collect()[0][0]
         n_leaves = count_leaves(rows, settings.leaf_rows, settings.k)
         forest = grow(samples["forest"].vectors, n_leaves, settings, rows=rows, first_tree=0, trees=len(planned.reach))
         plan = plan_join(forest, samples["plan"].vectors, planned.probes, rows=rows, cores=cores)
-        merge_in = count_merge_partitions(rows, plan.copies, settings.k, users.id_bytes, cores)
+        kept = count_kept(settings.k, settings.half)
+        merge_in = count_merge_partitions(rows, plan.copies, kept, users.id_bytes, cores)
+        first_in = count_home_partitions(plan, merge_in) if settings.half else merge_in
+        wire = replace(users.wire, half=settings.half)
         start = time.perf_counter()
-        found = join_partitions(ship_vectors(some, forest, plan, users.wire), plan, merge_in, users.wire, settings)
+        found = join_partitions(ship_vectors(some.table, forest, plan, wire), plan, first_in, wire, settings)
+        if settings.half:
+            found = refine_candidates(found, first_in, merge_in, some, settings, stage, Meter())
         merge_neighbors(found, merge_in, settings.k).write.format("noop").mode("overwrite").save()
         tried.append(Tried(rows, time.perf_counter() - start))
     return tried
