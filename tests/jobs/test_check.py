@@ -12,6 +12,7 @@ pytest.importorskip("psutil", reason="the extra bench is not installed")
 sparse = pytest.importorskip("scipy.sparse", reason="the extra sparse is not installed")
 
 import check_degenerate  # noqa: E402
+import check_join  # noqa: E402
 import check_metrics  # noqa: E402
 import check_sparse  # noqa: E402
 from check import known, pruning, rivals  # noqa: E402
@@ -167,6 +168,22 @@ def test_sparse_rows_are_compared(tmp_path, monkeypatch, capsys):
     assert (ours["status"], ours["faults"], brute["status"], brute["recall"]) == ("ok", {}, "ok", 1)
     assert ours["recall"] > 0.9
     assert pruned["recall"] < 0.9
+
+
+def test_joins_are_compared(tmp_path, monkeypatch, capsys):
+    np.savez(tmp_path / "few.npz", X=clustered(400))
+    other = tmp_path / "nobody.py"
+    other.write_text(
+        "import numpy as np\n\ndef join(vectors, leaf, k):\n    return (np.full((len(vectors), k), -1),)\n"
+    )
+    asked = ["--other", str(other), "--sets", str(tmp_path / "few.npz"), "--probes", "1", "4", "--leaf", "100"]
+    monkeypatch.setattr(sys, "argv", ["check_join.py", *asked, "--repeats", "1"])
+    check_join.main()
+    one, four = capsys.readouterr().out.splitlines()
+    assert one.startswith("few, 400 x 16, 1 probes, ")
+    assert "4 probes, 400 pairs a row" in four  # of four leaves everybody meets everybody
+    assert ", recall 1.0000; other " in four
+    assert ", 0.0000; product " in four
 
 
 def test_sets_are_read_and_written(tmp_path):
