@@ -173,16 +173,22 @@ def _meet_some(
     kernel = cast(SparseProducts, kept.kernel)
     raw = kernel.from_products(rows.lengths.take(one), rows.lengths.take(other), products.data)
     if at_home:
-        new = np.flatnonzero(one != other)
-        kept.fold_pairs(one.take(new), kept.rank.take(other.take(new)), raw.take(new))
-        return
-    near = np.flatnonzero(raw <= np.maximum(kept.bar.take(one), kept.bar.take(other)))
+        near = np.flatnonzero((one != other) & (raw <= kept.bar.take(one)))
+    else:
+        near = np.flatnonzero(raw <= np.maximum(kept.bar.take(one), kept.bar.take(other)))
     one, other, raw = one.take(near), other.take(near), raw.take(near)
-    new = np.flatnonzero(~kept.met_before(one, other))  # a pair that visits each other's homes meets once
-    one, other, raw = one.take(new), other.take(new), raw.take(new)
-    for row, nearby in ((one, other), (other, one)):
-        keep = np.flatnonzero(raw <= kept.bar.take(row))
-        kept.fold_pairs(row.take(keep), kept.rank.take(nearby.take(keep)), raw.take(keep))
+    rank, other_rank = kept.rank.take(one), kept.rank.take(other)
+    # Rows that share nothing all are as far as each other: most of them come too late by their ranks.
+    enters = kept.may_enter(one, other_rank, raw)
+    if at_home:
+        kept.fold_pairs(one[enters], other_rank[enters], raw[enters])
+        return
+    enters_other = kept.may_enter(other, rank, raw)
+    near = np.flatnonzero(enters | enters_other)
+    near = near[~kept.met_before(one.take(near), other.take(near))]  # visitors of each other's homes meet once
+    for row, nearby, may in ((one, other_rank, enters), (other, rank, enters_other)):
+        keep = near[may.take(near)]
+        kept.fold_pairs(row.take(keep), nearby.take(keep), raw.take(keep))
 
 
 def _in_leaves(rows: Vectors, leaf: np.ndarray, number: np.ndarray, n_columns: int, n_leaves: int) -> Vectors:

@@ -36,6 +36,7 @@ class Keeper:
         infinite = ordered_bits(np.full(1, np.inf, np.float32))[0]
         self._empty = (infinite << self._rank_bits) | low_bits(self._rank_bits)
         self._best = np.full((len(rows), k), self._empty)
+        self._worst = np.full(len(rows), self._empty)
         self._most_rows = min(_FOLD_ROWS, 2 ** (64 - rank_bits - DISTANCE_BITS))
         # Both ends of a pair are folded at once: half the rows of a fold for either.
         self.fold_rows = max(1, self._most_rows // 2)
@@ -60,8 +61,7 @@ class Keeper:
         kept = self._best.take(rows.take(changed), axis=0)
         kept |= (changed.astype(np.uint64) << self._key_bits)[:, None]
         keys = slot.astype(np.uint64) << self._key_bits
-        keys |= ordered_bits(self.metric.from_raw(raw)) << self._rank_bits
-        keys |= rank.view(np.uint64)
+        keys |= self._keys(rank, raw)
         keys = np.concatenate([kept.ravel(), keys])
         keys.sort()
         # Each row now has its candidates in order, k or more.
@@ -69,8 +69,15 @@ class Keeper:
         best = keys.take(first[:, None] + np.arange(self.k))
         best &= low_bits(self._key_bits)
         changed = rows.take(changed)
-        self._best[changed] = best
+        self._best[changed], self._worst[changed] = best, best[:, -1]
         self.bar[changed] = self.metric.to_raw(self._distances(best[:, -1]))
+
+    def may_enter(self, row: np.ndarray, rank: np.ndarray, raw: np.ndarray) -> np.ndarray:
+        """Say which candidates come before the worst neighbor of their row: ties with it, too, are decided by rank."""
+        return self._keys(rank, raw) < self._worst.take(row)
+
+    def _keys(self, rank: np.ndarray, raw: np.ndarray) -> np.ndarray:
+        return (ordered_bits(self.metric.from_raw(raw)) << self._rank_bits) | rank.view(np.uint64)
 
     def fold_pairs(self, row: np.ndarray, rank: np.ndarray, raw: np.ndarray) -> None:
         """Do the same for candidates of any number of rows, in any order."""
