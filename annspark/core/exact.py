@@ -1,41 +1,17 @@
 """Brute force in blocks: the exact answer every approximate one is judged by."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from annspark.core.best import Nearest, merged
+from annspark.core.exact_sparse import meet_sparse
 from annspark.core.metric import METRICS
-from annspark.core.nearest import few_at_most, places
-from annspark.core.rows import Vectors, len_of, surplus_twins, take_rows
+from annspark.core.nearest import few_at_most
+from annspark.core.rows import Vectors, is_sparse, len_of, surplus_twins, take_rows
 from annspark.core.score import kernel_for, middle_of
 
 _TILE = 1 << 18  # bounds of one product: 1 MB, so that they are still in the second-level cache when compared
 _FIRST = 32  # vectors met first, of which every distance is taken
 _STRETCH = 4096  # most vectors between two updates of the bars
-
-
-@dataclass(frozen=True)
-class Nearest:
-    """The nearest vectors of each query so far, in the order of (distance, hash), whatever order they were met in.
-
-    Of more than m that are one and the same vector any m may be kept.
-
-    distances : float32 (n_queries, m), exact, inf where fewer were met; a query's own row counts too
-    hashes    : int64 (n_queries, m), of the vectors' ids; 0 where fewer were met
-    """
-
-    distances: np.ndarray
-    hashes: np.ndarray
-
-    @property
-    def radius(self) -> np.ndarray:
-        """The distance of the last, 0 where nobody is asked for: float32 (n_queries,)."""
-        return self.distances[:, -1] if self.distances.shape[1] else np.zeros(len(self.distances), np.float32)
-
-
-def nobody_met(n_queries: int, m: int) -> Nearest:
-    """Return what is known before the first vector."""
-    return Nearest(np.full((n_queries, m), np.inf, np.float32), np.zeros((n_queries, m), np.int64))
 
 
 def meet(queries: Vectors, vectors: Vectors, hashes: np.ndarray, best: Nearest, metric: str) -> Nearest:
@@ -56,24 +32,12 @@ def meet(queries: Vectors, vectors: Vectors, hashes: np.ndarray, best: Nearest, 
     if len(surplus):
         kept = np.delete(np.arange(n), surplus)
         vectors, hashes = take_rows(vectors, kept), hashes[kept]
-    most = kernel_for(metric, vectors).most
-    parts = []
-    for start in range(0, n_queries, most):
-        some = np.arange(start, min(start + most, n_queries))
-        mine = Nearest(best.distances[some], best.hashes[some])
-        parts.append(_meet(take_rows(queries, some), vectors, hashes, mine, metric))
-    return (
-        parts[0]
-        if len(parts) == 1
-        else Nearest(
-            np.concatenate([part.distances for part in parts]), np.concatenate([part.hashes for part in parts])
-        )
-    )
+    return (meet_sparse if is_sparse(vectors) else _meet)(queries, vectors, hashes, best, metric)
 
 
-def _meet(queries: Vectors, vectors: Vectors, hashes: np.ndarray, best: Nearest, metric: str) -> Nearest:
-    """Do so for few enough queries to be on one side of a tile, and no more equal vectors than are asked for."""
-    n, n_queries = len_of(vectors), len_of(queries)
+def _meet(queries: np.ndarray, vectors: np.ndarray, hashes: np.ndarray, best: Nearest, metric: str) -> Nearest:
+    """Do so for dense vectors, of which no more are equal than are asked for."""
+    n, n_queries = len(vectors), len(queries)
     kernel, facts = kernel_for(metric, vectors), METRICS[metric]
     # Around a centre of the bulk the products keep their digits.
     centre = middle_of(vectors) if kernel.moves else None
@@ -98,25 +62,8 @@ def _meet(queries: Vectors, vectors: Vectors, hashes: np.ndarray, best: Nearest,
         row, query = np.concatenate(rows), np.concatenate(asked)
         if len(row):
             distance = facts.from_raw(kernel.exact(queries, query, vectors, row))
-            best = _merge(best, query, distance, hashes[row])
+            best = merged(best, query, distance, hashes[row])
     return best
-
-
-def _merge(best: Nearest, query: np.ndarray, distance: np.ndarray, hashes: np.ndarray) -> Nearest:
-    """Return best with more vectors in it: int (n,), the queries; their distances and hashes."""
-    order = np.argsort(query, kind="stable")
-    touched, count = np.unique(query, return_counts=True)
-    m = best.distances.shape[1]
-    at = np.repeat(np.arange(len(touched)), count), m + places(count)
-    far = np.full((len(touched), m + count.max()), np.inf, np.float32)
-    who = np.zeros(far.shape, np.int64)
-    far[:, :m], who[:, :m] = best.distances[touched], best.hashes[touched]
-    far[at], who[at] = distance[order], hashes[order]
-    first = np.lexsort((who, far), axis=1)[:, :m]
-    merged = Nearest(best.distances.copy(), best.hashes.copy())
-    merged.distances[touched] = np.take_along_axis(far, first, axis=1)
-    merged.hashes[touched] = np.take_along_axis(who, first, axis=1)
-    return merged
 
 
 def exact_neighbors(vectors: np.ndarray, rows: np.ndarray, k: int, metric: str) -> tuple[np.ndarray, np.ndarray]:

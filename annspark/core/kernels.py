@@ -18,7 +18,8 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import numpy as np  # noqa: E402
 
-from annspark.core.exact import meet, nobody_met  # noqa: E402
+from annspark.core.best import nobody_met  # noqa: E402
+from annspark.core.exact import meet  # noqa: E402
 from annspark.core.forest import grow_forest  # noqa: E402
 from annspark.core.join import join_leaves  # noqa: E402
 from annspark.core.metric import prepare  # noqa: E402

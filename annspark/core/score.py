@@ -17,6 +17,7 @@ from annspark.core.rows import Vectors, is_sparse, len_of, owner_of, renumbered,
 
 BOUND_SLACK = 1e-5  # share of both sizes by which bounds are low: some ten times what float32 can lose
 _PAIR_NUMBERS = 1 << 16  # numbers of pairs in flight: two such arrays stay in the second-level cache
+_NOTHING = 1e-200  # less than any product of two numbers of float32 that are not 0
 _PIECE = 1 << 14  # pairs of manhattan's tile made at once: they stay in the first-level cache
 
 
@@ -201,7 +202,7 @@ class SparseProducts:
     moves, most = False, 512
 
     def __init__(self, metric: str):
-        self.product, self.jaccard = METRICS[metric].largest, metric == "jaccard"
+        self.product, self.jaccard, self.unit = METRICS[metric].largest, metric == "jaccard", METRICS[metric].unit
         self.lowest = -np.inf if self.product else 0.0
 
     def side(self, vectors: Vectors, rows: np.ndarray, centre: np.ndarray | None) -> Side:
@@ -246,14 +247,31 @@ class SparseProducts:
         return out
 
     def from_products(self, left: np.ndarray, right: np.ndarray, products: np.ndarray) -> np.ndarray:
-        """Return raw distances from squared lengths and products: all float64 (n_pairs,), to float32."""
+        """Return raw distances from squared lengths and products: all float64 (n_pairs,), to float32.
+
+        What shares nothing is exactly as far as all else that shares nothing, whatever rounding made of unit lengths.
+        """
         if self.product:
             return (-2 * products).astype(np.float32)
         total = left + right
+        if self.unit:
+            total = np.where(np.abs(products) < _NOTHING, 2, total)
         squared = np.maximum(total - 2 * products, 0)
         if self.jaccard:
             return (2 * squared / np.maximum(total + squared, 1)).astype(np.float32)
         return squared.astype(np.float32)
+
+    def least_product(self, length: np.ndarray, raw: np.ndarray) -> np.ndarray:
+        """Return what products are not below where raw distances are at most these: float64 (n,), a bound.
+
+        length : float64 (n,), squared lengths of the one side
+        """
+        if self.product:
+            return raw / -2
+        if self.jaccard:
+            raw = np.minimum(raw, 1)  # that of sets that share nothing
+            return length * ((1 - raw) / (2 - raw)) * (1 - BOUND_SLACK)
+        return ((2 if self.unit else length * (1 - BOUND_SLACK)) - raw) / 2 - (BOUND_SLACK if self.unit else 0)
 
 
 def squared_lengths(rows: Vectors) -> np.ndarray:

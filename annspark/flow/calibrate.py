@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from annspark.core.best import Nearest
 from annspark.core.calibrate import Chances
-from annspark.core.exact import Nearest
 from annspark.core.plan import AnyForest
 from annspark.core.rows import take_rows
 from annspark.flow.exact import vectors_of

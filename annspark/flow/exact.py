@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 from pyspark.sql import types as T
 
-from annspark.core.exact import Nearest, meet, nobody_met
+from annspark.core.best import Nearest, nobody_met
+from annspark.core.exact import meet
 from annspark.core.rows import Vectors, concatenate_rows, len_of, take_rows
 from annspark.flow.arrow import collect, numbers, to_binary
 from annspark.flow.read import Users

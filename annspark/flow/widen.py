@@ -10,8 +10,9 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from annspark.config import Settings
+from annspark.core.best import nobody_met
 from annspark.core.draw import slot_of
-from annspark.core.exact import meet, nobody_met
+from annspark.core.exact import meet
 from annspark.core.rows import Vectors, concatenate_rows, len_of, slice_rows, take_rows
 from annspark.flow.arrow import collect, elements, to_binary, to_lists
 from annspark.flow.block import block_lengths, id_type, seeded_hash

@@ -7,7 +7,8 @@ from annspark.core import kernels  # first: it sees to one thread of linear alge
 
 import numpy as np  # isort: skip
 
-from annspark.core.exact import meet, nobody_met
+from annspark.core.best import nobody_met
+from annspark.core.exact import meet
 from annspark.core.forest import grow_forest
 from annspark.core.join import join_leaves
 from annspark.core.nearest import nearest_centres

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annspark.core.exact import Nearest, exact_neighbors, meet, nobody_met
+from annspark.core.best import Nearest, nobody_met
+from annspark.core.exact import exact_neighbors, meet
 from annspark.core.metric import METRICS, prepare
 from tests.core.worlds import DENSE, all_raw
 
