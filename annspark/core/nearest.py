@@ -2,11 +2,12 @@
 
 import numpy as np
 
-from annspark.core.topk import DISTANCE_BITS, ordered_bits
+from annspark.core.topk import DISTANCE_BITS, from_ordered_bits, low_bits, ordered_bits
 
-# OpenBLAS sums products of more than about 384 terms in pieces that depend on its number of threads; sums of at most
-# 256 terms come out the same, bit for bit, on any number of cores and at any place in a block.
-_TERMS = 256
+# The last bits of a product depend on the place in the block on some processors, and on the number of threads.
+# Scores closer than so many roundings, times the root of the terms, are no order.  Seen: a third to two thirds of that
+# for both scores and both distances together; sums of more terms are made in pieces, and lose no more.
+_ROUNDINGS, _TERMS = 3 * 2.0**-23, 256
 _BLOCK = 1 << 19  # scores of one product: 2 MB; smaller ones save little of the cache misses and repeat the packing
 _GROUP = 32
 _DIFFERENCE_BYTES = 1 << 18  # differences in flight: two such arrays stay in the second-level cache
@@ -27,19 +28,18 @@ def nearest_centres(vectors: np.ndarray, centres: np.ndarray, m: int) -> np.ndar
     size = _block_rows(len(centres))
     right = np.zeros((size, dim + 1), np.float32)
     right[:, dim] = 1
-    # argmin is fast along rows, the minima of groups across them.
-    scores = np.empty((size, len(left)) if m == 1 else (len(left), size), np.float32)
+    scores = np.empty((len(left), size), np.float32)
     found = np.empty((n, m), np.int32)
     for start in range(0, n, size):
         block = vectors[start : start + size]
         right[: len(block), :dim] = block
-        if m == 1:
-            multiply(right, left.T, scores)
-            nearest = scores.argmin(axis=1)[:, None]
-        else:
-            multiply(left, right.T, scores)
-            nearest = smallest_rows(scores, m)
-        found[start : start + len(block)] = nearest[: len(block)]
+        np.matmul(left, right.T, out=scores)
+        # One more than asked for, to see that it comes after the last.
+        groups, minima, bound = _bounds(scores, min(m + 1, len(centres)))
+        limit = np.full(size, -np.inf, np.float32)
+        limit[: len(block)] = bound[: len(block)] + slack_of(block, bound[: len(block)])
+        row, column, score = _within(groups, minima, limit)
+        found[start : start + size] = in_order(block, centres, (column, score, row), m)[0]
     return found
 
 
@@ -60,10 +60,16 @@ def ranks_of(vectors: np.ndarray, centres: np.ndarray, wanted: np.ndarray) -> np
     for start in range(0, n, size):
         block = vectors[start : start + size]
         right[: len(block), :dim] = block
-        multiply(left, right.T, scores)
-        used = scores[:, : len(block)]
-        limit = used[wanted[start : start + size], np.arange(len(block))]
-        ranks[start : start + size] = np.count_nonzero(used < limit, axis=0)
+        np.matmul(left, right.T, out=scores)
+        used, goal = scores[:, : len(block)], wanted[start : start + size]
+        limit = used[goal, np.arange(len(block))]
+        slack = slack_of(block, limit)
+        ranks[start : start + size] = np.count_nonzero(used < limit - slack, axis=0)
+        row, column = np.nonzero(np.abs(used - limit) <= slack)
+        nearer = squared_distances(block, column, centres, row) < squared_distances(
+            block, column, centres, goal.take(column)
+        )
+        ranks[start : start + size] += np.bincount(column[nearer], minlength=len(block)).astype(np.int32)
     return ranks
 
 
@@ -85,32 +91,69 @@ def scoring_rows(centres: np.ndarray) -> np.ndarray:
     return rows
 
 
-def multiply(left: np.ndarray, right: np.ndarray, out: np.ndarray) -> None:
-    """Multiply float32 matrices, each sum made of pieces that have the same bits on any number of cores."""
-    terms = left.shape[1]
-    np.matmul(left[:, :_TERMS], right[:_TERMS], out=out)
-    for term in range(_TERMS, terms, _TERMS):
-        out += left[:, term : term + _TERMS] @ right[term : term + _TERMS]
+def bounds_of(scores: np.ndarray, m: int) -> np.ndarray:
+    """Return an upper bound, usually close, of the m-th smallest entry of each column.
+
+    scores  : float32 (n_rows, n), n_rows a multiple of 32; none is nan
+    returns : float32 (n,)
+    """
+    return _bounds(scores, m)[2]
 
 
-def smallest_rows(scores: np.ndarray, m: int) -> np.ndarray:
-    """Return the row numbers of the m smallest entries of each column, smallest first, ties by row.
+def _bounds(scores: np.ndarray, m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return groups of rows, their minima and the bounds.
 
     A threshold replaces argpartition, which costs 14 to 19 ns an entry.  The m-th smallest of the minima of row groups
     bounds the m-th smallest entry from above, and only groups with a minimum within the bound, m of them but for ties,
     have entries within it.  Minima over rows, not columns, since those of adjacent columns are taken together.
-
-    scores  : float32 (n_rows, n), n_rows a multiple of 32; none is nan
-    returns : int32 (n, m)
     """
     n_rows, n = scores.shape
     # As many groups as members of the m groups looked at, or twice that, makes both passes short.
     size = min(_GROUP, 1 << int(np.log2(2 * n_rows / m) / 2))
     groups = scores.reshape(size, -1)  # group g of column j is column g * n + j: every (n_rows / size)-th row
     minima = groups.min(axis=0).reshape(-1, n)
-    bound = np.sort(np.ascontiguousarray(minima.T), axis=1)[:, m - 1]
-    row, column, score = _within(groups, minima, bound)
-    return first_of_each(column, score, row, n, m)[0]
+    return groups, minima, np.sort(np.ascontiguousarray(minima.T), axis=1)[:, m - 1]
+
+
+def slack_of(vectors: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Return how close to these scores another one of the vector has to be for rounding to decide which is less.
+
+    vectors, scores : float32 (n, dim), float32 (n,)
+    returns         : float32 (n,)
+    """
+    squared = np.einsum("ij,ij->i", vectors, vectors)
+    norms = np.sqrt(squared)
+    # No centre of a score like that, |c|^2 - 2 c.x, is longer.
+    longest = norms + np.sqrt(np.maximum(scores + squared, 0))
+    return np.float32(_ROUNDINGS * (min(vectors.shape[1], _TERMS) + 1) ** 0.5) * (longest + norms) ** 2
+
+
+def in_order(
+    vectors: np.ndarray, centres: np.ndarray, entries: tuple[np.ndarray, ...], m: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the m nearest centres of each vector among its entries, nearest first, ties by number.
+
+    Where rounding may have decided the order, distances by differences do: they have the same bits in any block.
+
+    entries : int (n_entries,) vectors, float32 scores, int centres; the m + 1 of least score of each vector, and all
+              others within the slack of the m-th, see slack_of
+    returns : int32 (n, m), without meaning where a vector has fewer than m entries; int (n,), entries a vector
+    """
+    vector, score, centre = entries
+    n = len(vectors)
+    found, scores, count = first_of_each(vector, score, centre, n, m + 1)
+    slack = slack_of(vectors, scores[:, m - 1])
+    unclear = (scores[:, 1:] - scores[:, :-1] <= slack[:, None]) & (np.arange(1, m + 1) < count[:, None])
+    again = np.flatnonzero(unclear.any(axis=1))
+    found = found[:, :m]
+    if len(again):
+        limit = np.full(n, -np.inf, np.float32)
+        limit[again] = scores[again, np.minimum(m, count[again]) - 1] + slack[again]
+        some = np.flatnonzero(score <= limit.take(vector))
+        place = np.searchsorted(again, vector.take(some))
+        distance = squared_distances(vectors, vector.take(some), centres, centre.take(some))
+        found[again] = first_of_each(place, distance, centre.take(some), len(again), m)[0]
+    return found, count
 
 
 def few_at_most(scores: np.ndarray, limit: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -140,12 +183,13 @@ def _within(groups: np.ndarray, minima: np.ndarray, limit: np.ndarray) -> tuple[
 
 def first_of_each(
     column: np.ndarray, score: np.ndarray, row: np.ndarray, n: int, m: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the m rows of smallest score of each column, smallest first, ties by row, and how many columns have.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the m rows of smallest score of each column, smallest first, ties by row, and how many each has.
 
     column, row : int64 (n_entries,), bits of n and of the largest row at most 32 together
     score       : float32 (n_entries,), not nan
-    returns     : int32 (n, m), without meaning where a column has fewer than m entries; int (n,), entries a column
+    returns     : int32 (n, m) and float32 (n, m), without meaning where a column has fewer than m entries; int (n,),
+                  entries a column
     """
     # Sorted as integers: column | bits of the score | row.  One plain sort of them costs a tenth of an argsort.
     row_bits = np.uint64(int(row.max(initial=0)).bit_length())
@@ -153,7 +197,8 @@ def first_of_each(
     keys.sort()
     count = np.bincount(column, minlength=n)
     place = (np.cumsum(count) - count)[:, None] + np.arange(m)
-    return (keys.take(place, mode="clip") & ((np.uint64(1) << row_bits) - np.uint64(1))).astype(np.int32), count
+    first = keys.take(place, mode="clip")
+    return (first & low_bits(row_bits)).astype(np.int32), from_ordered_bits(first >> row_bits), count
 
 
 def places(count: np.ndarray) -> np.ndarray:

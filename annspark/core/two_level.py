@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from annspark.core.nearest import few_at_most, first_of_each, multiply, nearest_centres, scoring_rows, smallest_rows
+from annspark.core.nearest import bounds_of, few_at_most, in_order, nearest_centres, scoring_rows, slack_of
 
 _TWO_LEVELS = 10_000  # centres from which on groups pay
 # Homes that are those of the flat search, 23,000 leaves: GloVe 99.7 %, clustered synthetic vectors 99.98 %; with 8
 # groups 97 and 99.9 %.
 _NEAREST_GROUPS = 24
 _STEPS = 2  # Lloyd steps; runs of the tree as they are would need twice the groups
-_WIDTH = 256  # vectors of one product, padded to as many: the bits of a score do not depend on the batch
+_WIDTH = 256  # vectors of one product, padded to as many
 
 
 @dataclass(frozen=True)
@@ -75,17 +75,18 @@ def _nearest_grouped(vectors: np.ndarray, groups: Groups, m: int) -> np.ndarray:
     # Padding scores inf, which no limit lets through.
     limit = np.full(n, np.finfo(np.float32).max)
     found = []
-    # The m-th score in a vector's nearest group is a limit that few scores of the other groups are within.
+    # A bound of the m-th score in a vector's nearest group is a limit that few scores of the other groups are within.
     for nearest, ranks in ((True, goals[:, :1]), (False, goals[:, 1:])):
         for who, centres, scores in _scores(vectors, ranks, groups):
             if nearest and len(centres) >= m:
-                limit[who] = scores[smallest_rows(scores, m)[: len(who), -1], np.arange(len(who))]
+                bound = bounds_of(scores, m)[: len(who)]
+                limit[who] = bound + slack_of(vectors[who], bound)
             limits = np.full(_WIDTH, -np.inf, np.float32)
             limits[: len(who)] = limit[who]
             row, column, score = few_at_most(scores, limits)
             found.append((who[column], score, centres[row]))
     vector, score, centre = (np.concatenate(part) for part in zip(*found, strict=True))
-    answer, count = first_of_each(vector, score, centre, n, m)
+    answer, count = in_order(vectors, groups.centres, (vector, score, centre), m)
     short = np.flatnonzero(count < m)
     answer[short] = nearest_centres(vectors[short], groups.centres, m)
     return answer
@@ -111,5 +112,5 @@ def _scores(
         for start in range(cut[group], cut[group + 1], _WIDTH):
             who = going[start : min(start + _WIDTH, cut[group + 1])]
             np.take(extended, who, axis=0, out=right[: len(who)], mode="clip")
-            multiply(left, right.T, scores)
+            np.matmul(left, right.T, out=scores)
             yield who, groups.members[group], scores

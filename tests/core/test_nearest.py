@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annspark.core.nearest import group_bound, nearest_centres, smallest_rows
+from annspark.core.nearest import bounds_of, few_at_most, first_of_each, group_bound, nearest_centres, ranks_of
+from annspark.core.nearest import squared_distances as all_squared
 
 
 def squared_distances(vectors, centres):
@@ -58,19 +59,37 @@ def test_no_vectors_have_no_centres():
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 10), st.integers(1, 50), st.data())
-def test_smallest_rows_are_those_of_a_stable_sort(seed, groups, levels, data):
+def test_few_are_within_a_bound_of_the_mth_smallest(seed, groups, levels, data):
     m = data.draw(st.integers(1, 32 * groups))
     scores = np.random.default_rng(seed).integers(-levels, levels, (32 * groups, 15)).astype(np.float32)
     scores[:, 3] *= np.float32(0)  # zeros of either sign are equal
-    expected = np.argsort(scores, axis=0, kind="stable")[:m].T
-    found = smallest_rows(scores, m)
-    assert found.dtype == np.int32
-    np.testing.assert_array_equal(found, expected)
+    bound = bounds_of(scores, m)
+    assert (bound >= np.sort(scores, axis=0)[m - 1]).all()
+    row, column, score = few_at_most(scores, bound)
+    first, values, count = first_of_each(column, score, row, 15, m)
+    np.testing.assert_array_equal(first, np.argsort(scores, axis=0, kind="stable")[:m].T)
+    np.testing.assert_array_equal(values, np.sort(scores, axis=0)[:m].T)
+    np.testing.assert_array_equal(count, (scores <= bound).sum(axis=0))
 
 
 @pytest.mark.parametrize("m", [1, 2, 7, 192])
-def test_equal_scores_come_by_row(m):
-    np.testing.assert_array_equal(smallest_rows(np.zeros((192, 4), np.float32), m), np.tile(np.arange(m), (4, 1)))
+def test_equally_near_centres_come_by_number(m):
+    centres = np.tile(np.random.default_rng(1).normal(size=(1, 5)).astype(np.float32), (192, 1))
+    vectors = np.random.default_rng(2).normal(size=(40, 5)).astype(np.float32)
+    np.testing.assert_array_equal(nearest_centres(vectors, centres, m), np.tile(np.arange(m), (40, 1)))
+
+
+@pytest.mark.parametrize("dim", [3, 64, 300])
+def test_order_and_ranks_are_those_of_distances_by_differences_also_where_rounding_would_decide(dim):
+    rng = np.random.default_rng(8)
+    centres = rng.normal(size=(130, dim)).astype(np.float32)
+    pairs = rng.integers(130, size=(2, 2500))
+    vectors = (centres[pairs[0]] + centres[pairs[1]]) / 2
+    i, j = (index.ravel() for index in np.indices((2500, 130)))
+    distances = all_squared(vectors, i, centres, j).reshape(2500, 130)
+    np.testing.assert_array_equal(nearest_centres(vectors, centres, 4), np.argsort(distances, kind="stable")[:, :4])
+    ranks = (distances < distances[np.arange(2500), pairs[1]][:, None]).sum(axis=1)
+    np.testing.assert_array_equal(ranks_of(vectors, centres, pairs[1]), ranks)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 600), st.integers(1, 80))
