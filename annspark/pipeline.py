@@ -340,7 +340,7 @@ def _prepare(vectors: DataFrame, settings: Settings, stage: Stage, clock: Steps)
         facts += [f"exact neighbors of {len(audit.ids) + len(known.ids):,} users"]
         shown, calibration = samples["plan"].vectors, None
         if target is not None:
-            chances = place_neighbors(users, known, known_nearest, forest)
+            chances = place_neighbors(users, known, known_nearest, forest, settings.metric)
             if isinstance(forest, ColumnForest) and settings.trees is None:
                 forest, calibration = choose_trees(forest, shown, chances, target, users.rows)
             else:

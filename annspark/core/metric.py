@@ -21,6 +21,7 @@ class Metric:
     binary      : vectors are sets or bits: numbers are 0 or 1
     centred     : euclidean routing around the median of the data, where float32 keeps its digits
     largest     : what is published is a similarity, minus the distance, the largest first
+    unrelated   : distance of sparse rows that have no column in common; inf where it is not one for all
     from_raw    : raw distances to the metric's own distances (smaller is nearer)
     to_raw      : distances to raw ones no smaller than any whose from_raw is at most the given; inf stays inf
     """
@@ -29,6 +30,7 @@ class Metric:
     binary: bool = False
     centred: bool = False
     largest: bool = False
+    unrelated: float = np.inf
     from_raw: Raw = np.asarray
     to_raw: Raw = np.asarray
 
@@ -46,12 +48,12 @@ def _square(distance: np.ndarray) -> np.ndarray:
 
 
 METRICS = {
-    "cosine": Metric(unit=True, from_raw=_half, to_raw=_double),
+    "cosine": Metric(unit=True, unrelated=1, from_raw=_half, to_raw=_double),
     "euclidean": Metric(centred=True, from_raw=np.sqrt, to_raw=_square),
-    "inner_product": Metric(largest=True, from_raw=_half, to_raw=_double),
+    "inner_product": Metric(largest=True, unrelated=0, from_raw=_half, to_raw=_double),
     "manhattan": Metric(centred=True),
     "hamming": Metric(binary=True, centred=True),
-    "jaccard": Metric(binary=True),
+    "jaccard": Metric(binary=True, unrelated=1),
 }
 
 

@@ -4,14 +4,16 @@ import numpy as np
 
 from annspark.core.best import Nearest
 from annspark.core.calibrate import Chances
+from annspark.core.metric import METRICS
 from annspark.core.plan import AnyForest
 from annspark.core.rows import take_rows
+from annspark.core.visit import TOGETHER
 from annspark.flow.exact import vectors_of
 from annspark.flow.read import Users
 from annspark.flow.sample import Sample
 
 
-def place_neighbors(users: Users, sample: Sample, nearest: Nearest, forest: AnyForest) -> Chances:
+def place_neighbors(users: Users, sample: Sample, nearest: Nearest, forest: AnyForest, metric: str) -> Chances:
     """Return the chances that sampled users meet their exact neighbors, whose vectors are fetched.
 
     nearest : those of the sample's users
@@ -25,4 +27,9 @@ def place_neighbors(users: Users, sample: Sample, nearest: Nearest, forest: AnyF
     if len(hashes) == 0:
         return Chances(exists, np.zeros(ways, np.int32), np.zeros(ways, np.float32))
     ranks, margins = forest.find_chances(take_rows(sample.vectors, asked), take_rows(vectors, row))
-    return Chances(exists, ranks.reshape(ways), margins.reshape(ways))
+    ranks, margins = ranks.reshape(ways), margins.reshape(ways)
+    if users.wire.sparse:
+        # Whoever shares nothing with a user is as near as such a neighbor, and everybody meets enough of those.
+        replaceable = nearest.distances >= METRICS[metric].unrelated
+        ranks[replaceable], margins[replaceable] = 0, TOGETHER
+    return Chances(exists, ranks, margins)

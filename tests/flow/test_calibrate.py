@@ -23,7 +23,7 @@ def found(spark, stage, vectors, metric, *, partitions=4, k=K, audit=30, calibra
     samples = sample_vectors(users, {"audit": audit, "calibrate": calibrate})
     forest = grow_forest(prepare(vectors, metric), 12, trees=trees, split="two_means", seed=0, metric="cosine")
     audited, known = find_exact(users, list(samples.values()), k, metric)
-    chances = place_neighbors(users, samples["calibrate"], known, forest)
+    chances = place_neighbors(users, samples["calibrate"], known, forest, metric)
     return samples, (audited.radius, chances), forest
 
 
