@@ -55,19 +55,24 @@ class Keeper:
         """Fold candidates into the best of their rows: for rows[slot], a neighbor's rank and exact raw distance."""
         if len(slot) == 0:
             return
-        count = np.bincount(slot, minlength=len(rows))
-        changed = np.flatnonzero(count)
-        count = count.take(changed) + self.k
-        kept = self._best.take(rows.take(changed), axis=0)
-        kept |= (changed.astype(np.uint64) << self._key_bits)[:, None]
         keys = slot.astype(np.uint64) << self._key_bits
         keys |= self._keys(rank, raw)
-        keys = np.concatenate([kept.ravel(), keys])
         keys.sort()
-        # Each row now has its candidates in order, k or more.
+        count = np.bincount(slot, minlength=len(rows))
+        changed = np.flatnonzero(count)
+        count = count.take(changed)
+        # Only candidates are sorted.  Of two lists in order the k first are the lesser of one's first and the other's
+        # last, of one's second and the other's last but one, and so on: a candidate has one place to take.
         first = np.cumsum(count) - count
-        best = keys.take(first[:, None] + np.arange(self.k))
-        best &= low_bits(self._key_bits)
+        place = np.repeat(np.arange(1, len(count) + 1) * self.k - 1 + first, count) - np.arange(len(keys))
+        if count.max() > self.k:
+            few = np.flatnonzero(np.arange(len(keys)) - np.repeat(first, count) < self.k)
+            keys, place = keys.take(few), place.take(few)
+        keys &= low_bits(self._key_bits)
+        best = self._best.take(rows.take(changed), axis=0)
+        flat = best.ravel()
+        flat[place] = np.minimum(flat.take(place), keys)
+        best.sort(axis=1)
         changed = rows.take(changed)
         self._best[changed], self._worst[changed] = best, best[:, -1]
         self.bar[changed] = self.metric.to_raw(self._distances(best[:, -1]))
