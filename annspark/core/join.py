@@ -18,11 +18,10 @@ from annspark.core.keep import MAX_ROWS, Keeper
 from annspark.core.metric import METRICS
 from annspark.core.nearest import group_bound
 from annspark.core.rows import Vectors, is_sparse, len_of, surplus_twins
-from annspark.core.score import BOUND_SLACK, Facing, Side, looseness
+from annspark.core.score import BOUND_SLACK, Facing, Side, far_middle, looseness
 
 _TILE = 1 << 18  # scores of one product: 1 MB, about the second-level cache; half or twice as many is as fast
 _LARGE = np.float32(1e38)  # a bar that everything is below, in place of inf, which is no number to calculate with
-_FAR = 16  # a leaf whose squared distance from the centre is so many times its own spread gets its own centre
 _WAITING = 1 << 16  # pairs that may wait to be folded
 
 
@@ -77,26 +76,29 @@ def _meet_dense(kept: Keeper) -> int:
     tiles, pairs = _Tiles(kept), 0
     for start, end in residents.values():
         pairs += tiles.meet(np.arange(start, end), start, end, at_home=True)
-    visitors = _visitors(kept.visits)
+    # One sort for all leaves: bars fall while visitors come, but those of a tile stay about alike (see _may_beat).
+    visitors = _visitors(kept.visits, np.argsort(kept.bar, kind="stable"))
     for leaf, (start, end) in residents.items():
         some = visitors.get(leaf, np.empty(0, np.int64))
         if len(kept.hubs):
             some = np.union1d(some, kept.hubs[kept.home[kept.hubs] != leaf])
+            some = some[np.argsort(kept.bar[some])]
         if len(some):
             pairs += tiles.meet(some, start, end, at_home=False)
     return pairs
 
 
-def _visitors(visits: np.ndarray) -> dict[int, np.ndarray]:
-    """Return the rows, ascending, that visit each visited leaf."""
+def _visitors(visits: np.ndarray, order: np.ndarray) -> dict[int, np.ndarray]:
+    """Return the rows, in the given order, that visit each visited leaf."""
+    visits = visits.take(order, axis=0)
     flat = np.flatnonzero(visits >= 0)
     leaf = visits.ravel()[flat]
     lowest = leaf.min(initial=0)
     # A stable sort of 16-bit numbers is a radix sort, several times faster.
     small = len(leaf) > 0 and leaf.max() - lowest < 2**16
-    order = np.argsort((leaf - lowest).astype(np.uint16) if small else leaf, kind="stable")
-    leaves, first = np.unique(leaf[order], return_index=True)
-    rows = np.split(flat[order] // visits.shape[1], first[1:]) if len(flat) else []
+    by_leaf = np.argsort((leaf - lowest).astype(np.uint16) if small else leaf, kind="stable")
+    leaves, first = np.unique(leaf[by_leaf], return_index=True)
+    rows = np.split(order.take(flat[by_leaf] // visits.shape[1]), first[1:]) if len(flat) else []
     return dict(zip(leaves.tolist(), rows, strict=True))
 
 
@@ -105,12 +107,14 @@ _Judge = Callable[..., tuple[np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True)
 class _Leaf:
-    """Residents of a leaf as the right side of products.
+    """Residents of a leaf, as the right side of products with rows that have a bar.
 
+    side   : the same residents as a left side, for rows that have no bar yet
     centre : the origin of both sides; None if it is that of the partition
     """
 
     residents: np.ndarray
+    side: Side
     facing: Facing
     centre: np.ndarray | None
 
@@ -122,7 +126,7 @@ class _Tiles:
         self.kept, self.kernel, self.k = kept, kept.kernel, kept.k
         # Written once per tile, in the cache if the place is always the same.
         self.tile = np.empty(_TILE, np.float32)
-        self.passed = np.empty(_TILE, bool)
+        self.passed = np.empty(_TILE + 8, bool)
 
     def meet(self, visitors: np.ndarray, start: int, end: int, *, at_home: bool) -> int:
         """Let visitors meet the residents start..end of a leaf, and return the number of pairs.
@@ -132,12 +136,10 @@ class _Tiles:
         centre = self._own_centre(start, end)
         for a in range(start, end, self.kept.fold_rows):
             residents = np.arange(a, min(a + self.kept.fold_rows, end))
-            leaf = _Leaf(residents, self.kernel.facing(self._side(residents, centre)), centre)
-            # Rows of one tile have bars alike (see _may_beat); those without a bar come last, by themselves.
-            bars = self.kept.bar[visitors]
-            fresh = visitors[np.isinf(bars)]
-            known = visitors[np.argsort(bars)[: len(visitors) - len(fresh)]]
-            for some, judge in ((known, self._may_beat), (fresh, self._may_beat_first)):
+            side = self._side(residents, centre)
+            leaf = _Leaf(residents, side, self.kernel.facing(side), centre)
+            fresh = np.isinf(self.kept.bar[visitors])
+            for some, judge in ((visitors[~fresh], self._may_beat), (visitors[fresh], self._may_beat_first)):
                 for g in range(0, len(some), self.kept.fold_rows):
                     self._meet_some(some[g : g + self.kept.fold_rows], leaf, judge, at_home)
         return len(visitors) * (end - start)
@@ -160,23 +162,21 @@ class _Tiles:
                 theirs, found, waiting = self.kept.bar[leaf.residents], [], 0
 
     def _own_centre(self, start: int, end: int) -> np.ndarray | None:
-        """Return a centre for a leaf so small, and so far from that of the partition, that bounds would be too loose.
+        """Return a centre for a leaf so small, and so far from the partition's origin, that bounds would be too loose.
 
         Other leaves share the partition's: centring the visitors of every leaf anew costs as much as a fold.
         """
-        if self.kept.centre is None:
+        if not self.kernel.moves:
             return None
-        few = self.kept.vectors[self.kept.rank[start : end : max(1, (end - start) // 16)]]
-        centre = np.sort(few, axis=0)[len(few) // 2]
-        around, away = few - centre, centre - self.kept.centre
-        spread = np.sort(np.einsum("ij,ij->i", around, around))[len(few) // 2]
-        return centre if away @ away > _FAR * spread else None
+        few = np.arange(start, end, max(1, (end - start) // 16))
+        origin = 0 if self.kept.centre is None else self.kept.centre
+        return far_middle(self.kept.vectors[few][:, : self.kept.dim], origin)
 
     def _side(self, rows: np.ndarray, centre: np.ndarray | None) -> Side:
         """Return some rows as a left side, around another centre if one is given."""
         if centre is None:
             return self.kept.all.take(rows)
-        return self.kernel.side(self.kept.vectors, self.kept.rank.take(rows), centre)
+        return self.kernel.side(self.kept.vectors, rows, centre)
 
     def _may_beat(
         self, rows: np.ndarray, leaf: _Leaf, theirs: np.ndarray, at_home: bool
@@ -195,9 +195,9 @@ class _Tiles:
         middle = min(both[len(both) // 2], own.max())
         left = self._side(rows, leaf.centre)
         less, less_right = np.maximum(own, middle), np.maximum(theirs - middle, 0)
-        scores, passed = self._tile(left, leaf, rows, at_home, less, less_right)
+        scores, passed = self._tile(left, leaf.facing, less, less_right)
         np.less_equal(scores, 0, out=passed)
-        flat = np.flatnonzero(passed)
+        flat = self._found(passed.size)
         row = flat // len(theirs)
         column = flat - row * len(theirs)
         mine, other = own.take(row), theirs.take(column)
@@ -209,32 +209,42 @@ class _Tiles:
     def _may_beat_first(
         self, rows: np.ndarray, leaf: _Leaf, theirs: np.ndarray, at_home: bool
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Do the same for rows that have no bar yet, which get one from the lower bounds themselves."""
-        left = self._side(rows, leaf.centre)
-        bounds, passed = self._tile(left, leaf, rows, at_home, 0, 0)
-        # From a bound of lower bounds to one of distances.
-        own = group_bound(bounds, self.k) + looseness(left, leaf.facing)
-        np.less_equal(bounds, own[:, None], out=passed)
-        if not at_home:
-            passed |= bounds <= theirs
-        flat = np.flatnonzero(passed)
-        row = flat // len(theirs)
-        return row, flat - row * len(theirs)
+        """Do the same for rows that have no bar yet, which get one from the lower bounds themselves.
 
-    def _tile(
-        self, left: Side, leaf: _Leaf, rows: np.ndarray, at_home: bool, less: Any, less_right: Any
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the bounds of rows and residents, less a number of either, and room for as many bools."""
-        shape = len(rows), len(leaf.residents)
-        size = shape[0] * shape[1]
-        if size > len(self.tile):
-            self.tile, self.passed = np.empty(size, np.float32), np.empty(size, bool)
-        scores = self.kernel.tile(left, leaf.facing, less, less_right, self.tile)
+        They are the right side, a column each: minima of a column's groups cost a third of those of a row's.
+        """
+        same = np.array_equal(rows, leaf.residents)
+        right = leaf.facing if same else self.kernel.facing(self._side(rows, leaf.centre))
+        bounds, passed = self._tile(leaf.side, right, 0, 0)
         if at_home:  # nobody is their own neighbor
             itself = rows - leaf.residents[0]
-            inside = np.flatnonzero((itself >= 0) & (itself < shape[1]))
-            scores[inside, itself[inside]] = np.inf
-        return scores, self.passed[:size].reshape(shape)
+            inside = np.flatnonzero((itself >= 0) & (itself < len(theirs)))
+            bounds[itself[inside], inside] = np.inf
+        # From a bound of lower bounds to one of distances.
+        own = group_bound(bounds, self.k) + looseness(right, leaf.side)
+        np.less_equal(bounds, own, out=passed)
+        if not at_home:
+            passed |= bounds <= theirs[:, None]
+        flat = self._found(passed.size)
+        column = flat // len(rows)
+        return flat - column * len(rows), column
+
+    def _tile(self, left: Side, right: Facing, less: Any, less_right: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return the bounds of two sides, less a number of either, and room for as many bools."""
+        shape = len(left.norms), len(right.norms)
+        size = shape[0] * shape[1]
+        if size > len(self.tile):
+            self.tile, self.passed = np.empty(size, np.float32), np.empty(size + 8, bool)
+        return self.kernel.tile(left, right, less, less_right, self.tile), self.passed[:size].reshape(shape)
+
+    def _found(self, size: int) -> np.ndarray:
+        """Return the places of the few among the first so many bools that are true, looked for by eight at once."""
+        end = size + -size % 8
+        self.passed[size:end] = False
+        words = self.passed[:end].view(np.uint64)
+        word = np.flatnonzero(words != 0)
+        near = np.flatnonzero(words.take(word).view(bool))
+        return word.take(near >> 3) * 8 + (near & 7)
 
     def _settle(
         self, visitors: np.ndarray, row: np.ndarray, residents: np.ndarray, column: np.ndarray, at_home: bool
@@ -242,11 +252,11 @@ class _Tiles:
         """Give the pairs of visitors[row] and residents[column] their exact distances, and keep those that count."""
         # A pair that visits each other's homes meets once; a row at home that has no bar yet may bring itself.
         one, other = visitors.take(row), residents.take(column)
-        again = one == other if at_home else self.kept.met_before(one, other)
-        if again.any():
-            row, column, one, other = row[~again], column[~again], one[~again], other[~again]
+        new = np.flatnonzero(one != other if at_home else ~self.kept.met_before(one, other))
+        if len(new) < len(one):
+            row, column, one, other = row.take(new), column.take(new), one.take(new), other.take(new)
         rank, other_rank = self.kept.rank.take(one), self.kept.rank.take(other)
-        squared = self.kernel.exact(self.kept.vectors, rank, self.kept.vectors, other_rank)
+        squared = self.kernel.exact(self.kept.vectors, one, self.kept.vectors, other)
         keep = np.flatnonzero(squared <= self.kept.bar.take(one))
         slot, nearby, kept = row.take(keep), other_rank.take(keep), squared.take(keep)
         if at_home:

@@ -56,8 +56,8 @@ class _Rows:
 
 def meet_sparse(kept: Keeper) -> int:
     """Let everybody meet at home, and then the visitors; returns the number of pairs."""
-    marked = _marked(kept.all.values)
-    rows = _Rows(marked, squared_lengths(kept.all.values), np.full(marked.shape[1], -1, np.int32))
+    marked = _marked(kept.vectors)
+    rows = _Rows(marked, squared_lengths(kept.vectors), np.full(marked.shape[1], -1, np.int32))
     residents = np.lexsort((rows.lengths, kept.home))
     residents = residents[kept.home[residents] >= 0]
     leaf, first, count = np.unique(kept.home[residents], return_index=True, return_counts=True)

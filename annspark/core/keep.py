@@ -3,8 +3,8 @@
 import numpy as np
 
 from annspark.core.metric import METRICS
-from annspark.core.rows import Vectors
-from annspark.core.score import kernel_for, middle_of
+from annspark.core.rows import Vectors, len_of, take_rows
+from annspark.core.score import far_middle, kernel_for
 from annspark.core.topk import DISTANCE_BITS, from_ordered_bits, low_bits, ordered_bits
 from annspark.core.visit import EVERY_LEAF
 
@@ -16,14 +16,19 @@ _FOLD_ROWS = 2**13
 class Keeper:
     """The neighbors kept so far; rows are in the order of their homes, guests last.
 
-    bar : float32 (n,), the raw distance of a row's worst neighbor, inf while it has fewer than k
+    vectors : in that order, as the kernel measures them
+    all     : the same as a left side
+    bar     : float32 (n,), the raw distance of a row's worst neighbor, inf while it has fewer than k
     """
 
     def __init__(self, vectors: Vectors, rows: np.ndarray, home: np.ndarray, visits: np.ndarray, k: int, metric: str):
-        self.vectors, self.rank = vectors, rows
+        self.rank, self.dim = rows, vectors.shape[1]
         self.kernel, self.metric = kernel_for(metric, vectors), METRICS[metric]
-        self.centre = middle_of(vectors) if self.kernel.moves else None
+        some = vectors[:: max(1, len_of(vectors) // 256)] if self.kernel.moves else None
+        self.centre = None if some is None or len(some) == 0 else far_middle(some, 0)
         self.all = self.kernel.side(vectors, rows, self.centre)
+        # The same array where nothing moves: a row just multiplied is in a cache when its pairs are measured.
+        self.vectors = self.all.values if self.centre is None else take_rows(vectors, rows)
         self.home = home[rows]
         self.visits = visits[rows]
         self._visited = np.ascontiguousarray(self.visits.T)
@@ -55,19 +60,24 @@ class Keeper:
         """Fold candidates into the best of their rows: for rows[slot], a neighbor's rank and exact raw distance."""
         if len(slot) == 0:
             return
-        count = np.bincount(slot, minlength=len(rows))
-        changed = np.flatnonzero(count)
-        count = count.take(changed) + self.k
-        kept = self._best.take(rows.take(changed), axis=0)
-        kept |= (changed.astype(np.uint64) << self._key_bits)[:, None]
         keys = slot.astype(np.uint64) << self._key_bits
         keys |= self._keys(rank, raw)
-        keys = np.concatenate([kept.ravel(), keys])
         keys.sort()
-        # Each row now has its candidates in order, k or more.
+        count = np.bincount(slot, minlength=len(rows))
+        changed = np.flatnonzero(count)
+        count = count.take(changed)
+        # Only candidates are sorted.  Of two lists in order the k first are the lesser of one's first and the other's
+        # last, of one's second and the other's last but one, and so on: a candidate has one place to take.
         first = np.cumsum(count) - count
-        best = keys.take(first[:, None] + np.arange(self.k))
-        best &= low_bits(self._key_bits)
+        place = np.repeat(np.arange(1, len(count) + 1) * self.k - 1 + first, count) - np.arange(len(keys))
+        if count.max() > self.k:
+            few = np.flatnonzero(np.arange(len(keys)) - np.repeat(first, count) < self.k)
+            keys, place = keys.take(few), place.take(few)
+        keys &= low_bits(self._key_bits)
+        best = self._best.take(rows.take(changed), axis=0)
+        flat = best.ravel()
+        flat[place] = np.minimum(flat.take(place), keys)
+        best.sort(axis=1)
         changed = rows.take(changed)
         self._best[changed], self._worst[changed] = best, best[:, -1]
         self.bar[changed] = self.metric.to_raw(self._distances(best[:, -1]))

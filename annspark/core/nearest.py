@@ -207,39 +207,38 @@ def places(count: np.ndarray) -> np.ndarray:
 
 
 def group_bound(block: np.ndarray, m: int) -> np.ndarray:
-    """Return an upper bound, usually close, of the m-th smallest entry of each row.
+    """Return an upper bound, usually close, of the m-th smallest entry of each column.
 
-    block   : float32 (n, n_columns)
-    returns : float32 (n,); inf where there are too few columns for a bound to help
+    block   : float32 (n_rows, n)
+    returns : float32 (n,); inf where there are too few rows for a bound to help
     """
-    n, n_columns = block.shape
-    if n_columns < 4 * m:
+    n_rows, n = block.shape
+    if n_rows < 4 * m:
         return np.full(n, np.inf, np.float32)
-    # Column j and column j + half, and so on: long rows at each step, where minima of adjacent columns are slow.
-    minima = block
-    while minima.shape[1] >= 4 * m and minima.shape[1] > n_columns // 16:
-        half = minima.shape[1] // 2
-        minima = np.minimum(minima[:, :half], minima[:, half : 2 * half])
+    size = min(16, n_rows // (4 * m))
+    groups = n_rows // size
+    # Minima over rows, not columns: those of adjacent columns are taken together.
+    minima = np.ascontiguousarray(block[: size * groups].reshape(size, groups, n).min(axis=0).T)
     minima.partition(m - 1, axis=1)
     return minima[:, m - 1]
 
 
-def squared_distances(left: np.ndarray, i: np.ndarray, right: np.ndarray, j: np.ndarray) -> np.ndarray:
+def squared_distances(left: np.ndarray, i: np.ndarray, right: np.ndarray, j: np.ndarray, dim: int) -> np.ndarray:
     """Return the squared distances of left[i] and right[j], by differences: the same bits whichever side is left.
 
-    left, right : float32 (n, dim)
+    left, right : float32 (n, dim or more), of which the first dim columns count
     i, j        : int (m,)
     returns     : float32 (m,)
     """
     step = max(1, _DIFFERENCE_BYTES // (4 * left.shape[1]))
     out = np.empty(len(i), np.float32)
-    scratch = np.empty((2, min(step, len(i)), left.shape[1]), np.float32)
+    scratch = [np.empty((min(step, len(i)), side.shape[1]), np.float32) for side in (left, right)]
     for start in range(0, len(i), step):
         end = min(start + step, len(i))
-        one, other = scratch[:, : end - start]
+        one, other = (part[: end - start] for part in scratch)
         # "clip" lets take write to its place directly; the indices are in range.
         np.take(left, i[start:end], axis=0, out=one, mode="clip")
         np.take(right, j[start:end], axis=0, out=other, mode="clip")
         one -= other
-        np.einsum("ij,ij->i", one, one, out=out[start:end])
+        np.einsum("ij,ij->i", one[:, :dim], one[:, :dim], out=out[start:end])
     return out

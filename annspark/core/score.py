@@ -16,6 +16,7 @@ from annspark.core.nearest import squared_distances
 from annspark.core.rows import Vectors, is_sparse, len_of, owner_of, renumbered, take_rows
 
 BOUND_SLACK = 1e-5  # share of both sizes by which bounds are low: some ten times what float32 can lose
+_FAR = 16  # times the spread of vectors, squared, that they may be away from the origin
 _PAIR_NUMBERS = 1 << 16  # numbers of pairs in flight: two such arrays stay in the second-level cache
 _NOTHING = 1e-200  # less than any product of two numbers of float32 that are not 0
 _PIECE = 1 << 14  # pairs of manhattan's tile made at once: they stay in the first-level cache
@@ -79,7 +80,7 @@ class Kernel(Protocol):
         """Return the raw distances of left[i] and right[j], float32: the same bits whichever side is left."""
 
 
-def looseness(left: Side, right: Facing) -> np.ndarray:
+def looseness(left: Side | Facing, right: Side | Facing) -> np.ndarray:
     """Return what a row's bounds may be below the distances at most: float32 (n_left,)."""
     return 2 * BOUND_SLACK * (left.sizes + right.sizes.max(initial=0))
 
@@ -88,12 +89,20 @@ def kernel_for(metric: str, vectors: Vectors) -> Kernel:
     """Return the kernel of a metric for vectors of this kind."""
     if is_sparse(vectors):
         return SparseProducts(metric)
-    return Cityblock() if metric == "manhattan" else Products(metric)
+    return Cityblock() if metric == "manhattan" else Products(metric, vectors.shape[1])
 
 
 def middle_of(vectors: np.ndarray) -> np.ndarray:
     """Return the median of some of the vectors: one outlier moves a mean far."""
     return np.median(vectors[:: max(1, len(vectors) // 256)], axis=0) if len(vectors) else vectors.sum(axis=0)
+
+
+def far_middle(few: np.ndarray, origin: np.ndarray | float) -> np.ndarray | None:
+    """Return the median of some vectors, if it is so far from the origin that bounds around that would be loose."""
+    centre = np.sort(few, axis=0)[len(few) // 2]
+    around, away = few - centre, centre - origin
+    spread = np.sort(np.einsum("ij,ij->i", around, around))[len(few) // 2]
+    return centre if away @ away > _FAR * spread else None
 
 
 class Products:
@@ -104,20 +113,20 @@ class Products:
 
     most = 1 << 30
 
-    def __init__(self, metric: str):
-        self.product = METRICS[metric].largest
+    def __init__(self, metric: str, dim: int):
+        self.product, self.dim = METRICS[metric].largest, dim
         self.moves = not self.product
         self.lowest = -np.inf if self.product else 0.0
 
     def side(self, vectors: np.ndarray, rows: np.ndarray, centre: np.ndarray | None) -> Side:
-        """Return [x, ?, 1]."""
-        dim = vectors.shape[1]
-        left = np.empty((len(rows), dim + 2), np.float32)
-        left[:, -1] = 1
+        """Return [x, ?, 1]; vectors may be such rows."""
+        left = np.empty((len(rows), self.dim + 2), np.float32)
+        left[:, -2:] = 0, 1
         sizes = np.empty(len(rows), np.float32)
         for start in range(0, len(rows), 1024):
-            x = left[start : start + 1024, :dim]
-            np.subtract(vectors.take(rows[start : start + 1024], axis=0), 0 if centre is None else centre, out=x)
+            x = left[start : start + 1024, : self.dim]
+            some = vectors.take(rows[start : start + 1024], axis=0)[:, : self.dim]
+            np.subtract(some, 0 if centre is None else centre, out=x)
             np.einsum("ij,ij->i", x, x, out=sizes[start : start + 1024])
         return Side(left, sizes, sizes * np.float32((0 if self.product else 1) - BOUND_SLACK))
 
@@ -136,14 +145,15 @@ class Products:
         return np.matmul(left.values, right.values, out=scratch[: shape[0] * shape[1]].reshape(shape))
 
     def exact(self, left: np.ndarray, i: np.ndarray, right: np.ndarray, j: np.ndarray) -> np.ndarray:
-        """Square differences, or multiply."""
+        """Square differences, or multiply; vectors may be rows of sides, around no centre."""
         if not self.product:
-            return squared_distances(left, i, right, j)
+            return squared_distances(left, i, right, j, self.dim)
         step = max(1, _PAIR_NUMBERS // left.shape[1])
         out = np.empty(len(i), np.float32)
         for start in range(0, len(i), step):
             here = slice(start, start + step)
-            np.einsum("ij,ij->i", left.take(i[here], axis=0), right.take(j[here], axis=0), out=out[here])
+            x, y = left.take(i[here], axis=0)[:, : self.dim], right.take(j[here], axis=0)[:, : self.dim]
+            np.einsum("ij,ij->i", x, y, out=out[here])
         return out * np.float32(-2)
 
 

@@ -93,17 +93,17 @@ def test_order_and_ranks_are_those_of_distances_by_differences_also_where_roundi
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 600), st.integers(1, 80))
-def test_group_bound_is_an_upper_bound_of_the_mth_smallest(seed, n_columns, m):
-    block = np.random.default_rng(seed).normal(size=(10, n_columns)).astype(np.float32)
+def test_group_bound_is_an_upper_bound_of_the_mth_smallest(seed, n_rows, m):
+    block = np.random.default_rng(seed).normal(size=(n_rows, 10)).astype(np.float32)
     before = block.copy()
     bound = group_bound(block, m)
-    mth = np.sort(block, axis=1)[:, m - 1] if m <= n_columns else np.full(10, np.inf)
+    mth = np.sort(block, axis=0)[m - 1] if m <= n_rows else np.full(10, np.inf)
     assert (bound >= mth).all()
     np.testing.assert_array_equal(block, before)
 
 
-def test_group_bound_is_close_when_there_are_many_columns():
-    block = np.random.default_rng(5).random((100, 2000), np.float32)
-    survivors = (block <= group_bound(block, 10)[:, None]).sum(axis=1)
+def test_group_bound_is_close_when_there_are_many_rows():
+    block = np.random.default_rng(5).random((2000, 100), np.float32)
+    survivors = (block <= group_bound(block, 10)).sum(axis=0)
     assert survivors.min() >= 10
     assert survivors.mean() < 15
