@@ -29,6 +29,8 @@ _WAITING = 1 << 16  # pairs that may wait to be folded
 class Joined:
     """What one partition knows about the vectors it saw.
 
+    Sparse rows that are no nearer than rows that share nothing, where all such are equally far, were not met.
+
     neighbors : int32 (n, k), row numbers, by (distance, row number); -1 where fewer were met
     distances : float32 (n, k), exact (by differences); inf where fewer were met
     pairs     : number of pairs compared

@@ -1,9 +1,11 @@
 """The leaf join of sparse rows: many small leaves at once, by one product of sparse matrices.
 
 A product of sparse rows takes time for the columns that pairs share, not for pairs.  Every column of every leaf gets a
-number of its own, so that one product of all visits and all residents holds the pairs of each leaf, and no others; and
-every leaf gets one column more, in which all its rows have the same number, so that pairs that share nothing are there
-too.
+number of its own, so that one product of all visits and all residents holds the pairs of each leaf, and no others.
+
+Where all pairs that share nothing are equally far, they are left out: who lacks neighbors gets the first of everybody
+later, and nobody gets one that is farther.  For euclidean every leaf has one column more, in which all its rows have
+the same small number, so that such pairs are there too; and so it is for sets without members, which are all equal.
 """
 
 from dataclasses import dataclass
@@ -23,7 +25,7 @@ _COLUMNS = 1 << 22  # columns of one product: a number is kept for each
 _LEAVES = 256  # leaves of one product: more have more columns in all than pay
 _CROWDED = 1 << 14  # residents from which on a leaf is cut into parts
 _PART = 1 << 11
-_MARK = 1e-150  # in the column of the leaf: its square vanishes beside any product but 0
+_MARK = 1e-150  # in the last column: its square vanishes beside any product but 0
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class _Leaves:
 class _Rows:
     """All rows, guests too.
 
-    marked  : float64 (n, n_columns + 1), columns numbered anew, the last one holding the mark
+    marked  : float64 (n, n_columns + 1), columns numbered anew, the last one holding marks
     lengths : float64 (n,), squared
     number  : int32 (n_columns + 1,), a table to number columns in, -1 but while it is used
     """
@@ -56,7 +58,8 @@ class _Rows:
 
 def meet_sparse(kept: Keeper) -> int:
     """Let everybody meet at home, and then the visitors; returns the number of pairs."""
-    marked = _marked(kept.vectors)
+    counts = np.diff(kept.vectors.indptr)
+    marked = _marked(kept.vectors, np.isinf(kept.metric.unrelated) | (kept.metric.binary & (counts == 0)))
     rows = _Rows(marked, squared_lengths(kept.vectors), np.full(marked.shape[1], -1, np.int32))
     residents = np.lexsort((rows.lengths, kept.home))
     residents = residents[kept.home[residents] >= 0]
@@ -78,11 +81,11 @@ def _places(leaves: _Leaves) -> np.ndarray:
     return np.repeat(np.arange(len(leaves.count)), leaves.count)
 
 
-def _marked(rows: Vectors) -> Vectors:
+def _marked(rows: Vectors, which: np.ndarray) -> Vectors:
     columns, place = np.unique(rows.indices, return_inverse=True)
-    ends = rows.indptr[1:]
+    ends = rows.indptr[1:][which]
     return sparse_rows(
-        np.diff(rows.indptr) + 1,
+        np.diff(rows.indptr) + which,
         np.insert(place.astype(np.int32), ends, len(columns)),
         np.insert(rows.data.astype(np.float64), ends, _MARK),
         len(columns) + 1,
@@ -172,13 +175,12 @@ def _meet_some(
     other = residents.take(products.indices)
     kernel = cast(SparseProducts, kept.kernel)
     raw = kernel.from_products(rows.lengths.take(one), rows.lengths.take(other), products.data)
-    if at_home:
-        near = np.flatnonzero((one != other) & (raw <= kept.bar.take(one)))
-    else:
-        near = np.flatnonzero(raw <= np.maximum(kept.bar.take(one), kept.bar.take(other)))
+    unrelated = kept.metric.to_raw(np.float32(kept.metric.unrelated))
+    bar = kept.bar.take(one) if at_home else np.maximum(kept.bar.take(one), kept.bar.take(other))
+    near = np.flatnonzero((one != other) & (raw <= bar) & (raw < unrelated))
     one, other, raw = one.take(near), other.take(near), raw.take(near)
     rank, other_rank = kept.rank.take(one), kept.rank.take(other)
-    # Rows that share nothing all are as far as each other: most of them come too late by their ranks.
+    # Of sparse rows many are equally far: most of them come too late by their ranks.
     enters = kept.may_enter(one, other_rank, raw)
     if at_home:
         kept.fold_pairs(one[enters], other_rank[enters], raw[enters])

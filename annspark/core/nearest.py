@@ -66,9 +66,8 @@ def ranks_of(vectors: np.ndarray, centres: np.ndarray, wanted: np.ndarray) -> np
         slack = slack_of(block, limit)
         ranks[start : start + size] = np.count_nonzero(used < limit - slack, axis=0)
         row, column = np.nonzero(np.abs(used - limit) <= slack)
-        nearer = squared_distances(block, column, centres, row) < squared_distances(
-            block, column, centres, goal.take(column)
-        )
+        pairs = ((block, column, centres, centre, dim) for centre in (row, goal.take(column)))
+        nearer = np.less(*(squared_distances(*some) for some in pairs))
         ranks[start : start + size] += np.bincount(column[nearer], minlength=len(block)).astype(np.int32)
     return ranks
 
@@ -151,7 +150,7 @@ def in_order(
         limit[again] = scores[again, np.minimum(m, count[again]) - 1] + slack[again]
         some = np.flatnonzero(score <= limit.take(vector))
         place = np.searchsorted(again, vector.take(some))
-        distance = squared_distances(vectors, vector.take(some), centres, centre.take(some))
+        distance = squared_distances(vectors, vector.take(some), centres, centre.take(some), vectors.shape[1])
         found[again] = first_of_each(place, distance, centre.take(some), len(again), m)[0]
     return found, count
 

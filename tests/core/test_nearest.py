@@ -86,7 +86,7 @@ def test_order_and_ranks_are_those_of_distances_by_differences_also_where_roundi
     pairs = rng.integers(130, size=(2, 2500))
     vectors = (centres[pairs[0]] + centres[pairs[1]]) / 2
     i, j = (index.ravel() for index in np.indices((2500, 130)))
-    distances = all_squared(vectors, i, centres, j).reshape(2500, 130)
+    distances = all_squared(vectors, i, centres, j, dim).reshape(2500, 130)
     np.testing.assert_array_equal(nearest_centres(vectors, centres, 4), np.argsort(distances, kind="stable")[:, :4])
     ranks = (distances < distances[np.arange(2500), pairs[1]][:, None]).sum(axis=1)
     np.testing.assert_array_equal(ranks_of(vectors, centres, pairs[1]), ranks)
