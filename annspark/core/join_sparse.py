@@ -175,7 +175,7 @@ def _meet_some(
     other = residents.take(products.indices)
     kernel = cast(SparseProducts, kept.kernel)
     raw = kernel.from_products(rows.lengths.take(one), rows.lengths.take(other), products.data)
-    unrelated = kept.metric.to_raw(np.float32(kept.metric.unrelated))
+    unrelated = kept.metric.to_raw(np.array(kept.metric.unrelated, np.float32))
     bar = kept.bar.take(one) if at_home else np.maximum(kept.bar.take(one), kept.bar.take(other))
     near = np.flatnonzero((one != other) & (raw <= bar) & (raw < unrelated))
     one, other, raw = one.take(near), other.take(near), raw.take(near)
