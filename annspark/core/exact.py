@@ -38,7 +38,7 @@ def meet(queries: Vectors, vectors: Vectors, hashes: np.ndarray, best: Nearest, 
 def _meet(queries: np.ndarray, vectors: np.ndarray, hashes: np.ndarray, best: Nearest, metric: str) -> Nearest:
     """Do so for dense vectors, of which no more are equal than are asked for."""
     n, n_queries = len(vectors), len(queries)
-    kernel, facts = kernel_for(metric, vectors), METRICS[metric]
+    kernel, facts = kernel_for(metric, vectors.shape[1]), METRICS[metric]
     # Around a centre of the bulk the products keep their digits.
     centre = middle_of(vectors) if kernel.moves else None
     right = kernel.facing(kernel.side(queries, np.arange(n_queries), centre))

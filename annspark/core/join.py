@@ -9,7 +9,7 @@ and does not depend on which leaf, block or partition a pair meets in.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from annspark.core.keep import MAX_ROWS, Keeper
 from annspark.core.metric import METRICS
 from annspark.core.nearest import group_bound
 from annspark.core.rows import Vectors, is_sparse, len_of, surplus_twins
-from annspark.core.score import BOUND_SLACK, Facing, Side, far_middle, looseness
+from annspark.core.score import BOUND_SLACK, Facing, Kernel, Side, far_middle, looseness
 
 _TILE = 1 << 18  # scores of one product: 1 MB, about the second-level cache; half or twice as many is as fast
 _LARGE = np.float32(1e38)  # a bar that everything is below, in place of inf, which is no number to calculate with
@@ -125,7 +125,7 @@ class _Tiles:
     """Meetings of dense rows, a tile of bounds at a time."""
 
     def __init__(self, kept: Keeper):
-        self.kept, self.kernel, self.k = kept, kept.kernel, kept.k
+        self.kept, self.kernel, self.k = kept, cast(Kernel, kept.kernel), kept.k
         # Written once per tile, in the cache if the place is always the same.
         self.tile = np.empty(_TILE, np.float32)
         self.passed = np.empty(_TILE + 8, bool)

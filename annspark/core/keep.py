@@ -4,7 +4,7 @@ import numpy as np
 
 from annspark.core.metric import METRICS
 from annspark.core.rows import Vectors, len_of, take_rows
-from annspark.core.score import far_middle, kernel_for
+from annspark.core.score import far_middle, measure_for
 from annspark.core.topk import DISTANCE_BITS, from_ordered_bits, low_bits, ordered_bits
 from annspark.core.visit import EVERY_LEAF
 
@@ -23,7 +23,7 @@ class Keeper:
 
     def __init__(self, vectors: Vectors, rows: np.ndarray, home: np.ndarray, visits: np.ndarray, k: int, metric: str):
         self.rank, self.dim = rows, vectors.shape[1]
-        self.kernel, self.metric = kernel_for(metric, vectors), METRICS[metric]
+        self.kernel, self.metric = measure_for(metric, vectors), METRICS[metric]
         some = vectors[:: max(1, len_of(vectors) // 256)] if self.kernel.moves else None
         self.centre = None if some is None or len(some) == 0 else far_middle(some, 0)
         self.all = self.kernel.side(vectors, rows, self.centre)

@@ -13,7 +13,7 @@ import numpy as np
 
 from annspark.core.metric import METRICS
 from annspark.core.nearest import squared_distances
-from annspark.core.rows import Vectors, is_sparse, len_of, owner_of, renumbered, take_rows
+from annspark.core.rows import Vectors, is_sparse, len_of, owner_of, take_rows
 
 BOUND_SLACK = 1e-5  # share of both sizes by which bounds are low: some ten times what float32 can lose
 _FAR = 16  # times the spread of vectors, squared, that they may be away from the origin
@@ -49,20 +49,28 @@ class Facing:
     norms: np.ndarray
 
 
-class Kernel(Protocol):
-    """How the distances of a metric are bounded and measured, for one kind of vectors.
+class Measure(Protocol):
+    """How the distances of a metric are measured, for one kind of vectors.
 
-    moves  : distances stay when all vectors are moved alike
-    lowest : no raw distance is less
-    most   : vectors that may be on the right side at once
+    moves : distances stay when all vectors are moved alike
     """
 
     moves: bool
-    lowest: float
-    most: int
 
     def side(self, vectors: Vectors, rows: np.ndarray, centre: np.ndarray | None) -> Side:
         """Return some vectors as a left side; around a centre where the kernel moves."""
+
+    def exact(self, left: Vectors, i: np.ndarray, right: Vectors, j: np.ndarray) -> np.ndarray:
+        """Return the raw distances of left[i] and right[j], float32: the same bits whichever side is left."""
+
+
+class Kernel(Measure, Protocol):
+    """How the distances of dense vectors are bounded, too.
+
+    lowest : no raw distance is less
+    """
+
+    lowest: float
 
     def facing(self, side: Side) -> Facing:
         """Return vectors as a right side."""
@@ -76,20 +84,20 @@ class Kernel(Protocol):
         scratch     : float32, where the tile may be put
         """
 
-    def exact(self, left: Vectors, i: np.ndarray, right: Vectors, j: np.ndarray) -> np.ndarray:
-        """Return the raw distances of left[i] and right[j], float32: the same bits whichever side is left."""
-
 
 def looseness(left: Side | Facing, right: Side | Facing) -> np.ndarray:
     """Return what a row's bounds may be below the distances at most: float32 (n_left,)."""
     return 2 * BOUND_SLACK * (left.sizes + right.sizes.max(initial=0))
 
 
-def kernel_for(metric: str, vectors: Vectors) -> Kernel:
-    """Return the kernel of a metric for vectors of this kind."""
-    if is_sparse(vectors):
-        return SparseProducts(metric)
-    return Cityblock() if metric == "manhattan" else Products(metric, vectors.shape[1])
+def measure_for(metric: str, vectors: Vectors) -> Measure:
+    """Return how a metric measures vectors of this kind."""
+    return SparseProducts(metric) if is_sparse(vectors) else kernel_for(metric, vectors.shape[1])
+
+
+def kernel_for(metric: str, dim: int) -> Kernel:
+    """Return the kernel of a metric for dense vectors."""
+    return Cityblock() if metric == "manhattan" else Products(metric, dim)
 
 
 def middle_of(vectors: np.ndarray) -> np.ndarray:
@@ -110,8 +118,6 @@ class Products:
 
     [x, ?, 1] . [-2y, 1, ?] is the product and two numbers more, of either side.
     """
-
-    most = 1 << 30
 
     def __init__(self, metric: str, dim: int):
         self.product, self.dim = METRICS[metric].largest, dim
@@ -160,7 +166,7 @@ class Products:
 class Cityblock:
     """Dense vectors under manhattan distance: |x - y| = 2 max(x, y) - x - y, a coordinate at a time."""
 
-    moves, lowest, most = True, 0.0, 1 << 30
+    moves, lowest = True, 0.0
 
     def side(self, vectors: np.ndarray, rows: np.ndarray, centre: np.ndarray | None) -> Side:
         """Return x, whose size is the sum of its numbers without their signs."""
@@ -202,48 +208,22 @@ class Cityblock:
 
 
 class SparseProducts:
-    """Sparse rows under squared euclidean distance, -2 x.y, or jaccard: a product of sparse rows and dense columns.
+    """Sparse rows under squared euclidean distance, -2 x.y, or jaccard, all of which follow from lengths and products.
 
-    The right side is dense in the columns its vectors have, which are few hundred vectors'; others multiply nothing.
-    Jaccard follows from the product: |x| + |y| - 2 x.y members are in one set only, and twice that share of the sum of
-    them, |x| and |y| is the distance.
+    |x| + |y| - 2 x.y members are in one of two sets only, and twice that share of the sum of them, |x| and |y| is the
+    jaccard distance.
     """
 
-    moves, most = False, 512
+    moves = False
 
     def __init__(self, metric: str):
         self.product, self.jaccard, self.unit = METRICS[metric].largest, metric == "jaccard", METRICS[metric].unit
-        self.lowest = -np.inf if self.product else 0.0
 
     def side(self, vectors: Vectors, rows: np.ndarray, centre: np.ndarray | None) -> Side:
         """Return the rows."""
         mine = take_rows(vectors, rows)
         sizes = squared_lengths(mine).astype(np.float32)
-        # Counts of members are exact.
-        slack = 0 if self.jaccard else BOUND_SLACK
-        return Side(mine, sizes, sizes * np.float32((0 if self.product else 1) - slack))
-
-    def facing(self, side: Side) -> Facing:
-        """Return the columns there are and -2y in them."""
-        columns, place = np.unique(side.values.indices, return_inverse=True)
-        dense = np.zeros((len(columns), len(side.sizes)), np.float32)
-        dense[place, owner_of(side.values)] = -2 * side.values.data
-        return Facing((columns, dense), side.sizes, side.norms)
-
-    def tile(self, left: Side, right: Facing, less: Any, less_right: Any, scratch: np.ndarray) -> np.ndarray:
-        """Multiply what both sides have."""
-        columns, dense = right.values
-        scores = renumbered(left.values, columns) @ dense
-        scores += left.norms[:, None]
-        scores += right.norms
-        if self.jaccard:
-            total = left.norms[:, None] + right.norms
-            total += scores
-            np.divide(scores, np.maximum(total, 1), out=scores)
-            scores *= np.float32(2 - 1e-6)  # one rounding below what exact would say
-        scores -= np.reshape(less, (-1, 1))
-        scores -= less_right
-        return scores
+        return Side(mine, sizes, sizes)
 
     def exact(self, left: Vectors, i: np.ndarray, right: Vectors, j: np.ndarray) -> np.ndarray:
         """Multiply, in float64: a product of two float32 is exact, and sums are in the order of columns."""

@@ -11,7 +11,7 @@ from pyspark.sql import types as T
 from annspark.config import Settings
 from annspark.core.metric import METRICS
 from annspark.core.nearest import places
-from annspark.core.score import kernel_for
+from annspark.core.score import measure_for
 from annspark.errors import InputError
 from annspark.flow.arrow import collect
 from annspark.flow.audit import count_popularity
@@ -72,7 +72,7 @@ def look_up(table: DataFrame, sample: Sample, users: Users, settings: Settings) 
     among = places(count)
     good, among = good[among < k], among[among < k]
     distances = np.full((len(sample.ids), k), np.inf, np.float32)
-    raw = kernel_for(settings.metric, vectors).exact(sample.vectors, query[good], vectors, row[good])
+    raw = measure_for(settings.metric, vectors).exact(sample.vectors, query[good], vectors, row[good])
     distances[query[good], among] = METRICS[settings.metric].from_raw(raw)
     faults = {
         "unknown neighbor": int((~exists & (query >= 0)).sum()),

@@ -19,7 +19,7 @@ from annspark.core.draw import slot_of
 from annspark.core.metric import METRICS
 from annspark.core.plan import count_kept
 from annspark.core.rows import take_rows
-from annspark.core.score import kernel_for
+from annspark.core.score import measure_for
 from annspark.core.topk import EMPTY, pack, unpack
 from annspark.flow.arrow import OUT_ROWS, elements, numbers, to_binary, to_lists
 from annspark.flow.block import block_lengths, block_lists, id_type, seeded_hash
@@ -194,7 +194,7 @@ def _refiner(keys: np.ndarray, wire: Wire, k: int, metric: str) -> _Step:
         owners = _places(elements(lists[IDS]), ids)
         near = np.full((len(owners), max(1, counts.max(initial=0))), -1, np.int64)
         near[np.arange(near.shape[1]) < counts[:, None]] = _places(elements(lists[NEIGHBOR_IDS]), ids)
-        kernel, from_raw = kernel_for(metric, vectors), METRICS[metric].from_raw
+        kernel, from_raw = measure_for(metric, vectors), METRICS[metric].from_raw
         slot = slot_of(hashes[owners], len(keys))
         by_slot = np.argsort(slot, kind="stable")
         for start in range(0, len(owners), OUT_ROWS):

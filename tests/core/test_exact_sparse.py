@@ -9,7 +9,7 @@ from annspark.core.best import nobody_met
 from annspark.core.exact import meet
 from annspark.core.metric import METRICS, prepare
 from annspark.core.rows import take_rows
-from annspark.core.score import kernel_for
+from annspark.core.score import measure_for
 from tests.core.test_score import SPARSE
 
 
@@ -24,7 +24,7 @@ def rows_of(rng, n, dim, metric, each=3, signs=False):
 def by_definition(queries, vectors, hashes, m, metric):
     """Return the m nearest by (distance, hash), from the distances of all pairs."""
     i, j = (index.ravel() for index in np.indices((queries.shape[0], vectors.shape[0])))
-    raw = kernel_for(metric, vectors).exact(queries, i, vectors, j).reshape(queries.shape[0], -1)
+    raw = measure_for(metric, vectors).exact(queries, i, vectors, j).reshape(queries.shape[0], -1)
     far, who = METRICS[metric].from_raw(raw), np.broadcast_to(hashes, raw.shape)
     order = np.lexsort((who, far), axis=1)[:, :m]
     return np.take_along_axis(far, order, axis=1), np.take_along_axis(who, order, axis=1)

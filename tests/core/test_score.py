@@ -8,8 +8,8 @@ from scipy.spatial.distance import cdist
 from annspark.core import join_sparse
 from annspark.core.join import join_leaves
 from annspark.core.metric import METRICS, prepare
-from annspark.core.rows import take_rows
-from annspark.core.score import kernel_for, looseness
+from annspark.core.rows import surplus_twins, take_rows
+from annspark.core.score import SparseProducts, kernel_for, looseness, measure_for, squared_lengths
 from tests.core.worlds import DENSE, alike, nearest_of, random_visits, who_meets
 
 SPARSE = ["cosine", "euclidean", "inner_product", "jaccard"]
@@ -51,7 +51,7 @@ def distances_between(vectors, metric):
 def test_exact_distances_are_those_of_scipy_from_either_side(metric, is_sparse):
     vectors = make(metric, is_sparse, 60, 1)
     i, j = (index.ravel() for index in np.indices((60, 60)))
-    kernel = kernel_for(metric, vectors)
+    kernel = measure_for(metric, vectors)
     raw = kernel.exact(vectors, i, vectors, j)
     assert raw.dtype == np.float32
     np.testing.assert_array_equal(raw, kernel.exact(vectors, j, vectors, i))
@@ -60,12 +60,12 @@ def test_exact_distances_are_those_of_scipy_from_either_side(metric, is_sparse):
     np.testing.assert_allclose(METRICS[metric].from_raw(raw), wanted, rtol=2e-6, atol=2e-7)
 
 
-@pytest.mark.parametrize(("metric", "is_sparse"), KINDS)
+@pytest.mark.parametrize("metric", DENSE)
 @pytest.mark.parametrize("less", [0, 0.5])
-def test_a_tile_bounds_the_distances_from_below_and_not_loosely(metric, is_sparse, less):
-    vectors = make(metric, is_sparse, 90, 2)
-    kernel = kernel_for(metric, vectors)
-    centre = None if is_sparse or not kernel.moves else np.median(vectors, axis=0)
+def test_a_tile_bounds_the_distances_from_below_and_not_loosely(metric, less):
+    vectors = make(metric, False, 90, 2)
+    kernel = kernel_for(metric, vectors.shape[1])
+    centre = np.median(vectors, axis=0) if kernel.moves else None
     left = kernel.side(vectors, np.arange(50), centre)
     right = kernel.facing(kernel.side(vectors, np.arange(50, 90), centre))
     gap = looseness(left, right)
@@ -74,6 +74,16 @@ def test_a_tile_bounds_the_distances_from_below_and_not_loosely(metric, is_spars
     raw = kernel.exact(vectors, i, vectors, j + 50).reshape(50, 40)
     assert (bounds <= raw + 1e-6 * less).all()
     assert (raw <= bounds + gap[:, None] + 1e-6 * less).all()
+
+
+@pytest.mark.parametrize("metric", SPARSE)
+def test_no_product_of_rows_within_a_raw_distance_is_below_the_least(metric):
+    vectors = make(metric, True, 60, 5)
+    i, j = (index.ravel() for index in np.indices((60, 60)))
+    products, lengths = (vectors @ vectors.T).toarray().ravel().astype(np.float64), squared_lengths(vectors)
+    measure = SparseProducts(metric)
+    raw = measure.from_products(lengths[i], lengths[j], products).astype(np.float64)
+    assert (products >= measure.least_product(lengths[i], raw)).all()
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 120), st.integers(1, 12), st.integers(1, 8), st.sampled_from(KINDS))
@@ -86,13 +96,16 @@ def test_any_leaves_and_visits_give_the_nearest_of_those_met(seed, n, k, n_leave
     home, visits = alike(dense, home, random_visits(rng, home, n_leaves, 3))
     joined = join_leaves(vectors, home, visits, k, metric)
     i, j = (index.ravel() for index in np.indices((n, n)))
-    raw = kernel_for(metric, vectors).exact(vectors, i, vectors, j).reshape(n, n)
+    raw = measure_for(metric, vectors).exact(vectors, i, vectors, j).reshape(n, n)
     distance = METRICS[metric].from_raw(raw)
     # Sparse rows that share nothing do not count as met, where they are all equally far.
     meets = who_meets(home, visits) & ((distance < METRICS[metric].unrelated) if is_sparse else True)
     expected, distances = nearest_of(distance, meets, k)
-    np.testing.assert_array_equal(joined.distances, distances)
-    np.testing.assert_array_equal(joined.neighbors, expected)
+    # Who has k twins of lower rank gets them at home, and nothing elsewhere.
+    surplus = np.isin(np.arange(n), surplus_twins(vectors, k)[0]) & (home < 0) & (not METRICS[metric].largest)
+    assert np.isinf(joined.distances[surplus]).all()
+    np.testing.assert_array_equal(joined.distances[~surplus], distances[~surplus])
+    np.testing.assert_array_equal(joined.neighbors[~surplus], expected[~surplus])
 
 
 @pytest.mark.parametrize(("metric", "is_sparse"), KINDS)
@@ -102,7 +115,7 @@ def test_many_twins_in_one_leaf_get_the_first_of_their_nearest(metric, is_sparse
     n, k = 400, 7
     joined = join_leaves(vectors, np.zeros(n, np.int32), np.full((n, 1), -1, np.int32), k, metric)
     i, j = (index.ravel() for index in np.indices((n, n)))
-    raw = kernel_for(metric, vectors).exact(vectors, i, vectors, j).reshape(n, n)
+    raw = measure_for(metric, vectors).exact(vectors, i, vectors, j).reshape(n, n)
     expected, distances = nearest_of(METRICS[metric].from_raw(raw), ~np.eye(n, dtype=bool), k)
     np.testing.assert_array_equal(joined.neighbors, expected)
     np.testing.assert_array_equal(joined.distances, distances)
