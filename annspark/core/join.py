@@ -9,7 +9,7 @@ and does not depend on which leaf, block or partition a pair meets in.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from annspark.core.keep import MAX_ROWS, Keeper
 from annspark.core.metric import METRICS
 from annspark.core.nearest import group_bound
 from annspark.core.rows import Vectors, is_sparse, len_of, surplus_twins
-from annspark.core.score import BOUND_SLACK, Facing, Kernel, Side, far_middle, looseness
+from annspark.core.score import BOUND_SLACK, Facing, Side, far_middle, kernel_for, looseness
 
 _TILE = 1 << 18  # scores of one product: 1 MB, about the second-level cache; half or twice as many is as fast
 _LARGE = np.float32(1e38)  # a bar that everything is below, in place of inf, which is no number to calculate with
@@ -62,7 +62,7 @@ def join_leaves(vectors: Vectors, home: np.ndarray, visits: np.ndarray, k: int, 
     rows = np.delete(np.arange(n), surplus)
     rows = rows[np.argsort(np.where(home[rows] < 0, np.iinfo(np.int32).max, home[rows]), kind="stable")]
     kept = Keeper(vectors, rows, home, visits, k, metric)
-    pairs = (meet_sparse if is_sparse(vectors) else _meet_dense)(kept)
+    pairs = (meet_sparse if is_sparse(vectors) else _meet_dense)(kept, metric)
     neighbors[rows], distances[rows] = kept.nearest()
     # Away from home twins, who are nearest but for inner products, have not met.
     told = (home[surplus] >= 0) | METRICS[metric].largest
@@ -71,11 +71,11 @@ def join_leaves(vectors: Vectors, home: np.ndarray, visits: np.ndarray, k: int, 
     return Joined(neighbors, distances, pairs, max_rows)
 
 
-def _meet_dense(kept: Keeper) -> int:
+def _meet_dense(kept: Keeper, metric: str) -> int:
     """Let everybody meet, leaf by leaf; returns the number of pairs."""
     leaves, first, count = np.unique(kept.home, return_index=True, return_counts=True)
     residents = {int(leaf): (int(a), int(a + c)) for leaf, a, c in zip(leaves, first, count, strict=True) if leaf >= 0}
-    tiles, pairs = _Tiles(kept), 0
+    tiles, pairs = _Tiles(kept, metric), 0
     for start, end in residents.values():
         pairs += tiles.meet(np.arange(start, end), start, end, at_home=True)
     # One sort for all leaves: bars fall while visitors come, but those of a tile stay about alike (see _may_beat).
@@ -124,8 +124,15 @@ class _Leaf:
 class _Tiles:
     """Meetings of dense rows, a tile of bounds at a time."""
 
-    def __init__(self, kept: Keeper):
-        self.kept, self.kernel, self.k = kept, cast(Kernel, kept.kernel), kept.k
+    def __init__(self, kept: Keeper, metric: str):
+        self.kept, self.k, self.dim = kept, kept.k, kept.vectors.shape[1]
+        self.kernel = kernel_for(metric, self.dim)
+        some = kept.vectors[:: max(1, len(kept.vectors) // 256)]
+        self.centre = far_middle(some, 0) if self.kernel.moves and len(some) else None
+        self.all = self.kernel.side(kept.vectors, kept.rank, self.centre)
+        # In the order of homes, and the same array where nothing moves: a row just multiplied is in a cache when its
+        # pairs are measured.
+        self.vectors = self.all.values if self.centre is None else kept.vectors.take(kept.rank, axis=0)
         # Written once per tile, in the cache if the place is always the same.
         self.tile = np.empty(_TILE, np.float32)
         self.passed = np.empty(_TILE + 8, bool)
@@ -171,14 +178,14 @@ class _Tiles:
         if not self.kernel.moves:
             return None
         few = np.arange(start, end, max(1, (end - start) // 16))
-        origin = 0 if self.kept.centre is None else self.kept.centre
-        return far_middle(self.kept.vectors[few][:, : self.kept.dim], origin)
+        origin = 0 if self.centre is None else self.centre
+        return far_middle(self.vectors[few][:, : self.dim], origin)
 
     def _side(self, rows: np.ndarray, centre: np.ndarray | None) -> Side:
         """Return some rows as a left side, around another centre if one is given."""
         if centre is None:
-            return self.kept.all.take(rows)
-        return self.kernel.side(self.kept.vectors, rows, centre)
+            return self.all.take(rows)
+        return self.kernel.side(self.vectors, rows, centre)
 
     def _may_beat(
         self, rows: np.ndarray, leaf: _Leaf, theirs: np.ndarray, at_home: bool
@@ -258,7 +265,7 @@ class _Tiles:
         if len(new) < len(one):
             row, column, one, other = row.take(new), column.take(new), one.take(new), other.take(new)
         rank, other_rank = self.kept.rank.take(one), self.kept.rank.take(other)
-        squared = self.kernel.exact(self.kept.vectors, one, self.kept.vectors, other)
+        squared = self.kernel.exact(self.vectors, one, self.vectors, other)
         keep = np.flatnonzero(squared <= self.kept.bar.take(one))
         slot, nearby, kept = row.take(keep), other_rank.take(keep), squared.take(keep)
         if at_home:

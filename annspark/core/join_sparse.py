@@ -9,7 +9,6 @@ the same small number, so that such pairs are there too; and so it is for sets w
 """
 
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 
@@ -49,18 +48,21 @@ class _Rows:
     marked  : float64 (n, n_columns + 1), columns numbered anew, the last one holding marks
     lengths : float64 (n,), squared
     number  : int32 (n_columns + 1,), a table to number columns in, -1 but while it is used
+    measure : of distances from products
     """
 
     marked: Vectors
     lengths: np.ndarray
     number: np.ndarray
+    measure: SparseProducts
 
 
-def meet_sparse(kept: Keeper) -> int:
+def meet_sparse(kept: Keeper, metric: str) -> int:
     """Let everybody meet at home, and then the visitors; returns the number of pairs."""
-    counts = np.diff(kept.vectors.indptr)
-    marked = _marked(kept.vectors, np.isinf(kept.metric.unrelated) | (kept.metric.binary & (counts == 0)))
-    rows = _Rows(marked, squared_lengths(kept.vectors), np.full(marked.shape[1], -1, np.int32))
+    mine = take_rows(kept.vectors, kept.rank)
+    marked = _marked(mine, np.isinf(kept.metric.unrelated) | (kept.metric.binary & (np.diff(mine.indptr) == 0)))
+    number = np.full(marked.shape[1], -1, np.int32)
+    rows = _Rows(marked, squared_lengths(mine), number, SparseProducts(metric))
     residents = np.lexsort((rows.lengths, kept.home))
     residents = residents[kept.home[residents] >= 0]
     leaf, first, count = np.unique(kept.home[residents], return_index=True, return_counts=True)
@@ -173,8 +175,7 @@ def _meet_some(
     products = left @ right.T.tocsr()
     one = visitors.take(owner_of(products))
     other = residents.take(products.indices)
-    kernel = cast(SparseProducts, kept.kernel)
-    raw = kernel.from_products(rows.lengths.take(one), rows.lengths.take(other), products.data)
+    raw = rows.measure.from_products(rows.lengths.take(one), rows.lengths.take(other), products.data)
     unrelated = kept.metric.to_raw(np.array(kept.metric.unrelated, np.float32))
     bar = kept.bar.take(one) if at_home else np.maximum(kept.bar.take(one), kept.bar.take(other))
     near = np.flatnonzero((one != other) & (raw <= bar) & (raw < unrelated))

@@ -3,8 +3,7 @@
 import numpy as np
 
 from annspark.core.metric import METRICS
-from annspark.core.rows import Vectors, len_of, take_rows
-from annspark.core.score import far_middle, measure_for
+from annspark.core.rows import Vectors
 from annspark.core.topk import DISTANCE_BITS, from_ordered_bits, low_bits, ordered_bits
 from annspark.core.visit import EVERY_LEAF
 
@@ -16,19 +15,13 @@ _FOLD_ROWS = 2**13
 class Keeper:
     """The neighbors kept so far; rows are in the order of their homes, guests last.
 
-    vectors : in that order, as the kernel measures them
-    all     : the same as a left side
+    vectors : as they came
+    rank    : int (n_rows,), the place among them of each row
     bar     : float32 (n,), the raw distance of a row's worst neighbor, inf while it has fewer than k
     """
 
     def __init__(self, vectors: Vectors, rows: np.ndarray, home: np.ndarray, visits: np.ndarray, k: int, metric: str):
-        self.rank, self.dim = rows, vectors.shape[1]
-        self.kernel, self.metric = measure_for(metric, vectors), METRICS[metric]
-        some = vectors[:: max(1, len_of(vectors) // 256)] if self.kernel.moves else None
-        self.centre = None if some is None or len(some) == 0 else far_middle(some, 0)
-        self.all = self.kernel.side(vectors, rows, self.centre)
-        # The same array where nothing moves: a row just multiplied is in a cache when its pairs are measured.
-        self.vectors = self.all.values if self.centre is None else take_rows(vectors, rows)
+        self.vectors, self.rank, self.metric = vectors, rows, METRICS[metric]
         self.home = home[rows]
         self.visits = visits[rows]
         self._visited = np.ascontiguousarray(self.visits.T)

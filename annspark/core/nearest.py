@@ -5,7 +5,7 @@ import numpy as np
 from annspark.core.topk import DISTANCE_BITS, from_ordered_bits, low_bits, ordered_bits
 
 # The last bits of a product depend on the place in the block on some processors, and on the number of threads.
-# Scores closer than so many roundings, times the root of the terms, are no order.  Seen: a third to two thirds of that
+# Scores closer than so many roundings, times the root of the terms, are no order.  Seen: a quarter to two thirds of it
 # for both scores and both distances together; sums of more terms are made in pieces, and lose no more.
 _ROUNDINGS, _TERMS = 3 * 2.0**-23, 256
 _BLOCK = 1 << 19  # scores of one product: 2 MB; smaller ones save little of the cache misses and repeat the packing

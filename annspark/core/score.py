@@ -24,41 +24,33 @@ _PIECE = 1 << 14  # pairs of manhattan's tile made at once: they stay in the fir
 
 @dataclass(frozen=True)
 class Side:
-    """Vectors as the left side of tiles.
+    """Dense vectors as the left side of tiles.
 
-    values : what a kernel makes of them, a row each
+    values : float32, what a kernel makes of them, a row each
     sizes  : float32 (n,), what rounding is measured by
     norms  : float32 (n,), their part of every bound
     """
 
-    values: Any
+    values: np.ndarray
     sizes: np.ndarray
     norms: np.ndarray
 
     def take(self, rows: np.ndarray) -> "Side":
         """Return some rows as a side of their own."""
-        return Side(take_rows(self.values, rows), self.sizes.take(rows), self.norms.take(rows))
+        return Side(self.values.take(rows, axis=0), self.sizes.take(rows), self.norms.take(rows))
 
 
 @dataclass(frozen=True)
 class Facing:
     """Vectors as the right side of tiles: as Side, a column each."""
 
-    values: Any
+    values: np.ndarray
     sizes: np.ndarray
     norms: np.ndarray
 
 
 class Measure(Protocol):
-    """How the distances of a metric are measured, for one kind of vectors.
-
-    moves : distances stay when all vectors are moved alike
-    """
-
-    moves: bool
-
-    def side(self, vectors: Vectors, rows: np.ndarray, centre: np.ndarray | None) -> Side:
-        """Return some vectors as a left side; around a centre where the kernel moves."""
+    """How the distances of a metric are measured, for one kind of vectors."""
 
     def exact(self, left: Vectors, i: np.ndarray, right: Vectors, j: np.ndarray) -> np.ndarray:
         """Return the raw distances of left[i] and right[j], float32: the same bits whichever side is left."""
@@ -67,10 +59,15 @@ class Measure(Protocol):
 class Kernel(Measure, Protocol):
     """How the distances of dense vectors are bounded, too.
 
+    moves  : distances stay when all vectors are moved alike
     lowest : no raw distance is less
     """
 
+    moves: bool
     lowest: float
+
+    def side(self, vectors: np.ndarray, rows: np.ndarray, centre: np.ndarray | None) -> Side:
+        """Return some vectors as a left side; around a centre where the kernel moves."""
 
     def facing(self, side: Side) -> Facing:
         """Return vectors as a right side."""
@@ -214,16 +211,8 @@ class SparseProducts:
     jaccard distance.
     """
 
-    moves = False
-
     def __init__(self, metric: str):
         self.product, self.jaccard, self.unit = METRICS[metric].largest, metric == "jaccard", METRICS[metric].unit
-
-    def side(self, vectors: Vectors, rows: np.ndarray, centre: np.ndarray | None) -> Side:
-        """Return the rows."""
-        mine = take_rows(vectors, rows)
-        sizes = squared_lengths(mine).astype(np.float32)
-        return Side(mine, sizes, sizes)
 
     def exact(self, left: Vectors, i: np.ndarray, right: Vectors, j: np.ndarray) -> np.ndarray:
         """Multiply, in float64: a product of two float32 is exact, and sums are in the order of columns."""
