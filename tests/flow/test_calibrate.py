@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from annspark.config import Settings
+from annspark.core.columns import grow_columns
 from annspark.core.exact import exact_neighbors
 from annspark.core.forest import grow_forest
 from annspark.core.metric import prepare
@@ -78,3 +79,16 @@ def test_not_a_bit_depends_on_partitions_or_order_even_with_ties(spark, stage, m
     np.testing.assert_array_equal(radius, other_radius)
     for name in ("exists", "ranks", "margins"):
         np.testing.assert_array_equal(getattr(chances, name), getattr(others, name))
+
+
+def test_a_sparse_neighbor_who_shares_nothing_counts_as_met(spark, stage):
+    users = [(user, {user // 2: 1.0}) for user in range(60)]
+    table = spark.createDataFrame(users, "user_id bigint, vector map<int,float>")
+    found = read_vectors(table, Settings(), stage, 2)
+    samples = sample_vectors(found, {"calibrate": 20})
+    (known,) = find_exact(found, [samples["calibrate"]], K, "cosine")
+    forest = grow_columns(samples["calibrate"].vectors, 60, 5, homes=(0,))
+    chances = place_neighbors(found, samples["calibrate"], known, forest, "cosine")
+    assert known.distances.tolist() == [[0, *[1] * (K - 1)]] * 20
+    assert (chances.margins[:, 1:] == TOGETHER).all()
+    assert not chances.ranks[:, 1:].any()

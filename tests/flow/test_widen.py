@@ -84,3 +84,14 @@ def test_sets_that_share_nothing_with_anybody_get_neighbors_too(spark):
         for user in ("alone", "none", "also"):
             others = sorted(other for other, _ in rows if other != user)[:K]
             assert lists[user] == [(other, 1.0) for other in others]
+
+
+@pytest.mark.parametrize("metric", ["cosine", "jaccard"])
+def test_sparse_users_who_share_something_with_one_other_get_that_one_and_the_first_of_everybody(spark, metric):
+    users = [(user, {user // 2: 1.0, 1000 + user // 2: 2.0}) for user in range(200)]
+    table = spark.createDataFrame(users, "user_id bigint, vector map<int,float>")
+    lists, rows = built(table, metric=metric, probes=None, recall=0.9)
+    assert (rows.widened, rows.short, rows.written) == (200, 0, 200)
+    for user, neighbors in lists.items():
+        first = [other for other in range(8) if other // 2 != user // 2][: K - 1]
+        assert neighbors == [(user ^ 1, 0.0), *((other, 1.0) for other in first)]
