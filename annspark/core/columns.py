@@ -60,28 +60,38 @@ class ColumnForest:
         near[owner[kept], place[kept]], margins[owner[kept], place[kept]] = leaf[kept], margin[kept]
         return [_home_first(near, margins, home) for home in self.homes]
 
-    def find_chances(self, rows: Vectors, others: Vectors) -> tuple[np.ndarray, np.ndarray]:
-        """Return ranks and margins of pairs as Chances has them, ways in the order of the trees.
+    def find_chances(
+        self, left: Vectors, i: np.ndarray, right: Vectors, j: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return ranks and margins of left[i] and right[j] as Chances has them, ways in the order of the trees.
 
-        rows, others : n_pairs each
-        returns      : int32 and float32 (n_pairs, 2 * trees); margin inf where the one has not the other's column
+        i, j    : int (n_pairs,)
+        returns : int32 and float32 (n_pairs, 2 * trees); margin inf where the one has not the other's column
         """
-        n, n_leaves = len_of(rows), self.sizes[0]
-        ends = [self._ranked(end) for end in (rows, others)]
-        ranks = np.full((n, 2 * len(self.homes)), np.iinfo(np.int32).max, np.int32)
+        n_leaves = self.sizes[0]
+        ranks = np.full((len(i), 2 * len(self.homes)), np.iinfo(np.int32).max, np.int32)
         margins = np.full(ranks.shape, np.inf, np.float32)
+        # A row is ranked once, whatever pairs it is in: a long one may be the neighbor of all.
+        ends = [(pair, *self._ranked(rows)) for rows, pair in ((left, i), (right, j))]
+        sorted_keys = []
+        for _, owner, leaf, _, _ in ends:
+            keys = owner * n_leaves + leaf
+            order = np.argsort(keys)
+            sorted_keys.append((keys[order], order))
         for tree, home in enumerate(self.homes):
-            lives = [np.full(n, -1, np.int64) for _ in ends]
-            for (owner, leaf, _, place), live in zip(ends, lives, strict=True):
+            lives = []
+            for rows, (pair, owner, leaf, _, place) in zip((left, right), ends, strict=True):
+                live = np.full(len_of(rows), -1, np.int64)
                 live[owner[place == home]] = leaf[place == home]
-            for way, ((owner, leaf, margin, place), goal) in enumerate(zip(ends, lives[::-1], strict=True)):
-                keys = owner * n_leaves + leaf
-                order = np.argsort(keys)
-                wanted = np.arange(n) * n_leaves + goal
-                at = order[np.searchsorted(keys[order], wanted).clip(max=len(keys) - 1)]
+                lives.append(live[pair])
+            for way, goal in enumerate(lives[::-1]):
+                pair, _, _, margin, place = ends[way]
+                keys, order = sorted_keys[way]
+                wanted = pair * n_leaves + goal
+                at = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
                 found = np.flatnonzero((goal >= 0) & (keys[at] == wanted))
-                ranks[found, 2 * tree + way] = place[at[found]]
-                margins[found, 2 * tree + way] = margin[at[found]]
+                ranks[found, 2 * tree + way] = place[order[at[found]]]
+                margins[found, 2 * tree + way] = margin[order[at[found]]]
             together = np.flatnonzero((lives[0] == lives[1]) & (lives[0] >= 0))
             ranks[together, 2 * tree : 2 * tree + 2] = 0
             margins[together, 2 * tree : 2 * tree + 2] = TOGETHER

@@ -60,16 +60,20 @@ class Forest:
         residents, visitors = self.residents(vectors), self.visitors(vectors)
         return [find_goals(residents, visitors, groups, probes) for groups in self.groups]
 
-    def find_chances(self, vectors: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return ranks and margins of pairs as Chances has them, ways in the order of the trees.
+    def find_chances(
+        self, left: np.ndarray, i: np.ndarray, right: np.ndarray, j: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return ranks and margins of left[i] and right[j] as Chances has them, ways in the order of the trees.
 
-        vectors, others : float32 (n_pairs, dim), prepared
-        returns         : int32 and float32 (n_pairs, 2 * trees)
+        left, right : float32 (n, dim), prepared
+        i, j        : int (n_pairs,)
+        returns     : int32 and float32 (n_pairs, 2 * trees)
         """
-        ends = [(self.residents(end), self.visitors(end)) for end in (vectors, others)]
+        pairs = left.take(i, axis=0), right.take(j, axis=0)
+        ends = [(self.residents(end), self.visitors(end)) for end in pairs]
         found = [find_ways(ends, groups) for groups in self.groups]
         ranks, margins = (np.concatenate(parts, axis=1) for parts in zip(*found, strict=True))
-        meet_all = self.are_hubs(vectors) | self.are_hubs(others)
+        meet_all = self.are_hubs(pairs[0]) | self.are_hubs(pairs[1])
         ranks[meet_all], margins[meet_all] = 0, TOGETHER
         return ranks, margins
 

@@ -6,7 +6,6 @@ from annspark.core.best import Nearest
 from annspark.core.calibrate import Chances
 from annspark.core.metric import METRICS
 from annspark.core.plan import AnyForest
-from annspark.core.rows import take_rows
 from annspark.core.visit import TOGETHER
 from annspark.flow.exact import vectors_of
 from annspark.flow.read import Users
@@ -26,7 +25,7 @@ def place_neighbors(users: Users, sample: Sample, nearest: Nearest, forest: AnyF
     asked = np.repeat(np.arange(len(sample.ids)), exists.shape[1])
     if len(hashes) == 0:
         return Chances(exists, np.zeros(ways, np.int32), np.zeros(ways, np.float32))
-    ranks, margins = forest.find_chances(take_rows(sample.vectors, asked), take_rows(vectors, row))
+    ranks, margins = forest.find_chances(sample.vectors, asked, vectors, row)
     ranks, margins = ranks.reshape(ways), margins.reshape(ways)
     if users.wire.sparse:
         # Whoever shares nothing with a user is as near as such a neighbor, and everybody meets enough of those.

@@ -28,7 +28,7 @@ def grown(vectors, leaves=60, trees=1):
 
 def chances_of(forest, vectors, users):
     neighbors, distances = exact_neighbors(vectors, users, K, "cosine")
-    ranks, margins = forest.find_chances(np.repeat(vectors[users], K, axis=0), vectors[neighbors.ravel()])
+    ranks, margins = forest.find_chances(vectors, np.repeat(users, K), vectors, neighbors.ravel())
     shape = (*neighbors.shape, 2 * len(forest.trees))
     return Chances(np.isfinite(distances), ranks.reshape(shape), margins.reshape(shape))
 

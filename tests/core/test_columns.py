@@ -2,7 +2,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from annspark.core.columns import grow_columns
-from annspark.core.rows import sparse_rows, take_rows
+from annspark.core.rows import sparse_rows
 from annspark.core.visit import TOGETHER, goes_to
 
 
@@ -59,7 +59,7 @@ def test_chances_are_those_of_the_goals():
     rows = sparse_rows(np.diff(found.indptr), found.indices, found.data, 25)
     forest = grow_columns(rows, 60, 1, homes=(0, 1))
     one, other = (index.ravel() for index in np.indices((60, 60)))
-    _, chances = forest.find_chances(take_rows(rows, one), take_rows(rows, other))
+    _, chances = forest.find_chances(rows, one, rows, other)
     for tree, (near, margins) in enumerate(forest.find_goals(rows, 30)):
         for reach in (-1.0, 0.3, 0.9):
             goals = np.where(goes_to(margins, reach), near, -1)

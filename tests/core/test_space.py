@@ -47,7 +47,7 @@ def test_a_vector_longer_than_all_sampled_ones_visits_every_leaf_once():
         assert (copies.visits[start[mine]] == EVERY_LEAF).all()
         assert len(set(copies.partition[mine])) == plan.n_partitions
         assert (copies.home[mine] >= 0).sum() == 2
-    _, margins = forest.find_chances(vectors[:50], vectors[np.full(50, 7)])
+    _, margins = forest.find_chances(vectors, np.arange(50), vectors, np.full(50, 7))
     assert (margins == TOGETHER).all()
 
 
