@@ -10,6 +10,7 @@ pairs similarity search").
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import ceil
 
 import numpy as np
@@ -51,13 +52,12 @@ class ColumnForest:
         returns : int32 (n, m) leaves, home first, -1 for none; float32 (n, m) margins: what part of its most important
                   column's worth a column lacks; 0 for home; nan for what is no goal
         """
-        owner, leaf, margin, place = self._ranked(rows)
-        n = len_of(rows)
-        most = self.candidates(probes)
-        kept = place < most
-        width = int(place[kept].max(initial=0)) + 1
-        near, margins = np.full((n, width), -1, np.int32), np.full((n, width), _NONE)
-        near[owner[kept], place[kept]], margins[owner[kept], place[kept]] = leaf[kept], margin[kept]
+        ranked = self._ranked(rows)
+        kept = ranked.place < self.candidates(probes)
+        owner, place = ranked.owner[kept], ranked.place[kept]
+        shape = ranked.n_rows, int(place.max(initial=0)) + 1
+        near, margins = np.full(shape, -1, np.int32), np.full(shape, _NONE)
+        near[owner, place], margins[owner, place] = ranked.leaf[kept], ranked.margin[kept]
         return [_home_first(near, margins, home) for home in self.homes]
 
     def find_chances(
@@ -68,30 +68,16 @@ class ColumnForest:
         i, j    : int (n_pairs,)
         returns : int32 and float32 (n_pairs, 2 * trees); margin inf where the one has not the other's column
         """
-        n_leaves = self.sizes[0]
         ranks = np.full((len(i), 2 * len(self.homes)), np.iinfo(np.int32).max, np.int32)
         margins = np.full(ranks.shape, np.inf, np.float32)
         # A row is ranked once, whatever pairs it is in: a long one may be the neighbor of all.
-        ends = [(pair, *self._ranked(rows)) for rows, pair in ((left, i), (right, j))]
-        sorted_keys = []
-        for _, owner, leaf, _, _ in ends:
-            keys = owner * n_leaves + leaf
-            order = np.argsort(keys)
-            sorted_keys.append((keys[order], order))
+        ends = [(self._ranked(rows), pair) for rows, pair in ((left, i), (right, j))]
         for tree, home in enumerate(self.homes):
-            lives = []
-            for rows, (pair, owner, leaf, _, place) in zip((left, right), ends, strict=True):
-                live = np.full(len_of(rows), -1, np.int64)
-                live[owner[place == home]] = leaf[place == home]
-                lives.append(live[pair])
-            for way, goal in enumerate(lives[::-1]):
-                pair, _, _, margin, place = ends[way]
-                keys, order = sorted_keys[way]
-                wanted = pair * n_leaves + goal
-                at = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
-                found = np.flatnonzero((goal >= 0) & (keys[at] == wanted))
-                ranks[found, 2 * tree + way] = place[order[at[found]]]
-                margins[found, 2 * tree + way] = margin[order[at[found]]]
+            lives = [ranked.leaf_at(home)[pair] for ranked, pair in ends]
+            for way, ((ranked, pair), goal) in enumerate(zip(ends, lives[::-1], strict=True)):
+                found, at = ranked.find(pair, goal)
+                ranks[found, 2 * tree + way] = ranked.place[at]
+                margins[found, 2 * tree + way] = ranked.margin[at]
             together = np.flatnonzero((lives[0] == lives[1]) & (lives[0] >= 0))
             ranks[together, 2 * tree : 2 * tree + 2] = 0
             margins[together, 2 * tree : 2 * tree + 2] = TOGETHER
@@ -109,8 +95,8 @@ class ColumnForest:
         """Return the forest of the first trees."""
         return replace(self, homes=self.homes[:n_trees])
 
-    def _ranked(self, rows: Vectors) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Return row, leaf, margin and place of the leaves of every row, the most important first.
+    def _ranked(self, rows: Vectors) -> "_Ranked":
+        """Return the leaves of every row, the most important first.
 
         A bucket that several columns of a row share comes once, where the first of them does.
         """
@@ -137,7 +123,44 @@ class ColumnForest:
         start = np.cumsum(count) - count
         top = worth[start[owner]]
         margin = 1 - np.where(top > 0, worth, 1) / np.where(top > 0, top, 1)  # all may be too small for float32
-        return owner, leaf, margin, np.arange(len(owner)) - start[owner]
+        return _Ranked(n, owner, leaf, margin, np.arange(len(owner)) - start[owner])
+
+
+@dataclass(frozen=True)
+class _Ranked:
+    """The leaves of rows, row by row, the most important first.
+
+    owner, leaf : int (n,), a row and one of its leaves
+    margin      : float32 (n,)
+    place       : int (n,), which of the row's leaves it is, from 0
+    """
+
+    n_rows: int
+    owner: np.ndarray
+    leaf: np.ndarray
+    margin: np.ndarray
+    place: np.ndarray
+
+    def leaf_at(self, place: int) -> np.ndarray:
+        """Return the leaf at that place of every row, -1 where it has fewer: int (n_rows,)."""
+        leaves = np.full(self.n_rows, -1, np.int64)
+        leaves[self.owner[self.place == place]] = self.leaf[self.place == place]
+        return leaves
+
+    def find(self, rows: np.ndarray, leaves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return which of some pairs of a row and a leaf, -1 for none, there are, and where."""
+        order, keys, n_leaves = self._in_order
+        wanted = rows * n_leaves + leaves
+        at = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
+        found = np.flatnonzero((leaves >= 0) & (leaves < n_leaves) & (keys[at] == wanted))
+        return found, order[at[found]]
+
+    @cached_property
+    def _in_order(self) -> tuple[np.ndarray, np.ndarray, int]:
+        n_leaves = int(self.leaf.max()) + 1
+        keys = self.owner * n_leaves + self.leaf
+        order = np.argsort(keys)
+        return order, keys[order], n_leaves
 
 
 def _home_first(near: np.ndarray, margins: np.ndarray, home: int) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ the same small number, so that such pairs are there too; and so it is for sets w
 """
 
 from dataclasses import dataclass
+from math import isqrt
 
 import numpy as np
 
@@ -24,6 +25,7 @@ _COLUMNS = 1 << 22  # columns of one product: a number is kept for each
 _LEAVES = 256  # leaves of one product: more have more columns in all than pay
 _CROWDED = 1 << 14  # residents from which on a leaf is cut into parts
 _PART = 1 << 11
+_SPREAD = 3  # candidates of which every third, or fewer, are worth a fold of their own
 _MARK = 1e-150  # in the last column: its square vanishes beside any product but 0
 
 
@@ -179,6 +181,8 @@ def _meet_some(
     unrelated = kept.metric.to_raw(np.array(kept.metric.unrelated, np.float32))
     bar = kept.bar.take(one) if at_home else np.maximum(kept.bar.take(one), kept.bar.take(other))
     near = np.flatnonzero((one != other) & (raw <= bar) & (raw < unrelated))
+    if at_home:
+        near = near[_fold_first(kept, one.take(near), other.take(near), raw.take(near))]
     one, other, raw = one.take(near), other.take(near), raw.take(near)
     rank, other_rank = kept.rank.take(one), kept.rank.take(other)
     # Of sparse rows many are equally far: most of them come too late by their ranks.
@@ -192,6 +196,22 @@ def _meet_some(
     for row, nearby, may in ((one, other_rank, enters), (other, rank, enters_other)):
         keep = near[may.take(near)]
         kept.fold_pairs(row.take(keep), nearby.take(keep), raw.take(keep))
+
+
+def _fold_first(kept: Keeper, row: np.ndarray, other: np.ndarray, raw: np.ndarray) -> np.ndarray:
+    """Fold some of the candidates of crowded leaves, evenly spread, and return which others are within the bars now.
+
+    row : int (n_pairs,), candidates of a row together
+    """
+    # Of c candidates in any order, every s-th leaves s k within its bar: c / s + s k are fewest where s^2 is c / k.
+    n_rows = int(np.count_nonzero(np.diff(row, prepend=-1)))
+    step = isqrt(len(row) // (kept.k * max(1, n_rows)))
+    if step < _SPREAD:
+        return np.arange(len(row))
+    kept.fold_pairs(row[::step], kept.rank.take(other[::step]), raw[::step])
+    within = raw <= kept.bar.take(row)
+    within[::step] = False
+    return np.flatnonzero(within)
 
 
 def _in_leaves(rows: Vectors, leaf: np.ndarray, number: np.ndarray, n_columns: int, n_leaves: int) -> Vectors:
