@@ -9,17 +9,20 @@ the recall of 200 users by SciPy's distances; "wrong" says where an answer known
 """
 
 import argparse
-import json
 from pathlib import Path
 
 from check.build import build
 from check.cases import CASES
+from check.runs import read, write
+
+COLUMNS = {"case": "case", "rows": "rows", "seconds": "seconds", "peak MB": "peak_mb", "recall of 200 users": "true"}
+COLUMNS |= {"audited": "audited", "widened": "widened", "faults": "faults", "wrong": "wrong", "ended": "status"}
 
 
 def main() -> None:
     """Run the cases, writing after every one."""
     args = _parser().parse_args()
-    runs = json.loads(args.out.read_text()) if args.out.exists() else []
+    runs = read(args.out)
     for name in args.cases:
         if name in {run["case"] for run in runs}:
             continue
@@ -29,7 +32,7 @@ def main() -> None:
         if known and found and len(found.near):
             record["wrong"] = known(found.near, found.told)
         runs.append({"case": name, "rows": rows.shape[0], "settings": case.settings} | record)
-        args.out.write_text(json.dumps(runs, indent=1) + "\n")
+        write(args.out, runs, COLUMNS)
         print(as_line(runs[-1]), flush=True)
     bad = [run for run in runs if run["status"] != "ok" or run["faults"] or run.get("wrong")]
     print(f"{len(runs)} cases: {len(bad)} did not end well, are not whole or are wrong")
@@ -45,7 +48,7 @@ def as_line(run: dict) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="JSON file; cases in it are not run again")
+    parser.add_argument("--out", type=Path, required=True, help="JSON, table beside it; its cases are not run again")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), metavar="NAME", help="; ".join(CASES))
     parser.add_argument("--share", type=float, default=1.0, help="of the rows, to see quickly that all works (1)")
     parser.add_argument("--limit", type=float, default=600, metavar="SECONDS", help="of a case (600)")

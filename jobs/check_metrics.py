@@ -9,20 +9,23 @@ hamming numbers become bits (above 127, or above 0 where some are negative), for
 """
 
 import argparse
-import json
 from pathlib import Path
 
 from check.build import build
 from check.exact import NAMES
 from check.rows import as_bits, load
+from check.runs import read, write
 
 DENSE, SPARSE = ("inner_product", *NAMES), ("cosine", "euclidean", "inner_product", "jaccard")
+COLUMNS = {"set": "set", "rows": "rows", "metric": "metric", "seconds": "seconds", "peak MB": "peak_mb"}
+COLUMNS |= {"true recall": "true", "audited": "audited", "predicted": "predicted", "probes": "probes"}
+COLUMNS |= {"pairs a user": "pairs_per_user", "faults": "faults", "ended": "status"}
 
 
 def main() -> None:
     """Run everything, writing after every run."""
     args = _parser().parse_args()
-    runs = json.loads(args.out.read_text()) if args.out.exists() else []
+    runs = read(args.out)
     done = {(run["set"], run["metric"], run["target"], run["seed"]) for run in runs}
     for name, rows in map(load, args.sets):
         known = DENSE if not hasattr(rows, "indptr") else SPARSE
@@ -33,7 +36,7 @@ def main() -> None:
             record, _ = build(as_bits(rows) if metric == "hamming" else rows, settings, args.limit, args.users)
             asked = {"set": name, "rows": rows.shape[0], "metric": metric, "target": args.recall, "seed": args.seed}
             runs.append(asked | record)
-            args.out.write_text(json.dumps(runs, indent=1) + "\n")
+            write(args.out, runs, COLUMNS)
             print(as_line(runs[-1]), flush=True)
     missed = [run for run in runs if run["status"] != "ok" or run["faults"] or run["true"] < run["target"] - 0.02]
     print(f"{len(runs)} runs: {len(missed)} failed, missed, incomplete, or truly more than 0.02 below the target")
@@ -49,7 +52,7 @@ def as_line(run: dict) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="JSON file; runs in it are not made again")
+    parser.add_argument("--out", type=Path, required=True, help="JSON, table beside it; its runs are not made again")
     parser.add_argument("--sets", nargs="+", required=True, metavar="SET[:ROWS]")
     parser.add_argument("--metrics", nargs="+", choices=sorted({*DENSE, *SPARSE}), default=[*DENSE, *SPARSE])
     parser.add_argument("--recall", type=float, default=0.95)

@@ -23,6 +23,9 @@ from annspark import RecallMissed, build_neighbors
 from bench.score import score
 from bench.sets import Data, prepare
 from bench.truth import load_truth
+from check.runs import read, write
+
+COLUMNS = {name: name for name in ("set", "target", "seed", "probes", "predicted", "audited", "low", "high", "true")}
 
 
 def main() -> None:
@@ -30,7 +33,7 @@ def main() -> None:
     args = _parser().parse_args()
     os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
     spark = SparkSession.builder.appName("check recall").getOrCreate()
-    runs = json.loads(args.out.read_text()) if args.out.exists() else []
+    runs = read(args.out)
     done = {(run["set"], run["target"], run["seed"]) for run in runs}
     for data in (prepare(source, args.cache) for source in args.sets):
         truth = load_truth(data.folder, all_up_to=40_000)
@@ -38,7 +41,7 @@ def main() -> None:
             if (data.name, target, seed) not in done:
                 asked = {"set": data.name, "target": target, "seed": seed}
                 runs.append(asked | run_once(spark, data, truth, target, seed))
-                args.out.write_text(json.dumps(runs, indent=1) + "\n")
+                write(args.out, runs, COLUMNS)
                 print(json.dumps(runs[-1]), flush=True)
     inside = sum(run["low"] <= run["true"] <= run["high"] for run in runs)
     below = sum(run["passed"] and run["true"] < run["target"] - (run["high"] - run["low"]) / 2 for run in runs)
@@ -47,7 +50,7 @@ def main() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="JSON file; runs in it are not made again")
+    parser.add_argument("--out", type=Path, required=True, help="JSON, table beside it; its runs are not made again")
     parser.add_argument("--sets", nargs="+", required=True, metavar="SET")
     parser.add_argument("--targets", nargs="+", type=float, default=[0.8, 0.9, 0.95, 0.99])
     parser.add_argument("--seeds", type=int, default=1, help="runs of each set and target (1)")

@@ -15,7 +15,6 @@ matrices answers all queries of a cluster together, on both cores.  leaders 0 is
 """
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 
@@ -24,14 +23,17 @@ import numpy as np
 from bench.ladders import as_text
 from check.rivals import LADDERS, run_once
 from check.rows import load, write_rows
+from check.runs import read, write
 
 ENOUGH = 0.995
+COLUMNS = {"set": "set", "rows": "rows", "system": "system", "setting": "setting", "seconds": "seconds"}
+COLUMNS |= {"peak MB": "peak_mb", "recall": "recall", "faults": "faults", "ended": "status"}
 
 
 def main() -> None:
     """Run everything, writing after every run."""
     args = _parser().parse_args()
-    runs = json.loads(args.out.read_text()) if args.out.exists() else []
+    runs = read(args.out)
     for source in args.sets:
         name, rows = load(source)
         truth = dict(np.load(Path(source).with_suffix(".truth.npz")))
@@ -46,7 +48,7 @@ def main() -> None:
                             system, setting, Path(folder) / "vectors.parquet", rows, truth, args.limit
                         )
                         runs.append(run)
-                        args.out.write_text(json.dumps(runs, indent=1) + "\n")
+                        write(args.out, runs, COLUMNS)
                         print(as_line(run), flush=True)
                     if _is_last(run):
                         break
@@ -66,7 +68,7 @@ def as_line(run: dict) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="JSON file; runs in it are not made again")
+    parser.add_argument("--out", type=Path, required=True, help="JSON, table beside it; its runs are not made again")
     parser.add_argument("--sets", nargs="+", required=True, metavar="SET")
     parser.add_argument("--systems", nargs="+", choices=LADDERS, default=list(LADDERS))
     parser.add_argument("--limit", type=float, default=1800, metavar="SECONDS", help="of a run (1800)")

@@ -15,7 +15,9 @@ from math import ceil
 
 import numpy as np
 
-from annspark.core.rows import Vectors, len_of, owner_of
+from annspark.core.nearest import places
+from annspark.core.rows import Vectors, len_of
+from annspark.core.topk import low_bits
 from annspark.core.visit import TOGETHER
 
 _RARITY = 0.25  # power of a column's frequency its importance is divided by: rarer columns make smaller leaves
@@ -100,30 +102,52 @@ class ColumnForest:
 
         A bucket that several columns of a row share comes once, where the first of them does.
         """
-        n, owner = len_of(rows), owner_of(rows)
         at = np.searchsorted(self.columns, rows.indices).clip(max=max(0, len(self.columns) - 1))
         known = self.columns[at] == rows.indices if len(self.columns) else np.zeros(len(at), bool)
-        worth = np.abs(rows.data) * np.where(
-            known, self.importance[at] if len(self.columns) else 0, np.float32(self.unknown)
-        )
+        importance = self.importance[at] if len(self.columns) else np.float32(0)
+        worth = np.abs(rows.data) * np.where(known, importance, np.float32(self.unknown))
         hashed = (rows.indices.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(33)
         leaf = np.where(known, at, len(self.columns) + hashed.astype(np.int64) % max(1, self.buckets))
-        empty = np.flatnonzero(np.diff(rows.indptr) == 0)
-        owner, leaf = np.concatenate([owner, empty]), np.concatenate([leaf, np.full(len(empty), self.sizes[0] - 1)])
-        worth = np.concatenate([worth, np.ones(len(empty), np.float32)]).astype(np.float32)
-        order = np.lexsort((leaf, -worth, owner))
-        if self.buckets and not known.all():
-            by_leaf = np.lexsort((leaf, -worth, leaf, owner))
-            again = (np.diff(owner[by_leaf]) == 0) & (np.diff(leaf[by_leaf]) == 0)
-            dropped = np.zeros(len(owner), bool)
-            dropped[by_leaf[1:][again]] = True
-            order = order[~dropped[order]]
-        owner, leaf, worth = owner[order], leaf[order], worth[order]
-        count = np.bincount(owner, minlength=n)
-        start = np.cumsum(count) - count
-        top = worth[start[owner]]
+        counts = np.diff(rows.indptr)
+        empty = rows.indptr[:-1][counts == 0]
+        if len(empty):
+            leaf, worth = np.insert(leaf, empty, self.sizes[0] - 1), np.insert(worth, empty, 1)
+            counts = np.maximum(counts, 1)
+        order, owner = _heaviest_first(worth, counts), np.repeat(np.arange(len(counts)), counts)
+        shared = np.flatnonzero(leaf[order] >= len(self.columns))
+        if self.buckets and len(shared):
+            _, first = np.unique(owner[shared] * self.sizes[0] + leaf[order[shared]], return_index=True)
+            kept = np.ones(len(order), bool)
+            kept[shared], kept[shared[first]] = False, True
+            order, owner = order[kept], owner[kept]
+            counts = np.bincount(owner, minlength=len(counts))
+        leaf, worth, start = leaf[order], worth[order], np.cumsum(counts) - counts
+        top = np.repeat(worth[start], counts)
         margin = 1 - np.where(top > 0, worth, 1) / np.where(top > 0, top, 1)  # all may be too small for float32
-        return _Ranked(n, owner, leaf, margin, np.arange(len(owner)) - start[owner])
+        return _Ranked(len(counts), owner, leaf, margin, places(counts))
+
+
+def _heaviest_first(worth: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return the order of the numbers of every row, the largest first, of equal ones the first in the row.
+
+    worth  : float32 (n,), none negative, row after row
+    counts : int (n_rows,), numbers of each row
+    """
+    ends = np.cumsum(counts)
+    order = np.empty(len(worth), np.int64)
+    place_bits = int(counts.max(initial=1)).bit_length()
+    # A key of 64 bits: row of the block | how little it is worth (32 bits) | place in the row.
+    rows = 1 << max(0, 32 - place_bits)
+    for first in range(0, len(counts), rows):
+        some = counts[first : first + rows]
+        start, end = ends[first] - counts[first], ends[first + len(some) - 1]
+        keys = np.repeat(np.arange(len(some), dtype=np.uint64), some) << np.uint64(32 + place_bits)
+        keys |= (~worth[start:end].view(np.uint32)).astype(np.uint64) << np.uint64(place_bits)
+        keys |= places(some).astype(np.uint64)
+        keys.sort()
+        in_row = (keys & low_bits(np.uint64(place_bits))).astype(np.int64)
+        order[start:end] = in_row + np.repeat(ends[first : first + rows] - some, some)
+    return order
 
 
 @dataclass(frozen=True)
