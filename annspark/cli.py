@@ -12,6 +12,7 @@ from annspark import __doc__ as purpose
 from annspark import __version__
 from annspark.config import CHOICES, RECALL, Settings, make_job, read_config
 from annspark.errors import InputError, RecallMissed, SettingsError, first_line
+from annspark.page import preload
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -57,6 +58,7 @@ def _build(given: dict[str, Any]) -> None:
         if flag in given:  # a flag wins over the file's other way to say the same
             told.pop(other, None)
     job = make_job(told | given)
+    preload()  # Java starts on one core
     spark = _session("annspark build")
     from annspark.pipeline import preview, run
 

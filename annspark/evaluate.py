@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,7 @@ def evaluate_neighbors(
     clock = Steps()
     with staging(scratch) as stage:
         with clock.step("read") as facts:
-            users = read_vectors(vectors, settings, stage, count_cores(vectors.sparkSession))
+            users = read_vectors(vectors, settings, stage, partial(count_cores, vectors.sparkSession))
             facts += [f"{users.rows:,} users of {users.wire.dim:,} numbers"]
         if users.rows == 1:
             raise InputError("input: a single user has no neighbors to evaluate.")

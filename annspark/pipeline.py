@@ -1,6 +1,7 @@
 """The straight line: read, sample, grow, calibrate, route, join, merge, audit, publish."""
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -40,7 +41,7 @@ from annspark.errors import RecallMissed
 from annspark.flow import files, publish
 from annspark.flow.audit import audit_neighbors
 from annspark.flow.calibrate import place_neighbors
-from annspark.flow.cluster import count_cores
+from annspark.flow.cluster import count_cores, start_beside
 from annspark.flow.exact import find_exact
 from annspark.flow.grow import grow, grow_limbs
 from annspark.flow.join import join_partitions
@@ -149,7 +150,8 @@ def build_neighbors(
         return kept[-1]
 
     try:
-        result = _build(vectors, settings, asdict(settings), scratch, keep, Steps())
+        counted = _start_counting(vectors.sparkSession)
+        result = _build(vectors, counted, settings, asdict(settings), scratch, keep, Steps())
         _require_recall(result.report)
     except BaseException:
         for table in kept:
@@ -165,6 +167,7 @@ def run(spark: SparkSession, job: Job) -> Report:
     publish.check_target(spark, job.output, job.overwrite)
     if job.report:
         files.require_reach("report", job.report)
+    counted = _start_counting(spark)
     vectors = publish.open_input(spark, job.input, job.format)
     pending: list[publish.Pending] = []
 
@@ -174,7 +177,7 @@ def run(spark: SparkSession, job: Job) -> Report:
 
     clock = Steps()
     try:
-        result = _build(vectors, job.settings, _asked(job), job.scratch, keep, clock)
+        result = _build(vectors, counted, job.settings, _asked(job), job.scratch, keep, clock)
         folder = job.report or f"{pending[-1].target}.report"
         if not result.report.passed:
             write_missed(folder, result.report)
@@ -196,10 +199,11 @@ def preview(spark: SparkSession, job: Job) -> Preview:
     publish.check_target(spark, job.output, overwrite=True)
     if job.report:
         files.require_reach("report", job.report)
+    counted = _start_counting(spark)
     vectors = publish.open_input(spark, job.input, job.format)
     clock = Steps()
     with staging(job.scratch) as stage:
-        ready = _prepare(vectors, job.settings, stage, clock)
+        ready = _prepare(vectors, counted, job.settings, stage, clock)
         users, plan = ready.users, ready.plan
         with clock.step("try", "joining some users to see how fast it goes") as facts:
             tried = try_join(users, ready.samples, job.settings, plan, ready.cores, stage)
@@ -252,8 +256,14 @@ class _Ready:
     most: int
 
 
+def _start_counting(spark: SparkSession) -> Future[int]:
+    """Count the cores while the driver looks at the input."""
+    return start_beside(spark, count_cores, spark)
+
+
 def _build(
     vectors: DataFrame,
+    counted: Future[int],
     settings: Settings,
     asked: dict[str, Any],
     scratch: str | None,
@@ -264,7 +274,7 @@ def _build(
     asked_for, settings = settings, settings.found
     with staging(scratch) as stage:
         publish_found, keep = keep, stage if asked_for.restricted else keep
-        ready = _prepare(vectors, settings, stage, clock)
+        ready = _prepare(vectors, counted, settings, stage, clock)
         users, plan, calibration = ready.users, ready.plan, ready.calibration
         doing = f"routing to {plan.probes:.3g} leaves a tree, joining in {plan.n_partitions} partitions, merging"
         with clock.step("join", doing) as facts:
@@ -313,11 +323,11 @@ def _build(
     return Result(table, report)
 
 
-def _prepare(vectors: DataFrame, settings: Settings, stage: Stage, clock: Steps) -> _Ready:
+def _prepare(vectors: DataFrame, counted: Future[int], settings: Settings, stage: Stage, clock: Steps) -> _Ready:
     """Check the input, grow the forest, find out how many probes the recall needs, and plan the join."""
     with clock.step("read") as facts:
-        cores = count_cores(vectors.sparkSession)
-        users = read_vectors(vectors, settings, stage, cores)
+        users = read_vectors(vectors, settings, stage, counted.result)
+        cores = counted.result()
         facts += [f"{users.rows:,} users of {users.wire.dim:,} numbers", f"{users.read - users.rows:,} rows dropped"]
     most, target = min(settings.k, users.rows - 1), settings.target
     with clock.step("sample") as facts:
@@ -331,12 +341,14 @@ def _prepare(vectors: DataFrame, settings: Settings, stage: Stage, clock: Steps)
         }
         samples = sample_vectors(users, want)
         facts += [f"{sum(len(sample.ids) for sample in samples.values()):,} users"]
+    audit, known = samples["audit"], samples["calibrate"]
+    # The cluster has nothing to do while the driver grows the forest.
+    searched = start_beside(vectors.sparkSession, find_exact, users, [audit, known], most, settings.metric)
     with clock.step("grow") as facts:
         forest = _grow(users, samples["forest"], settings, first_tree=0, trees=_count_trees(users, settings))
         facts += [f"{sum(forest.sizes):,} leaves"]
     with clock.step("calibrate") as facts:
-        audit, known = samples["audit"], samples["calibrate"]
-        audit_nearest, known_nearest = find_exact(users, [audit, known], most, settings.metric)
+        audit_nearest, known_nearest = searched.result()
         facts += [f"exact neighbors of {len(audit.ids) + len(known.ids):,} users"]
         shown, calibration = samples["plan"].vectors, None
         if target is not None:

@@ -9,6 +9,7 @@ from annspark.config import Settings
 from annspark.core.recall import Recall, measure_recall, recall_by_user
 from annspark.flow.arrow import collect
 from annspark.flow.block import id_type, seeded_hash
+from annspark.flow.cluster import start_beside
 from annspark.flow.read import Users
 from annspark.flow.sample import Sample
 from annspark.flow.shape import distances_of, neighbor_ids_of
@@ -33,6 +34,8 @@ def audit_neighbors(
         return measure_recall(np.ones(len(sample.ids)), k), ()
     # The table may bring ids of another type than the input's, which would have other hashes.
     kind, last = id_type(users.table), int(sample.hashes[-1])
+    met = neighbor_ids_of(table, settings).select(F.col(NEIGHBOR_ID).cast(kind))
+    counted = start_beside(table.sparkSession, count_popularity, met, sample, settings.seed)
     # The few users first, their neighbors' rows afterwards: the other order makes k rows of every user.
     few = table.where(seeded_hash(F.col(quoted(settings.id_col)).cast(kind), settings.seed) <= last)
     rows = collect(distances_of(few, settings))
@@ -41,10 +44,7 @@ def audit_neighbors(
     listed = rank <= k
     found = np.full((len(sample.ids), k), np.inf, np.float32)
     found[query[listed], rank[listed] - 1] = distance[listed]
-
-    met = neighbor_ids_of(table, settings).select(F.col(NEIGHBOR_ID).cast(kind))
-    popularity = count_popularity(met, sample, settings.seed)
-    return measure_recall(recall_by_user(found, radius, k), k, popularity), spreads_of(found)
+    return measure_recall(recall_by_user(found, radius, k), k, counted.result()), spreads_of(found)
 
 
 def count_popularity(met: DataFrame, sample: Sample, seed: int) -> np.ndarray:

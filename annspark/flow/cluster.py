@@ -1,15 +1,31 @@
-"""What the session can tell of the cluster through the DataFrame API alone, so that Connect can tell it too."""
+"""The cluster, through the DataFrame API alone, so that Connect has it too: its cores, and work beside the driver's."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
 
 import numpy as np
+import pyarrow as pa
 from pyspark.sql import SparkSession
-from pyspark.sql import functions as F
+from pyspark.util import inheritable_thread_target
 
+P = ParamSpec("P")
+R = TypeVar("R")
 _SEED = 42  # Spark's, of its hash function
 
 
 def count_cores(spark: SparkSession) -> int:
-    """Return the session's default parallelism, which is the cores of its executors unless configured."""
-    return spark.range(0, 100_000).select(F.spark_partition_id().alias("p")).agg(F.max("p")).collect()[0][0] + 1
+    """Return the session's default parallelism, which is the cores of its executors unless configured.
+
+    Counted by Python, so that its workers, which take seconds to start, are there when the first step wants them.
+    """
+    return len(spark.range(0, 100_000).mapInArrow(_count_one, "one int").collect())
+
+
+def _count_one(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for _ in batches:
+        pass
+    yield pa.RecordBatch.from_arrays([pa.array([1], pa.int32())], ["one"])
 
 
 def partition_keys(n_partitions: int) -> np.ndarray:
@@ -43,3 +59,12 @@ def _spark_hash(values: np.ndarray) -> np.ndarray:
 
 def _rotated(values: np.ndarray, bits: int) -> np.ndarray:
     return (values << np.uint32(bits)) | (values >> np.uint32(32 - bits))
+
+
+def start_beside(spark: SparkSession, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+    """Start work that runs Spark jobs beside what the driver does next, under the same job group and tags."""
+    with_properties = inheritable_thread_target(spark)(work)
+    beside = ThreadPoolExecutor(1)
+    started = beside.submit(with_properties, *args, **kwargs)
+    beside.shutdown(wait=False)  # the thread ends with its work
+    return started

@@ -51,11 +51,11 @@ class Users:
     examples: dict[str, object]
 
 
-def read_vectors(vectors: DataFrame, settings: Settings, stage: Stage, cores: int) -> Users:
+def read_vectors(vectors: DataFrame, settings: Settings, stage: Stage, count_cores: Callable[[], int]) -> Users:
     """Check and stage the input.
 
-    vectors : any table with columns of ids and vectors, see open_source; read once
-    cores   : tasks that run at once
+    vectors     : any table with columns of ids and vectors, see open_source; read once
+    count_cores : tells how many tasks run at once, wanted after the input has been read
     Raises InputError for columns and types that do not fit, for bad rows unless on_bad_row is "drop", and when no
     valid row is left.
     """
@@ -84,7 +84,7 @@ def read_vectors(vectors: DataFrame, settings: Settings, stage: Stage, cores: in
     width = (2 if source.sparse else 1) * n_numbers / max(rows, 1) + source.sparse
     usable = F.col(_REASON) == 0 if source.sparse else (F.col(_REASON) == 0) & (F.col(_DIM) == dim)
     table = checked.where(usable).select(IDS, HASHES, *wire.names, LOWEST)
-    if partitions < cores and rows * width * 4 > _SPREAD_BYTES:
+    if rows * width * 4 > _SPREAD_BYTES and partitions < (cores := count_cores()):
         table = stage(table.repartition(2 * cores))
     if rows and _has_repeated_hashes(table, rows):
         extra = (

@@ -18,7 +18,7 @@ LONG = "user_id bigint, rank int, neighbor_id bigint, distance float"
 
 
 def read(spark, stage, vectors, metric="cosine", partitions=4):
-    return read_vectors(make_table(spark, vectors, partitions=partitions), Settings(metric=metric), stage, 2)
+    return read_vectors(make_table(spark, vectors, partitions=partitions), Settings(metric=metric), stage, lambda: 2)
 
 
 def exact_table(spark, vectors, metric="cosine", k=K):

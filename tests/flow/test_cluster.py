@@ -1,7 +1,9 @@
+from threading import current_thread
+
 import pytest
 from pyspark.sql import functions as F
 
-from annspark.flow.cluster import count_cores, partition_keys
+from annspark.flow.cluster import count_cores, partition_keys, start_beside
 
 
 @pytest.mark.parametrize("n_partitions", [1, 2, 7, 48])
@@ -16,3 +18,26 @@ def test_rows_of_a_key_land_alone_in_a_partition(spark, n_partitions):
 
 def test_cores_are_those_of_the_session(spark):
     assert count_cores(spark) == 2
+
+
+def test_work_beside_is_done_in_a_thread_of_its_own_under_the_same_tags(spark):
+    def work(number, *, times):
+        return number * times, current_thread(), spark.getTags()
+
+    spark.addTag("nightly")
+    try:
+        product, thread, tags = start_beside(spark, work, 3, times=2).result()
+    finally:
+        spark.clearTags()
+    assert product == 6
+    assert thread is not current_thread()
+    assert "nightly" in tags
+
+
+def test_what_goes_wrong_beside_is_raised_where_the_result_is_wanted(spark):
+    def work():
+        raise ValueError("no such table")
+
+    started = start_beside(spark, work)
+    with pytest.raises(ValueError, match="no such table"):
+        started.result()

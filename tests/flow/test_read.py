@@ -36,7 +36,9 @@ def read(spark, stage):
     """Return read_vectors for a list of rows."""
 
     def call(rows, schema=FLOATS, *, partitions=3, stage=stage, **named):
-        return read_vectors(spark.createDataFrame(rows, schema).repartition(partitions), Settings(**named), stage, 2)
+        return read_vectors(
+            spark.createDataFrame(rows, schema).repartition(partitions), Settings(**named), stage, lambda: 2
+        )
 
     return call
 
@@ -211,14 +213,14 @@ def test_a_table_of_bad_rows_only_is_refused_with_the_reasons(read):
 def test_columns_are_taken_by_their_exact_names(spark, stage):
     rows = [(i, vector, "other") for i, vector in GOOD]
     table = spark.createDataFrame(rows, "`user. id` int, `the vector.v1` array<float>, user string")
-    users = read_vectors(table, Settings(id_col="user. id", vector_col="the vector.v1"), stage, 2)
+    users = read_vectors(table, Settings(id_col="user. id", vector_col="the vector.v1"), stage, lambda: 2)
     assert users.table.columns == ["ids", "hashes", "vectors", "lowest"]
     assert set(prepared(users)) == set(range(1, 21))
 
 
 def test_columns_named_like_our_own_may_mean_something_else(spark, stage):
     table = spark.createDataFrame([(i, vector) for i, vector in GOOD], "vector int, user_id array<float>")
-    users = read_vectors(table, Settings(id_col="vector", vector_col="user_id"), stage, 2)
+    users = read_vectors(table, Settings(id_col="vector", vector_col="user_id"), stage, lambda: 2)
     assert set(prepared(users)) == set(range(1, 21))
 
 
@@ -238,7 +240,7 @@ def test_columns_named_like_our_own_may_mean_something_else(spark, stage):
 )
 def test_unfit_columns_are_named_with_what_was_found_and_what_is_allowed(spark, stage, schema, named, parts):
     with pytest.raises(InputError) as caught:
-        read_vectors(spark.createDataFrame([], schema), Settings(**named), stage, 2)
+        read_vectors(spark.createDataFrame([], schema), Settings(**named), stage, lambda: 2)
     assert [part for part in parts if part not in str(caught.value)] == []
     assert "\n" not in str(caught.value)
 
@@ -284,7 +286,7 @@ def test_any_mixture_of_rows_in_a_batch_is_judged_row_by_row(rows, metric, preci
 
 def test_many_rows_of_one_length_are_read_at_once(spark, stage):
     vectors = clustered(300, 8)
-    users = read_vectors(make_table(spark, vectors), Settings(metric="euclidean"), stage, 2)
+    users = read_vectors(make_table(spark, vectors), Settings(metric="euclidean"), stage, lambda: 2)
     found = prepared(users)
     assert [found[i] for i in range(300)] == vectors.tolist()
     assert users.id_bytes == 8
@@ -300,7 +302,7 @@ def test_hashes_follow_from_the_ids_alone(spark, stage, read):
 
 def test_users_travel_many_to_a_block_and_none_is_lost(spark, stage):
     vectors = clustered(3000, 16)
-    users = read_vectors(make_table(spark, vectors, partitions=2), Settings(metric="euclidean"), stage, 2)
+    users = read_vectors(make_table(spark, vectors, partitions=2), Settings(metric="euclidean"), stage, lambda: 2)
     assert prepared(users) == dict(enumerate(vectors.tolist()))
     assert users.table.count() < 3000 / 20
 
@@ -309,7 +311,9 @@ def test_users_travel_many_to_a_block_and_none_is_lost(spark, stage):
 def test_a_large_input_is_spread_over_the_cores(spark, stage, monkeypatch, partitions):
     monkeypatch.setattr("annspark.flow.read._SPREAD_BYTES", 1000)
     vectors = clustered(3000, 16)
-    users = read_vectors(make_table(spark, vectors, partitions=partitions), Settings(metric="euclidean"), stage, 4)
+    users = read_vectors(
+        make_table(spark, vectors, partitions=partitions), Settings(metric="euclidean"), stage, lambda: 4
+    )
     assert prepared(users) == dict(enumerate(vectors.tolist()))
     used = users.table.select(F.spark_partition_id().alias("partition")).distinct().count()
     assert used >= 4

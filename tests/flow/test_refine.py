@@ -29,7 +29,7 @@ def built(table, **named):
 
 def test_candidates_get_exact_distances_and_each_vector_travels_once_to_whom_wants_it(spark, stage):
     vectors, settings = clustered(60, dim=3), Settings(k=K, metric="euclidean", wire="float16")
-    users = read_vectors(make_table(spark, vectors), settings, stage, 2)
+    users = read_vectors(make_table(spark, vectors), settings, stage, lambda: 2)
     keys = partition_keys(2).tolist()
     others = {user: [(user + 7 * step) % 60 for step in range(1, 10)] for user in range(60)}
     # Two lists a user that share some neighbors, at distances that are all wrong.

@@ -16,7 +16,9 @@ def users(spark, stage):
 
 
 def read(spark, stage, seed=3, partitions=4):
-    return read_vectors(make_table(spark, clustered(ROWS), partitions=partitions), Settings(seed=seed), stage, 2)
+    return read_vectors(
+        make_table(spark, clustered(ROWS), partitions=partitions), Settings(seed=seed), stage, lambda: 2
+    )
 
 
 def sampled(users, want):

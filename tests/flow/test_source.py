@@ -80,7 +80,7 @@ def prepared(spark, stage):
         schema = T.StructType([T.StructField("user_id", T.IntegerType()), T.StructField("vector", vector)])
         told = [(-1, None), *((i, convert(row)) for i, row in enumerate(rows))]
         table = spark.createDataFrame(told, schema).repartition(2)
-        return decoded(read_vectors(table, Settings(metric=metric, on_bad_row="drop"), stage, 2), len(rows[0]))
+        return decoded(read_vectors(table, Settings(metric=metric, on_bad_row="drop"), stage, lambda: 2), len(rows[0]))
 
     return call
 
@@ -134,7 +134,7 @@ def test_two_columns_give_the_rows_of_their_indices_and_values(spark, stage):
     told = [(-1, None, [1.0]), *((i, members(row), floats(amounts(row))) for i, row in enumerate(ROWS))]
     table = spark.createDataFrame(told, "user_id int, `the items` array<int>, `n.` array<double>")
     settings = Settings(vector_col="the items", values_col="n.", metric="euclidean", on_bad_row="drop")
-    assert decoded(read_vectors(table, settings, stage, 2), 6) == (plain(ROWS, "euclidean"), True)
+    assert decoded(read_vectors(table, settings, stage, lambda: 2), 6) == (plain(ROWS, "euclidean"), True)
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean", "inner_product"])
