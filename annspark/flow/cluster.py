@@ -1,13 +1,14 @@
 """The cluster, through the DataFrame API alone, so that Connect has it too: its cores, and work beside the driver's."""
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from inspect import signature
 from typing import ParamSpec, TypeVar
 
 import numpy as np
 import pyarrow as pa
 from pyspark.sql import SparkSession
-from pyspark.util import inheritable_thread_target
+from pyspark.util import InheritableThread
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -62,9 +63,19 @@ def _rotated(values: np.ndarray, bits: int) -> np.ndarray:
 
 
 def start_beside(spark: SparkSession, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
-    """Start work that runs Spark jobs beside what the driver does next, under the same job group and tags."""
-    with_properties = inheritable_thread_target(spark)(work)
-    beside = ThreadPoolExecutor(1)
-    started = beside.submit(with_properties, *args, **kwargs)
-    beside.shutdown(wait=False)  # the thread ends with its work
-    return started
+    """Start work that runs Spark jobs beside what the driver does next, under the same job group and tags.
+
+    A process that ends does not wait for it.
+    """
+    done: Future[R] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work(*args, **kwargs))
+        except BaseException as error:
+            done.set_exception(error)
+
+    # Spark 3.5's thread takes no session: there are no tags to hand on.
+    tags_of = {"session": spark} if "session" in signature(InheritableThread).parameters else {}
+    InheritableThread(run, daemon=True, **tags_of).start()
+    return done

@@ -20,18 +20,19 @@ def test_cores_are_those_of_the_session(spark):
     assert count_cores(spark) == 2
 
 
-def test_work_beside_is_done_in_a_thread_of_its_own_under_the_same_tags(spark):
-    def work(number, *, times):
-        return number * times, current_thread(), spark.getTags()
+def test_work_beside_is_done_in_a_thread_of_its_own_in_the_same_job_group(spark):
+    context = spark.sparkContext
 
-    spark.addTag("nightly")
+    def work(number, *, times):
+        return number * times, current_thread(), context.getLocalProperty("spark.jobGroup.id")
+
+    context.setJobGroup("nightly", "a job")
     try:
-        product, thread, tags = start_beside(spark, work, 3, times=2).result()
+        product, thread, group = start_beside(spark, work, 3, times=2).result()
     finally:
-        spark.clearTags()
-    assert product == 6
+        context.setLocalProperty("spark.jobGroup.id", None)
+    assert (product, group) == (6, "nightly")
     assert thread is not current_thread()
-    assert "nightly" in tags
 
 
 def test_what_goes_wrong_beside_is_raised_where_the_result_is_wanted(spark):
