@@ -7,6 +7,9 @@ around centres of a learned projection to 128 numbers need 15,000 for 0.935; of 
 find 0.42 by 11,000.
 Source: all-pairs search by inverted lists of the heaviest columns (Bayardo, Ma, Srikant 2007, WWW, "Scaling up all
 pairs similarity search").
+
+The largest inner products are mostly with the longest rows, whatever columns they share (of word counts 96 % with 100
+rows of 100,000): so many of those as cost little, hubs, meet everybody.
 """
 
 from dataclasses import dataclass, replace
@@ -15,14 +18,18 @@ from math import ceil
 
 import numpy as np
 
+from annspark.core.metric import METRICS
 from annspark.core.nearest import places
-from annspark.core.rows import Vectors, len_of
+from annspark.core.rows import Vectors, len_of, owner_of
+from annspark.core.score import squared_lengths
 from annspark.core.topk import low_bits
 from annspark.core.visit import TOGETHER
 
 _RARITY = 0.25  # power of a column's frequency its importance is divided by: rarer columns make smaller leaves
 _RECURS = 3  # a column of fewer rows is no place to live
 _MOST = 8  # of the columns of a row, how many times the mean number of visits it may visit
+_HUBS = 2_000
+_HUB_PRODUCTS = 5_000  # of two numbers, for the products of a row with all hubs: some 30 us
 _NONE = np.float32(np.nan)  # margin of what is no leaf to go to
 
 
@@ -35,6 +42,7 @@ class ColumnForest:
     unknown    : what the numbers of other columns are worth
     buckets    : leaves that the other columns share
     homes      : of each tree, the place of the column a row lives in among its columns, from 0
+    longest    : squared length of the longest row that is no hub
     """
 
     columns: np.ndarray
@@ -42,6 +50,7 @@ class ColumnForest:
     unknown: float
     buckets: int
     homes: tuple[int, ...]
+    longest: float = np.inf
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -55,11 +64,13 @@ class ColumnForest:
                   column's worth a column lacks; 0 for home; nan for what is no goal
         """
         ranked = self._ranked(rows)
-        kept = ranked.place < self.candidates(probes)
+        hubs = self.are_hubs(rows)
+        kept = ranked.place < np.where(hubs, max(self.homes) + 1, self.candidates(probes))[ranked.owner]
         owner, place = ranked.owner[kept], ranked.place[kept]
         shape = ranked.n_rows, int(place.max(initial=0)) + 1
         near, margins = np.full(shape, -1, np.int32), np.full(shape, _NONE)
         near[owner, place], margins[owner, place] = ranked.leaf[kept], ranked.margin[kept]
+        margins[hubs] = _NONE
         return [_home_first(near, margins, home) for home in self.homes]
 
     def find_chances(
@@ -83,11 +94,13 @@ class ColumnForest:
             together = np.flatnonzero((lives[0] == lives[1]) & (lives[0] >= 0))
             ranks[together, 2 * tree : 2 * tree + 2] = 0
             margins[together, 2 * tree : 2 * tree + 2] = TOGETHER
+        meet_all = self.are_hubs(left)[i] | self.are_hubs(right)[j]
+        ranks[meet_all], margins[meet_all] = 0, TOGETHER
         return ranks, margins
 
     def are_hubs(self, rows: Vectors) -> np.ndarray:
-        """Return which rows visit every leaf: none."""
-        return np.zeros(len_of(rows), bool)
+        """Return which rows visit every leaf: bool (n,)."""
+        return squared_lengths(rows) > self.longest
 
     def candidates(self, probes: float) -> int:
         """Return how many leaves of a tree a row may go to at most."""
@@ -198,7 +211,7 @@ def _home_first(near: np.ndarray, margins: np.ndarray, home: int) -> tuple[np.nd
     return near, margins
 
 
-def grow_columns(sample: Vectors, rows: int, n_leaves: int, *, homes: tuple[int, ...]) -> ColumnForest:
+def grow_columns(sample: Vectors, rows: int, n_leaves: int, *, homes: tuple[int, ...], metric: str) -> ColumnForest:
     """Return the forest for rows like the sampled ones.
 
     rows     : how many there are in all
@@ -211,4 +224,19 @@ def grow_columns(sample: Vectors, rows: int, n_leaves: int, *, homes: tuple[int,
     importance = expected**-_RARITY * np.where(expected < _RECURS, 1e-6, 1)
     # A column that was not seen is somewhat rarer than one seen once.
     unknown = (each / 2) ** -_RARITY
-    return ColumnForest(columns.astype(np.int32), importance.astype(np.float32), unknown, n_leaves, homes)
+    longest = _longest_but_hubs(sample, columns, expected / rows, each) if METRICS[metric].largest else np.inf
+    return ColumnForest(columns.astype(np.int32), importance.astype(np.float32), unknown, n_leaves, homes, longest)
+
+
+def _longest_but_hubs(sample: Vectors, columns: np.ndarray, share: np.ndarray, each: float) -> float:
+    """Return the squared length of the longest row to be no hub, inf where hubs would cost too much.
+
+    columns, share : those the sample has, and of all rows how many have them
+    each           : rows that a sampled one stands for
+    """
+    lengths = squared_lengths(sample)
+    products = np.bincount(owner_of(sample), share[np.searchsorted(columns, sample.indices)], minlength=len(lengths))
+    order = np.argsort(-lengths, kind="stable")
+    affordable = (np.cumsum(products[order]) * each <= _HUB_PRODUCTS) & (np.arange(1, len(order) + 1) * each <= _HUBS)
+    n_hubs = int(np.count_nonzero(affordable))
+    return float(lengths[order[min(n_hubs, len(order) - 1)]]) if n_hubs else np.inf

@@ -2,6 +2,7 @@
 
 A product of sparse rows takes time for the columns that pairs share, not for pairs.  Every column of every leaf gets a
 number of its own, so that one product of all visits and all residents holds the pairs of each leaf, and no others.
+Those who visit every leaf are the residents of one more, which everybody visits.
 
 Where all pairs that share nothing are equally far, they are left out: who lacks neighbors gets the first of everybody
 later, and nobody gets one that is farther.  For euclidean every leaf has one column more, in which all its rows have
@@ -67,17 +68,34 @@ def meet_sparse(kept: Keeper, metric: str) -> int:
     rows = _Rows(marked, squared_lengths(mine), number, SparseProducts(metric))
     residents = np.lexsort((rows.lengths, kept.home))
     residents = residents[kept.home[residents] >= 0]
+    pairs = 0
+    if len(kept.hubs):
+        pairs = _meet_hubs(kept, rows, residents)
+        residents = residents[~np.isin(residents, kept.hubs)]
     leaf, first, count = np.unique(kept.home[residents], return_index=True, return_counts=True)
     leaves = _Leaves(residents, first, count)
     if len(leaf) == 0:
-        return 0
-    pairs = _meet(kept, rows, residents, _places(leaves), leaves, at_home=True)
+        return pairs
+    pairs += _meet(kept, rows, residents, _places(leaves), leaves, at_home=True)
     row, column = np.nonzero(kept.visits >= 0)
     place = np.searchsorted(leaf, kept.visits[row, column]).clip(max=len(leaf) - 1)
     here = leaf[place] == kept.visits[row, column]
     row, place = row[here], place[here]
     order = np.lexsort((row, place))
     return pairs + _meet(kept, rows, row[order], place[order], leaves, at_home=False)
+
+
+def _meet_hubs(kept: Keeper, rows: _Rows, residents: np.ndarray) -> int:
+    """Let all residents, who need not meet them in their leaves then, meet those who visit every leaf.
+
+    A hub fills its list from other hubs where it lives, and from everybody else everywhere.
+    """
+    hubs = _Leaves(kept.hubs, np.zeros(1, np.int64), np.array([len(kept.hubs)]))
+    among = np.isin(residents, kept.hubs)
+    pairs = 0
+    for visitors, at_home in ((residents[among], True), (residents[~among], False)):
+        pairs += _meet(kept, rows, visitors, np.zeros(len(visitors), np.int64), hubs, at_home=at_home, twice=False)
+    return pairs
 
 
 def _places(leaves: _Leaves) -> np.ndarray:
@@ -96,11 +114,22 @@ def _marked(rows: Vectors, which: np.ndarray) -> Vectors:
     )
 
 
-def _meet(kept: Keeper, rows: _Rows, visitors: np.ndarray, leaf: np.ndarray, leaves: _Leaves, *, at_home: bool) -> int:
+def _meet(
+    kept: Keeper,
+    rows: _Rows,
+    visitors: np.ndarray,
+    leaf: np.ndarray,
+    leaves: _Leaves,
+    *,
+    at_home: bool,
+    twice: bool = True,
+) -> int:
     """Let visitors meet the residents of leaves, some leaves at a time.
 
     visitors : int (n_visits,), rows
     leaf     : int (n_visits,), ascending, place of the leaf visited
+    at_home  : the visitors are the residents themselves, so each row's own list is all there is to fill
+    twice    : others may visit each other's homes, and then meet once
     """
     visitors, leaf, leaves = _thinned(visitors, leaf, leaves, rows.lengths, kept.metric)
     pairs, numbers = np.cumsum(leaves.count[leaf]), np.cumsum(np.diff(rows.marked.indptr)[visitors])
@@ -115,7 +144,7 @@ def _meet(kept: Keeper, rows: _Rows, visitors: np.ndarray, leaf: np.ndarray, lea
         end = max(int(min(ends)), start + 1)
         here = slice(int(leaf[start]), int(leaf[end - 1]) + 1)
         some = _Leaves(leaves.rows, leaves.first[here], leaves.count[here])
-        _meet_some(kept, rows, visitors[start:end], leaf[start:end] - leaf[start], some, at_home)
+        _meet_some(kept, rows, visitors[start:end], leaf[start:end] - leaf[start], some, at_home, twice)
         start = end
     return int(pairs[-1]) if len(pairs) else 0
 
@@ -155,7 +184,7 @@ def _thinned(
 
 
 def _meet_some(
-    kept: Keeper, rows: _Rows, visitors: np.ndarray, leaf: np.ndarray, leaves: _Leaves, at_home: bool
+    kept: Keeper, rows: _Rows, visitors: np.ndarray, leaf: np.ndarray, leaves: _Leaves, at_home: bool, twice: bool
 ) -> None:
     residents = leaves.rows[leaves.first[0] : leaves.first[-1] + leaves.count[-1]]
     right = take_rows(rows.marked, residents)
@@ -168,7 +197,7 @@ def _meet_some(
             mine = slice(*np.searchsorted(leaf, (start, end)))
             some = _Leaves(leaves.rows, leaves.first[start:end], leaves.count[start:end])
             if mine.stop > mine.start:
-                _meet_some(kept, rows, visitors[mine], leaf[mine] - start, some, at_home)
+                _meet_some(kept, rows, visitors[mine], leaf[mine] - start, some, at_home, twice)
         return
     rows.number[columns] = np.arange(len(columns), dtype=np.int32)
     right = _in_leaves(right, _places(leaves), rows.number, n_columns, len(leaves.count))
@@ -192,7 +221,8 @@ def _meet_some(
         return
     enters_other = kept.may_enter(other, rank, raw)
     near = np.flatnonzero(enters | enters_other)
-    near = near[~kept.met_before(one.take(near), other.take(near))]  # visitors of each other's homes meet once
+    if twice:
+        near = near[~kept.met_before(one.take(near), other.take(near))]
     for row, nearby, may in ((one, other_rank, enters), (other, rank, enters_other)):
         keep = near[may.take(near)]
         kept.fold_pairs(row.take(keep), nearby.take(keep), raw.take(keep))

@@ -85,14 +85,16 @@ def plan_join(forest: AnyForest, sample: Vectors, probes: float, *, rows: int, c
     goals = [
         np.where(goes_to(margins, limit), leaves, -1) for (leaves, margins), limit in zip(near, reach, strict=True)
     ]
-    sizes = forest.sizes
+    sizes, n_hubs = forest.sizes, int(np.count_nonzero(forest.are_hubs(sample)))
+    hubs = [n_hubs] + [0] * (len(sizes) - 1)  # they meet everybody in the first tree
     n_partitions, copies = 0, float(len(sizes))
     while True:  # more partitions make more copies, which may want more partitions
         wanted = _count_partitions(rows, copies * 4 * (width_of(sample) + probes + 4), cores)
         if wanted <= n_partitions:
             break
         n_partitions = wanted
-        runs = [_cut_tree(*one, max(1, round(n_partitions / len(sizes)))) for one in zip(goals, sizes, strict=True)]
+        each = max(1, round(n_partitions / len(sizes)))
+        runs = [_cut_tree(*one, each) for one in zip(goals, sizes, hubs, strict=True)]
         copies = sum(_count_copies(*one) for one in zip(goals, runs, strict=True))
     first_run = np.cumsum([0] + [run[-1] + 1 for run in runs])
     return Plan(
@@ -104,7 +106,7 @@ def plan_join(forest: AnyForest, sample: Vectors, probes: float, *, rows: int, c
         ),
         n_partitions=int(first_run[-1]),
         copies=copies,
-        expected=_expect(goals, sizes, rows),
+        expected=_expect(goals, sizes, n_hubs, rows),
     )
 
 
@@ -112,13 +114,13 @@ def expect_pairs(forest: AnyForest, sample: Vectors, probes: float, rows: int) -
     """Return how many distances will be compared for a user, as far as a sample can tell; see plan_join."""
     near = forest.find_goals(sample, probes)
     goals = [np.where(goes_to(margins, reach_for(margins, probes)), leaves, -1) for leaves, margins in near]
-    return _expect(goals, forest.sizes, rows).pairs
+    return _expect(goals, forest.sizes, int(np.count_nonzero(forest.are_hubs(sample))), rows).pairs
 
 
-def _expect(goals: list[np.ndarray], sizes: tuple[int, ...], rows: int) -> Expected:
+def _expect(goals: list[np.ndarray], sizes: tuple[int, ...], n_hubs: int, rows: int) -> Expected:
     """Scale what is seen of a sample to all rows; goals and sizes have an entry a tree."""
     scale = rows / len(goals[0])
-    pairs, residents = 0.0, []
+    pairs, residents = n_hubs * scale * rows, []
     for goal, n_leaves in zip(goals, sizes, strict=True):
         home = _residents(goal, n_leaves).astype(np.float64)
         met = np.bincount(goal[goal >= 0], minlength=n_leaves)
@@ -138,13 +140,14 @@ def _residents(goals: np.ndarray, n_leaves: int) -> np.ndarray:
     return np.bincount(home[home >= 0], minlength=n_leaves)
 
 
-def _cut_tree(goals: np.ndarray, n_leaves: int, runs: int) -> np.ndarray:
+def _cut_tree(goals: np.ndarray, n_leaves: int, n_hubs: int, runs: int) -> np.ndarray:
     """Return the run of each leaf of a tree, runs of about equal work: int (n_leaves,), ascending from 0.
 
-    goals : int32 (n_sample, m), leaves each sampled vector goes to, home first, -1 for none
+    goals  : int32 (n_sample, m), leaves each sampled vector goes to, home first, -1 for none
+    n_hubs : sampled vectors that visit every leaf
     """
     residents = _residents(goals, n_leaves) + 1e-3
-    met = np.bincount(goals[goals >= 0], minlength=n_leaves) + 1e-3
+    met = np.bincount(goals[goals >= 0], minlength=n_leaves) + n_hubs + 1e-3
     work = np.cumsum(residents * met)
     runs = min(runs, n_leaves)
     cut = np.searchsorted(work, work[-1] * np.arange(1, runs) / runs)

@@ -41,9 +41,8 @@ def route_vectors(forest: AnyForest, plan: Plan, vectors: Vectors) -> Copies:
         row, place = np.nonzero(goes)
         leaf = near[row, place] + np.int32(plan.first_leaf[tree])
         goals: tuple[np.ndarray, ...] = (row, leaf, place == 0, plan.partition_of_leaf[leaf])
-        if len(hubs):
-            mine = np.unique(plan.partition_of_leaf[plan.first_leaf[tree] : plan.first_leaf[tree + 1]])
-            goals = _with_hubs(goals, hubs, mine)
+        if len(hubs) and tree == 0:  # where everybody has a home
+            goals = _with_hubs(goals, hubs, np.arange(plan.n_home_partitions))
         parts.append(goals)
     row, leaf, home, partition = (np.concatenate(part) for part in zip(*parts, strict=True))
     # Trees share no partition, so goals are ordered by row within each.  One plain sort of partition | goal costs a
@@ -78,7 +77,7 @@ def hashes_by_home(copies: Copies, plan: Plan, hashes: np.ndarray) -> np.ndarray
 
 
 def _with_hubs(goals: tuple[np.ndarray, ...], hubs: np.ndarray, partitions: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Add to goals, in the order of rows, that hubs visit all leaves of every partition of a tree."""
+    """Add to goals, in the order of rows, that hubs visit all leaves of partitions."""
     n = len(hubs) * len(partitions)
     more = (
         np.repeat(hubs, len(partitions)),

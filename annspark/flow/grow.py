@@ -33,7 +33,7 @@ def grow(sample: Vectors, n_leaves: int, settings: Settings, *, rows: int, first
         homes = tuple(range(first_tree, first_tree + trees))
         if n_leaves == 1:  # a column that nobody has: the leaf of all others holds everybody
             return ColumnForest(np.array([-1], np.int32), np.ones(1, np.float32), unknown=1.0, buckets=0, homes=homes)
-        return grow_columns(sample, rows, n_leaves, homes=homes)
+        return grow_columns(sample, rows, n_leaves, homes=homes, metric=settings.metric)
     return grow_forest(
         sample,
         n_leaves,

@@ -87,7 +87,7 @@ def test_a_sparse_neighbor_who_shares_nothing_counts_as_met(spark, stage):
     found = read_vectors(table, Settings(), stage, lambda: 2)
     samples = sample_vectors(found, {"calibrate": 20})
     (known,) = find_exact(found, [samples["calibrate"]], K, "cosine")
-    forest = grow_columns(samples["calibrate"].vectors, 60, 5, homes=(0,))
+    forest = grow_columns(samples["calibrate"].vectors, 60, 5, homes=(0,), metric="cosine")
     chances = place_neighbors(found, samples["calibrate"], known, forest, "cosine")
     assert known.distances.tolist() == [[0, *[1] * (K - 1)]] * 20
     assert (chances.margins[:, 1:] == TOGETHER).all()
