@@ -205,8 +205,9 @@ def _home_first(near: np.ndarray, margins: np.ndarray, home: int) -> tuple[np.nd
     if home >= near.shape[1]:
         nowhere = np.full((len(near), 1), -1, np.int32)
         return np.concatenate([nowhere, near], axis=1), np.concatenate([nowhere * _NONE, margins], axis=1)
-    order = np.concatenate([[home], np.delete(np.arange(near.shape[1]), home)])
-    near, margins = near[:, order], margins[:, order]
+    near, margins = near.copy(), margins.copy()
+    if home:
+        near[:, [0, home]], margins[:, [0, home]] = near[:, [home, 0]], margins[:, [home, 0]]
     margins[:, 0] = np.where(near[:, 0] >= 0, 0, _NONE)
     return near, margins
 
