@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from annspark.core.columns import ColumnForest
+from annspark.core.goals import reach_for
 from annspark.core.plan import AnyForest, expect_pairs
 from annspark.core.recall import mean_interval
 from annspark.core.rows import Vectors, slice_rows
-from annspark.core.visit import reach_for
 
 CALIBRATED = 1_000  # users whose exact neighbors are found: some 0.005 either way
 MOST_PROBES = 1_000
@@ -93,7 +93,7 @@ def choose_probes(forest: AnyForest, sample: Vectors, chances: Chances, target: 
     sample : n_sample vectors, prepared, in an order that is a function of the seed; they tell the reach of probes
     """
     shown = slice_rows(sample, 0, _SHOWN)
-    most = min(MOST_PROBES, max(forest.sizes))
+    most = min(MOST_PROBES, forest.most_probes(shown))
     predicted: dict[int, Prediction] = {}
 
     def clears(step: int) -> bool:
@@ -117,8 +117,8 @@ def choose_probes(forest: AnyForest, sample: Vectors, chances: Chances, target: 
 
 def _predict(forest: AnyForest, shown: Vectors, chances: Chances, probes: float) -> Prediction:
     met, most = np.zeros(chances.exists.shape, bool), forest.candidates(probes)
-    for tree, (_, margins) in enumerate(forest.find_goals(shown, probes)):
-        reach = np.float32(reach_for(margins, probes))
+    for tree, goals in enumerate(forest.find_goals(shown, probes)):
+        reach = np.float32(reach_for(goals, probes))
         ways = slice(2 * tree, 2 * tree + 2)
         met |= ((chances.ranks[..., ways] < most) & (chances.margins[..., ways] <= reach)).any(axis=-1)
     n_neighbors = chances.exists.sum(axis=1)

@@ -18,6 +18,7 @@ from math import ceil
 
 import numpy as np
 
+from annspark.core.goals import Goals
 from annspark.core.metric import METRICS
 from annspark.core.nearest import places
 from annspark.core.rows import Vectors, len_of, owner_of
@@ -30,7 +31,6 @@ _RECURS = 3  # a column of fewer rows is no place to live
 _MOST = 8  # of the columns of a row, how many times the mean number of visits it may visit
 _HUBS = 2_000
 _HUB_PRODUCTS = 5_000  # of two numbers, for the products of a row with all hubs: some 30 us
-_NONE = np.float32(np.nan)  # margin of what is no leaf to go to
 
 
 @dataclass(frozen=True)
@@ -57,21 +57,20 @@ class ColumnForest:
         """Leaves of each tree: known columns, buckets, and one for rows without numbers."""
         return (len(self.columns) + self.buckets + 1,) * len(self.homes)
 
-    def find_goals(self, rows: Vectors, probes: float) -> list[tuple[np.ndarray, np.ndarray]]:
+    def find_goals(self, rows: Vectors, probes: float) -> list[Goals]:
         """Return per tree where rows live and what they may visit, as Forest does.
 
-        returns : int32 (n, m) leaves, home first, -1 for none; float32 (n, m) margins: what part of its most important
-                  column's worth a column lacks; 0 for home; nan for what is no goal
+        A margin is what part of its most important column's worth a column lacks.  Rows of fewer columns live nowhere.
         """
-        ranked = self._ranked(rows)
-        hubs = self.are_hubs(rows)
-        kept = ranked.place < np.where(hubs, max(self.homes) + 1, self.candidates(probes))[ranked.owner]
-        owner, place = ranked.owner[kept], ranked.place[kept]
-        shape = ranked.n_rows, int(place.max(initial=0)) + 1
-        near, margins = np.full(shape, -1, np.int32), np.full(shape, _NONE)
-        near[owner, place], margins[owner, place] = ranked.leaf[kept], ranked.margin[kept]
-        margins[hubs] = _NONE
-        return [_home_first(near, margins, home) for home in self.homes]
+        ranked, hubs = self._ranked(rows), self.are_hubs(rows)
+        near = np.flatnonzero(ranked.place < self.candidates(probes))
+        row, leaf, margin, place = (part[near] for part in (ranked.owner, ranked.leaf, ranked.margin, ranked.place))
+        goals = []
+        for home in self.homes:
+            at_home = place == home
+            one = Goals(len(hubs), row, leaf, np.where(at_home, np.float32(0), margin), at_home)
+            goals.append(one.take(at_home | ~hubs[row]) if hubs.any() else one)
+        return goals
 
     def find_chances(
         self, left: Vectors, i: np.ndarray, right: Vectors, j: np.ndarray
@@ -99,8 +98,12 @@ class ColumnForest:
         return ranks, margins
 
     def are_hubs(self, rows: Vectors) -> np.ndarray:
-        """Return which rows visit every leaf: bool (n,)."""
+        """Return which rows visit every leaf of the first tree: bool (n,)."""
         return squared_lengths(rows) > self.longest
+
+    def most_probes(self, sample: Vectors) -> float:
+        """Return how many leaves of a tree rows like the sampled ones can go to on average."""
+        return max(1.0, len(self._ranked(sample).leaf) / max(1, len_of(sample)))
 
     def candidates(self, probes: float) -> int:
         """Return how many leaves of a tree a row may go to at most."""
@@ -137,7 +140,7 @@ class ColumnForest:
         leaf, worth, start = leaf[order], worth[order], np.cumsum(counts) - counts
         top = np.repeat(worth[start], counts)
         margin = 1 - np.where(top > 0, worth, 1) / np.where(top > 0, top, 1)  # all may be too small for float32
-        return _Ranked(len(counts), owner, leaf, margin, places(counts))
+        return _Ranked(len(counts), owner, leaf.astype(np.int32), margin, places(counts))
 
 
 def _heaviest_first(worth: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -198,18 +201,6 @@ class _Ranked:
         keys = self.owner * n_leaves + self.leaf
         order = np.argsort(keys)
         return order, keys[order], n_leaves
-
-
-def _home_first(near: np.ndarray, margins: np.ndarray, home: int) -> tuple[np.ndarray, np.ndarray]:
-    """Put the column in which rows live first; a row of fewer columns lives nowhere in this tree."""
-    if home >= near.shape[1]:
-        nowhere = np.full((len(near), 1), -1, np.int32)
-        return np.concatenate([nowhere, near], axis=1), np.concatenate([nowhere * _NONE, margins], axis=1)
-    near, margins = near.copy(), margins.copy()
-    if home:
-        near[:, [0, home]], margins[:, [0, home]] = near[:, [home, 0]], margins[:, [home, 0]]
-    margins[:, 0] = np.where(near[:, 0] >= 0, 0, _NONE)
-    return near, margins
 
 
 def grow_columns(sample: Vectors, rows: int, n_leaves: int, *, homes: tuple[int, ...], metric: str) -> ColumnForest:

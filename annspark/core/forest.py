@@ -5,6 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
+from annspark.core.goals import Goals
 from annspark.core.metric import METRICS
 from annspark.core.space import PLAIN, Space, span_space
 from annspark.core.two_level import Groups, group_centres, nearest_grouped
@@ -52,13 +53,10 @@ class Forest:
         points = self.space.visitors(vectors)
         return None if points is None else points - self.origin
 
-    def find_goals(self, vectors: np.ndarray, probes: float) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Return per tree where vectors live and what they may visit.
-
-        returns : int32 (n, m) leaves, home first; float32 (n, m) margins, 0 for home, nan for what is no goal
-        """
-        residents, visitors = self.residents(vectors), self.visitors(vectors)
-        return [find_goals(residents, visitors, groups, probes) for groups in self.groups]
+    def find_goals(self, vectors: np.ndarray, probes: float) -> list[Goals]:
+        """Return per tree where vectors live and what they may visit."""
+        residents, visitors, hubs = self.residents(vectors), self.visitors(vectors), self.are_hubs(vectors)
+        return [find_goals(residents, visitors, hubs, groups, probes) for groups in self.groups]
 
     def find_chances(
         self, left: np.ndarray, i: np.ndarray, right: np.ndarray, j: np.ndarray
@@ -78,8 +76,12 @@ class Forest:
         return ranks, margins
 
     def are_hubs(self, vectors: np.ndarray) -> np.ndarray:
-        """Return which vectors visit every leaf: bool (n,)."""
+        """Return which vectors visit every leaf of the first tree: bool (n,)."""
         return self.space.are_hubs(vectors)
+
+    def most_probes(self, sample: np.ndarray) -> float:
+        """Return how many leaves of a tree vectors like the sampled ones can go to on average."""
+        return max(self.sizes)
 
     def candidates(self, probes: float) -> int:
         """Return how many leaves of a tree a vector may go to at most."""

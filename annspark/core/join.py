@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from annspark.core.goals import Visits
 from annspark.core.join_sparse import meet_sparse
 from annspark.core.keep import MAX_ROWS, Keeper
 from annspark.core.metric import METRICS
@@ -43,13 +44,12 @@ class Joined:
     max_rows: int
 
 
-def join_leaves(vectors: Vectors, home: np.ndarray, visits: np.ndarray, k: int, metric: str) -> Joined:
+def join_leaves(vectors: Vectors, home: np.ndarray, visits: Visits, k: int, metric: str) -> Joined:
     """Join every leaf of a partition and return each vector's k nearest among those it met.
 
     vectors : n, dense or sparse, prepared, in ascending order of id, n <= MAX_ROWS
     home    : int32 (n,), the leaf a vector lives in; -1 for a guest, whose home is in another partition
-    visits  : int32 (n, width), other leaves of this partition that the vector visits; -1 where there are fewer;
-              EVERY_LEAF for all; equal vectors have equal homes and visits
+    visits  : of other leaves of this partition, EVERY_LEAF for all; equal vectors have equal homes and visits
     """
     n = len_of(vectors)
     if n > MAX_ROWS:
@@ -79,7 +79,7 @@ def _meet_dense(kept: Keeper, metric: str) -> int:
     for start, end in residents.values():
         pairs += tiles.meet(np.arange(start, end), start, end, at_home=True)
     # One sort for all leaves: bars fall while visitors come, but those of a tile stay about alike (see _may_beat).
-    visitors = _visitors(kept.visits, np.argsort(kept.bar, kind="stable"))
+    visitors = _visitors(kept, np.argsort(kept.bar, kind="stable"))
     for leaf, (start, end) in residents.items():
         some = visitors.get(leaf, np.empty(0, np.int64))
         if len(kept.hubs):
@@ -90,17 +90,18 @@ def _meet_dense(kept: Keeper, metric: str) -> int:
     return pairs
 
 
-def _visitors(visits: np.ndarray, order: np.ndarray) -> dict[int, np.ndarray]:
+def _visitors(kept: Keeper, order: np.ndarray) -> dict[int, np.ndarray]:
     """Return the rows, in the given order, that visit each visited leaf."""
-    visits = visits.take(order, axis=0)
-    flat = np.flatnonzero(visits >= 0)
-    leaf = visits.ravel()[flat]
+    count = np.bincount(kept.visits.row, minlength=len(order))
+    first, count = (np.cumsum(count) - count).take(order), count.take(order)
+    at = np.repeat(first - (np.cumsum(count) - count), count) + np.arange(count.sum())
+    row, leaf = kept.visits.row.take(at), kept.visits.leaf.take(at)
     lowest = leaf.min(initial=0)
     # A stable sort of 16-bit numbers is a radix sort, several times faster.
     small = len(leaf) > 0 and leaf.max() - lowest < 2**16
     by_leaf = np.argsort((leaf - lowest).astype(np.uint16) if small else leaf, kind="stable")
-    leaves, first = np.unique(leaf[by_leaf], return_index=True)
-    rows = np.split(order.take(flat[by_leaf] // visits.shape[1]), first[1:]) if len(flat) else []
+    leaves, begins = np.unique(leaf[by_leaf], return_index=True)
+    rows = np.split(row[by_leaf], begins[1:]) if len(row) else []
     return dict(zip(leaves.tolist(), rows, strict=True))
 
 

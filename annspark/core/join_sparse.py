@@ -77,10 +77,9 @@ def meet_sparse(kept: Keeper, metric: str) -> int:
     if len(leaf) == 0:
         return pairs
     pairs += _meet(kept, rows, residents, _places(leaves), leaves, at_home=True)
-    row, column = np.nonzero(kept.visits >= 0)
-    place = np.searchsorted(leaf, kept.visits[row, column]).clip(max=len(leaf) - 1)
-    here = leaf[place] == kept.visits[row, column]
-    row, place = row[here], place[here]
+    place = np.searchsorted(leaf, kept.visits.leaf).clip(max=len(leaf) - 1)
+    here = leaf[place] == kept.visits.leaf
+    row, place = kept.visits.row[here], place[here]
     order = np.lexsort((row, place))
     return pairs + _meet(kept, rows, row[order], place[order], leaves, at_home=False)
 

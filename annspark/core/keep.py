@@ -1,7 +1,10 @@
 """Keep: the nearest neighbors every row of a partition has met so far, and the bar that others have to beat."""
 
+from functools import cached_property
+
 import numpy as np
 
+from annspark.core.goals import Visits
 from annspark.core.metric import METRICS
 from annspark.core.rows import Vectors
 from annspark.core.topk import DISTANCE_BITS, from_ordered_bits, low_bits, ordered_bits
@@ -10,6 +13,7 @@ from annspark.core.visit import EVERY_LEAF
 MAX_ROWS = 2**23  # rows of one partition, so that a rank has at most 23 bits
 # A candidate while it is folded: row of the fold (9 bits or more) | bits of the distance (32) | rank of the neighbor.
 _FOLD_ROWS = 2**13
+_FEW = 64  # visits of a row up to which comparing with all of them is the fastest way to find one
 
 
 class Keeper:
@@ -17,15 +21,21 @@ class Keeper:
 
     vectors : as they came
     rank    : int (n_rows,), the place among them of each row
+    visits  : in the order of rows, but for those of hubs
+    hubs    : int (n_hubs,), ascending, rows that visit every leaf
     bar     : float32 (n,), the raw distance of a row's worst neighbor, inf while it has fewer than k
     """
 
-    def __init__(self, vectors: Vectors, rows: np.ndarray, home: np.ndarray, visits: np.ndarray, k: int, metric: str):
+    def __init__(self, vectors: Vectors, rows: np.ndarray, home: np.ndarray, visits: Visits, k: int, metric: str):
         self.vectors, self.rank, self.metric = vectors, rows, METRICS[metric]
         self.home = home[rows]
-        self.visits = visits[rows]
-        self._visited = np.ascontiguousarray(self.visits.T)
-        self.hubs = np.flatnonzero((self.visits == EVERY_LEAF).any(axis=1))
+        place = np.full(len(home), -1)
+        place[rows] = np.arange(len(rows))
+        row, every = place[visits.row], visits.leaf == EVERY_LEAF
+        self.hubs = np.unique(row[every & (row >= 0)])
+        here = np.flatnonzero((row >= 0) & ~every)
+        here = here[np.argsort(row[here], kind="stable")]
+        self.visits = Visits(row[here], visits.leaf[here])
         self.k = k
         self.bar = np.full(len(rows), np.inf, np.float32)
         rank_bits = max(1, int(rows.max(initial=0)).bit_length())
@@ -44,10 +54,33 @@ class Keeper:
         home = self.home.take(visitors)
         lower = np.flatnonzero((home >= 0) & (home < self.home.take(residents)))
         before = np.zeros(len(visitors), bool)
-        before[lower] = (self._visited.take(residents.take(lower), axis=1) == home.take(lower)).any(axis=0)
+        before[lower] = self._visits(residents.take(lower), home.take(lower))
         if len(self.hubs):
             before[lower] |= np.isin(residents.take(lower), self.hubs)
         return before
+
+    @cached_property
+    def _few_visits(self) -> np.ndarray | None:
+        """The leaves that every row visits, a column each, padded with -1; None where some visit many."""
+        count = np.bincount(self.visits.row, minlength=len(self.home))
+        if count.max(initial=0) > _FEW:
+            return None
+        few = np.full((len(count), max(1, count.max(initial=0))), -1, np.int32)
+        few[np.arange(few.shape[1]) < count[:, None]] = self.visits.leaf
+        return np.ascontiguousarray(few.T)
+
+    @cached_property
+    def _visits_in_order(self) -> tuple[int, np.ndarray]:
+        n_leaves = max(int(self.visits.leaf.max(initial=0)), int(self.home.max(initial=0))) + 1
+        return n_leaves, np.sort(self.visits.row * n_leaves + self.visits.leaf)
+
+    def _visits(self, rows: np.ndarray, leaves: np.ndarray) -> np.ndarray:
+        """Say which rows visit a leaf each."""
+        if self._few_visits is not None:
+            return (self._few_visits.take(rows, axis=1) == leaves).any(axis=0)
+        n_leaves, keys = self._visits_in_order
+        wanted = rows * n_leaves + leaves
+        return keys.take(np.searchsorted(keys, wanted), mode="clip") == wanted
 
     def fold(self, rows: np.ndarray, slot: np.ndarray, rank: np.ndarray, raw: np.ndarray) -> None:
         """Fold candidates into the best of their rows: for rows[slot], a neighbor's rank and exact raw distance."""

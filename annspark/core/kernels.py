@@ -21,6 +21,7 @@ import numpy as np  # noqa: E402
 from annspark.core.best import nobody_met  # noqa: E402
 from annspark.core.exact import meet  # noqa: E402
 from annspark.core.forest import grow_forest  # noqa: E402
+from annspark.core.goals import visits_of  # noqa: E402
 from annspark.core.join import join_leaves  # noqa: E402
 from annspark.core.metric import prepare  # noqa: E402
 from annspark.core.nearest import nearest_centres  # noqa: E402
@@ -67,7 +68,7 @@ def measure(rows: int, dim: int, leaf: int, probes: int, k: int, repeats: int) -
     centres = forest.trees[0]
     probes = min(probes, len(centres))
     found = nearest_centres(vectors - forest.origin, centres, probes)
-    home, visits = found[:, 0].copy(), found[:, 1:].copy()
+    home, visits = found[:, 0].copy(), visits_of(found[:, 1:])
     scratch = np.empty(_TILE, np.float32)
     residents = [vectors[home == c] for c in range(len(centres))]
     visitors = [vectors[(found == c).any(axis=1)] for c in range(len(centres))]

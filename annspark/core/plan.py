@@ -7,8 +7,8 @@ import numpy as np
 
 from annspark.core.columns import ColumnForest
 from annspark.core.forest import Forest
-from annspark.core.rows import Vectors, width_of
-from annspark.core.visit import goes_to, reach_for
+from annspark.core.goals import Goals, reach_for, within
+from annspark.core.rows import Vectors, len_of, width_of
 
 AnyForest = Forest | ColumnForest
 _SAMPLED_PER_LEAF = 40
@@ -81,15 +81,14 @@ def plan_join(forest: AnyForest, sample: Vectors, probes: float, *, rows: int, c
     cores  : tasks that run at once
     """
     near = forest.find_goals(sample, probes)
-    reach = tuple(reach_for(margins, probes) for _, margins in near)
-    goals = [
-        np.where(goes_to(margins, limit), leaves, -1) for (leaves, margins), limit in zip(near, reach, strict=True)
-    ]
+    reach = tuple(reach_for(goals, probes) for goals in near)
+    goals = [within(*one) for one in zip(near, reach, strict=True)]
     sizes, n_hubs = forest.sizes, int(np.count_nonzero(forest.are_hubs(sample)))
     hubs = [n_hubs] + [0] * (len(sizes) - 1)  # they meet everybody in the first tree
+    visits = sum(len(goal.leaf) for goal in goals) / max(1, len_of(sample))
     n_partitions, copies = 0, float(len(sizes))
     while True:  # more partitions make more copies, which may want more partitions
-        wanted = _count_partitions(rows, copies * 4 * (width_of(sample) + probes + 4), cores)
+        wanted = _count_partitions(rows, 4 * (copies * (width_of(sample) + 4) + visits), cores)
         if wanted <= n_partitions:
             break
         n_partitions = wanted
@@ -112,18 +111,17 @@ def plan_join(forest: AnyForest, sample: Vectors, probes: float, *, rows: int, c
 
 def expect_pairs(forest: AnyForest, sample: Vectors, probes: float, rows: int) -> float:
     """Return how many distances will be compared for a user, as far as a sample can tell; see plan_join."""
-    near = forest.find_goals(sample, probes)
-    goals = [np.where(goes_to(margins, reach_for(margins, probes)), leaves, -1) for leaves, margins in near]
+    goals = [within(near, reach_for(near, probes)) for near in forest.find_goals(sample, probes)]
     return _expect(goals, forest.sizes, int(np.count_nonzero(forest.are_hubs(sample))), rows).pairs
 
 
-def _expect(goals: list[np.ndarray], sizes: tuple[int, ...], n_hubs: int, rows: int) -> Expected:
+def _expect(goals: list[Goals], sizes: tuple[int, ...], n_hubs: int, rows: int) -> Expected:
     """Scale what is seen of a sample to all rows; goals and sizes have an entry a tree."""
-    scale = rows / len(goals[0])
+    scale = rows / goals[0].n_rows
     pairs, residents = n_hubs * scale * rows, []
     for goal, n_leaves in zip(goals, sizes, strict=True):
         home = _residents(goal, n_leaves).astype(np.float64)
-        met = np.bincount(goal[goal >= 0], minlength=n_leaves)
+        met = np.bincount(goal.leaf, minlength=n_leaves)
         # Residents all meet each other, both ways round.  A sampled user is no evidence for others like itself.
         pairs += float((home * (home - 1) + home * (met - home)).sum()) * scale**2
         # Counts of a few users a leaf vary by chance as well: what chance adds to their variance is taken out.
@@ -134,20 +132,19 @@ def _expect(goals: list[np.ndarray], sizes: tuple[int, ...], n_hubs: int, rows: 
     return Expected(pairs / rows, round(median), round(p99), round(largest))
 
 
-def _residents(goals: np.ndarray, n_leaves: int) -> np.ndarray:
-    """Count the sampled vectors at home in each leaf; a few of a tree of columns live nowhere in it."""
-    home = goals[:, 0]
-    return np.bincount(home[home >= 0], minlength=n_leaves)
+def _residents(goals: Goals, n_leaves: int) -> np.ndarray:
+    """Count the sampled vectors at home in each leaf."""
+    return np.bincount(goals.leaf[goals.home], minlength=n_leaves)
 
 
-def _cut_tree(goals: np.ndarray, n_leaves: int, n_hubs: int, runs: int) -> np.ndarray:
+def _cut_tree(goals: Goals, n_leaves: int, n_hubs: int, runs: int) -> np.ndarray:
     """Return the run of each leaf of a tree, runs of about equal work: int (n_leaves,), ascending from 0.
 
-    goals  : int32 (n_sample, m), leaves each sampled vector goes to, home first, -1 for none
+    goals  : of sampled vectors
     n_hubs : sampled vectors that visit every leaf
     """
     residents = _residents(goals, n_leaves) + 1e-3
-    met = np.bincount(goals[goals >= 0], minlength=n_leaves) + n_hubs + 1e-3
+    met = np.bincount(goals.leaf, minlength=n_leaves) + n_hubs + 1e-3
     work = np.cumsum(residents * met)
     runs = min(runs, n_leaves)
     cut = np.searchsorted(work, work[-1] * np.arange(1, runs) / runs)
@@ -158,11 +155,11 @@ def _cut_tree(goals: np.ndarray, n_leaves: int, n_hubs: int, runs: int) -> np.nd
     return np.searchsorted(cut, np.arange(n_leaves), side="right")
 
 
-def _count_copies(goals: np.ndarray, run: np.ndarray) -> float:
+def _count_copies(goals: Goals, run: np.ndarray) -> float:
     """Return to how many runs of leaves a sampled vector goes on average."""
-    reached = np.sort(np.where(goals >= 0, run[goals], -1), axis=1)
-    new = np.diff(reached, axis=1, prepend=-1) > 0
-    return float(new.sum() / max(len(goals), 1))
+    reached = goals.row * len(run) + run[goals.leaf]
+    reached.sort()  # np.unique hashes, which takes ten times as long
+    return np.count_nonzero(np.diff(reached, prepend=-1)) / max(goals.n_rows, 1)
 
 
 def count_leaves(rows: int, leaf_rows: int, k: int) -> int:
@@ -205,7 +202,8 @@ def count_shuffle_bytes(plan: Plan, rows: int, width: float, k: int, id_bytes: f
 
 def count_task_bytes(plan: Plan, rows: int, width: float) -> int:
     """Return about how many bytes a Python worker holds at most, beside its 100 MB of libraries."""
-    return round(3 * rows * plan.copies * 4 * (width + plan.probes + 4) / plan.n_partitions)
+    each = plan.copies * (width + 4) + len(plan.reach) * plan.probes
+    return round(3 * rows * 4 * each / plan.n_partitions)
 
 
 def count_known(rows: int, audit_users: int, calibrated: int) -> tuple[int, int]:

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from annspark.core.goals import within
 from annspark.core.plan import AnyForest, Plan
 from annspark.core.rows import Vectors
-from annspark.core.visit import EVERY_LEAF, goes_to
+from annspark.core.visit import EVERY_LEAF
 
 _GOAL_BITS = 40
 
@@ -35,12 +36,10 @@ def route_vectors(forest: AnyForest, plan: Plan, vectors: Vectors) -> Copies:
     vectors : n, dense or sparse, prepared
     """
     parts, hubs = [], np.flatnonzero(forest.are_hubs(vectors))
-    for tree, (near, margins) in enumerate(forest.find_goals(vectors, plan.probes)):
-        goes = goes_to(margins, plan.reach[tree])
-        goes[hubs, 1:] = False
-        row, place = np.nonzero(goes)
-        leaf = near[row, place] + np.int32(plan.first_leaf[tree])
-        goals: tuple[np.ndarray, ...] = (row, leaf, place == 0, plan.partition_of_leaf[leaf])
+    for tree, found in enumerate(forest.find_goals(vectors, plan.probes)):
+        going = within(found, plan.reach[tree])
+        leaf = going.leaf + np.int32(plan.first_leaf[tree])
+        goals: tuple[np.ndarray, ...] = (going.row, leaf, going.home, plan.partition_of_leaf[leaf])
         if len(hubs) and tree == 0:  # where everybody has a home
             goals = _with_hubs(goals, hubs, np.arange(plan.n_home_partitions))
         parts.append(goals)

@@ -11,6 +11,7 @@ from math import ceil
 
 import numpy as np
 
+from annspark.core.goals import Goals, goals_of
 from annspark.core.nearest import ranks_of
 from annspark.core.two_level import Groups, nearest_grouped
 
@@ -23,21 +24,23 @@ _DIFFERENCES = 1 << 16  # differences of centres in flight, 256 KB: they stay in
 
 
 def find_goals(
-    residents: np.ndarray, visitors: np.ndarray | None, groups: Groups, probes: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return where vectors live and may visit, as near_leaves does.
+    residents: np.ndarray, visitors: np.ndarray | None, hubs: np.ndarray, groups: Groups, probes: float
+) -> Goals:
+    """Return where vectors live and may visit.
 
     residents : float32 (n, dim), the points where they live, around the forest's origin
     visitors  : the points from where they look around, None where it is the same; the leaf nearest to it is the first
                 to visit, with a margin of 0, and the margins of others are the distances to the boundary with that one
-    returns   : margin nan for a visit that is none, of the home
+    hubs      : bool (n,), those that visit nothing in particular
     """
     near, margin = near_leaves(residents if visitors is None else visitors, groups, probes)
-    if visitors is None:
-        return near, margin
-    home = nearest_grouped(residents, groups, 1)
-    margin[near == home] = np.nan
-    return np.concatenate([home, near], axis=1), np.concatenate([np.zeros((len(home), 1), np.float32), margin], axis=1)
+    if visitors is not None:
+        home = nearest_grouped(residents, groups, 1)
+        margin[near == home] = np.nan
+        near = np.concatenate([home, near], axis=1)
+        margin = np.concatenate([np.zeros((len(home), 1), np.float32), margin], axis=1)
+    margin[hubs, 1:] = np.nan
+    return goals_of(near, margin)
 
 
 def find_ways(ends: list[tuple[np.ndarray, np.ndarray | None]], groups: Groups) -> tuple[np.ndarray, np.ndarray]:
@@ -97,23 +100,3 @@ def boundary_margins(vectors: np.ndarray, centres: np.ndarray, home: np.ndarray,
         # Equal centres have no boundary: one is as good as the other.
         margin[here] = (squared / 2 - along) / np.sqrt(np.where(squared > 0, squared, np.inf))
     return margin
-
-
-def reach_for(margins: np.ndarray, probes: float) -> float:
-    """Return the margin up to which leaves are visited, so that vectors visit so many on average, home included.
-
-    margins : float32 (n_sample, m), of find_goals
-    """
-    others = margins[:, 1:]
-    others = others[~np.isnan(others)]
-    visits = round(len(margins) * (probes - 1))
-    if visits == 0:
-        return -1.0
-    return float(np.partition(others, visits - 1)[visits - 1]) if visits <= len(others) else float("inf")
-
-
-def goes_to(margins: np.ndarray, reach: float) -> np.ndarray:
-    """Return which of find_goals a vector goes to: bool (n, m); home always, where there is one."""
-    visited = margins <= np.float32(reach)
-    visited[:, 0] = ~np.isnan(margins[:, 0])
-    return visited

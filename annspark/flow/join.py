@@ -10,6 +10,7 @@ from pyspark.sql import types as T
 
 from annspark.config import Settings
 from annspark.core.draw import slot_of
+from annspark.core.goals import Visits
 from annspark.core.join import join_leaves
 from annspark.core.plan import Plan, count_kept
 from annspark.core.rows import take_rows
@@ -74,7 +75,9 @@ def _joiner(
         ids = ids.take(order)
         hashes = numbers(shipped[HASHES], np.int64)[by_id]
         home = numbers(shipped[HOMES], np.int32)[by_id]
-        visits = _padded(numbers(shipped[VISITS], np.int32), numbers(shipped[N_VISITS], np.int32))[by_id]
+        place = np.empty(len(by_id), np.int64)
+        place[by_id] = np.arange(len(by_id))
+        visits = Visits(np.repeat(place, numbers(shipped[N_VISITS], np.int32)), numbers(shipped[VISITS], np.int32))
         vectors = take_rows(wire.read(shipped), by_id)
         del shipped
         joined = join_leaves(vectors, home, visits, k, metric)
@@ -91,10 +94,3 @@ def _joiner(
             yield pa.RecordBatch.from_arrays(columns, names)
 
     return join
-
-
-def _padded(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return consecutive lists of the given lengths as rows of one array, padded with -1; at least one column."""
-    out = np.full((len(counts), max(1, counts.max(initial=0))), -1, np.int32)
-    out[np.arange(out.shape[1]) < counts[:, None]] = values
-    return out

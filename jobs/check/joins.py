@@ -10,6 +10,7 @@ import numpy as np  # isort: skip
 from annspark.core.best import nobody_met
 from annspark.core.exact import meet
 from annspark.core.forest import grow_forest
+from annspark.core.goals import visits_of
 from annspark.core.join import join_leaves
 from annspark.core.nearest import nearest_centres
 
@@ -48,8 +49,7 @@ def compare(vectors: np.ndarray, leaf: np.ndarray, other: Any, k: int, repeats: 
     other   : has join(vectors, leaf, k), which returns int (n, k) neighbors first
     """
     n, scratch = len(vectors), np.empty(1 << 18, np.float32)
-    home, visits = leaf[:, 0].copy(), np.full((n, max(1, leaf.shape[1] - 1)), -1, np.int32)
-    visits[:, : leaf.shape[1] - 1] = leaf[:, 1:]
+    home, visits = leaf[:, 0].copy(), visits_of(leaf[:, 1:])
     sides = [(vectors[(leaf == one).any(axis=1)], vectors[home == one]) for one in range(leaf.max() + 1)]
 
     def product() -> None:

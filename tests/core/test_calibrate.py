@@ -6,6 +6,7 @@ import pytest
 from annspark.core.calibrate import Chances, choose_probes, probes_to_meet
 from annspark.core.exact import exact_neighbors
 from annspark.core.forest import grow_forest
+from annspark.core.goals import visits_of
 from annspark.core.join import join_leaves
 from annspark.core.metric import prepare
 from annspark.core.plan import plan_join
@@ -45,7 +46,7 @@ def measured(forest, vectors, users, probes):
         visits = np.full((ROWS, max(1, copies.n_visits.max())), -1, np.int32)
         for row, own in zip(copies.row[mine], np.array(cut, object)[mine], strict=True):
             visits[row, : len(own)] = own
-        joined = join_leaves(vectors[copies.row[mine]], copies.home[mine], visits, K, "cosine")
+        joined = join_leaves(vectors[copies.row[mine]], copies.home[mine], visits_of(visits), K, "cosine")
         found.append((joined.neighbors[users], joined.distances[users]))
     best = []
     for i in range(len(users)):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from annspark.core.forest import grow_forest
+from annspark.core.goals import visits_of
 from annspark.core.join import join_leaves
 from annspark.core.metric import prepare
 from annspark.core.plan import plan_join
@@ -40,7 +41,7 @@ def build_table(forest, plan, vectors, metric):
     for partition in range(plan.n_partitions):
         here = np.flatnonzero(copies.partition == partition)
         rows = copies.row[here]
-        joined = join_leaves(vectors[rows], copies.home[here], visits[here], K, metric)
+        joined = join_leaves(vectors[rows], copies.home[here], visits_of(visits[here]), K, metric)
         packed = pack(joined.distances, rows[joined.neighbors])
         owner.append(rows)
         keys.append(np.where(joined.neighbors >= 0, packed, EMPTY))

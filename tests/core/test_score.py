@@ -6,6 +6,7 @@ from scipy.sparse import csr_array
 from scipy.spatial.distance import cdist
 
 from annspark.core import join_sparse
+from annspark.core.goals import visits_of
 from annspark.core.join import join_leaves
 from annspark.core.metric import METRICS, prepare
 from annspark.core.rows import surplus_twins, take_rows
@@ -94,7 +95,7 @@ def test_any_leaves_and_visits_give_the_nearest_of_those_met(seed, n, k, n_leave
     dense = vectors.toarray() if is_sparse else vectors
     home = rng.integers(-1, n_leaves, n).astype(np.int32)
     home, visits = alike(dense, home, random_visits(rng, home, n_leaves, 3))
-    joined = join_leaves(vectors, home, visits, k, metric)
+    joined = join_leaves(vectors, home, visits_of(visits), k, metric)
     i, j = (index.ravel() for index in np.indices((n, n)))
     raw = measure_for(metric, vectors).exact(vectors, i, vectors, j).reshape(n, n)
     distance = METRICS[metric].from_raw(raw)
@@ -113,7 +114,7 @@ def test_many_twins_in_one_leaf_get_the_first_of_their_nearest(metric, is_sparse
     few = make(metric, is_sparse, 5, 3)
     vectors = take_rows(few, np.random.default_rng(0).integers(0, 5, 400))
     n, k = 400, 7
-    joined = join_leaves(vectors, np.zeros(n, np.int32), np.full((n, 1), -1, np.int32), k, metric)
+    joined = join_leaves(vectors, np.zeros(n, np.int32), visits_of(np.full((n, 1), -1, np.int32)), k, metric)
     i, j = (index.ravel() for index in np.indices((n, n)))
     raw = measure_for(metric, vectors).exact(vectors, i, vectors, j).reshape(n, n)
     expected, distances = nearest_of(METRICS[metric].from_raw(raw), ~np.eye(n, dtype=bool), k)
@@ -127,7 +128,9 @@ def test_rows_without_a_number_are_rows_like_others(metric):
     vectors = csr_array(vectors.toarray() * (np.arange(30) % 3 > 0)[:, None])
     if metric == "cosine":
         return  # has no direction for them: they are not let in
-    joined = join_leaves(prepare(vectors, metric), np.zeros(30, np.int32), np.full((30, 1), -1, np.int32), 5, metric)
+    joined = join_leaves(
+        prepare(vectors, metric), np.zeros(30, np.int32), visits_of(np.full((30, 1), -1, np.int32)), 5, metric
+    )
     distance = distances_between(prepare(vectors, metric), metric) + np.diag(np.full(30, np.inf))
     wanted = np.sort(np.where(distance < METRICS[metric].unrelated, distance, np.inf), axis=1)[:, :5]
     np.testing.assert_allclose(joined.distances, wanted, rtol=1e-5, atol=1e-6)
@@ -142,7 +145,7 @@ def test_a_crowded_leaf_of_one_column_is_cut_and_still_gives_the_nearest(metric,
     monkeypatch.setattr(join_sparse, "_PART", 40)
     n, k = 600, 5
     vectors = csr_array(np.random.default_rng(0).uniform(1, 2, (n, 1)).astype(np.float32))
-    joined = join_leaves(vectors, np.zeros(n, np.int32), np.full((n, 1), -1, np.int32), k, metric)
+    joined = join_leaves(vectors, np.zeros(n, np.int32), visits_of(np.full((n, 1), -1, np.int32)), k, metric)
     whole = np.sort(distances_between(vectors, metric) + np.diag(np.full(n, np.inf)), axis=1)
     np.testing.assert_allclose(joined.distances, whole[:, :k], rtol=1e-4, atol=1e-6)
     assert joined.pairs <= n * 3 * 40
@@ -152,9 +155,9 @@ def test_leaves_of_very_many_columns_are_taken_a_few_at_a_time(monkeypatch):
     vectors = prepare(sparse(300, 200, 0.05), "cosine")
     home = np.random.default_rng(0).integers(0, 20, 300).astype(np.int32)
     visits = ((home[:, None] + [[1, 5]]) % 20).astype(np.int32)
-    whole = join_leaves(vectors, home, visits, 5, "cosine")
+    whole = join_leaves(vectors, home, visits_of(visits), 5, "cosine")
     monkeypatch.setattr(join_sparse, "_COLUMNS", 300)
     monkeypatch.setattr(join_sparse, "_NUMBERS", 40)
-    parts = join_leaves(vectors, home, visits, 5, "cosine")
+    parts = join_leaves(vectors, home, visits_of(visits), 5, "cosine")
     np.testing.assert_array_equal(parts.neighbors, whole.neighbors)
     np.testing.assert_array_equal(parts.distances, whole.distances)

@@ -3,6 +3,7 @@ import pytest
 from scipy.sparse import csr_array
 
 from annspark.core.forest import grow_forest
+from annspark.core.goals import visits_of
 from annspark.core.join import join_leaves
 from annspark.core.plan import plan_join
 from annspark.core.route import route_vectors
@@ -70,7 +71,7 @@ def test_who_visits_every_leaf_meets_everybody_once(metric, sparse):
     visits[[3, 50, 200], 0] = EVERY_LEAF
     everywhere = np.full((400, 9), -1, np.int32)
     everywhere[[3, 50, 200]] = np.where(np.arange(9) == home[[3, 50, 200]][:, None], -1, np.arange(9))
-    told, same = (join_leaves(vectors, home, these, 6, metric) for these in (visits, everywhere))
+    told, same = (join_leaves(vectors, home, visits_of(these), 6, metric) for these in (visits, everywhere))
     np.testing.assert_array_equal(told.neighbors, same.neighbors)
     np.testing.assert_array_equal(told.distances, same.distances)
     assert sparse or told.pairs == same.pairs

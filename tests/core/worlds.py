@@ -3,6 +3,7 @@
 import numpy as np
 
 from annspark.core.exact import exact_neighbors
+from annspark.core.goals import visits_of
 from annspark.core.join import Joined, join_leaves
 from annspark.core.metric import METRICS
 
@@ -22,7 +23,7 @@ def all_raw(left: np.ndarray, right: np.ndarray, metric: str) -> np.ndarray:
 def join_one_leaf(vectors: np.ndarray, k: int, metric: str = "euclidean") -> Joined:
     """Join vectors that all live in one leaf and visit none."""
     n = len(vectors)
-    return join_leaves(vectors, np.zeros(n, np.int32), np.full((n, 1), -1, np.int32), k, metric)
+    return join_leaves(vectors, np.zeros(n, np.int32), visits_of(np.full((n, 1), -1, np.int32)), k, metric)
 
 
 def assert_exact(joined: Joined, vectors: np.ndarray, k: int, metric: str = "euclidean") -> None:
