@@ -29,7 +29,7 @@ from annspark.core.visit import TOGETHER
 _RARITY = 0.25  # power of a column's frequency its importance is divided by: rarer columns make smaller leaves
 _RECURS = 3  # a column of fewer rows is no place to live
 _MOST = 8  # of the columns of a row, how many times the mean number of visits it may visit
-_HUBS = 2_000
+_HUBS, _HUB_SHARE = 2_000, 0.1  # at most
 _HUB_PRODUCTS = 5_000  # of two numbers, for the products of a row with all hubs: some 30 us
 
 
@@ -229,6 +229,6 @@ def _longest_but_hubs(sample: Vectors, columns: np.ndarray, share: np.ndarray, e
     lengths = squared_lengths(sample)
     products = np.bincount(owner_of(sample), share[np.searchsorted(columns, sample.indices)], minlength=len(lengths))
     order = np.argsort(-lengths, kind="stable")
-    affordable = (np.cumsum(products[order]) * each <= _HUB_PRODUCTS) & (np.arange(1, len(order) + 1) * each <= _HUBS)
-    n_hubs = int(np.count_nonzero(affordable))
+    most = min(_HUBS / each, _HUB_SHARE * len(order))
+    n_hubs = int(min(np.count_nonzero(np.cumsum(products[order]) * each <= _HUB_PRODUCTS), most))
     return float(lengths[order[min(n_hubs, len(order) - 1)]]) if n_hubs else np.inf
