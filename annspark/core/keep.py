@@ -10,7 +10,9 @@ from annspark.core.rows import Vectors
 from annspark.core.topk import DISTANCE_BITS, from_ordered_bits, low_bits, ordered_bits
 from annspark.core.visit import EVERY_LEAF
 
-MAX_ROWS = 2**23  # rows of one partition, so that a rank has at most 23 bits
+# Rows of one partition.  A rank of 26 bits leaves 6 for the rows of a fold, which costs time where so many rows differ;
+# where they are equal, few are folded.
+MAX_ROWS = 2**26
 # A candidate while it is folded: row of the fold (9 bits or more) | bits of the distance (32) | rank of the neighbor.
 _FOLD_ROWS = 2**13
 _FEW = 64  # visits of a row up to which comparing with all of them is the fastest way to find one

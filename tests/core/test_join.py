@@ -196,6 +196,23 @@ def test_a_partition_of_guests_only_and_an_empty_one():
     assert (joined.neighbors.shape, joined.pairs, joined.max_rows) == ((0, 2), 0, 0)
 
 
+@pytest.mark.slow
+def test_a_leaf_of_millions_of_twins_and_a_few_others():
+    n, rng = 2**23 + 5_000, np.random.default_rng(0)
+    vectors = np.ones((n, 2), np.float32)
+    few = np.sort(rng.choice(n, 600, replace=False))
+    vectors[few] = rng.normal(size=(600, 2))
+    joined = join_one_leaf(vectors, 3)
+    twins = np.delete(np.arange(n), few)
+    assert not joined.distances[twins].any()
+    assert (joined.neighbors[twins[9:]] == twins[:3]).all()
+    places = np.concatenate([few, twins[:3]])
+    expected, distances = exact_neighbors(vectors[places], np.arange(600), 3, "euclidean")
+    np.testing.assert_allclose(joined.distances[few], distances, rtol=1e-5)
+    np.testing.assert_array_equal(joined.neighbors[few], places[expected])
+
+
+
 def test_too_many_rows_for_the_packing_are_refused(monkeypatch):
     monkeypatch.setattr(join, "MAX_ROWS", 10)
     with pytest.raises(ValueError, match="11 rows in one partition"):
