@@ -212,7 +212,6 @@ def test_a_leaf_of_millions_of_twins_and_a_few_others():
     np.testing.assert_array_equal(joined.neighbors[few], places[expected])
 
 
-
 def test_too_many_rows_for_the_packing_are_refused(monkeypatch):
     monkeypatch.setattr(join, "MAX_ROWS", 10)
     with pytest.raises(ValueError, match="11 rows in one partition"):
