@@ -30,7 +30,7 @@ _RARITY = 0.25  # power of a column's frequency its importance is divided by: ra
 _RECURS = 3  # a column of fewer rows is no place to live
 _MOST = 8  # of the columns of a row, how many times the mean number of visits it may visit
 _HUBS, _HUB_SHARE = 2_000, 0.1  # at most
-_HUB_PRODUCTS = 5_000  # of two numbers, for the products of a row with all hubs: some 30 us
+_HUB_PAIRS, _HUB_PRODUCTS = 500, 5_000  # hubs a row shares a column with, numbers multiplied for them: some 50 us
 
 
 @dataclass(frozen=True)
@@ -227,8 +227,9 @@ def _longest_but_hubs(sample: Vectors, columns: np.ndarray, share: np.ndarray, e
     each           : rows that a sampled one stands for
     """
     lengths = squared_lengths(sample)
-    products = np.bincount(owner_of(sample), share[np.searchsorted(columns, sample.indices)], minlength=len(lengths))
+    shared = np.bincount(owner_of(sample), share[np.searchsorted(columns, sample.indices)], minlength=len(lengths))
     order = np.argsort(-lengths, kind="stable")
-    most = min(_HUBS / each, _HUB_SHARE * len(order))
-    n_hubs = int(min(np.count_nonzero(np.cumsum(products[order]) * each <= _HUB_PRODUCTS), most))
+    products, pairs = (np.cumsum(costs[order]) * each for costs in (shared, np.minimum(shared, 1)))
+    affordable = int(np.count_nonzero((products <= _HUB_PRODUCTS) & (pairs <= _HUB_PAIRS)))
+    n_hubs = min(affordable, int(_HUBS / each), int(_HUB_SHARE * len(order)))
     return float(lengths[order[min(n_hubs, len(order) - 1)]]) if n_hubs else np.inf
