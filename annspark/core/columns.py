@@ -29,8 +29,8 @@ from annspark.core.visit import TOGETHER
 _RARITY = 0.25  # power of a column's frequency its importance is divided by: rarer columns make smaller leaves
 _RECURS = 3  # a column of fewer rows is no place to live
 _MOST = 8  # of the columns of a row, how many times the mean number of visits it may visit
-_HUBS, _HUB_SHARE = 2_000, 0.1  # at most
-_HUB_PAIRS, _HUB_PRODUCTS = 500, 5_000  # hubs a row shares a column with, numbers multiplied for them: some 50 us
+# At most: hubs, their share of all rows, and for a row the hubs it shares a column with and the numbers multiplied.
+_HUBS, _HUB_SHARE, _HUB_PAIRS, _HUB_PRODUCTS = 2_000, 0.1, 500, 5_000
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def _heaviest_first(worth: np.ndarray, counts: np.ndarray) -> np.ndarray:
 class _Ranked:
     """The leaves of rows, row by row, the most important first.
 
-    owner, leaf : int (n,), a row and one of its leaves
+    owner, leaf : int (n,) and int32 (n,), a row and one of its leaves
     margin      : float32 (n,)
     place       : int (n,), which of the row's leaves it is, from 0
     """

@@ -17,7 +17,7 @@ from annspark.core.goals import Visits
 from annspark.core.join_sparse import meet_sparse
 from annspark.core.keep import MAX_ROWS, Keeper
 from annspark.core.metric import METRICS
-from annspark.core.nearest import group_bound
+from annspark.core.nearest import group_bound, places
 from annspark.core.rows import Vectors, is_sparse, len_of, surplus_twins
 from annspark.core.score import BOUND_SLACK, Facing, Side, far_middle, kernel_for, looseness
 
@@ -94,7 +94,7 @@ def _visitors(kept: Keeper, order: np.ndarray) -> dict[int, np.ndarray]:
     """Return the rows, in the given order, that visit each visited leaf."""
     count = np.bincount(kept.visits.row, minlength=len(order))
     first, count = (np.cumsum(count) - count).take(order), count.take(order)
-    at = np.repeat(first - (np.cumsum(count) - count), count) + np.arange(count.sum())
+    at = np.repeat(first, count) + places(count)
     row, leaf = kept.visits.row.take(at), kept.visits.leaf.take(at)
     lowest = leaf.min(initial=0)
     # A stable sort of 16-bit numbers is a radix sort, several times faster.

@@ -6,6 +6,7 @@ import numpy as np
 
 from annspark.core.goals import Visits
 from annspark.core.metric import METRICS
+from annspark.core.nearest import places
 from annspark.core.rows import Vectors
 from annspark.core.topk import DISTANCE_BITS, from_ordered_bits, low_bits, ordered_bits
 from annspark.core.visit import EVERY_LEAF
@@ -13,7 +14,7 @@ from annspark.core.visit import EVERY_LEAF
 # Rows of one partition.  A rank of 26 bits leaves 6 for the rows of a fold, which costs time where so many rows differ;
 # where they are equal, few are folded.
 MAX_ROWS = 2**26
-# A candidate while it is folded: row of the fold (9 bits or more) | bits of the distance (32) | rank of the neighbor.
+# A candidate while it is folded: row of the fold (6 bits or more) | bits of the distance (32) | rank of the neighbor.
 _FOLD_ROWS = 2**13
 _FEW = 64  # visits of a row up to which comparing with all of them is the fastest way to find one
 
@@ -68,7 +69,7 @@ class Keeper:
         if count.max(initial=0) > _FEW:
             return None
         few = np.full((len(count), max(1, count.max(initial=0))), -1, np.int32)
-        few[np.arange(few.shape[1]) < count[:, None]] = self.visits.leaf
+        few[self.visits.row, places(count)] = self.visits.leaf
         return np.ascontiguousarray(few.T)
 
     @cached_property

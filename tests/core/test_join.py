@@ -135,7 +135,9 @@ def test_everybody_keeps_the_nearest_of_those_met(seed, n, n_leaves, width, k, w
     expected, distances = nearest_of_those_met(vectors, who_meets(home, visits), k, metric)
     # Of more than k + 1 equal vectors the others meet nobody: they are told, if at home, what these found.
     surplus, _ = surplus_twins(vectors, k)
-    told = np.setdiff1d(np.arange(n), surplus[home[surplus] < 0])
+    untold = surplus[home[surplus] < 0]
+    told = np.delete(np.arange(n), untold)
+    assert (joined.neighbors[untold] == -1).all()
     np.testing.assert_allclose(joined.distances[told], distances[told], rtol=1e-6)
     np.testing.assert_array_equal(joined.neighbors[told], expected[told])
     assert (joined.neighbors != np.arange(n)[:, None]).all()
