@@ -6,13 +6,15 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
+from importlib import import_module
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from annspark import __doc__ as purpose
 from annspark import __version__
 from annspark.config import CHOICES, RECALL, Settings, make_job, read_config
 from annspark.errors import InputError, RecallMissed, SettingsError, first_line
-from annspark.page import preload
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -58,8 +60,7 @@ def _build(given: dict[str, Any]) -> None:
         if flag in given:  # a flag wins over the file's other way to say the same
             told.pop(other, None)
     job = make_job(told | given)
-    preload()  # Java starts on one core
-    spark = _session("annspark build")
+    spark = _session("annspark build", "annspark.pipeline", "matplotlib.figure")
     from annspark.pipeline import preview, run
 
     print((preview(spark, job) if plan_only else run(spark, job)).as_text())
@@ -69,19 +70,28 @@ def _evaluate(given: dict[str, Any]) -> None:
     names = ("input", "neighbors", "format", "report", "scratch")
     places = {name: given.pop(name, None) for name in names}
     settings = Settings(**given)
-    spark = _session("annspark evaluate")
+    spark = _session("annspark evaluate", "annspark.evaluate", "matplotlib.figure")
     from annspark.evaluate import evaluate
 
     print(evaluate(spark, settings, **places).as_text())
 
 
-def _session(name: str) -> "SparkSession":
+def _session(name: str, *wanted: str) -> "SparkSession":
+    """Return a session, and import the modules wanted next while Java starts, which leaves the other cores idle."""
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
         # Not under spark-submit: this process starts Spark, so its workers should run this Python.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     from pyspark.sql import SparkSession
 
+    # After PySpark's own import, which would have to take turns with it.
+    Thread(target=_import_modules, args=wanted, daemon=True).start()
     return SparkSession.builder.appName(name).getOrCreate()
+
+
+def _import_modules(*names: str) -> None:
+    for name in names:
+        with suppress(Exception):  # who needs it will say what is wrong
+            import_module(name)
 
 
 _COMMANDS = {"build": _build, "evaluate": _evaluate}

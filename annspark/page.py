@@ -7,14 +7,12 @@ import json
 import math
 import re
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.resources import files
 from importlib.util import find_spec
 from io import StringIO
-from threading import Thread
 from typing import TYPE_CHECKING, Any, Literal
 
 from annspark.core.calibrate import Calibration
@@ -86,16 +84,6 @@ class _Night:
 def can_render() -> bool:
     """Say whether the libraries that draw the page are installed (the extra `report`)."""
     return all(find_spec(name) for name in ("jinja2", "matplotlib"))
-
-
-def preload() -> None:
-    """Import what draws charts, which takes a second, in a thread beside what the caller does next."""
-
-    def load() -> None:
-        with suppress(Exception):  # drawing will say what is wrong
-            import matplotlib.figure  # noqa: F401
-
-    Thread(target=load, daemon=True).start()
 
 
 def render_page(report: Report, earlier: list[dict[str, Any]]) -> str:
