@@ -5,14 +5,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from pyspark.sql import DataFrame, Window
+import pyarrow.compute as pc
+from pyspark.sql import DataFrame, Row, Window
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from annspark.config import Settings
 from annspark.core.draw import slot_of
 from annspark.errors import InputError
-from annspark.flow.arrow import numbers, to_binary
+from annspark.flow.arrow import elements, numbers, to_binary
 from annspark.flow.block import block_fields, block_users, blocked, unblocked
 from annspark.flow.check import MEANING, REASONS, check_rows, check_sparse_rows, mllib_lists
 from annspark.flow.cluster import partition_keys
@@ -22,6 +23,7 @@ from annspark.flow.wire import Wire
 from annspark.tables import HASHES, IDS, LOWEST, TARGET, USER_ID, VECTORS
 
 _REASON, _DIM, _PARTITION, _REPEATED = "reason", "dim", "partition", "repeated"
+_EXAMPLE, _ROWS, _ID_BYTES, _NUMBERS = "example", "rows", "id_bytes", "numbers"
 _SPREAD_BYTES = 32 << 20  # fewer bytes than this are not worth a shuffle to keep every core busy
 _HASHES_TOGETHER = 4_000_000  # hashes sorted by one task
 
@@ -123,39 +125,58 @@ class _Part:
 
 
 def _survey(checked: DataFrame, user: T.DataType, wire: Wire) -> list[_Part]:
-    """Count what was checked, in the order of reasons and lengths."""
-    id_bytes = F.lit(8) * F.size(IDS)
-    if isinstance(user, T.StringType):
-        id_bytes = F.octet_length(F.array_join(IDS, ""))
-    elif isinstance(user, T.BinaryType):
-        id_bytes = F.aggregate(IDS, F.lit(0), lambda total, one: total + F.coalesce(F.octet_length(one), F.lit(0)))
+    """Count what was checked, in the order of reasons and lengths.
+
+    In Python, whose workers are there: what Spark would have to compile for it costs a second of a job's minute.
+    """
     # How many numbers dense vectors have follows from their length: the vectors themselves stay where they are cached.
     n_numbers = F.octet_length(VECTORS) / 4 if wire.sparse else F.size(IDS) * F.col(_DIM)
-    found = (
-        checked.withColumn(_PARTITION, F.spark_partition_id())
-        .groupBy(_REASON, *([] if wire.sparse else [_DIM]))
-        .agg(
-            F.max(_DIM).alias("widest"),
-            F.sum(F.size(IDS)).alias("rows"),
-            F.min(F.array_min(IDS)).alias("example"),
-            F.sum(id_bytes).alias("id_bytes"),
-            F.sum(n_numbers).cast("long").alias("numbers"),
-            F.size(F.collect_set(_PARTITION)).alias("partitions"),
-        )
-        .collect()
+    few = checked.select(
+        _REASON, _DIM, IDS, n_numbers.cast("long").alias(_NUMBERS), F.spark_partition_id().alias(_PARTITION)
     )
+    counts = (_REASON, _DIM, _ROWS, _ID_BYTES, _NUMBERS, _PARTITION)
+    schema = T.StructType([T.StructField(_EXAMPLE, user), *(T.StructField(name, T.LongType()) for name in counts)])
+    found: dict[tuple[int, int], list[Row]] = {}
+    for row in few.mapInArrow(_counter(user, wire.sparse), schema).collect():
+        found.setdefault((row[_REASON], 0 if wire.sparse else row[_DIM]), []).append(row)
     return [
         _Part(
-            REASONS[row[_REASON]],
-            row["widest"],
-            row["rows"],
-            _readable(row["example"]),
-            row["id_bytes"],
-            row["numbers"],
-            row["partitions"],
+            REASONS[reason],
+            max(row[_DIM] for row in rows),
+            sum(row[_ROWS] for row in rows),
+            _readable(min((row[_EXAMPLE] for row in rows if row[_EXAMPLE] is not None), default=None)),
+            sum(row[_ID_BYTES] for row in rows),
+            sum(row[_NUMBERS] for row in rows),
+            len({row[_PARTITION] for row in rows}),
         )
-        for row in sorted(found, key=lambda row: (row[_REASON], row["widest"]))
+        for (reason, _), rows in sorted(found.items())
     ]
+
+
+def _counter(user: T.DataType, sparse: bool) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    lengthy = isinstance(user, T.StringType | T.BinaryType)
+
+    def count(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            reason, dim = (batch.column(i).to_numpy() for i in range(2))
+            groups = np.column_stack([reason, np.zeros_like(dim) if sparse else dim])
+            for group in np.unique(groups, axis=0):
+                rows = np.flatnonzero((groups == group).all(axis=1))
+                some = batch.take(pa.array(rows))
+                ids = elements(some.column(2))
+                sums = {
+                    _REASON: group[0],
+                    _DIM: dim[rows].max(),
+                    _ROWS: len(ids),
+                    _ID_BYTES: (pc.sum(pc.binary_length(ids)).as_py() or 0) if lengthy else 8 * len(ids),
+                    _NUMBERS: pc.sum(some.column(3)).as_py(),
+                    _PARTITION: some.column(4)[0].as_py(),
+                }
+                example = pa.repeat(pc.min(ids), 1)
+                columns = [example, *(pa.array([int(number)]) for number in sums.values())]
+                yield pa.RecordBatch.from_arrays(columns, [_EXAMPLE, *sums])
+
+    return count
 
 
 def _readable(user_id: object) -> object:
