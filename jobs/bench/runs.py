@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.commands import command, environment, python_for
+from bench.commands import command, python_for
+from bench.environment import environment, java_options
 from bench.ladders import SYSTEMS, Setting, as_text
 from bench.phases import WORK
 from bench.record import OK, Run
@@ -20,10 +21,12 @@ def measure(data: Data, system: str, setting: Setting, repeat: int, limit: float
     names = (data.name, system, as_text(setting), repeat)
     with tempfile.TemporaryDirectory(prefix="annspark-bench-", ignore_cleanup_errors=True) as place:
         folder, output = Path(place), Path(place) / "neighbors"
-        python, lacking = python_for(system, data.folder.parent)
+        shared = data.folder.parent
+        python, lacking = python_for(system, shared)
         if lacking:
             return Run(*names, f"unavailable: {lacking}", 0.0, 0.0)
-        seen = watch(command(system, setting, data, output, python), environment(system, folder, python), folder, limit)
+        environ = environment(system, folder, python, java_options(system, shared))
+        seen = watch(command(system, setting, data, output, python), environ, folder, limit)
         if seen.status != OK:
             return Run(*names, seen.status, round(seen.seconds, 2), round(seen.peak_mb))
         told, phases = {}, {}

@@ -8,19 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from bench.commands import JOBS, environment
-from bench.ladders import CORES
+from bench.environment import JOBS, environment
 from bench.watch import watch
 from check.exact import score
 from check.rows import Rows, write_rows
 from check.table import Found, read_found
-
-CONF = JOBS.parent / "conf" / "spark-local.conf"
-
-
-def submit(python: str) -> list[str]:
-    """Return the beginning of a command on the benchmark's cores and configuration."""
-    return [str(Path(python).with_name("spark-submit")), "--properties-file", str(CONF), "--master", f"local[{CORES}]"]
 
 
 def build(rows: Rows, settings: dict[str, Any], limit: float, users: int) -> tuple[dict[str, Any], Found | None]:
@@ -33,7 +25,7 @@ def build(rows: Rows, settings: dict[str, Any], limit: float, users: int) -> tup
     with tempfile.TemporaryDirectory(prefix="annspark-check-", ignore_cleanup_errors=True) as place:
         source, output = Path(place) / "vectors.parquet", Path(place) / "neighbors"
         settings = settings | write_rows(source, rows)
-        start = [*submit(sys.executable), str(JOBS / "check" / "child.py"), str(source), str(output)]
+        start = [sys.executable, str(JOBS / "check" / "child.py"), str(source), str(output)]
         environ = environment("annspark", Path(place), sys.executable)
         seen = watch([*start, json.dumps(settings)], environ, Path(place), limit)
         record = {"status": seen.status, "seconds": round(seen.seconds, 1), "peak_mb": round(seen.peak_mb)}

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array
 
-from bench.commands import JOBS, environment
+from bench.commands import our_command
+from bench.environment import environment
 from bench.ladders import K, Setting
 from bench.watch import watch
-from check.build import submit
 from check.rows import SPARSE_COLUMNS
 from check.table import read_found
 from check.truth import recall_under_cosine
@@ -32,7 +32,7 @@ def run_once(
     """Return the record of a run: status, seconds, peak_mb, and of its table recall and faults."""
     with tempfile.TemporaryDirectory(prefix="annspark-check-", ignore_cleanup_errors=True) as place:
         output = Path(place) / "neighbors"
-        command = (_our_command if system == "annspark" else _command)(system, setting, source, output)
+        command = _command(system, setting, source, output)
         environ = environment("annspark" if system == "annspark" else "faiss-exact", Path(place), sys.executable)
         seen = watch(command, environ, Path(place), limit)
         record = {"status": seen.status, "seconds": round(seen.seconds, 1), "peak_mb": round(seen.peak_mb)}
@@ -47,13 +47,10 @@ def run_once(
     return record
 
 
-def _our_command(system: str, setting: Setting, source: Path, output: Path) -> list[str]:
-    named = SPARSE_COLUMNS | {"metric": "cosine", "input": str(source), "output": str(output)} | setting
-    flags = [part for name, value in named.items() for part in (f"--{name.replace('_', '-')}", str(value))]
-    return [*submit(sys.executable), str(JOBS / "build_neighbors.py"), *flags]
-
-
 def _command(system: str, setting: Setting, source: Path, output: Path) -> list[str]:
+    if system == "annspark":
+        places = {"input": source, "output": output}
+        return our_command(sys.executable, SPARSE_COLUMNS | {"metric": "cosine"} | places | setting)
     # -P: or Python would take the folder it stands in for a place of packages.
     process = [sys.executable, "-P", "-m", "check.run_sparse", system]
     return [*process, str(source), str(output), json.dumps(setting)]
