@@ -11,12 +11,14 @@ import pytest
 pytest.importorskip("psutil", reason="the extra bench is not installed")
 sparse = pytest.importorskip("scipy.sparse", reason="the extra sparse is not installed")
 
+import check_cpu  # noqa: E402
 import check_degenerate  # noqa: E402
 import check_join  # noqa: E402
 import check_metrics  # noqa: E402
 import check_sparse  # noqa: E402
 from check import known, pruning, rivals  # noqa: E402
 from check.cases import CASES  # noqa: E402
+from check.cpu import by_step  # noqa: E402
 from check.exact import distances, score  # noqa: E402
 from check.rows import as_bits, load, read_rows, write_rows  # noqa: E402
 from check.rows import sparse as as_sparse  # noqa: E402
@@ -184,6 +186,32 @@ def test_joins_are_compared(tmp_path, monkeypatch, capsys):
     assert "4 probes, 400 pairs a row" in four  # of four leaves everybody meets everybody
     assert ", recall 1.0000; other " in four
     assert ", 0.0000; product " in four
+
+
+def test_what_is_spent_between_two_looks_is_divided_among_the_steps_by_time():
+    worker, java = (1, "1"), (2, "3")
+    looks = [
+        (2.0, {worker: ("Python", 1.0)}),
+        (4.0, {worker: ("Python", 3.0), java: ("compilers", 1.0)}),
+        (6.0, {java: ("compilers", 1.5)}),
+    ]
+    start, step, end = by_step([("read", 2.0, 5.0)], 7.0, looks)
+    assert [one[0] for one in (start, step, end)] == ["start", "read", "exit"]
+    assert [one[1] for one in (start, step, end)] == [3, 2, 2]
+    assert [one[2]["Python"] for one in (start, step, end)] == [2, 1, 0]
+    assert [one[2]["compilers"] for one in (start, step, end)] == [0.5, 0.75, 0.25]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux what threads have spent")
+def test_core_seconds_of_a_build_are_told_by_step(tmp_path, monkeypatch, capsys):
+    run(monkeypatch, check_cpu.main, "--set", "synthetic:500x8", "--cache", tmp_path)
+    _, _, *lines = capsys.readouterr().out.splitlines()
+    spent = {
+        cells[1]: [float(cell) for cell in cells[2:-1]] for cells in ([c.strip() for c in x.split("|")] for x in lines)
+    }
+    assert list(spent) == ["start", "read", "sample", "grow", "calibrate", "join", "audit", "publish", "exit", "all"]
+    assert min(spent["all"]) > 0
+    assert spent["all"][1] == pytest.approx(sum(spent["all"][2:]), abs=0.3)
 
 
 def test_sets_are_read_and_written(tmp_path):
