@@ -15,7 +15,8 @@ sys.path.append(str(Path(__file__).parents[1]))
 from bench.commands import command
 from bench.environment import environment
 from bench.sets import prepare
-from check.cpu import KINDS, profile
+from check.cpu import profile
+from check.threads import KINDS
 
 
 def main() -> None:

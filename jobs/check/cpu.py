@@ -1,26 +1,15 @@
 """Core-seconds of a command by step of annspark and by what spent them, as Linux counts them of every thread."""
 
-import os
 import re
 import subprocess
 import time
-from pathlib import Path
 from threading import Thread
 
-from bench.processes import bind, family
+from bench.processes import bind
+from check.threads import KINDS, Spent, spent_by
 
 _STEP = re.compile(r"(\w[\w ]*?) +([0-9.]+) s  ")  # a line of annspark.steps; words of other lines have no such end
 _EVERY = 0.5  # seconds between two looks
-# The beginnings of names of Java's threads; the others are the driver's.
-_JAVA = {
-    "Executor task": "Java's tasks",
-    "C1 ": "compilers",
-    "C2 ": "compilers",
-    "GC ": "collector",
-    "ParGC": "collector",
-}
-KINDS = ("Python", "Java's tasks", "Java's driver", "compilers", "collector")
-Spent = dict[tuple[int, str], tuple[str, float]]
 
 
 def profile(command: list[str], environment: dict[str, str]) -> list[tuple[str, float, dict[str, float]]]:
@@ -33,7 +22,7 @@ def profile(command: list[str], environment: dict[str, str]) -> list[tuple[str, 
 
         def look() -> None:
             while process.poll() is None:
-                looks.append((time.perf_counter() - started, _spent(process.pid)))
+                looks.append((time.perf_counter() - started, spent_by(process.pid)))
                 time.sleep(_EVERY)
 
         Thread(target=look).start()
@@ -65,21 +54,3 @@ def by_step(
                 totals[kind] += share * (seconds - earlier.get(thread, ("", 0.0))[1])
         found.append((name, last - first, totals))
     return found
-
-
-def _spent(pid: int) -> Spent:
-    """Return what every thread of a process and its descendants has spent: by process and thread, kind and seconds."""
-    spent: Spent = {}
-    for process in family(pid):
-        try:
-            # Its name stands in brackets, and may hold some itself.
-            name = Path(f"/proc/{process}/comm").read_text().strip()
-            for thread in os.listdir(f"/proc/{process}/task"):
-                head, _, tail = Path(f"/proc/{process}/task/{thread}/stat").read_text().rpartition(") ")
-                told = head.partition("(")[2]
-                kind = next((of for begin, of in _JAVA.items() if told.startswith(begin)), "Java's driver")
-                ticks = sum(map(int, tail.split()[11:13]))
-                spent[process, thread] = (kind if name == "java" else "Python", ticks / os.sysconf("SC_CLK_TCK"))
-        except (OSError, ValueError):
-            continue  # it has just ended
-    return spent
