@@ -17,9 +17,10 @@ from annspark.core.goals import Visits
 from annspark.core.join_sparse import meet_sparse
 from annspark.core.keep import MAX_ROWS, Keeper
 from annspark.core.metric import METRICS
-from annspark.core.nearest import group_bound, places
+from annspark.core.nearest import group_bound
 from annspark.core.rows import Vectors, is_sparse, len_of, surplus_twins
 from annspark.core.score import BOUND_SLACK, Facing, Side, far_middle, kernel_for, looseness
+from annspark.core.topk import by_first
 
 _TILE = 1 << 18  # scores of one product: 1 MB, about the second-level cache; half or twice as many is as fast
 _LARGE = np.float32(1e38)  # a bar that everything is below, in place of inf, which is no number to calculate with
@@ -92,17 +93,11 @@ def _meet_dense(kept: Keeper, metric: str) -> int:
 
 def _visitors(kept: Keeper, order: np.ndarray) -> dict[int, np.ndarray]:
     """Return the rows, in the given order, that visit each visited leaf."""
-    count = np.bincount(kept.visits.row, minlength=len(order))
-    first, count = (np.cumsum(count) - count).take(order), count.take(order)
-    at = np.repeat(first, count) + places(count)
-    row, leaf = kept.visits.row.take(at), kept.visits.leaf.take(at)
-    lowest = leaf.min(initial=0)
-    # A stable sort of 16-bit numbers is a radix sort, several times faster.
-    small = len(leaf) > 0 and leaf.max() - lowest < 2**16
-    by_leaf = np.argsort((leaf - lowest).astype(np.uint16) if small else leaf, kind="stable")
-    leaves, begins = np.unique(leaf[by_leaf], return_index=True)
-    rows = np.split(row[by_leaf], begins[1:]) if len(row) else []
-    return dict(zip(leaves.tolist(), rows, strict=True))
+    place = np.empty(len(order), np.int32)
+    place[order] = np.arange(len(order))
+    leaf, place = by_first(kept.visits.leaf, place.take(kept.visits.row))
+    rows, begins = order.take(place), np.flatnonzero(np.diff(leaf, prepend=-1))
+    return {int(leaf[a]): some for a, some in zip(begins, np.split(rows, begins[1:]), strict=False)}
 
 
 _Judge = Callable[..., tuple[np.ndarray, np.ndarray]]

@@ -8,7 +8,7 @@ from annspark.core.goals import Visits
 from annspark.core.metric import METRICS
 from annspark.core.nearest import places
 from annspark.core.rows import Vectors
-from annspark.core.topk import DISTANCE_BITS, from_ordered_bits, low_bits, ordered_bits
+from annspark.core.topk import DISTANCE_BITS, by_first, from_ordered_bits, low_bits, ordered_bits
 from annspark.core.visit import EVERY_LEAF
 
 # Rows of one partition.  A rank of 26 bits leaves 6 for the rows of a fold, which costs time where so many rows differ;
@@ -24,7 +24,7 @@ class Keeper:
 
     vectors : as they came
     rank    : int (n_rows,), the place among them of each row
-    visits  : in the order of rows, but for those of hubs
+    visits  : in the order of rows and leaves, but for those of hubs
     hubs    : int (n_hubs,), ascending, rows that visit every leaf
     bar     : float32 (n,), the raw distance of a row's worst neighbor, inf while it has fewer than k
     """
@@ -37,8 +37,7 @@ class Keeper:
         row, every = place[visits.row], visits.leaf == EVERY_LEAF
         self.hubs = np.unique(row[every & (row >= 0)])
         here = np.flatnonzero((row >= 0) & ~every)
-        here = here[np.argsort(row[here], kind="stable")]
-        self.visits = Visits(row[here], visits.leaf[here])
+        self.visits = Visits(*by_first(row.take(here), visits.leaf.take(here)))
         self.k = k
         self.bar = np.full(len(rows), np.inf, np.float32)
         rank_bits = max(1, int(rows.max(initial=0)).bit_length())
@@ -75,7 +74,7 @@ class Keeper:
     @cached_property
     def _visits_in_order(self) -> tuple[int, np.ndarray]:
         n_leaves = max(int(self.visits.leaf.max(initial=0)), int(self.home.max(initial=0))) + 1
-        return n_leaves, np.sort(self.visits.row * n_leaves + self.visits.leaf)
+        return n_leaves, self.visits.row * n_leaves + self.visits.leaf
 
     def _visits(self, rows: np.ndarray, leaves: np.ndarray) -> np.ndarray:
         """Say which rows visit a leaf each."""

@@ -43,6 +43,13 @@ def unpack(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.where(empty, np.float32(np.inf), from_ordered_bits(keys >> _RANK_BITS)), np.where(empty, -1, ranks)
 
 
+def by_first(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return pairs in the order of the first, then the second: both ints in [0, 2**31), to int64 and int32."""
+    keys = first.astype(np.int64) << 32 | second
+    keys.sort()
+    return keys >> 32, keys.astype(np.int32)
+
+
 def low_bits(bits: np.uint64) -> np.uint64:
     """Return a mask of so many lowest bits."""
     return (np.uint64(1) << bits) - np.uint64(1)
