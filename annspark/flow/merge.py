@@ -34,7 +34,7 @@ from annspark.tables import (
 def merge_neighbors(candidates: DataFrame, n_partitions: int, k: int) -> DataFrame:
     """Return one row per user.
 
-    candidates : target, ids, neighbor_ids, distances, counts
+    candidates : target, ids, neighbor_ids, distances, counts; every list ordered by (distance, neighbor_id)
     returns    : user_id, neighbors array<struct<neighbor_id, distance>>, ordered by (distance, neighbor_id)
     """
     user = id_type(candidates)
@@ -89,18 +89,21 @@ def _teller(keys: np.ndarray) -> Callable[[Iterator[pa.RecordBatch]], Iterator[p
     return tell
 
 
-def merge_candidates(lists: pa.Table, k: int) -> tuple[pa.Array, np.ndarray, np.ndarray]:
+def merge_candidates(
+    ids: pa.Array, neighbor_ids: pa.Array, counts: np.ndarray, distances: np.ndarray, k: int
+) -> tuple[pa.Array, np.ndarray, np.ndarray]:
     """Merge the lists of every user.
 
-    lists   : ids, neighbor_ids, distances, counts; of at most k neighbors
-    returns : the distinct ids in ascending order; users, int (n,) places in ids, ascending; uint64 (n, k), their k
-              best, packed distances and places in ids
+    ids                     : whose list it is
+    neighbor_ids, distances : list after list
+    counts                  : int (n_lists,), at most k
+    returns                 : the distinct ids in ascending order; users, int (n,) places in ids, ascending; uint64
+                              (n, k), their k best, packed distances and places in ids
     """
-    counts, distances = numbers(lists[COUNTS], np.int32), numbers(lists[DISTANCES], np.float32)
-    ids, (owner, neighbor) = ranks_of_ids(elements(lists[IDS]), elements(lists[NEIGHBOR_IDS]))
+    found, (owner, neighbor) = ranks_of_ids(ids, neighbor_ids)
     keys = np.full((len(counts), k), EMPTY)
     keys[np.arange(k) < counts[:, None]] = pack(distances, neighbor)
-    return ids, *merge_lists(owner, keys, k)
+    return found, *merge_lists(owner, keys, k)
 
 
 def _merger(k: int) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
@@ -108,15 +111,38 @@ def _merger(k: int) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBa
         received = [batch for batch in batches if batch.num_rows]
         if not received:
             return
-        ids, owners, best = merge_candidates(pa.Table.from_batches(received), k)
+        lists = pa.Table.from_batches(received)
         del received
-        for start in range(0, len(owners), OUT_ROWS):
-            nearest, ranks = unpack(best[start : start + OUT_ROWS])
-            met = ranks >= 0
-            pairs = pa.StructArray.from_arrays(
-                [ids.take(pa.array(ranks[met])), pa.array(nearest[met])], [NEIGHBOR_ID, DISTANCE]
-            )
-            users = ids.take(pa.array(owners[start : start + OUT_ROWS]))
-            yield pa.RecordBatch.from_arrays([users, to_lists(pairs, met.sum(axis=1))], [USER_ID, NEIGHBORS])
+        ids, neighbor_ids = elements(lists[IDS]), elements(lists[NEIGHBOR_IDS])
+        counts, distances = numbers(lists[COUNTS], np.int32), numbers(lists[DISTANCES], np.float32)
+        # Most users have one list, which is their answer: numbering ids takes half of a merge, and is for the others.
+        user = pc.dictionary_encode(ids).indices.to_numpy()
+        alone = np.bincount(user).take(user) == 1
+        told = _merged(ids, neighbor_ids, counts, distances, ~alone, k)
+        users = pa.concat_arrays([ids.filter(pa.array(alone)), told[0]])
+        whole = to_lists(_pairs(neighbor_ids, distances), counts)
+        row = np.concatenate([np.flatnonzero(alone), len(whole) + np.arange(len(told[0]))])
+        order, neighbors = pc.sort_indices(users).to_numpy(), pa.chunked_array([whole, told[1]])
+        for start in range(0, len(order), OUT_ROWS):
+            some = order[start : start + OUT_ROWS]
+            columns = [users.take(pa.array(some)), neighbors.take(pa.array(row[some])).combine_chunks()]
+            yield pa.RecordBatch.from_arrays(columns, [USER_ID, NEIGHBORS])
 
     return merge
+
+
+def _merged(
+    ids: pa.Array, neighbor_ids: pa.Array, counts: np.ndarray, distances: np.ndarray, which: np.ndarray, k: int
+) -> tuple[pa.Array, pa.Array]:
+    """Return users, and their neighbors, of some of the lists."""
+    members = np.repeat(which, counts)
+    some = ids.filter(pa.array(which)), neighbor_ids.filter(pa.array(members))
+    found, owners, best = merge_candidates(*some, counts[which], distances[members], k)
+    nearest, ranks = unpack(best)
+    met = ranks >= 0
+    pairs = _pairs(found.take(pa.array(ranks[met])), nearest[met])
+    return found.take(pa.array(owners)), to_lists(pairs, met.sum(axis=1))
+
+
+def _pairs(neighbor_ids: pa.Array, distances: np.ndarray) -> pa.Array:
+    return pa.StructArray.from_arrays([neighbor_ids, pa.array(distances)], [NEIGHBOR_ID, DISTANCE])

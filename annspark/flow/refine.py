@@ -85,7 +85,9 @@ def _merger(k: int) -> _Step:
         if not received:
             return
         target = received[0].column(0).to_numpy()[:1]
-        ids, owners, best = merge_candidates(pa.Table.from_batches(received), k)
+        lists = pa.Table.from_batches(received)
+        counts, distances = numbers(lists[COUNTS], np.int32), numbers(lists[DISTANCES], np.float32)
+        ids, owners, best = merge_candidates(elements(lists[IDS]), elements(lists[NEIGHBOR_IDS]), counts, distances, k)
         del received
         names, here = [TARGET, IDS, NEIGHBOR_IDS, COUNTS], np.zeros(OUT_ROWS, np.int64)
         wanted = [owners]

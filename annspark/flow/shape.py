@@ -50,10 +50,10 @@ def distances_of(table: DataFrame, settings: Settings) -> DataFrame:
 
 
 def listed(table: DataFrame, settings: Settings) -> DataFrame:
-    """Return a published table of either shape as user_id, neighbor_id (array), distance (array); any order."""
+    """Return a published table of either shape as user_id, neighbor_id (array), distance (array), nearest first."""
     named, value = table.withColumnRenamed(settings.id_col, USER_ID), value_of(settings)
     if settings.shape == "long":
-        pairs = F.collect_list(F.struct(NEIGHBOR_ID, value)).alias(NEIGHBORS)
+        pairs = F.sort_array(F.collect_list(F.struct(RANK, NEIGHBOR_ID, value))).alias(NEIGHBORS)
         named = named.groupBy(USER_ID).agg(pairs)
     distances = F.transform(f"{NEIGHBORS}.{value}", lambda one: _distance(one, settings))
     return named.select(USER_ID, f"{NEIGHBORS}.{NEIGHBOR_ID}", distances.alias(DISTANCE))
