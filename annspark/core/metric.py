@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 Raw = Callable[[np.ndarray], np.ndarray]
+_NUMBERS = 1 << 15  # numbers of float64 in flight: 256 KB
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,18 @@ def prepare(vectors: Any, metric: str) -> Any:
         return _prepare_sparse(vectors, metric)
     if not METRICS[metric].unit:
         return np.ascontiguousarray(vectors, np.float32)
-    # float64 and a first scaling by the largest component: squares neither overflow nor vanish.
-    wide = np.asarray(vectors, np.float64)
-    largest = np.abs(wide).max(axis=1, keepdims=True, initial=0)
-    wide = wide / np.where(largest > 0, largest, 1)
-    norms = np.sqrt(np.einsum("ij,ij->i", wide, wide))[:, None]
-    return (wide / np.where(norms > 0, norms, 1)).astype(np.float32)
+    prepared = np.empty(vectors.shape, np.float32)
+    # Some rows at a time: what is made of them stays in the second-level cache.
+    step = max(1, _NUMBERS // max(1, vectors.shape[1]))
+    for start in range(0, len(vectors), step):
+        # float64 and a first scaling by the largest component: squares neither overflow nor vanish.
+        wide = vectors[start : start + step].astype(np.float64)
+        largest = np.abs(wide).max(axis=1, keepdims=True, initial=0)
+        wide /= np.where(largest > 0, largest, 1)
+        norms = np.sqrt(np.einsum("ij,ij->i", wide, wide))[:, None]
+        wide /= np.where(norms > 0, norms, 1)
+        prepared[start : start + step] = wide
+    return prepared
 
 
 def _prepare_sparse(rows: Any, metric: str) -> Any:

@@ -31,16 +31,22 @@ def nearest_centres(vectors: np.ndarray, centres: np.ndarray, m: int) -> np.ndar
     right[dim] = 1
     scores = np.empty((len(left), size), np.float32)
     found = np.empty((n, m), np.int32)
-    for start in range(0, n, size):
-        block = vectors[start : start + size]
-        right[:dim, : len(block)] = block.T
-        np.matmul(left, right, out=scores)
-        # One more than asked for, to see that it comes after the last.
-        groups, minima, bound = _bounds(scores, min(m + 1, len(centres)))
-        limit = np.full(size, -np.inf, np.float32)
-        limit[: len(block)] = bound[: len(block)] + slack_of(block, bound[: len(block)])
-        row, column, score = _within(groups, minima, limit)
-        found[start : start + size] = in_order(block, centres, (column, score, row), m)[0]
+    # Several blocks are ordered at once, as many as first_of_each has bits for: calls cost as much as what they do.
+    step = 1 << min(11, 32 - len(centres).bit_length())
+    for first in range(0, n, step):
+        some, entries = vectors[first : first + step], []
+        for start in range(0, len(some), size):
+            block = some[start : start + size]
+            right[:dim, : len(block)] = block.T
+            np.matmul(left, right, out=scores)
+            # One more than asked for, to see that it comes after the last.
+            groups, minima, bound = _bounds(scores, min(m + 1, len(centres)))
+            limit = np.full(size, -np.inf, np.float32)
+            limit[: len(block)] = bound[: len(block)] + slack_of(block, bound[: len(block)])
+            row, column, score = _within(groups, minima, limit)
+            entries.append((column + start, score, row))
+        column, score, row = (np.concatenate(part) for part in zip(*entries, strict=True))
+        found[first : first + step] = in_order(some, centres, (column, score, row), m)[0]
     return found
 
 

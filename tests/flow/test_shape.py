@@ -5,7 +5,7 @@ from chispa import assert_df_equality
 
 from annspark.config import Settings
 from annspark.errors import AnnsparkError
-from annspark.flow.shape import count_users, distances_of, require_complete, shaped
+from annspark.flow.shape import count_users, distances_of, listed, require_complete, shaped
 
 NESTED = "user_id int, neighbors array<struct<neighbor_id: int, distance: float>>"
 LONG = "user_id int, rank int, neighbor_id int, distance float"
@@ -57,3 +57,12 @@ def test_a_table_without_everybody_once_is_refused(written):
     require_complete(4, SimpleNamespace(rows=4))
     with pytest.raises(AnnsparkError, match=f"{written} of 4 users are in the table, so nothing was published"):
         require_complete(written, SimpleNamespace(rows=4))
+
+
+def test_lists_of_both_shapes_come_nearest_first(spark):
+    rows = [(1, rank, 100 - rank, rank / 8) for rank in range(1, 6)]
+    long = spark.createDataFrame([rows[i] for i in (3, 0, 4, 2, 1)], LONG)
+    (row,) = listed(long, Settings(shape="long")).collect()
+    assert (row["neighbor_id"], row["distance"]) == ([99, 98, 97, 96, 95], [0.125, 0.25, 0.375, 0.5, 0.625])
+    nested = spark.createDataFrame([(1, [(neighbor, distance) for _, _, neighbor, distance in rows])], NESTED)
+    assert listed(nested, Settings()).collect() == [row]
