@@ -1,9 +1,13 @@
 """Audit: compare the finished table with the exact neighbors of a seeded sample of users."""
 
+from collections.abc import Iterator
+
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
 from annspark.config import Settings
 from annspark.core.recall import Recall, measure_recall, recall_by_user
@@ -53,11 +57,19 @@ def count_popularity(met: DataFrame, sample: Sample, seed: int) -> np.ndarray:
     met : neighbor_id, of the type of the sample's ids, a row for every neighbor of everybody
     """
     few = met.where(seeded_hash(F.col(NEIGHBOR_ID), seed) <= int(sample.hashes[-1]))
-    counted = collect(few.groupBy(NEIGHBOR_ID).agg(F.count("*").alias(_TIMES)))
+    # Counted in Python, batch by batch: an aggregation would have Spark compile and shuffle for a second.
+    schema = T.StructType([met.schema[NEIGHBOR_ID], T.StructField(_TIMES, T.LongType())])
+    counted = collect(few.mapInArrow(_count, schema))
     place = pc.fill_null(pc.index_in(counted[NEIGHBOR_ID], sample.ids), -1).to_numpy()
     popularity = np.zeros(len(sample.ids), np.int64)
-    popularity[place[place >= 0]] = counted[_TIMES].to_numpy()[place >= 0]
+    np.add.at(popularity, place[place >= 0], counted[_TIMES].to_numpy()[place >= 0])
     return popularity
+
+
+def _count(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        counted = batch.column(0).value_counts()
+        yield pa.RecordBatch.from_arrays(counted.flatten(), [NEIGHBOR_ID, _TIMES])
 
 
 def spreads_of(found: np.ndarray) -> tuple[Spread, ...]:
