@@ -22,7 +22,7 @@ from annspark.core.rows import Vectors, is_sparse, len_of, surplus_twins
 from annspark.core.score import BOUND_SLACK, Facing, Side, far_middle, kernel_for, looseness
 from annspark.core.topk import by_first
 
-_TILE = 1 << 18  # scores of one product: 1 MB, about the second-level cache; half or twice as many is as fast
+_TILE = 1 << 18  # scores of one product: 1 MB, about the second-level cache; up to eight times as many are as fast
 _LARGE = np.float32(1e38)  # a bar that everything is below, in place of inf, which is no number to calculate with
 _WAITING = 1 << 16  # pairs that may wait to be folded
 
@@ -96,6 +96,7 @@ def _visitors(kept: Keeper, order: np.ndarray) -> dict[int, np.ndarray]:
     place = np.empty(len(order), np.int32)
     place[order] = np.arange(len(order))
     leaf, place = by_first(kept.visits.leaf, place.take(kept.visits.row))
+    # Where nobody visits anything there is no leaf, but one empty part.
     rows, begins = order.take(place), np.flatnonzero(np.diff(leaf, prepend=-1))
     return {int(leaf[a]): some for a, some in zip(begins, np.split(rows, begins[1:]), strict=False)}
 
