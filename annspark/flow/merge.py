@@ -122,10 +122,10 @@ def _merger(k: int) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBa
         users = pa.concat_arrays([ids.filter(pa.array(alone)), told[0]])
         whole = to_lists(_pairs(neighbor_ids, distances), counts)
         row = np.concatenate([np.flatnonzero(alone), len(whole) + np.arange(len(told[0]))])
-        order, neighbors = pc.sort_indices(users).to_numpy(), pa.chunked_array([whole, told[1]])
+        order, neighbors = pc.sort_indices(users).to_numpy(), pa.concat_arrays([whole, told[1]])
         for start in range(0, len(order), OUT_ROWS):
             some = order[start : start + OUT_ROWS]
-            columns = [users.take(pa.array(some)), neighbors.take(pa.array(row[some])).combine_chunks()]
+            columns = [users.take(pa.array(some)), neighbors.take(pa.array(row[some]))]
             yield pa.RecordBatch.from_arrays(columns, [USER_ID, NEIGHBORS])
 
     return merge
