@@ -115,14 +115,15 @@ def _merger(k: int) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBa
         del received
         ids, neighbor_ids = elements(lists[IDS]), elements(lists[NEIGHBOR_IDS])
         counts, distances = numbers(lists[COUNTS], np.int32), numbers(lists[DISTANCES], np.float32)
+        del lists
         # Most users have one list, which is their answer: numbering ids takes half of a merge, and is for the others.
         user = pc.dictionary_encode(ids).indices.to_numpy()
         alone = np.bincount(user).take(user) == 1
-        told = _merged(ids, neighbor_ids, counts, distances, ~alone, k)
-        users = pa.concat_arrays([ids.filter(pa.array(alone)), told[0]])
-        whole = to_lists(_pairs(neighbor_ids, distances), counts)
-        row = np.concatenate([np.flatnonzero(alone), len(whole) + np.arange(len(told[0]))])
-        order, neighbors = pc.sort_indices(users).to_numpy(), pa.concat_arrays([whole, told[1]])
+        others, merged = _merged(ids, neighbor_ids, counts, distances, ~alone, k)
+        users = pa.concat_arrays([ids.filter(pa.array(alone)), others])
+        neighbors = pa.concat_arrays([to_lists(_pairs(neighbor_ids, distances), counts), merged])
+        row = np.concatenate([np.flatnonzero(alone), len(ids) + np.arange(len(others))])
+        order = pc.sort_indices(users).to_numpy()
         for start in range(0, len(order), OUT_ROWS):
             some = order[start : start + OUT_ROWS]
             columns = [users.take(pa.array(some)), neighbors.take(pa.array(row[some]))]
