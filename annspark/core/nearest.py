@@ -81,7 +81,7 @@ def ranks_of(vectors: np.ndarray, centres: np.ndarray, wanted: np.ndarray) -> np
 
 def _block_rows(n_centres: int) -> int:
     """Return how many vectors are scored at once: a power of two, and a function of the centres alone."""
-    return 1 << min(max((_BLOCK // n_centres).bit_length() - 1, 8), 11)
+    return 1 << min(max((_BLOCK // n_centres).bit_length() - 1, 7), 11)
 
 
 def scoring_rows(centres: np.ndarray) -> np.ndarray:
