@@ -41,7 +41,8 @@ def watch(command: list[str], environment: dict[str, str], folder: Path, limit: 
 
 def reason(text: str, code: int) -> str:
     """Return the line of a failed command's words that says most: its last that names an error, or its last."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in text.splitlines()]
+    lines = [line for line in lines if line and not line.startswith("at ")]  # frames of Java's stack
     lacking = [line for line in lines if "unresolved dependency" in line]  # the rest only says that Java ended
     naming = [line for line in lines if "Error" in line.split(":")[0] or "Exception" in line or "annspark:" in line]
     return (lacking or naming or lines or [""])[-1][:300] or f"exit code {code}"

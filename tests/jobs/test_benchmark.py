@@ -25,7 +25,7 @@ from bench.sets import Data, prepare  # noqa: E402
 from bench.synthetic import CHUNK, chunks  # noqa: E402
 from bench.table import as_markdown  # noqa: E402
 from bench.truth import exact_distances  # noqa: E402
-from bench.watch import watch  # noqa: E402
+from bench.watch import reason, watch  # noqa: E402
 
 
 def run(system="annspark", rung=0, recall=0.9, seconds=10.0, status=OK, repeat=1, **more):
@@ -160,6 +160,17 @@ def test_a_failed_run_says_why(tmp_path):
     assert watch([sys.executable, "-c", "raise ValueError('no such luck')"], {}, tmp_path, 30).status == (
         "failed: ValueError: no such luck"
     )
+
+
+def test_the_reason_of_javas_is_no_frame_of_its_stack():
+    said = """
+        : org.apache.spark.SparkException: Job aborted.
+        \tat org.apache.spark.util.SparkErrorUtils.tryWithSafeFinally(SparkErrorUtils.scala:64)
+        Caused by: java.lang.OutOfMemoryError: Java heap space
+        \tat org.apache.spark.util.SparkErrorUtils.tryWithSafeFinally$(SparkErrorUtils.scala:83)
+        \t... 21 more
+    """
+    assert reason(said, 1) == "Caused by: java.lang.OutOfMemoryError: Java heap space"
 
 
 def test_a_system_whose_packages_cannot_be_had_is_unavailable(tmp_path, monkeypatch):
