@@ -81,6 +81,7 @@ def ranks_of(vectors: np.ndarray, centres: np.ndarray, wanted: np.ndarray) -> np
 
 def _block_rows(n_centres: int) -> int:
     """Return how many vectors are scored at once: a power of two, and a function of the centres alone."""
+    # Never fewer than 128: packing thousands of centres anew for so few vectors costs what the cache saves.
     return 1 << min(max((_BLOCK // n_centres).bit_length() - 1, 7), 11)
 
 

@@ -44,11 +44,10 @@ def reason(text: str, code: int) -> str:
     lines = [line.strip() for line in text.splitlines()]
     lines = [line for line in lines if line and not line.startswith("at ")]  # frames of Java's stack
     lacking = [line for line in lines if "unresolved dependency" in line]  # the rest only says that Java ended
-    starts = [line.removeprefix("Caused by: ").split(":")[0] for line in lines]
     naming = [
         line
-        for line, start in zip(lines, starts, strict=True)
-        if "Error" in start or "Exception" in line or "annspark:" in line
+        for line in lines
+        if "Error" in line.removeprefix("Caused by: ").split(":")[0] or "Exception" in line or "annspark:" in line
     ]
     return (lacking or naming or lines or [""])[-1][:300] or f"exit code {code}"
 
