@@ -125,7 +125,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--config", metavar="FILE.toml", help="a file of settings, named like these flags with _ for -")
     add("--max-distance", type=float, help="leave farther neighbors out of what is published")
     add("--links", choices=CHOICES["links"], help="publish only mutual neighbors, or those of either's list (all)")
-    add("--wire", choices=CHOICES["wire"], help=f"precision of the vectors that travel to the join ({default.wire})")
     add("--overwrite", action="store_true", help="replace the output when it exists")
     return parser
 

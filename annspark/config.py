@@ -20,7 +20,6 @@ CHOICES = {
     "shape": ("nested", "long"),
     "on_bad_row": ("fail", "drop"),
     "links": ("all", "mutual", "either"),
-    "wire": ("float32", "float16"),
 }
 
 
@@ -45,7 +44,6 @@ class Settings:
     top_up: bool = False
     max_distance: float | None = None
     links: str = "all"
-    wire: str = "float32"
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -91,10 +89,6 @@ class Settings:
                     f"'max_distance' is {self.max_distance!r} and 'metric' {self.metric!r}, which has no distance. "
                     "Leave it out, and filter the published table."
                 )
-        if self.half and self.metric == "jaccard":
-            raise SettingsError(
-                "'wire' is 'float16' and 'metric' 'jaccard': sets have no numbers to round. Leave 'wire' out."
-            )
         for one, other in combinations(("id_col", "vector_col", "values_col"), 2):
             if getattr(self, one) == getattr(self, other):
                 raise SettingsError(f"'{one}' and '{other}' are both {getattr(self, one)!r}; they must be two columns.")
@@ -104,11 +98,6 @@ class Settings:
                 f"'id_col' is {self.id_col!r}, which is also a column of the {self.shape} output. "
                 "Rename the id column before the call."
             )
-
-    @property
-    def half(self) -> bool:
-        """Whether vectors are rounded to half precision on their way to the join."""
-        return self.wire == "float16"
 
     @property
     def restricted(self) -> bool:

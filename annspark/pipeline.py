@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,8 +25,6 @@ from annspark.core.plan import (
     SHOWN,
     AnyForest,
     Plan,
-    count_home_partitions,
-    count_kept,
     count_known,
     count_leaves,
     count_limbs,
@@ -49,7 +47,6 @@ from annspark.flow.links import restrict_links
 from annspark.flow.merge import merge_neighbors, told_lists
 from annspark.flow.meter import Meter, read_meter, watch_joined, watch_merged, watch_shipped
 from annspark.flow.read import Users, read_vectors
-from annspark.flow.refine import refine_candidates
 from annspark.flow.reports import reports_once_done, write_missed
 from annspark.flow.route import ship_vectors
 from annspark.flow.sample import Sample, sample_vectors
@@ -89,7 +86,6 @@ def build_neighbors(
     top_up: bool = False,
     max_distance: float | None = None,
     links: str = "all",
-    wire: str = "float32",
     scratch: str | None = None,
 ) -> Result:
     """Return every user's approximate k nearest neighbors and a report with their measured recall.
@@ -112,8 +108,6 @@ def build_neighbors(
     top_up      : when the audit shows that the recall was missed, add another tree and merge instead of raising
     max_distance: leave farther neighbors out, once the recall has been measured
     links       : "all", "mutual" (only neighbors that name each other) or "either" (neighbors that name the user too)
-    wire        : "float32", or "float16" to round dense vectors to half precision on their way to the join; a few more
-                  candidates than k then get their exact distances, of which the k nearest stay
     scratch     : folder for intermediate tables, on file systems the executors share; None caches them in the session
 
     The table has every valid id once, with k neighbors or as many as there are others, in the order of (distance,
@@ -141,7 +135,6 @@ def build_neighbors(
         top_up=top_up,
         max_distance=max_distance,
         links=links,
-        wire=wire,
     )
     kept: list[DataFrame] = []
 
@@ -206,7 +199,7 @@ def preview(spark: SparkSession, job: Job) -> Preview:
         ready = _prepare(vectors, counted, job.settings, stage, clock)
         users, plan = ready.users, ready.plan
         with clock.step("try", "joining some users to see how fast it goes") as facts:
-            tried = try_join(users, ready.samples, job.settings, plan, ready.cores, stage)
+            tried = try_join(users, ready.samples, job.settings, plan, ready.cores)
             facts += [f"{one.users:,} users in {one.seconds:.1f} s" for one in tried]
     return Preview(
         rows=Rows(users.read, users.rows, users.rows, users.dropped, users.examples, 0),
@@ -214,7 +207,7 @@ def preview(spark: SparkSession, job: Job) -> Preview:
         probes=plan.probes,
         pairs_per_user=round(plan.expected.pairs, 1),
         copies_per_user=round(plan.copies, 3),
-        shuffle_bytes=count_shuffle_bytes(plan, users.rows, users.width, ready.most, users.id_bytes, job.settings.half),
+        shuffle_bytes=count_shuffle_bytes(plan, users.rows, users.width, ready.most, users.id_bytes),
         leaves=Leaves(plan.n_leaves, plan.expected.median_rows, plan.expected.p99_rows, plan.expected.max_rows),
         partitions=plan.n_partitions,
         task_bytes=count_task_bytes(plan, users.rows, users.width),
@@ -278,7 +271,7 @@ def _build(
         users, plan, calibration = ready.users, ready.plan, ready.calibration
         doing = f"routing to {plan.probes:.3g} leaves a tree, joining in {plan.n_partitions} partitions, merging"
         with clock.step("join", doing) as facts:
-            table, seen = _join(ready, ready.forest, plan, settings, stage, keep)
+            table, seen = _join(ready, ready.forest, plan, settings, keep)
             facts += [f"{users.rows:,} users"]
         recall, distances = _audit(table, ready, settings, clock)
         topped_up, n_leaves, restricted = 0, plan.n_leaves, 0
@@ -287,7 +280,7 @@ def _build(
                 forest = _grow(users, ready.samples["forest"], settings, first_tree=len(plan.reach), trees=1)
                 shown = ready.samples["plan"].vectors
                 plan = plan_join(forest, shown, plan.probes, rows=users.rows, cores=ready.cores)
-                table, more = _join(ready, forest, plan, settings, stage, keep, table)
+                table, more = _join(ready, forest, plan, settings, keep, table)
                 sums = {name: seen[name] + more[name] for name in ("pairs", "copies", "shuffle_bytes", "widened")}
                 seen = more | sums | {"max_rows": max(seen["max_rows"], more["max_rows"])}
                 n_leaves += plan.n_leaves
@@ -384,7 +377,6 @@ def _join(
     forest: AnyForest,
     plan: Plan,
     settings: Settings,
-    stage: Stage,
     keep: Callable[[DataFrame], DataFrame],
     earlier: DataFrame | None = None,
 ) -> tuple[DataFrame, dict[str, Any]]:
@@ -394,20 +386,16 @@ def _join(
     """
     users, cores, meter = ready.users, ready.cores, Meter()
     copies = plan.copies + (earlier is not None)
-    merge_in = count_merge_partitions(users.rows, copies, count_kept(settings.k, settings.half), users.id_bytes, cores)
-    wire = replace(users.wire, half=settings.half)
-    shipped = watch_shipped(ship_vectors(users.table, forest, plan, wire), meter, wire)
-    first_in = count_home_partitions(plan, merge_in) if settings.half else merge_in
-    candidates = watch_joined(join_partitions(shipped, plan, first_in, wire, settings), meter)
-    if settings.half:
-        candidates = refine_candidates(candidates, first_in, merge_in, users, settings, stage, meter)
+    merge_in = count_merge_partitions(users.rows, copies, settings.k, users.id_bytes, cores)
+    shipped = watch_shipped(ship_vectors(users.table, forest, plan, users.wire), meter, users.wire)
+    candidates = watch_joined(join_partitions(shipped, plan, merge_in, users.wire, settings), meter)
     if earlier is not None:
         told = told_lists(earlier, users, merge_in, settings)
         candidates = candidates.select(*told.columns).unionByName(told)
     neighbors = watch_merged(merge_neighbors(candidates, merge_in, settings.k), ready.most, meter)
     table = keep(shaped(neighbors, settings))
     written = count_users(table, settings)
-    seen = read_meter(meter, users.id_bytes, ready.most, users.rows, written, settings.half) | {"widened": 0}
+    seen = read_meter(meter, users.id_bytes, ready.most, users.rows, written) | {"widened": 0}
     # A user without neighbors has no row of the long shape.
     require_complete(written + (seen["lonely"] if settings.shape == "long" else 0), users)
     if seen["short"]:

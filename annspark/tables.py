@@ -19,8 +19,6 @@ TARGET, HOMES, VISITS, N_VISITS = "target", "homes", "visits", "n_visits"
 # Of what a partition found, blocks of users' lists: neighbors (array), distances (binary float32), how many each
 # (binary int32); pairs compared, residents of the partition's largest leaf.
 NEIGHBOR_IDS, DISTANCES, COUNTS, PAIRS, MAX_ROWS = "neighbor_ids", "distances", "counts", "pairs", "max_rows"
-# Of a request for vectors: key of the partition that wants them.
-WANTED_BY = "wanted_by"
 
 
 def quoted(column: str) -> str:

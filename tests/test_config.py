@@ -40,7 +40,6 @@ def test_places_side_by_side_are_fine(source, output):
         ("shape", "wide"),
         ("seed", -1),
         ("links", "both"),
-        ("wire", "half"),
         ("max_distance", -0.5),
         ("max_distance", True),
         ("max_distance", float("nan")),
@@ -71,11 +70,6 @@ def test_an_id_column_named_like_the_output_is_refused(id_col):
 def test_one_column_cannot_be_two_things(named, told):
     with pytest.raises(SettingsError, match=told):
         Settings(**named)
-
-
-def test_sets_do_not_travel_in_half_precision():
-    with pytest.raises(SettingsError, match="'wire' is 'float16' and 'metric' 'jaccard'"):
-        Settings(wire="float16", metric="jaccard")
 
 
 def test_an_inner_product_has_no_distance_to_be_restricted_by():

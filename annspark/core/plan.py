@@ -16,7 +16,6 @@ _SAMPLED_AT_LEAST = 10_000
 _SAMPLE_BYTES = 512 << 20
 _LIMB_BYTES = 64 << 20  # the sample of a limb: some 6,000 leaves of 64 numbers, half a minute of a task
 SHOWN = 20_000  # vectors routed by the driver: enough to tell the shares of runs of many leaves
-_SPARE = 5  # neighbors kept beyond k, at least, where distances are those of rounded vectors
 _PARTITION_BYTES = 192 << 20  # a worker holds a partition about three times over while it joins
 
 
@@ -177,27 +176,11 @@ def count_limbs(n_leaves: int, width: float) -> int:
     return 0 if wanted <= _SAMPLE_BYTES else ceil(wanted / _LIMB_BYTES)
 
 
-def count_kept(k: int, half: bool) -> int:
-    """Return how many neighbors a user keeps until their distances are exact: rounded vectors may swap the last ones.
-
-    half : vectors are rounded to half precision
-    """
-    return k + max(_SPARE, k // 2) if half else k
-
-
-def count_shuffle_bytes(plan: Plan, rows: int, width: float, k: int, id_bytes: float, half: bool) -> int:
-    """Return about how many bytes the shuffles will carry: copies of vectors, then a list for each copy.
-
-    half : vectors are rounded to half precision; their exact distances take every vector twice more, and once for each
-           partition it was shipped to, where it is taken to be wanted as somebody's neighbor
-    """
-    kept = count_kept(k, half)
+def count_shuffle_bytes(plan: Plan, rows: int, width: float, k: int, id_bytes: float) -> int:
+    """Return about how many bytes the shuffles will carry: copies of vectors, then a list for each copy."""
     visits = 4 * len(plan.reach) * (plan.probes - 1)
-    copy = (2 * width + 2 if half else 4 * width) + 16 + id_bytes  # hash, home, number of visits
-    shipped = plan.copies * (copy + (kept + 1) * (4 + id_bytes)) + visits
-    whole = 4 * width + 8 + id_bytes
-    refined = whole + plan.copies * (whole + id_bytes) + (kept + 1) * id_bytes + (k + 1) * (4 + id_bytes)
-    return round(rows * (shipped + (refined if half else 0)))
+    copy = 4 * width + 16 + id_bytes  # hash, home, number of visits
+    return round(rows * (plan.copies * (copy + (k + 1) * (4 + id_bytes)) + visits))
 
 
 def count_task_bytes(plan: Plan, rows: int, width: float) -> int:
@@ -230,11 +213,6 @@ def count_sampled(rows: int, width: float, n_leaves: int) -> int:
 def count_merge_partitions(rows: int, copies: float, k: int, id_bytes: float, cores: int) -> int:
     """Return how many partitions to merge in, when a user has as many lists as copies."""
     return _count_partitions(rows, copies * (id_bytes + k * (4 + id_bytes)), cores)
-
-
-def count_home_partitions(plan: Plan, merge_in: int) -> int:
-    """Return in how many partitions to merge, merge_in at least, for users at home together to be merged together."""
-    return ceil(merge_in / plan.n_home_partitions) * plan.n_home_partitions
 
 
 def _count_partitions(rows: int, row_bytes: float, cores: int) -> int:

@@ -60,21 +60,6 @@ def route_vectors(forest: AnyForest, plan: Plan, vectors: Vectors) -> Copies:
     return Copies(row[first], partition[first].astype(np.int32), home_leaf, leaf[~home], n_visits)
 
 
-def hashes_by_home(copies: Copies, plan: Plan, hashes: np.ndarray) -> np.ndarray:
-    """Return hashes by which vectors at home together belong together: to one of any multiple of their partitions.
-
-    copies  : of dense vectors, each of which has a home in every tree
-    hashes  : int64 (n,)
-    returns : int64 (n,); modulo plan.n_home_partitions it is the partition of the home in the first tree
-    """
-    partition = np.empty(len(hashes), np.uint64)
-    # The partitions of the first tree come first, so they are written last.
-    at = np.flatnonzero(copies.home >= 0)[::-1]
-    partition[copies.row[at]] = copies.partition[at]
-    whole = hashes.view(np.uint64)
-    return (whole - whole % np.uint64(plan.n_home_partitions) + partition).view(np.int64)
-
-
 def _with_hubs(goals: tuple[np.ndarray, ...], hubs: np.ndarray, partitions: np.ndarray) -> tuple[np.ndarray, ...]:
     """Add to goals, in the order of rows, that hubs visit all leaves of partitions."""
     n = len(hubs) * len(partitions)

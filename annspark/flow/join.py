@@ -12,7 +12,7 @@ from annspark.config import Settings
 from annspark.core.draw import slot_of
 from annspark.core.goals import Visits
 from annspark.core.join import join_leaves
-from annspark.core.plan import Plan, count_kept
+from annspark.core.plan import Plan
 from annspark.core.rows import take_rows
 from annspark.flow.arrow import OUT_ROWS, elements, numbers
 from annspark.flow.block import block_lists
@@ -55,7 +55,7 @@ def join_partitions(shipped: DataFrame, plan: Plan, merge_in: int, wire: Wire, s
     )
     keys = partition_keys(merge_in)
     gathered = shipped.repartition(plan.n_partitions, TARGET)
-    return gathered.mapInArrow(_joiner(keys, wire, count_kept(settings.k, wire.half), settings.metric), schema)
+    return gathered.mapInArrow(_joiner(keys, wire, settings.k, settings.metric), schema)
 
 
 def _joiner(

@@ -5,11 +5,11 @@ from functools import reduce
 from operator import add
 from typing import Any
 
-from pyspark.sql import Column, DataFrame, Observation
+from pyspark.sql import DataFrame, Observation
 from pyspark.sql import functions as F
 
 from annspark.flow.wire import Wire
-from annspark.tables import COUNTS, HASHES, IDS, MAX_ROWS, NEIGHBOR_IDS, NEIGHBORS, PAIRS, VISITS
+from annspark.tables import IDS, MAX_ROWS, NEIGHBOR_IDS, NEIGHBORS, PAIRS, VISITS
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,6 @@ class Meter:
 
     shipped: Observation = field(default_factory=Observation)
     joined: Observation = field(default_factory=Observation)
-    asked: Observation = field(default_factory=Observation)
-    answered: Observation = field(default_factory=Observation)
     merged: Observation = field(default_factory=Observation)
 
 
@@ -40,23 +38,6 @@ def watch_joined(candidates: DataFrame, meter: Meter) -> DataFrame:
     )
 
 
-def watch_asked(requests: DataFrame, wire: Wire, meter: Meter) -> DataFrame:
-    """Count what travels to where vectors are asked for their exact distances."""
-    return requests.observe(meter.asked, *_carried(IDS, HASHES, *wire.names))
-
-
-def watch_answered(answers: DataFrame, wire: Wire, meter: Meter) -> DataFrame:
-    """Count what travels to where the exact distances are found."""
-    return answers.observe(meter.answered, *_carried(IDS, NEIGHBOR_IDS, HASHES, COUNTS, *wire.names))
-
-
-def _carried(*names: str) -> list[Column]:
-    """Return the numbers of ids and of bytes in columns of blocks, of which those of ids are arrays."""
-    ids = [name for name in names if name in (IDS, NEIGHBOR_IDS)]
-    sums = {"ids": [F.array_size(name) for name in ids], "bytes": [F.octet_length(n) for n in names if n not in ids]}
-    return [F.sum(reduce(add, (F.coalesce(one, F.lit(0)) for one in some))).alias(as_) for as_, some in sums.items()]
-
-
 def watch_merged(neighbors: DataFrame, most: int, meter: Meter) -> DataFrame:
     """Count the users with fewer neighbors than the most they can have, and those with none."""
     short = F.sum((F.size(NEIGHBORS) < most).cast("long"))
@@ -64,12 +45,11 @@ def watch_merged(neighbors: DataFrame, most: int, meter: Meter) -> DataFrame:
     return neighbors.observe(meter.merged, short.alias("short"), lonely.alias("lonely"))
 
 
-def read_meter(meter: Meter, id_bytes: float, most: int, users: int, written: int, refined: bool) -> dict[str, Any]:
+def read_meter(meter: Meter, id_bytes: float, most: int, users: int, written: int) -> dict[str, Any]:
     """Return copies, pairs, max_rows, short, lonely and shuffle_bytes (payload of all shuffles, before compression).
 
     most    : neighbors a user can have
     written : users who have rows in the table; a long one has none where nobody met anybody
-    refined : vectors were rounded, and candidates refined
     """
     if most == 0 or written == 0:  # Spark drops the plan of an empty table, and what was observed in it
         short = users if most else 0
@@ -77,9 +57,6 @@ def read_meter(meter: Meter, id_bytes: float, most: int, users: int, written: in
     shipped, joined, merged = meter.shipped.get, meter.joined.get, meter.merged.get
     carried = shipped["bytes"] + shipped["copies"] * (16 + id_bytes)  # hash, home, number of visits, id
     listed = joined["lists"] * (4 + id_bytes) + joined["neighbors"] * (4 + id_bytes)
-    if refined:
-        listed += sum(one["ids"] * id_bytes + one["bytes"] for one in (meter.asked.get, meter.answered.get))
-        listed += users * (most + 1) * (4 + id_bytes)  # to the last merge, a list a user
     return {
         "copies": shipped["copies"],
         "pairs": joined["pairs"],

@@ -58,11 +58,6 @@ def open_source(vectors: DataFrame, settings: Settings) -> Source:
             f"which can be compared by {', '.join(SPARSE_METRICS)}, not by {settings.metric}. "
             "Choose one of these, or give arrays of all numbers."
         )
-    if sparse and settings.half:
-        raise InputError(
-            f"input column {settings.vector_col!r} is {types[settings.vector_col].simpleString()}: sparse vectors, "
-            "and 'wire' is 'float16', in which only arrays of all numbers can travel. Leave 'wire' out, or give such."
-        )
     named = (column.alias(name) for name, column in columns.items())
     hashed = seeded_hash(user_id, settings.seed)
     return Source(vectors.select(user_id.alias(USER_ID), hashed.alias(HASH), *named), sparse)

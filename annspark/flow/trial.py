@@ -9,8 +9,6 @@ from annspark.config import Settings
 from annspark.core.draw import draw_limit
 from annspark.core.plan import (
     Plan,
-    count_home_partitions,
-    count_kept,
     count_leaves,
     count_merge_partitions,
     plan_join,
@@ -18,12 +16,9 @@ from annspark.core.plan import (
 from annspark.flow.grow import grow
 from annspark.flow.join import join_partitions
 from annspark.flow.merge import merge_neighbors
-from annspark.flow.meter import Meter
 from annspark.flow.read import Users
-from annspark.flow.refine import refine_candidates
 from annspark.flow.route import ship_vectors
 from annspark.flow.sample import Sample
-from annspark.flow.stage import Stage
 from annspark.tables import IDS, LOWEST
 
 _TRIED = (25_000, 25_000, 100_000)  # the first only warms up
@@ -37,9 +32,7 @@ class Tried:
     seconds: float
 
 
-def try_join(
-    users: Users, samples: dict[str, Sample], settings: Settings, planned: Plan, cores: int, stage: Stage
-) -> list[Tried]:
+def try_join(users: Users, samples: dict[str, Sample], settings: Settings, planned: Plan, cores: int) -> list[Tried]:
     """Join a small and a larger part of the users, each with leaves as large and as many probes as all will have."""
     tried = []
     for want in _TRIED if users.rows > _TRIED[0] else (users.rows,):
@@ -49,14 +42,11 @@ def try_join(
         n_leaves = count_leaves(rows, settings.leaf_rows, settings.k)
         forest = grow(samples["forest"].vectors, n_leaves, settings, rows=rows, first_tree=0, trees=len(planned.reach))
         plan = plan_join(forest, samples["plan"].vectors, planned.probes, rows=rows, cores=cores)
-        kept = count_kept(settings.k, settings.half)
-        merge_in = count_merge_partitions(rows, plan.copies, kept, users.id_bytes, cores)
-        first_in = count_home_partitions(plan, merge_in) if settings.half else merge_in
-        wire = replace(users.wire, half=settings.half)
+        merge_in = count_merge_partitions(rows, plan.copies, settings.k, users.id_bytes, cores)
         start = time.perf_counter()
-        found = join_partitions(ship_vectors(some.table, forest, plan, wire), plan, first_in, wire, settings)
-        if settings.half:
-            found = refine_candidates(found, first_in, merge_in, some, settings, stage, Meter())
+        found = join_partitions(
+            ship_vectors(some.table, forest, plan, users.wire), plan, merge_in, users.wire, settings
+        )
         merge_neighbors(found, merge_in, settings.k).write.format("noop").mode("overwrite").save()
         tried.append(Tried(rows, time.perf_counter() - start))
     return tried

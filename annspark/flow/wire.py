@@ -7,7 +7,6 @@ import numpy as np
 import pyarrow as pa
 from pyspark.sql import types as T
 
-from annspark.core.half import from_half, to_half
 from annspark.core.rows import Vectors, is_sparse, sparse_rows, width_of
 from annspark.flow.arrow import numbers, to_binary
 from annspark.tables import COLUMNS, N_VALUES, VECTORS
@@ -19,12 +18,10 @@ class Wire:
     numbers and how many each row has (int32).
 
     dim  : numbers of a dense vector; of sparse rows a bound that all columns are below
-    half : dense vectors travel as to_half makes them (float16)
     """
 
     dim: int
     sparse: bool = False
-    half: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -38,23 +35,13 @@ class Wire:
 
     def read(self, blocks: pa.RecordBatch | pa.Table) -> Vectors:
         """Return the vectors of all blocks."""
-        if self.half:
-            return self.decoded(numbers(blocks[VECTORS], np.float16).reshape(-1, self.dim + 1))
         values = numbers(blocks[VECTORS], np.float32)
         if not self.sparse:
             return values.reshape(-1, self.dim)
         return sparse_rows(numbers(blocks[N_VALUES], np.int32), numbers(blocks[COLUMNS], np.int32), values, self.dim)
 
-    def encoded(self, vectors: Vectors) -> Vectors:
-        """Return vectors as they travel: what write is to be given."""
-        return to_half(vectors) if self.half else vectors
-
-    def decoded(self, sent: Vectors) -> Vectors:
-        """Return vectors as they arrive."""
-        return from_half(sent) if self.half else sent
-
     def write(self, vectors: Vectors, lengths: np.ndarray) -> list[pa.Array]:
-        """Pack encoded vectors, lengths[i] of them in block i."""
+        """Pack vectors, lengths[i] of them in block i."""
         if not is_sparse(vectors):
             return [to_binary(vectors, lengths * vectors.shape[1])]
         counts = np.diff(vectors.indptr).astype(np.int32)

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,14 +5,12 @@ from hypothesis import strategies as st
 
 from annspark.core.forest import Forest, grow_forest
 from annspark.core.plan import (
-    count_kept,
     count_known,
     count_leaves,
     count_limbs,
     count_merge_partitions,
     count_sampled,
     count_sampled_for_limbs,
-    count_shuffle_bytes,
     plan_join,
 )
 from annspark.core.route import route_vectors
@@ -136,21 +132,3 @@ def test_nobody_is_both_audited_and_calibrated_on(rows, audit_users, calibrated)
     assert audited + known <= max(rows, 2 if calibrated else 1)
     assert calibrated == 0 or known >= min(1000, rows // 2, 1)
     assert calibrated > 0 or audited == min(audit_users, rows)
-
-
-def test_half_precision_carries_less_where_a_vector_goes_to_many_partitions_and_more_where_to_few():
-    sample = np.random.default_rng(0).normal(size=(2000, 8)).astype(np.float32)
-    forest = grow_forest(sample, 200, trees=1, split="two_means", seed=0, metric="euclidean")
-    plan = plan_join(forest, sample, 4, rows=10**6, cores=4)
-    few, many = (
-        [count_shuffle_bytes(replace(plan, copies=copies), 10**6, 500, 10, 8, half) for half in (False, True)]
-        for copies in (2.0, 40.0)
-    )
-    assert few[0] < few[1]
-    # Every copy is half as large, and once more a vector is sent to it to be refined.
-    assert 1 < many[1] / many[0] < 1.6
-
-
-@pytest.mark.parametrize(("k", "kept"), [(1, 6), (10, 15), (100, 150)])
-def test_rounded_vectors_keep_some_neighbors_more(k, kept):
-    assert (count_kept(k, half=False), count_kept(k, half=True)) == (k, kept)
