@@ -10,7 +10,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from annspark import __version__
 from annspark.config import Settings
-from annspark.core.recall import measure_recall, recall_by_user
+from annspark.core.recall import measure_recall, recall_by_user, sizes_of, tie_limit
 from annspark.errors import InputError
 from annspark.flow import files, publish
 from annspark.flow.audit import spreads_of
@@ -67,11 +67,13 @@ def evaluate_neighbors(
         k = min(settings.k, users.rows - 1)
         with clock.step("exact") as facts:
             sample = sample_vectors(users, {"audit": settings.audit_users})["audit"]
-            (nearest,) = find_exact(users, [sample], k, settings.metric)
+            (nearest,) = find_exact(users, [sample], k)
             facts += [f"exact neighbors of {len(sample.ids):,} users"]
         with clock.step("audit") as facts:
             found = look_up(neighbors, sample, users, settings)
-            recall = measure_recall(recall_by_user(found.distances, nearest.radius, k), k, found.popularity)
+            sizes = users.coordinates.published(sizes_of(users.coordinates.whole(sample.own), settings.metric))
+            limit = tie_limit(nearest.radius, sizes, settings.metric, sparse=users.wire.sparse)
+            recall = measure_recall(recall_by_user(found.distances, limit, k), k, found.popularity)
             facts += [f"recall@{recall.k} {recall.mean:.4f} of {recall.users:,} users"]
             facts += [f"{n:,} x {fault}" for fault, n in found.faults.items()]
     short = round(float(np.isinf(found.distances[:, -1]).mean()) * users.rows)
@@ -85,6 +87,7 @@ def evaluate_neighbors(
         calibration=None,
         topped_up=0,
         distances=spreads_of(found.distances),
+        precision=None,
         cost=None,
         leaves=None,
         seconds=clock.total(),

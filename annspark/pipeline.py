@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
 from pyspark.sql import DataFrame, SparkSession
 
 from annspark import __version__
 from annspark.config import Job, Settings
+from annspark.core.best import Nearest
 from annspark.core.calibrate import (
     CALIBRATED,
     MOST_TREES,
@@ -34,10 +34,9 @@ from annspark.core.plan import (
     count_task_bytes,
     plan_join,
 )
-from annspark.core.recall import Recall
 from annspark.errors import RecallMissed
 from annspark.flow import files, publish
-from annspark.flow.audit import audit_neighbors
+from annspark.flow.audit import Audit, audit_neighbors
 from annspark.flow.calibrate import place_neighbors
 from annspark.flow.cluster import count_cores, start_beside
 from annspark.flow.exact import find_exact
@@ -46,7 +45,7 @@ from annspark.flow.join import join_partitions
 from annspark.flow.links import restrict_links
 from annspark.flow.merge import merge_neighbors, told_lists
 from annspark.flow.meter import Meter, read_meter, watch_joined, watch_merged, watch_shipped
-from annspark.flow.read import Users, read_vectors
+from annspark.flow.read import Users, in_double, read_vectors
 from annspark.flow.reports import reports_once_done, write_missed
 from annspark.flow.route import ship_vectors
 from annspark.flow.sample import Sample, sample_vectors
@@ -54,7 +53,7 @@ from annspark.flow.shape import count_users, require_complete, shaped
 from annspark.flow.stage import Stage, release, stage_table, staging
 from annspark.flow.trial import extrapolate, try_join
 from annspark.flow.widen import find_short, search_everybody
-from annspark.report import Cost, Leaves, Preview, Report, Rows, Spread, versions
+from annspark.report import Cost, Leaves, Preview, Report, Rows, versions
 from annspark.steps import Steps
 
 
@@ -242,7 +241,7 @@ class _Ready:
     users: Users
     samples: dict[str, Sample]
     forest: AnyForest
-    radius: np.ndarray
+    audit_nearest: Nearest
     calibration: Calibration | None
     plan: Plan
     cores: int
@@ -273,18 +272,18 @@ def _build(
         with clock.step("join", doing) as facts:
             table, seen = _join(ready, ready.forest, plan, settings, keep)
             facts += [f"{users.rows:,} users"]
-        recall, distances = _audit(table, ready, settings, clock)
+        audited = _audit(table, ready, settings, clock)
         topped_up, n_leaves, restricted = 0, plan.n_leaves, 0
-        if settings.top_up and calibration and recall.high < calibration.target:
+        if settings.top_up and calibration and audited.recall.high < calibration.target:
             with clock.step("top up", "growing another tree, joining and merging its neighbors with those found"):
                 forest = _grow(users, ready.samples["forest"], settings, first_tree=len(plan.reach), trees=1)
                 shown = ready.samples["plan"].vectors
-                plan = plan_join(forest, shown, plan.probes, rows=users.rows, cores=ready.cores)
+                plan = plan_join(forest, shown, plan.probes, rows=users.rows, cores=ready.cores, width=users.width)
                 table, more = _join(ready, forest, plan, settings, keep, table)
                 sums = {name: seen[name] + more[name] for name in ("pairs", "copies", "shuffle_bytes", "widened")}
                 seen = more | sums | {"max_rows": max(seen["max_rows"], more["max_rows"])}
                 n_leaves += plan.n_leaves
-            recall, distances = _audit(table, ready, settings, clock)
+            audited = _audit(table, ready, settings, clock)
             topped_up = 1
         if asked_for.restricted:
             with clock.step("links") as facts:
@@ -305,10 +304,11 @@ def _build(
             seen["widened"],
             restricted,
         ),
-        recall=recall,
+        recall=audited.recall,
         calibration=calibration,
         topped_up=topped_up,
-        distances=distances,
+        distances=audited.distances,
+        precision=audited.precision,
         cost=Cost(round(seen["pairs"] / users.rows, 1), round(seen["copies"] / users.rows, 3), seen["shuffle_bytes"]),
         leaves=Leaves(n_leaves, plan.expected.median_rows, plan.expected.p99_rows, seen["max_rows"]),
         seconds=clock.total(),
@@ -336,16 +336,19 @@ def _prepare(vectors: DataFrame, counted: Future[int], settings: Settings, stage
         facts += [f"{sum(len(sample.ids) for sample in samples.values()):,} users"]
     audit, known = samples["audit"], samples["calibrate"]
     # The cluster has nothing to do while the driver grows the forest.
-    searched = start_beside(vectors.sparkSession, find_exact, users, [audit, known], most, settings.metric)
+    searched = start_beside(vectors.sparkSession, find_exact, users, [audit, known], most)
     with clock.step("grow") as facts:
         forest = _grow(users, samples["forest"], settings, first_tree=0, trees=_count_trees(users, settings))
         facts += [f"{sum(forest.sizes):,} leaves"]
     with clock.step("calibrate") as facts:
         audit_nearest, known_nearest = searched.result()
+        if users.coordinates.need_double(audit.own, audit_nearest.radius):
+            users = in_double(users)
+            facts += ["neighbors too near for float32: vectors travel in float64"]
         facts += [f"exact neighbors of {len(audit.ids) + len(known.ids):,} users"]
         shown, calibration = samples["plan"].vectors, None
         if target is not None:
-            chances = place_neighbors(users, known, known_nearest, forest, settings.metric)
+            chances = place_neighbors(users, known, known_nearest, forest)
             if isinstance(forest, ColumnForest) and settings.trees is None:
                 forest, calibration = choose_trees(forest, shown, chances, target, users.rows)
             else:
@@ -354,8 +357,8 @@ def _prepare(vectors: DataFrame, counted: Future[int], settings: Settings, stage
         probes = calibration.probes if calibration else settings.probes or 1
         if n_leaves == 1:
             probes = 1
-        plan = plan_join(forest, shown, probes, rows=users.rows, cores=cores)
-    return _Ready(users, samples, forest, audit_nearest.radius, calibration, plan, cores, most)
+        plan = plan_join(forest, shown, probes, rows=users.rows, cores=cores, width=users.width)
+    return _Ready(users, samples, forest, audit_nearest, calibration, plan, cores, most)
 
 
 def _grow(users: Users, sample: Sample, settings: Settings, *, first_tree: int, trees: int) -> AnyForest:
@@ -387,8 +390,9 @@ def _join(
     users, cores, meter = ready.users, ready.cores, Meter()
     copies = plan.copies + (earlier is not None)
     merge_in = count_merge_partitions(users.rows, copies, settings.k, users.id_bytes, cores)
-    shipped = watch_shipped(ship_vectors(users.table, forest, plan, users.wire), meter, users.wire)
-    candidates = watch_joined(join_partitions(shipped, plan, merge_in, users.wire, settings), meter)
+    shipped = watch_shipped(ship_vectors(users.table, forest, plan, users.wire, users.coordinates), meter, users.wire)
+    joined = join_partitions(shipped, plan, merge_in, users.wire, users.coordinates, settings.k)
+    candidates = watch_joined(joined, meter)
     if earlier is not None:
         told = told_lists(earlier, users, merge_in, settings)
         candidates = candidates.select(*told.columns).unionByName(told)
@@ -417,8 +421,8 @@ def _widen(
     return keep(shaped(merge_neighbors(candidates, merge_in, settings.k), settings))
 
 
-def _audit(table: DataFrame, ready: _Ready, settings: Settings, clock: Steps) -> tuple[Recall, tuple[Spread, ...]]:
+def _audit(table: DataFrame, ready: _Ready, settings: Settings, clock: Steps) -> Audit:
     with clock.step("audit") as facts:
-        recall, distances = audit_neighbors(table, ready.samples["audit"], ready.radius, ready.users, settings)
-        facts += [f"recall@{recall.k} {recall.mean:.4f} of {recall.users:,} users"]
-    return recall, distances
+        found = audit_neighbors(table, ready.samples["audit"], ready.audit_nearest, ready.users, settings)
+        facts += [f"recall@{found.recall.k} {found.recall.mean:.4f} of {found.recall.users:,} users"]
+    return found

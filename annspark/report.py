@@ -7,7 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 from annspark.core.calibrate import Calibration
-from annspark.core.recall import Recall
+from annspark.core.recall import Precision, Recall
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ class Report:
     calibration : the recall asked for and what was predicted; None when probes were given instead
     topped_up   : trees added because the first table missed the target
     distances   : by rank, of the audited users
+    precision   : what rounding takes; None when the table was made elsewhere
     cost, leaves: None when the table was made elsewhere and only evaluated
     seconds     : total first, then by step
     """
@@ -84,6 +85,7 @@ class Report:
     calibration: Calibration | None
     topped_up: int
     distances: tuple[Spread, ...]
+    precision: Precision | None
     cost: Cost | None
     leaves: Leaves | None
     seconds: dict[str, float]
@@ -123,6 +125,11 @@ class Report:
                 f"target   {goal.target:g} {'reached' if self.passed else 'MISSED'}: {goal.probes:g} probes, predicted "
                 f"{goal.predicted:.4f} ({goal.low:.4f} to {goal.high:.4f})"
                 + (f", {self.topped_up} tree added" if self.topped_up else "")
+            )
+        if self.precision:
+            lines.append(
+                f"digits   distances right to {self.precision.distance_error:.1g} of themselves, joined in "
+                f"{self.precision.numbers}; {self.precision.recall_lost:.2%} of the neighbors lost to rounding"
             )
         if self.cost:
             lines.append(

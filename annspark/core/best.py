@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from annspark.core.nearest import places
-from annspark.core.topk import DISTANCE_BITS, ordered_bits
 
 
 @dataclass(frozen=True)
@@ -14,7 +13,7 @@ class Nearest:
 
     Of more than m that are one and the same vector any m may be kept.
 
-    distances : float32 (n_queries, m), exact, inf where fewer were met; a query's own row counts too
+    distances : float32 or float64 (n_queries, m), exact, inf where fewer were met; a query's own row counts too
     hashes    : int64 (n_queries, m), of the vectors' ids; 0 where fewer were met
     """
 
@@ -23,13 +22,13 @@ class Nearest:
 
     @property
     def radius(self) -> np.ndarray:
-        """The distance of the last, 0 where nobody is asked for: float32 (n_queries,)."""
-        return self.distances[:, -1] if self.distances.shape[1] else np.zeros(len(self.distances), np.float32)
+        """The distance of the last, 0 where nobody is asked for: (n_queries,)."""
+        return self.distances[:, -1] if self.distances.shape[1] else np.zeros(len(self.distances))
 
 
-def nobody_met(n_queries: int, m: int) -> Nearest:
-    """Return what is known before the first vector."""
-    return Nearest(np.full((n_queries, m), np.inf, np.float32), np.zeros((n_queries, m), np.int64))
+def nobody_met(n_queries: int, m: int, kind: type[np.generic] = np.float64) -> Nearest:
+    """Return what is known before the first vector; distances are kept in float64, or as joins do, float32."""
+    return Nearest(np.full((n_queries, m), np.inf, kind), np.zeros((n_queries, m), np.int64))
 
 
 def entering(best: Nearest, query: np.ndarray, distance: np.ndarray, hashes: np.ndarray) -> np.ndarray:
@@ -48,7 +47,7 @@ def merged(best: Nearest, query: np.ndarray, distance: np.ndarray, hashes: np.nd
     owner = np.concatenate([np.repeat(np.arange(len(touched)), m), np.searchsorted(touched, query)])
     far = np.concatenate([best.distances[touched].ravel(), distance])
     who = np.concatenate([best.hashes[touched].ravel(), hashes])
-    order = np.lexsort((who, (owner.astype(np.uint64) << np.uint64(DISTANCE_BITS)) | ordered_bits(far)))
+    order = np.lexsort((who, far, owner))
     first = order[places(count + m) < m]
     distances, kept = best.distances.copy(), best.hashes.copy()
     distances[touched], kept[touched] = far[first].reshape(-1, m), who[first].reshape(-1, m)

@@ -21,8 +21,7 @@ import numpy as np
 from annspark.core.goals import Goals
 from annspark.core.metric import METRICS
 from annspark.core.nearest import places
-from annspark.core.rows import Vectors, len_of, owner_of
-from annspark.core.score import squared_lengths
+from annspark.core.rows import Vectors, len_of, owner_of, squared_lengths
 from annspark.core.topk import low_bits
 from annspark.core.visit import TOGETHER
 

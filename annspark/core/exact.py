@@ -17,8 +17,9 @@ _STRETCH = 4096  # most vectors between two updates of the bars
 def meet(queries: Vectors, vectors: Vectors, hashes: np.ndarray, best: Nearest, metric: str) -> Nearest:
     """Return the nearest of each query among some more vectors and those met before.
 
-    A vector has to beat its query's bar, the largest distance kept so far.  Few do once some thousands have been met,
-    so that a call costs little more than its matrix products.
+    Distances are measured in the precision of the vectors, and kept in that of best.  A vector has to beat its query's
+    bar, the largest distance kept so far.  Few do once some thousands have been met, so that a call costs little more
+    than its matrix products.
 
     queries : n_queries, dense or sparse, prepared
     vectors : n, of the same kind
@@ -61,7 +62,8 @@ def _meet(queries: np.ndarray, vectors: np.ndarray, hashes: np.ndarray, best: Ne
             asked.append(query)
         row, query = np.concatenate(rows), np.concatenate(asked)
         if len(row):
-            distance = facts.from_raw(kernel.exact(queries, query, vectors, row))
+            raw = kernel.exact(queries, query, vectors, row)
+            distance = facts.from_raw(raw.astype(best.distances.dtype, copy=False))
             best = merged(best, query, distance, hashes[row])
     return best
 

@@ -7,13 +7,14 @@ that the first few in that order, ties by hash, are all that a query needs.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from annspark.core.best import Nearest, entering, merged
 from annspark.core.metric import METRICS
-from annspark.core.rows import Vectors, len_of, owner_of, renumbered, slice_rows, take_rows
-from annspark.core.score import SparseProducts, squared_lengths
+from annspark.core.rows import Vectors, len_of, owner_of, renumbered, slice_rows, squared_lengths, take_rows
+from annspark.core.score import SparseProducts
 
 _PRODUCTS = 1 << 20  # products of two numbers made at once: some 100 MB with what follows from them
 _Met = tuple[np.ndarray, np.ndarray, np.ndarray]  # row, query and distance of pairs
@@ -27,7 +28,7 @@ def meet_sparse(queries: Vectors, vectors: Vectors, hashes: np.ndarray, best: Ne
     queries, vectors : sparse, prepared
     hashes           : int64 (n,)
     """
-    pairs = _Pairs(queries, vectors, metric)
+    pairs = _Pairs(queries, vectors, metric, best.distances.dtype)
     waiting: list[_Met] = []
     for start, end in pairs.blocks():
         waiting.append(_entering(best, pairs.related(start, end, best.distances[:, -1]), hashes))
@@ -55,8 +56,8 @@ def _merged(best: Nearest, waiting: list[_Met], hashes: np.ndarray) -> Nearest:
 class _Pairs:
     """Distances between vectors and queries, of which only the columns that queries have are kept."""
 
-    def __init__(self, queries: Vectors, vectors: Vectors, metric: str):
-        self.kernel = SparseProducts(metric)
+    def __init__(self, queries: Vectors, vectors: Vectors, metric: str, kind: np.dtype[Any]):
+        self.kernel, self.kind = SparseProducts(metric), kind
         self.from_raw, self.to_raw = METRICS[metric].from_raw, METRICS[metric].to_raw
         self.lengths, self.query_lengths = squared_lengths(vectors), squared_lengths(queries)
         columns = np.unique(queries.indices)
@@ -128,4 +129,4 @@ class _Pairs:
     def _distance(self, row: np.ndarray, query: np.ndarray, product: np.ndarray | float = 0.0) -> np.ndarray:
         product = np.broadcast_to(product, np.broadcast_shapes(row.shape, query.shape))
         lengths = self.lengths.take(row), self.query_lengths.take(query)
-        return self.from_raw(self.kernel.from_products(*lengths, product))
+        return self.from_raw(self.kernel.from_products(*lengths, product).astype(self.kind, copy=False))

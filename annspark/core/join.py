@@ -48,7 +48,7 @@ class Joined:
 def join_leaves(vectors: Vectors, home: np.ndarray, visits: Visits, k: int, metric: str) -> Joined:
     """Join every leaf of a partition and return each vector's k nearest among those it met.
 
-    vectors : n, dense or sparse, prepared, in ascending order of id, n <= MAX_ROWS
+    vectors : n, dense or sparse, prepared, float32 or float64, in ascending order of id, n <= MAX_ROWS
     home    : int32 (n,), the leaf a vector lives in; -1 for a guest, whose home is in another partition
     visits  : of other leaves of this partition, EVERY_LEAF for all; equal vectors have equal homes and visits
     """
@@ -127,9 +127,10 @@ class _Tiles:
         some = kept.vectors[:: max(1, len(kept.vectors) // 256)]
         self.centre = far_middle(some, 0) if self.kernel.moves and len(some) else None
         self.all = self.kernel.side(kept.vectors, kept.rank, self.centre)
-        # In the order of homes, and the same array where nothing moves: a row just multiplied is in a cache when its
-        # pairs are measured.
-        self.vectors = self.all.values if self.centre is None else kept.vectors.take(kept.rank, axis=0)
+        # In the order of homes, and the same array where nothing moves or is rounded: a row just multiplied is in a
+        # cache when its pairs are measured.
+        moved = self.centre is not None or kept.vectors.dtype != np.float32
+        self.vectors = kept.vectors.take(kept.rank, axis=0) if moved else self.all.values
         # Written once per tile, in the cache if the place is always the same.
         self.tile = np.empty(_TILE, np.float32)
         self.passed = np.empty(_TILE + 8, bool)
@@ -262,7 +263,7 @@ class _Tiles:
         if len(new) < len(one):
             row, column, one, other = row.take(new), column.take(new), one.take(new), other.take(new)
         rank, other_rank = self.kept.rank.take(one), self.kept.rank.take(other)
-        squared = self.kernel.exact(self.vectors, one, self.vectors, other)
+        squared = self.kernel.exact(self.vectors, one, self.vectors, other).astype(np.float32, copy=False)
         keep = np.flatnonzero(squared <= self.kept.bar.take(one))
         slot, nearby, kept = row.take(keep), other_rank.take(keep), squared.take(keep)
         if at_home:

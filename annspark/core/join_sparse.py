@@ -17,8 +17,8 @@ import numpy as np
 from annspark.core.keep import Keeper
 from annspark.core.metric import Metric
 from annspark.core.nearest import places
-from annspark.core.rows import Vectors, owner_of, sparse_rows, take_rows
-from annspark.core.score import SparseProducts, squared_lengths
+from annspark.core.rows import Vectors, owner_of, sparse_rows, squared_lengths, take_rows
+from annspark.core.score import SparseProducts
 
 _PAIRS = 1 << 20  # pairs of one product: some 50 MB with what is made of them
 _NUMBERS = 1 << 22  # numbers of the visitors of one product: a very long row may visit many leaves
@@ -206,6 +206,7 @@ def _meet_some(
     one = visitors.take(owner_of(products))
     other = residents.take(products.indices)
     raw = rows.measure.from_products(rows.lengths.take(one), rows.lengths.take(other), products.data)
+    raw = raw.astype(np.float32)
     unrelated = kept.metric.to_raw(np.array(kept.metric.unrelated, np.float32))
     bar = kept.bar.take(one) if at_home else np.maximum(kept.bar.take(one), kept.bar.take(other))
     near = np.flatnonzero((one != other) & (raw <= bar) & (raw < unrelated))

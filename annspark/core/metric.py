@@ -58,33 +58,46 @@ METRICS = {
 }
 
 
-def prepare(vectors: Any, metric: str) -> Any:
+def prepare(
+    vectors: Any,
+    metric: str,
+    *,
+    origin: np.ndarray | None = None,
+    exponent: int = 0,
+    kind: type[np.generic] = np.float32,
+) -> Any:
     """Return vectors between which raw distances order neighbors as the metric does.
 
-    vectors : float32 or float64 (n, dim), finite; a scipy csr_array for sparse rows
-    returns : float32 (n, dim); unit length for cosine (an all-zero vector stays zero), 1 for every number that is not
-              0 for jaccard, else unchanged
+    vectors  : float32 or float64 (n, dim), finite; a scipy csr_array for sparse rows
+    origin   : float64 (dim,), taken from every vector (of unit length, if the metric makes it so); dense vectors only
+    exponent : numbers are multiplied by 2**exponent after that
+    kind     : float32 or float64, of the numbers returned; everything before is computed in float64
+    returns  : (n, dim); unit length for cosine (an all-zero vector stays zero), 1 for every number that is not 0 for
+               jaccard, else unchanged but for origin, exponent and rounding
     """
     if not isinstance(vectors, np.ndarray):
-        return _prepare_sparse(vectors, metric)
-    if not METRICS[metric].unit:
-        return np.ascontiguousarray(vectors, np.float32)
-    prepared = np.empty(vectors.shape, np.float32)
+        return _prepare_sparse(vectors, metric, exponent, kind)
+    unit = METRICS[metric].unit
+    if not unit and origin is None and exponent == 0:
+        return np.ascontiguousarray(vectors, kind)
+    prepared = np.empty(vectors.shape, kind)
     # Some rows at a time: what is made of them stays in the second-level cache.
     step = max(1, _NUMBERS // max(1, vectors.shape[1]))
     for start in range(0, len(vectors), step):
-        # float64 and a first scaling by the largest component: squares neither overflow nor vanish.
         wide = vectors[start : start + step].astype(np.float64)
-        largest = np.abs(wide).max(axis=1, keepdims=True, initial=0)
-        wide /= np.where(largest > 0, largest, 1)
-        norms = np.sqrt(np.einsum("ij,ij->i", wide, wide))[:, None]
-        wide /= np.where(norms > 0, norms, 1)
-        prepared[start : start + step] = wide
+        if unit:
+            # A first scaling by the largest component: squares neither overflow nor vanish.
+            largest = np.abs(wide).max(axis=1, keepdims=True, initial=0)
+            wide /= np.where(largest > 0, largest, 1)
+            norms = np.sqrt(np.einsum("ij,ij->i", wide, wide))[:, None]
+            wide /= np.where(norms > 0, norms, 1)
+        if origin is not None:
+            wide -= origin
+        prepared[start : start + step] = np.ldexp(wide, exponent) if exponent else wide
     return prepared
 
 
-def _prepare_sparse(rows: Any, metric: str) -> Any:
-    values = np.ones(len(rows.data), np.float32) if metric == "jaccard" else rows.data.astype(np.float32)
+def _prepare_sparse(rows: Any, metric: str, exponent: int, kind: type[np.generic]) -> Any:
     if METRICS[metric].unit:
         owner = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
         wide = rows.data.astype(np.float64)
@@ -92,5 +105,9 @@ def _prepare_sparse(rows: Any, metric: str) -> Any:
         np.maximum.at(largest, owner, np.abs(wide))
         wide /= largest[owner]
         norms = np.sqrt(np.bincount(owner, wide * wide, minlength=rows.shape[0]))
-        values = (wide / norms[owner]).astype(np.float32)
+        values = (wide / norms[owner]).astype(kind)
+    elif metric == "jaccard":
+        values = np.ones(len(rows.data), kind)
+    else:
+        values = np.ldexp(rows.data.astype(np.float64), exponent).astype(kind) if exponent else rows.data.astype(kind)
     return type(rows)((values, rows.indices, rows.indptr), shape=rows.shape)

@@ -237,13 +237,13 @@ def group_bound(block: np.ndarray, m: int) -> np.ndarray:
 def squared_distances(left: np.ndarray, i: np.ndarray, right: np.ndarray, j: np.ndarray, dim: int) -> np.ndarray:
     """Return the squared distances of left[i] and right[j], by differences: the same bits whichever side is left.
 
-    left, right : float32 (n, dim or more), of which the first dim columns count
+    left, right : float32 or float64, both the same, (n, dim or more), of which the first dim columns count
     i, j        : int (m,)
-    returns     : float32 (m,)
+    returns     : (m,), in the precision of the vectors
     """
-    step = max(1, _DIFFERENCE_BYTES // (4 * left.shape[1]))
-    out = np.empty(len(i), np.float32)
-    scratch = [np.empty((min(step, len(i)), side.shape[1]), np.float32) for side in (left, right)]
+    step = max(1, _DIFFERENCE_BYTES // (left.itemsize * left.shape[1]))
+    out = np.empty(len(i), left.dtype)
+    scratch = [np.empty((min(step, len(i)), side.shape[1]), left.dtype) for side in (left, right)]
     for start in range(0, len(i), step):
         end = min(start + step, len(i))
         one, other = (part[: end - start] for part in scratch)

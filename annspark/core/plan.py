@@ -67,7 +67,9 @@ class Plan:
         return int(self.partition_of_leaf[self.first_leaf[1] - 1]) + 1
 
 
-def plan_join(forest: AnyForest, sample: Vectors, probes: float, *, rows: int, cores: int) -> Plan:
+def plan_join(
+    forest: AnyForest, sample: Vectors, probes: float, *, rows: int, cores: int, width: float | None = None
+) -> Plan:
     """Cut the leaves, in tree order, into partitions of about equal work.
 
     A run of consecutive leaves is a subtree or nearly so: most leaves a vector visits lie in few partitions, and the
@@ -78,7 +80,9 @@ def plan_join(forest: AnyForest, sample: Vectors, probes: float, *, rows: int, c
     probes : mean number of leaves a vector is to go to in each tree, its home included
     rows   : users to be joined
     cores  : tasks that run at once
+    width  : numbers of 4 bytes that a vector brings, on average; those of the sample where not given
     """
+    width = width_of(sample) if width is None else width
     near = forest.find_goals(sample, probes)
     reach = tuple(reach_for(goals, probes) for goals in near)
     goals = [within(*one) for one in zip(near, reach, strict=True)]
@@ -87,7 +91,7 @@ def plan_join(forest: AnyForest, sample: Vectors, probes: float, *, rows: int, c
     visits = sum(len(goal.leaf) for goal in goals) / max(1, len_of(sample))
     n_partitions, copies = 0, float(len(sizes))
     while True:  # more partitions make more copies, which may want more partitions
-        wanted = _count_partitions(rows, 4 * (copies * (width_of(sample) + 4) + visits), cores)
+        wanted = _count_partitions(rows, 4 * (copies * (width + 4) + visits), cores)
         if wanted <= n_partitions:
             break
         n_partitions = wanted

@@ -4,9 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from annspark.core.metric import METRICS
+from annspark.core.rows import Vectors, len_of, lengths_of
+
 _Z = 1.959964  # two-sided 95 %
-# Distances computed in two ways differ by rounding: this much counts as a tie.
-_RELATIVE, _ABSOLUTE = 1e-5, 1e-6
+_RELATIVE = 2.0**-46  # share of a distance that adding up its parts in float64 may take, up to some thousand of them
+_ROUNDING = 2.0**-52  # share of two numbers that rounding both to float64 takes of their difference at most
 _BANDS = (0, 1, 5, 10, 20, 50)  # how often a user is a neighbor: where a band begins
 
 
@@ -20,6 +23,20 @@ class Band:
     mean: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What rounding takes, of the distances published and of the recall.
+
+    numbers        : "float32" or "float64", in which vectors were joined
+    distance_error : largest error of a published distance that was seen, as a share of the distance
+    recall_lost    : share of the exact neighbors that were missed since float32 cannot tell them from those found
+    """
+
+    numbers: str
+    distance_error: float
+    recall_lost: float
 
 
 @dataclass(frozen=True)
@@ -41,17 +58,47 @@ class Recall:
     bands: tuple[Band, ...]
 
 
-def recall_by_user(found: np.ndarray, radius: np.ndarray, k: int) -> np.ndarray:
-    """Return each user's recall@k: found neighbors no further than the exact k-th, divided by k.
+def tie_limit(radius: np.ndarray, sizes: np.ndarray, metric: str, *, sparse: bool) -> np.ndarray:
+    """Return the largest distance that counts as that of the exact k-th neighbor: float64 (n_users,).
+
+    Two distances that are equal in truth may differ by a share of the distance, and by a share of the numbers whose
+    difference it is: what float64 loses of either.  No unit of the input changes what is a tie.
+
+    radius : float64 (n_users,), distance of the exact k-th neighbor, measured in float64; inf where there is none
+    sizes  : float64 (n_users,), lengths of what is subtracted, see sizes_of
+    """
+    facts = METRICS[metric]
+    if facts.binary:
+        lost = np.zeros(len(radius))
+    elif facts.unit:  # of unit vectors, from the squared distance d = c^2 / 2, or from 1 - x.y
+        chord = np.sqrt(2 * np.maximum(radius, 0))
+        lost = np.full(len(radius), 4 * _ROUNDING) if sparse else _ROUNDING * (chord + _ROUNDING)
+    elif sparse and not facts.largest:  # from |x|^2 + |y|^2 - 2 x.y
+        lost = np.sqrt(radius**2 + 4 * _ROUNDING * sizes**2) - radius
+    else:
+        lost = _ROUNDING * sizes
+    return np.where(np.isfinite(radius), radius + _RELATIVE * np.abs(radius) + lost, radius)
+
+
+def sizes_of(vectors: Vectors, metric: str) -> np.ndarray:
+    """Return the sizes of what is subtracted, or added up, where vectors are compared: float64 (n,)."""
+    if METRICS[metric].unit or METRICS[metric].binary:
+        return np.zeros(len_of(vectors))
+    if metric == "manhattan":
+        return np.abs(vectors).sum(axis=1, dtype=np.float64)
+    lengths = lengths_of(vectors)
+    return 4 * lengths * lengths.max(initial=0) if METRICS[metric].largest else lengths
+
+
+def recall_by_user(found: np.ndarray, limit: np.ndarray, k: int) -> np.ndarray:
+    """Return each user's recall@k: found neighbors within the limit, divided by k.
 
     By distance and not by id, so that a neighbor exactly as far as the k-th counts (as in ann-benchmarks).
 
-    found   : float32 (n_users, k), distances of the neighbors found, inf where there are fewer
-    radius  : float32 (n_users,), distance of the exact k-th neighbor
+    found   : (n_users, k), distances of the neighbors found, inf where there are fewer
+    limit   : (n_users,), see tie_limit
     returns : float64 (n_users,)
     """
-    wide = radius.astype(np.float64)
-    limit = wide + np.abs(wide) * _RELATIVE + _ABSOLUTE
     return (np.isfinite(found) & (found <= limit[:, None])).sum(axis=1) / k
 
 

@@ -1,4 +1,4 @@
-"""Vectors of either kind: float32 (n, dim) arrays, or scipy csr_arrays of float32 whose columns ascend in every row.
+"""Vectors of either kind: (n, dim) arrays, or scipy csr_arrays whose columns ascend in every row; float32 or float64.
 
 scipy is imported where sparse rows are made, so that dense vectors need NumPy alone.
 """
@@ -16,7 +16,7 @@ def is_sparse(vectors: Vectors) -> bool:
 
 
 def sparse_rows(counts: np.ndarray, columns: np.ndarray, values: np.ndarray, dim: int) -> Vectors:
-    """Return sparse rows: int (n,) numbers of each row, int32 columns, ascending in a row, and float32 values."""
+    """Return sparse rows: int (n,) numbers of each row, int32 columns, ascending in a row, and values."""
     from scipy.sparse import csr_array
 
     ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
@@ -51,11 +51,35 @@ def len_of(vectors: Vectors) -> int:
     return int(vectors.shape[0])
 
 
+def fits_float32(vectors: Vectors) -> bool:
+    """Say whether float32 holds all numbers of the vectors to the last bit."""
+    numbers = vectors.data if is_sparse(vectors) else vectors
+    if numbers.dtype == np.float32:
+        return True
+    with np.errstate(over="ignore"):
+        # Most numbers that do not fit are found among the first.
+        return all(bool((some.astype(np.float32) == some).all()) for some in (numbers[:64], numbers))
+
+
+def in_kind(vectors: Vectors, kind: type[np.generic]) -> Vectors:
+    """Return the vectors with numbers of float32 or float64."""
+    if not is_sparse(vectors):
+        return vectors.astype(kind, copy=False)
+    return sparse_rows(
+        np.diff(vectors.indptr), vectors.indices, vectors.data.astype(kind, copy=False), vectors.shape[1]
+    )
+
+
+def narrowed(vectors: Vectors) -> Vectors:
+    """Return vectors in float32 where that holds all of their numbers, as they are where it does not."""
+    return in_kind(vectors, np.float32) if fits_float32(vectors) else vectors
+
+
 def width_of(vectors: Vectors) -> float:
     """Return how many numbers of 4 bytes a row holds on average."""
     if not is_sparse(vectors):
-        return float(vectors.shape[1])
-    return 2 * len(vectors.data) / max(1, len_of(vectors)) + 1
+        return vectors.shape[1] * vectors.itemsize / 4
+    return (1 + vectors.data.itemsize / 4) * len(vectors.data) / max(1, len_of(vectors)) + 1
 
 
 def concatenate_rows(parts: list[Vectors]) -> Vectors:
@@ -72,6 +96,24 @@ def owner_of(rows: Vectors) -> np.ndarray:
     return np.repeat(np.arange(len_of(rows)), np.diff(rows.indptr))
 
 
+def sums_of(rows: Vectors, values: np.ndarray) -> np.ndarray:
+    """Add up what stands for the numbers of each sparse row, in their order: float64 (n,)."""
+    return np.bincount(owner_of(rows), values, minlength=len_of(rows))
+
+
+def squared_lengths(rows: Vectors) -> np.ndarray:
+    """Return the squared lengths of sparse rows: float64 (n,)."""
+    return sums_of(rows, rows.data.astype(np.float64) ** 2)
+
+
+def lengths_of(vectors: Vectors) -> np.ndarray:
+    """Return the euclidean lengths of vectors: float64 (n,)."""
+    if is_sparse(vectors):
+        return np.sqrt(squared_lengths(vectors))
+    wide = vectors.astype(np.float64)
+    return np.sqrt(np.einsum("ij,ij->i", wide, wide))
+
+
 def renumbered(rows: Vectors, columns: np.ndarray) -> Vectors:
     """Keep only some columns, ascending, and number them from 0."""
     place = np.searchsorted(columns, rows.indices).clip(max=max(0, len(columns) - 1))
@@ -85,7 +127,7 @@ def marks_of(vectors: Vectors) -> np.ndarray:
     """Return a number for each row, equal for equal rows and nearly always different for others: float (n,)."""
     if not is_sparse(vectors):
         # einsum gives equal vectors the same bits.
-        weights = np.random.default_rng(0).standard_normal(vectors.shape[1], np.float32)
+        weights = np.random.default_rng(0).standard_normal(vectors.shape[1], np.float32).astype(vectors.dtype)
         return np.einsum("ij,j->i", vectors, weights)
     hashed = (vectors.indices.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(40)
     owner = owner_of(vectors)

@@ -13,7 +13,7 @@ import numpy as np
 
 from annspark.core.metric import METRICS
 from annspark.core.nearest import squared_distances
-from annspark.core.rows import Vectors, is_sparse, len_of, owner_of, take_rows
+from annspark.core.rows import Vectors, is_sparse, squared_lengths, sums_of, take_rows
 
 BOUND_SLACK = 1e-5  # share of both sizes by which bounds are low: some ten times what float32 can lose
 _FAR = 16  # times the spread of vectors, squared, that they may be away from the origin
@@ -53,7 +53,10 @@ class Measure(Protocol):
     """How the distances of a metric are measured, for one kind of vectors."""
 
     def exact(self, left: Vectors, i: np.ndarray, right: Vectors, j: np.ndarray) -> np.ndarray:
-        """Return the raw distances of left[i] and right[j], float32: the same bits whichever side is left."""
+        """Return the raw distances of left[i] and right[j]: the same bits whichever side is left.
+
+        float64 for sparse rows; for dense vectors in their own precision, the same for both sides.
+        """
 
 
 class Kernel(Measure, Protocol):
@@ -152,12 +155,12 @@ class Products:
         if not self.product:
             return squared_distances(left, i, right, j, self.dim)
         step = max(1, _PAIR_NUMBERS // left.shape[1])
-        out = np.empty(len(i), np.float32)
+        out = np.empty(len(i), left.dtype)
         for start in range(0, len(i), step):
             here = slice(start, start + step)
             x, y = left.take(i[here], axis=0)[:, : self.dim], right.take(j[here], axis=0)[:, : self.dim]
             np.einsum("ij,ij->i", x, y, out=out[here])
-        return out * np.float32(-2)
+        return out * out.dtype.type(-2)
 
 
 class Cityblock:
@@ -168,6 +171,7 @@ class Cityblock:
     def side(self, vectors: np.ndarray, rows: np.ndarray, centre: np.ndarray | None) -> Side:
         """Return x, whose size is the sum of its numbers without their signs."""
         x = vectors.take(rows, axis=0) - (0 if centre is None else centre)
+        x = x.astype(np.float32, copy=False)
         sizes = np.abs(x).sum(axis=1)
         return Side(x, sizes, -x.sum(axis=1) - sizes * np.float32(BOUND_SLACK))
 
@@ -196,7 +200,7 @@ class Cityblock:
     def exact(self, left: np.ndarray, i: np.ndarray, right: np.ndarray, j: np.ndarray) -> np.ndarray:
         """Add up differences."""
         step = max(1, _PAIR_NUMBERS // left.shape[1])
-        out = np.empty(len(i), np.float32)
+        out = np.empty(len(i), left.dtype)
         for start in range(0, len(i), step):
             here = slice(start, start + step)
             apart = left.take(i[here], axis=0) - right.take(j[here], axis=0)
@@ -215,30 +219,30 @@ class SparseProducts:
         self.product, self.jaccard, self.unit = METRICS[metric].largest, metric == "jaccard", METRICS[metric].unit
 
     def exact(self, left: Vectors, i: np.ndarray, right: Vectors, j: np.ndarray) -> np.ndarray:
-        """Multiply, in float64: a product of two float32 is exact, and sums are in the order of columns."""
+        """Multiply, in float64: sums are in the order of columns."""
         numbers = np.diff(left.indptr).take(i).astype(np.int64) + np.diff(right.indptr).take(j)
         cut = np.unique(np.searchsorted(np.cumsum(numbers), np.arange(0, numbers.sum() + 1, 16 * _PAIR_NUMBERS)))
-        out = np.empty(len(i), np.float32)
+        out = np.empty(len(i))
         for start, end in zip(cut, [*cut[1:], len(i)], strict=True):
             x, y = take_rows(left, i[start:end]), take_rows(right, j[start:end])
             both = x.astype(np.float64).multiply(y.astype(np.float64)).tocsr()
-            out[start:end] = self.from_products(squared_lengths(x), squared_lengths(y), _sums(both, both.data))
+            out[start:end] = self.from_products(squared_lengths(x), squared_lengths(y), sums_of(both, both.data))
         return out
 
     def from_products(self, left: np.ndarray, right: np.ndarray, products: np.ndarray) -> np.ndarray:
-        """Return raw distances from squared lengths and products: all float64 (n_pairs,), to float32.
+        """Return raw distances from squared lengths and products: all float64 (n_pairs,).
 
         What shares nothing is exactly as far as all else that shares nothing, whatever rounding made of unit lengths.
         """
         if self.product:
-            return (-2 * products).astype(np.float32)
+            return -2 * products
         total = left + right
         if self.unit:
             total = np.where(np.abs(products) < _NOTHING, 2, total)
         squared = np.maximum(total - 2 * products, 0)
         if self.jaccard:
-            return (2 * squared / np.maximum(total + squared, 1)).astype(np.float32)
-        return squared.astype(np.float32)
+            return 2 * squared / np.maximum(total + squared, 1)
+        return squared
 
     def least_product(self, length: np.ndarray, raw: np.ndarray) -> np.ndarray:
         """Return what products are not below where raw distances are at most these: float64 (n,), a bound.
@@ -251,13 +255,3 @@ class SparseProducts:
             raw = np.minimum(raw, 1)  # that of sets that share nothing
             return length * ((1 - raw) / (2 - raw)) * (1 - BOUND_SLACK)
         return ((2 if self.unit else length * (1 - BOUND_SLACK)) - raw) / 2 - (BOUND_SLACK if self.unit else 0)
-
-
-def squared_lengths(rows: Vectors) -> np.ndarray:
-    """Return the squared lengths of sparse rows: float64 (n,)."""
-    return _sums(rows, rows.data.astype(np.float64) ** 2)
-
-
-def _sums(rows: Vectors, values: np.ndarray) -> np.ndarray:
-    """Add up what stands for the numbers of each row, in their order: float64 (n,)."""
-    return np.bincount(owner_of(rows), values, minlength=len_of(rows))

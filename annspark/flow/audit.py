@@ -1,6 +1,7 @@
 """Audit: compare the finished table with the exact neighbors of a seeded sample of users."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -10,45 +11,132 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from annspark.config import Settings
-from annspark.core.recall import Recall, measure_recall, recall_by_user
+from annspark.core.best import Nearest
+from annspark.core.metric import METRICS
+from annspark.core.recall import Precision, Recall, measure_recall, recall_by_user, sizes_of, tie_limit
+from annspark.core.rows import Vectors
+from annspark.core.score import measure_for
 from annspark.flow.arrow import collect
 from annspark.flow.block import id_type, seeded_hash
 from annspark.flow.cluster import start_beside
+from annspark.flow.exact import vectors_of
 from annspark.flow.read import Users
 from annspark.flow.sample import Sample
-from annspark.flow.shape import distances_of, neighbor_ids_of
+from annspark.flow.shape import neighbor_ids_of, pairs_of
 from annspark.report import Spread
 from annspark.tables import DISTANCE, NEIGHBOR_ID, RANK, USER_ID, quoted
 
-_TIMES = "times"
+_TIMES, _HASH = "times", "hash"
+_FLOAT = 2.0**-24  # share of a number that float32 cannot tell
 
 
-def audit_neighbors(
-    table: DataFrame, sample: Sample, radius: np.ndarray, users: Users, settings: Settings
-) -> tuple[Recall, tuple[Spread, ...]]:
-    """Return recall@k of the table with its interval, and the distances of its neighbors by rank.
+@dataclass(frozen=True)
+class Audit:
+    """What an audit says of a table.
 
-    table  : the finished table, of either shape
-    sample : the users to look at, those with the smallest hashes
-    radius : float32 (n_sample,), distance of their exact k-th neighbors; k is at most the number of other users
-    users  : what the table was made from
+    recall    : of the sampled users
+    distances : how the distances of their neighbors spread, by rank
+    precision : what rounding takes
     """
-    k = min(settings.k, users.rows - 1)
+
+    recall: Recall
+    distances: tuple[Spread, ...]
+    precision: Precision
+
+
+def audit_neighbors(table: DataFrame, sample: Sample, nearest: Nearest, users: Users, settings: Settings) -> Audit:
+    """Compare what the table has for some users with their exact neighbors.
+
+    table   : the finished table, of either shape
+    sample  : the users to look at, those with the smallest hashes
+    nearest : their exact neighbors; k is at most the number of other users
+    users   : what the table was made from
+    """
+    k, coordinates = min(settings.k, users.rows - 1), users.coordinates
+    kind_of_numbers = "float64" if coordinates.double else "float32"
     if k == 0:  # a single user has nothing to miss
-        return measure_recall(np.ones(len(sample.ids)), k), ()
+        return Audit(measure_recall(np.ones(len(sample.ids)), k), (), Precision(kind_of_numbers, 0.0, 0.0))
     # The table may bring ids of another type than the input's, which would have other hashes.
     kind, last = id_type(users.table), int(sample.hashes[-1])
     met = neighbor_ids_of(table, settings).select(F.col(NEIGHBOR_ID).cast(kind))
     counted = start_beside(table.sparkSession, count_popularity, met, sample, settings.seed)
     # The few users first, their neighbors' rows afterwards: the other order makes k rows of every user.
     few = table.where(seeded_hash(F.col(quoted(settings.id_col)).cast(kind), settings.seed) <= last)
-    rows = collect(distances_of(few, settings))
+    hashed = seeded_hash(F.col(NEIGHBOR_ID).cast(kind), settings.seed).alias(_HASH)
+    rows = collect(pairs_of(few, settings).select(USER_ID, RANK, DISTANCE, hashed))
     query = pc.index_in(rows[USER_ID], pc.cast(sample.ids, rows[USER_ID].type)).to_numpy()
-    rank, distance = rows[RANK].to_numpy(), rows[DISTANCE].to_numpy()
+    rank, distance, hashes = (rows[name].to_numpy() for name in (RANK, DISTANCE, _HASH))
     listed = rank <= k
-    found = np.full((len(sample.ids), k), np.inf, np.float32)
-    found[query[listed], rank[listed] - 1] = distance[listed]
-    return measure_recall(recall_by_user(found, radius, k), k, counted.result()), spreads_of(found)
+    at = query[listed], rank[listed] - 1
+    published = np.full((len(sample.ids), k), np.inf)
+    neighbors = np.zeros((len(sample.ids), k), np.int64)
+    published[at], neighbors[at] = distance[listed], hashes[listed]
+
+    radius, whole = nearest.radius, coordinates.whole(sample.own)
+    sizes = coordinates.published(sizes_of(whole, settings.metric))
+    limit = tie_limit(radius, sizes, settings.metric, sparse=users.wire.sparse)
+    unclear = coordinates.join_limit(sample.own, radius)
+    true = _measured(published, neighbors, nearest, unclear, whole, users)
+    by_user = recall_by_user(true, limit, k)
+    lost = float((recall_by_user(true, np.maximum(limit, unclear), k) - by_user).mean())
+    precision = Precision(kind_of_numbers, _largest_error(published, true, limit - radius, settings.metric), lost)
+    return Audit(measure_recall(by_user, k, counted.result()), spreads_of(published), precision)
+
+
+def _measured(
+    published: np.ndarray, neighbors: np.ndarray, nearest: Nearest, unclear: np.ndarray, whole: Vectors, users: Users
+) -> np.ndarray:
+    """Return the distances of neighbors in float64, between the numbers of the input: float64 (n, k).
+
+    Those of the exact neighbors are known.  Of others, those that the join may take for as near are measured, from
+    vectors fetched for it; the rest are farther, and stay as published.
+
+    published : float64 (n, k), inf where there is no neighbor
+    neighbors : int64 (n, k), hashes
+    unclear   : float64 (n,), see Coordinates.join_limit
+    whole     : n vectors
+    """
+    n, row = len(published), np.arange(len(published))[:, None]
+    codes, code = np.unique(np.concatenate([nearest.hashes, neighbors], axis=1), return_inverse=True)
+    code = code.reshape(n, -1) + row * len(codes)  # a hash and whose neighbor it is
+    known, wanted = code[:, : nearest.hashes.shape[1]].ravel(), code[:, nearest.hashes.shape[1] :].ravel()
+    order = np.argsort(known, kind="stable")
+    place = order[np.searchsorted(known[order], wanted).clip(max=len(known) - 1)]
+    exact = (known[place] == wanted).reshape(n, -1) & np.isfinite(published)
+    true = np.where(exact, nearest.distances.ravel()[place].reshape(n, -1), published)
+    query, rank = np.nonzero(~exact & np.isfinite(published) & (published <= unclear[:, None]))
+    if len(query):
+        true[query, rank] = measure_pairs(users, whole, query, neighbors[query, rank])
+    return true
+
+
+def measure_pairs(users: Users, whole: Vectors, query: np.ndarray, hashes: np.ndarray) -> np.ndarray:
+    """Return the distances between sampled users and others in float64, inf where there is no such other.
+
+    whole  : vectors of the sampled users, float64
+    query  : int (n,), which of them
+    hashes : int64 (n,), of the other's id
+    """
+    coordinates = users.coordinates
+    found, vectors = vectors_of(users, hashes)
+    if len(found) == 0:
+        return np.full(len(query), np.inf)
+    row = np.searchsorted(found, hashes).clip(max=len(found) - 1)
+    raw = measure_for(coordinates.metric, whole).exact(whole, query, coordinates.whole(vectors), row)
+    distances = coordinates.published(METRICS[coordinates.metric].from_raw(raw))
+    return np.where(found[row] == hashes, distances, np.inf)
+
+
+def _largest_error(published: np.ndarray, true: np.ndarray, noise: np.ndarray, metric: str) -> float:
+    """Return the largest error of the published distances, as a share: of the distance, or of the k-th inner product.
+
+    noise : float64 (n,), what float64 loses of distances
+    """
+    size = np.abs(true)
+    if METRICS[metric].largest:
+        size = np.maximum(size, np.abs(np.where(np.isfinite(true), true, 0)).max(axis=1, keepdims=True))
+    clear = np.isfinite(true) & (size > noise[:, None] / _FLOAT)
+    return float(f"{(np.abs(published - true)[clear] / size[clear]).max(initial=0):.2g}")
 
 
 def count_popularity(met: DataFrame, sample: Sample, seed: int) -> np.ndarray:
@@ -73,10 +161,10 @@ def _count(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 
 def spreads_of(found: np.ndarray) -> tuple[Spread, ...]:
-    """Return how distances spread at each rank: float32 (n_users, k), inf where there is no neighbor."""
+    """Return how distances spread at each rank: (n_users, k), inf where there is no neighbor."""
     spreads = []
     for i, distances in enumerate(found.T):
         known = distances[np.isfinite(distances)]
         if len(known):
-            spreads.append(Spread(i + 1, *(round(float(q), 6) for q in np.quantile(known, (0.05, 0.5, 0.95)))))
+            spreads.append(Spread(i + 1, *(float(f"{q:.6g}") for q in np.quantile(known, (0.05, 0.5, 0.95)))))
     return tuple(spreads)

@@ -13,7 +13,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from annspark.core.rows import Vectors, slice_rows, take_rows
+from annspark.core.rows import Vectors, in_kind, narrowed, slice_rows, take_rows
 from annspark.flow.arrow import OUT_ROWS, elements, numbers, to_binary, to_lists
 from annspark.flow.wire import Wire, row_bytes
 from annspark.tables import HASHES, IDS, LOWEST, USER_ID
@@ -94,7 +94,10 @@ def block_lists(
 
 
 def unblocked(blocks: DataFrame, wire: Wire) -> DataFrame:
-    """Return blocks of users as a row per user: user_id, hash and the columns of its vector (binary)."""
+    """Return blocks of users as a row per user: user_id, hash and the columns of its vector (binary, float64).
+
+    In float64 whatever the block has them in: equal vectors have equal bytes.
+    """
     schema = T.StructType(
         [T.StructField(USER_ID, id_type(blocks)), T.StructField(HASHES, T.BinaryType()), *wire.fields]
     )
@@ -111,7 +114,7 @@ def _unblocker(wire: Wire) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.R
     def unblock(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             ids, hashes = elements(batch.column(0)), numbers(batch.column(1), np.int64)
-            vectors = wire.read(batch)
+            vectors = in_kind(wire.read(batch), np.float64)
             for start in range(0, len(ids), OUT_ROWS):
                 end = min(start + OUT_ROWS, len(ids))
                 one = np.ones(end - start, np.int64)
@@ -125,7 +128,8 @@ def _unblocker(wire: Wire) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.R
 def _blocker(wire: Wire) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def block(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            columns = block_users(batch.column(0), numbers(batch.column(1), np.int64), wire.read(batch), wire)
+            vectors = narrowed(wire.read(batch))
+            columns = block_users(batch.column(0), numbers(batch.column(1), np.int64), vectors, wire)
             yield pa.RecordBatch.from_arrays(columns, [IDS, HASHES, *wire.names, LOWEST])
 
     return block

@@ -12,7 +12,7 @@ from annspark.flow.read import Users
 from annspark.flow.sample import Sample
 
 
-def place_neighbors(users: Users, sample: Sample, nearest: Nearest, forest: AnyForest, metric: str) -> Chances:
+def place_neighbors(users: Users, sample: Sample, nearest: Nearest, forest: AnyForest) -> Chances:
     """Return the chances that sampled users meet their exact neighbors, whose vectors are fetched.
 
     nearest : those of the sample's users
@@ -25,10 +25,10 @@ def place_neighbors(users: Users, sample: Sample, nearest: Nearest, forest: AnyF
     asked = np.repeat(np.arange(len(sample.ids)), exists.shape[1])
     if len(hashes) == 0:
         return Chances(exists, np.zeros(ways, np.int32), np.zeros(ways, np.float32))
-    ranks, margins = forest.find_chances(sample.vectors, asked, vectors, row)
+    ranks, margins = forest.find_chances(sample.vectors, asked, users.coordinates.rounded(vectors), row)
     ranks, margins = ranks.reshape(ways), margins.reshape(ways)
     if users.wire.sparse:
         # Whoever shares nothing with a user is as near as such a neighbor, and everybody meets enough of those.
-        replaceable = nearest.distances >= METRICS[metric].unrelated
+        replaceable = nearest.distances >= METRICS[users.coordinates.metric].unrelated
         ranks[replaceable], margins[replaceable] = 0, TOGETHER
     return Chances(exists, ranks, margins)

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from annspark.core.metric import METRICS, prepare
-from annspark.core.rows import Vectors, sparse_rows
+from annspark.core.rows import Vectors, narrowed, sparse_rows
 from annspark.flow.arrow import numbers, to_lists
 
 MEANING = {
@@ -15,7 +15,7 @@ MEANING = {
     "bad_index": "an index is null, negative or above 2,147,483,646: pmod(xxhash64(item), 2147483647) is not",
     "repeated_index": "an index comes twice",
     "nan": "the vector holds NaN or null",
-    "infinite": "the vector holds infinite numbers, or such large ones that float32 cannot hold its squared length",
+    "infinite": "the vector holds infinite numbers, or such large ones that a distance may be above 3e38",
     "not_binary": "the vector holds numbers other than 0 and 1",
     "zero_vector": "the vector is all zeros, which has no direction and so no cosine",
     "wrong_length": "the vector is not as long as most are",
@@ -33,8 +33,8 @@ def check_rows(ids: pa.Array, lists: pa.Array, metric: str) -> Judged:
 
     ids     : any type, nulls allowed
     lists   : list<float> or list<double>, nulls allowed everywhere; binary for bits, 8 to a byte
-    returns : reason int8 (n,), place in REASONS; by length, the good rows of that length and their prepared vectors,
-              float32 (n_rows, length)
+    returns : reason int8 (n,), place in REASONS; by length, the good rows of that length and their vectors as they
+              came, float32 (n_rows, length) where that holds all of their numbers, else float64
     """
     length, flat = _numbers_of(lists) if pa.types.is_nested(lists.type) else _bits_of(lists)
     start = np.cumsum(length) - length
@@ -54,7 +54,7 @@ def check_rows(ids: pa.Array, lists: pa.Array, metric: str) -> Judged:
         # In nearly every batch there is nothing to pick out.
         whole = len(rows) == len(ids)
         vectors = flat.reshape(len(ids), dim) if whole else flat[start[rows][:, None] + np.arange(dim)]
-        good[dim] = (rows, prepare(vectors, metric))
+        good[dim] = (rows, narrowed(vectors))
     return reason, good
 
 
@@ -102,7 +102,9 @@ def check_sparse_rows(ids: pa.Array, indices: pa.Array, values: pa.Array | None,
     counts = np.bincount(owner[kept], minlength=n)[rows]
     width = int(column[kept].max(initial=0)) + 1
     found = sparse_rows(counts, column[kept].astype(np.int32), weights[kept], width)
-    return reason, {width: (rows, prepare(found, metric))} if len(rows) else {}
+    # Of sets the numbers tell no more than that they are there.
+    own = prepare(found, metric) if METRICS[metric].binary else narrowed(found)
+    return reason, {width: (rows, own)} if len(rows) else {}
 
 
 def mllib_lists(vectors: pa.Array) -> tuple[pa.Array, pa.Array]:
@@ -154,9 +156,13 @@ def _extremes(flat: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _limit(length: np.ndarray, metric: str) -> np.ndarray:
-    """Return beyond what number a squared length is too much for float32; unit vectors are scaled first."""
-    unbounded = METRICS[metric].unit or metric == "jaccard"
-    return np.full(len(length), np.finfo(np.float64).max) if unbounded else 1e18 / np.sqrt(np.maximum(length, 1))
+    """Return beyond what number a distance, or product, may be too much for a column of type float."""
+    if METRICS[metric].unit or metric == "jaccard":
+        return np.full(len(length), np.finfo(np.float64).max)
+    width = np.maximum(length, 1).astype(np.float64)
+    if METRICS[metric].largest:
+        return 1e19 / np.sqrt(width)
+    return 1e38 / (width if metric == "manhattan" else np.sqrt(width))
 
 
 def _holds_others(flat: np.ndarray, length: np.ndarray) -> np.ndarray:

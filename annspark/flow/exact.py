@@ -7,6 +7,7 @@ import pyarrow as pa
 from pyspark.sql import types as T
 
 from annspark.core.best import Nearest, nobody_met
+from annspark.core.coordinates import Coordinates
 from annspark.core.exact import meet
 from annspark.core.rows import Vectors, concatenate_rows, len_of, take_rows
 from annspark.flow.arrow import collect, numbers, to_binary
@@ -16,24 +17,27 @@ from annspark.flow.wire import Wire
 from annspark.tables import DISTANCES, HASHES
 
 
-def find_exact(users: Users, asked: list[Sample], k: int, metric: str) -> list[Nearest]:
+def find_exact(users: Users, asked: list[Sample], k: int) -> list[Nearest]:
     """Return the k nearest of the users of each sample, themselves left out; fewer exist only where k is too large.
+
+    Distances are float64, between the numbers of the input.
 
     A sampled user is itself a row of the table, left out by its hash, or, where twins hide it, by its distance, 0.
     """
-    queries = concatenate_rows([sample.vectors for sample in asked])
+    coordinates = users.coordinates
+    queries = coordinates.whole(concatenate_rows([sample.own for sample in asked]))
     n_queries = len_of(queries)
     own, m = np.concatenate([sample.hashes for sample in asked]), k + 1
     schema = T.StructType([T.StructField(name, T.BinaryType()) for name in (DISTANCES, HASHES)])
     blocks = users.table.select(HASHES, *users.wire.names)
-    parts = collect(blocks.mapInArrow(_searcher(queries, m, metric, users.wire), schema))
+    parts = collect(blocks.mapInArrow(_searcher(queries, m, coordinates, users.wire), schema))
 
     def side_by_side(name: str, dtype: type[np.generic]) -> np.ndarray:
         told = numbers(parts[name], dtype).reshape(len(parts), n_queries, m)
         return np.moveaxis(told, 0, 1).reshape(n_queries, len(parts) * m)
 
-    distances, hashes = side_by_side(DISTANCES, np.float32), side_by_side(HASHES, np.int64)
-    distances = np.where(hashes == own[:, None], np.float32(np.inf), distances)
+    distances, hashes = side_by_side(DISTANCES, np.float64), side_by_side(HASHES, np.int64)
+    distances = coordinates.published(np.where(hashes == own[:, None], np.inf, distances))
     first = np.lexsort((hashes, distances), axis=1)[:, :k]
     cut = np.cumsum([len(sample.ids) for sample in asked])[:-1]
     nearest = (np.split(np.take_along_axis(told, first, axis=1), cut) for told in (distances, hashes))
@@ -41,12 +45,13 @@ def find_exact(users: Users, asked: list[Sample], k: int, metric: str) -> list[N
 
 
 def _searcher(
-    queries: Vectors, m: int, metric: str, wire: Wire
+    queries: Vectors, m: int, coordinates: Coordinates, wire: Wire
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def search(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         best = nobody_met(len_of(queries), m)
         for batch in batches:
-            best = meet(queries, wire.read(batch), numbers(batch.column(0), np.int64), best, metric)
+            vectors = coordinates.whole(wire.read(batch))
+            best = meet(queries, vectors, numbers(batch.column(0), np.int64), best, coordinates.metric)
         if np.isfinite(best.distances).any():
             told = [to_binary(one, np.array([one.size])) for one in (best.distances, best.hashes)]
             yield pa.RecordBatch.from_arrays(told, [DISTANCES, HASHES])
@@ -55,7 +60,7 @@ def _searcher(
 
 
 def vectors_of(users: Users, wanted: np.ndarray) -> tuple[np.ndarray, Vectors]:
-    """Return the users whose hashes are wanted: int64 (n,) hashes, ascending, and their vectors."""
+    """Return the users whose hashes are wanted: int64 (n,) hashes, ascending, and their vectors as they came."""
     wire = users.wire
     schema = T.StructType([T.StructField(HASHES, T.BinaryType()), *wire.fields])
     picked = users.table.select(HASHES, *wire.names).mapInArrow(_picker(np.unique(wanted), wire), schema)

@@ -9,14 +9,11 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from annspark.config import Settings
-from annspark.core.metric import METRICS
 from annspark.core.nearest import places
-from annspark.core.score import measure_for
 from annspark.errors import InputError
 from annspark.flow.arrow import collect
-from annspark.flow.audit import count_popularity
+from annspark.flow.audit import count_popularity, measure_pairs
 from annspark.flow.block import id_type, seeded_hash
-from annspark.flow.exact import vectors_of
 from annspark.flow.read import Users
 from annspark.flow.sample import Sample
 from annspark.tables import DISTANCE, NEIGHBOR_ID, NEIGHBORS, RANK, USER_ID, quoted
@@ -28,7 +25,7 @@ _HASH = "hash"
 class Found:
     """The neighbors a table has for sampled users.
 
-    distances  : float32 (n_users, k), true ones, inf for what is no neighbor or not there
+    distances  : float64 (n_users, k), true ones, inf for what is no neighbor or not there
     popularity : int (n_users,), how often each is somebody's neighbor
     rows       : users of the table
     faults     : what was wrong with the sampled users' lists, and how often
@@ -58,9 +55,8 @@ def look_up(table: DataFrame, sample: Sample, users: Users, settings: Settings) 
     ).sort_by([(RANK, "ascending"), (NEIGHBOR_ID, "ascending")])
     popularity = count_popularity(pairs.select(NEIGHBOR_ID), sample, settings.seed)
     query = pc.fill_null(pc.index_in(few[USER_ID], sample.ids), -1).to_numpy()
-    hashes, vectors = vectors_of(users, few[_HASH].to_numpy())
-    row = np.searchsorted(hashes, few[_HASH].to_numpy())
-    exists = hashes.take(row, mode="clip") == few[_HASH].to_numpy() if len(hashes) else np.zeros(len(few), bool)
+    measured = measure_pairs(users, users.coordinates.whole(sample.own), query.clip(min=0), few[_HASH].to_numpy())
+    exists = np.isfinite(measured)
     itself = pc.equal(few[USER_ID], few[NEIGHBOR_ID]).to_numpy()
     order = np.lexsort((np.arange(len(few)), few[_HASH].to_numpy(), query))
     again = np.zeros(len(few), bool)
@@ -71,9 +67,8 @@ def look_up(table: DataFrame, sample: Sample, users: Users, settings: Settings) 
     count = np.bincount(query[good], minlength=len(sample.ids))
     among = places(count)
     good, among = good[among < k], among[among < k]
-    distances = np.full((len(sample.ids), k), np.inf, np.float32)
-    raw = measure_for(settings.metric, vectors).exact(sample.vectors, query[good], vectors, row[good])
-    distances[query[good], among] = METRICS[settings.metric].from_raw(raw)
+    distances = np.full((len(sample.ids), k), np.inf)
+    distances[query[good], among] = measured[good]
     faults = {
         "unknown neighbor": int((~exists & (query >= 0)).sum()),
         "own neighbor": int(itself.sum()),

@@ -9,6 +9,7 @@ from pyspark.sql import types as T
 
 from annspark.config import Settings
 from annspark.core.columns import ColumnForest, grow_columns
+from annspark.core.coordinates import Coordinates
 from annspark.core.draw import draw_limit
 from annspark.core.forest import Forest, graft_limbs, grow_forest, grow_limb
 from annspark.core.plan import AnyForest, count_sampled_for_limbs
@@ -56,7 +57,8 @@ def grow_limbs(users: Users, trunk: Forest, n_leaves: int, settings: Settings) -
     limit = draw_limit(want, users.rows)
     near = users.table.where(F.col(LOWEST) <= limit).select(HASHES, *users.wire.names)
     drawn = near.mapInArrow(
-        _limb_drawer(trunk, keys, limit, users.wire), f"{TARGET} int, {HASHES} binary, {VECTORS} binary"
+        _limb_drawer(trunk, keys, limit, users.wire, users.coordinates),
+        f"{TARGET} int, {HASHES} binary, {VECTORS} binary",
     )
     grower = _limb_grower(keys, len(trunk.origin), want / n_leaves, settings)
     schema = T.StructType([T.StructField(_LIMB, T.IntegerType()), T.StructField(_CENTRES, T.BinaryType())])
@@ -69,7 +71,7 @@ def grow_limbs(users: Users, trunk: Forest, n_leaves: int, settings: Settings) -
 
 
 def _limb_drawer(
-    trunk: Forest, keys: np.ndarray, limit: int, wire: Wire
+    trunk: Forest, keys: np.ndarray, limit: int, wire: Wire, coordinates: Coordinates
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     dim = len(trunk.origin)
 
@@ -77,7 +79,7 @@ def _limb_drawer(
         for batch in batches:
             hashes = numbers(batch.column(0), np.int64)
             drawn = np.flatnonzero(hashes <= limit)
-            points = trunk.residents(take_rows(wire.read(batch), drawn))
+            points = trunk.residents(coordinates.rounded(take_rows(wire.read(batch), drawn)))
             first_limb = 0
             for groups in trunk.groups:
                 limb = nearest_grouped(points, groups, 1)[:, 0] + first_limb

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import types as T
 
-from annspark.config import Settings
+from annspark.core.coordinates import Coordinates
 from annspark.core.draw import slot_of
 from annspark.core.goals import Visits
 from annspark.core.join import join_leaves
@@ -33,7 +33,9 @@ from annspark.tables import (
 )
 
 
-def join_partitions(shipped: DataFrame, plan: Plan, merge_in: int, wire: Wire, settings: Settings) -> DataFrame:
+def join_partitions(
+    shipped: DataFrame, plan: Plan, merge_in: int, wire: Wire, coordinates: Coordinates, k: int
+) -> DataFrame:
     """Return what every partition knows of the nearest neighbors of the vectors it saw, in blocks of lists.
 
     shipped  : target, ids, hashes, the columns of wire, homes, visits, n_visits
@@ -55,11 +57,11 @@ def join_partitions(shipped: DataFrame, plan: Plan, merge_in: int, wire: Wire, s
     )
     keys = partition_keys(merge_in)
     gathered = shipped.repartition(plan.n_partitions, TARGET)
-    return gathered.mapInArrow(_joiner(keys, wire, settings.k, settings.metric), schema)
+    return gathered.mapInArrow(_joiner(keys, wire, coordinates, k), schema)
 
 
 def _joiner(
-    keys: np.ndarray, wire: Wire, k: int, metric: str
+    keys: np.ndarray, wire: Wire, coordinates: Coordinates, k: int
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def join(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         # A leaf's residents and visitors may arrive in any batch, so the partition is gathered first; the plan keeps
@@ -80,13 +82,14 @@ def _joiner(
         visits = Visits(np.repeat(place, numbers(shipped[N_VISITS], np.int32)), numbers(shipped[VISITS], np.int32))
         vectors = take_rows(wire.read(shipped), by_id)
         del shipped
-        joined = join_leaves(vectors, home, visits, k, metric)
+        joined = join_leaves(vectors, home, visits, k, coordinates.metric)
+        distances = coordinates.published(joined.distances)
         slot = slot_of(hashes, len(keys))
         told = np.flatnonzero((home >= 0) | (joined.neighbors[:, 0] >= 0))
         told = told[np.argsort(slot[told], kind="stable")]
         for start in range(0, len(told), OUT_ROWS):
             rows = told[start : start + OUT_ROWS]
-            lists = block_lists(slot[rows], keys, ids, rows, joined.neighbors[rows], joined.distances[rows])
+            lists = block_lists(slot[rows], keys, ids, rows, joined.neighbors[rows], distances[rows])
             once = np.zeros(len(lists[0]), np.int64)
             once[0] = start == 0
             columns = [*lists, pa.array(once * joined.pairs), pa.array(once * joined.max_rows)]

@@ -1,7 +1,7 @@
 """Read: check every row once and turn its vector into prepared bytes, which every later step reads."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -11,32 +11,38 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from annspark.config import Settings
-from annspark.core.draw import slot_of
+from annspark.core.coordinates import Coordinates, OutOfRange, choose_coordinates
+from annspark.core.draw import draw_limit, slot_of
+from annspark.core.metric import METRICS
+from annspark.core.rows import Vectors, is_sparse, take_rows
 from annspark.errors import InputError
-from annspark.flow.arrow import elements, numbers, to_binary
+from annspark.flow.arrow import collect, elements, numbers, to_binary
 from annspark.flow.block import block_fields, block_users, blocked, unblocked
 from annspark.flow.check import MEANING, REASONS, check_rows, check_sparse_rows, mllib_lists
 from annspark.flow.cluster import partition_keys
 from annspark.flow.source import MLLIB, VALUES, Source, open_source
 from annspark.flow.stage import Stage
 from annspark.flow.wire import Wire
-from annspark.tables import HASHES, IDS, LOWEST, TARGET, USER_ID, VECTORS
+from annspark.tables import COLUMNS, HASHES, IDS, LOWEST, TARGET, USER_ID
 
 _REASON, _DIM, _PARTITION, _REPEATED = "reason", "dim", "partition", "repeated"
 _EXAMPLE, _ROWS, _ID_BYTES, _NUMBERS = "example", "rows", "id_bytes", "numbers"
+_LARGEST, _ROUNDED = "largest", "rounded"
 _SPREAD_BYTES = 32 << 20  # fewer bytes than this are not worth a shuffle to keep every core busy
 _HASHES_TOGETHER = 4_000_000  # hashes sorted by one task
+_SEEN = 2_000  # users whose vectors tell where all lie and how large they are
 
 
 @dataclass(frozen=True)
 class Users:
     """The valid input, staged.
 
-    table    : blocks of users: ids (array), hashes (binary int64), the columns of wire (vectors prepared for the
-               metric), lowest (the smallest of the hashes)
+    table    : blocks of users: ids (array), hashes (binary int64), the columns of wire (vectors as they came, float32
+               where that holds all numbers of a block, else float64), lowest (the smallest of the hashes)
     rows     : users in table
-    wire     : how their vectors travel
-    width    : numbers of 4 bytes that a vector brings, on average
+    wire     : how their vectors are stored
+    coordinates : what becomes of their numbers before they are compared
+    width    : numbers of 4 bytes that a vector brings to the join, on average
     read     : rows of the input
     id_bytes : mean size of an id
     dropped  : rows left out, by reason
@@ -46,6 +52,7 @@ class Users:
     table: DataFrame
     rows: int
     wire: Wire
+    coordinates: Coordinates
     width: float
     read: int
     id_bytes: float
@@ -64,7 +71,12 @@ def read_vectors(vectors: DataFrame, settings: Settings, stage: Stage, count_cor
     source = open_source(vectors, settings)
     wire = Wire(0, source.sparse)
     user = source.table.schema[USER_ID].dataType
-    marks = [T.StructField(_DIM, T.IntegerType()), T.StructField(_REASON, T.ByteType())]
+    marks = [
+        T.StructField(_DIM, T.IntegerType()),
+        T.StructField(_REASON, T.ByteType()),
+        T.StructField(_LARGEST, T.DoubleType()),
+        T.StructField(_ROUNDED, T.BooleanType()),
+    ]
     schema = T.StructType(block_fields(user, wire) + marks)
     checked = stage(source.table.mapInArrow(_checker(source, settings.metric, wire), schema))
     seen = _survey(checked, user, wire)
@@ -106,9 +118,31 @@ def read_vectors(vectors: DataFrame, settings: Settings, stage: Stage, count_cor
             table = stage(blocked(unique, wire))
 
     read = sum(part.rows for part in seen)
-    found = Users(table, rows, wire, width, read, bytes_of_ids / max(rows, 1), dropped, examples)
+    plain = Coordinates(settings.metric)
+    found = Users(table, rows, wire, plain, width, read, bytes_of_ids / max(rows, 1), dropped, examples)
     _judge(found, settings)
-    return found
+    largest, rounded = max(part.largest for part in good), any(part.rounded for part in good)
+    return replace(found, coordinates=_coordinates(found, settings, largest, rounded))
+
+
+def in_double(users: Users) -> Users:
+    """Return the users with vectors that travel to the join in float64."""
+    width = (3 * (users.width - 1) / 2 + 1) if users.wire.sparse else 2 * users.width
+    return replace(users, coordinates=users.coordinates.in_double(), width=width)
+
+
+def _coordinates(users: Users, settings: Settings, largest: float, rounded: bool) -> Coordinates:
+    """Choose the coordinates by the users with the smallest hashes, the same ones however the table is partitioned."""
+    if METRICS[settings.metric].binary:
+        return users.coordinates
+    limit = draw_limit(min(_SEEN, users.rows), users.rows)
+    blocks = collect(users.table.where(F.col(LOWEST) <= limit).select(HASHES, *users.wire.names))
+    drawn = np.flatnonzero(numbers(blocks[HASHES], np.int64) <= limit)
+    try:
+        seen = take_rows(users.wire.read(blocks), drawn)
+        return choose_coordinates(seen, settings.metric, largest, rounded=rounded)
+    except OutOfRange as error:
+        raise InputError(f"input column {settings.vector_col!r}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -122,6 +156,8 @@ class _Part:
     id_bytes: int
     numbers: int
     partitions: int
+    largest: float
+    rounded: bool
 
 
 def _survey(checked: DataFrame, user: T.DataType, wire: Wire) -> list[_Part]:
@@ -130,12 +166,25 @@ def _survey(checked: DataFrame, user: T.DataType, wire: Wire) -> list[_Part]:
     In Python, whose workers are there: what Spark would have to compile for it costs a second of a job's minute.
     """
     # How many numbers dense vectors have follows from their length: the vectors themselves stay where they are cached.
-    n_numbers = F.octet_length(VECTORS) / 4 if wire.sparse else F.size(IDS) * F.col(_DIM)
+    n_numbers = F.octet_length(COLUMNS) / 4 if wire.sparse else F.size(IDS) * F.col(_DIM)
     few = checked.select(
-        _REASON, _DIM, IDS, n_numbers.cast("long").alias(_NUMBERS), F.spark_partition_id().alias(_PARTITION)
+        _REASON,
+        _DIM,
+        IDS,
+        n_numbers.cast("long").alias(_NUMBERS),
+        F.spark_partition_id().alias(_PARTITION),
+        _LARGEST,
+        _ROUNDED,
     )
     counts = (_REASON, _DIM, _ROWS, _ID_BYTES, _NUMBERS, _PARTITION)
-    schema = T.StructType([T.StructField(_EXAMPLE, user), *(T.StructField(name, T.LongType()) for name in counts)])
+    schema = T.StructType(
+        [
+            T.StructField(_EXAMPLE, user),
+            *(T.StructField(name, T.LongType()) for name in counts),
+            T.StructField(_LARGEST, T.DoubleType()),
+            T.StructField(_ROUNDED, T.BooleanType()),
+        ]
+    )
     found: dict[tuple[int, int], list[Row]] = {}
     for row in few.mapInArrow(_counter(user, wire.sparse), schema).collect():
         found.setdefault((row[_REASON], 0 if wire.sparse else row[_DIM]), []).append(row)
@@ -148,6 +197,8 @@ def _survey(checked: DataFrame, user: T.DataType, wire: Wire) -> list[_Part]:
             sum(row[_ID_BYTES] for row in rows),
             sum(row[_NUMBERS] for row in rows),
             len({row[_PARTITION] for row in rows}),
+            max(row[_LARGEST] for row in rows),
+            any(row[_ROUNDED] for row in rows),
         )
         for (reason, _), rows in sorted(found.items())
     ]
@@ -174,7 +225,8 @@ def _counter(user: T.DataType, sparse: bool) -> Callable[[Iterator[pa.RecordBatc
                 }
                 example = pa.repeat(pc.min(ids), 1)
                 columns = [example, *(pa.array([int(number)]) for number in sums.values())]
-                yield pa.RecordBatch.from_arrays(columns, [_EXAMPLE, *sums])
+                columns += [pa.repeat(pc.max(some.column(place)), 1) for place in (5, 6)]
+                yield pa.RecordBatch.from_arrays(columns, [_EXAMPLE, *sums, _LARGEST, _ROUNDED])
 
     return count
 
@@ -221,19 +273,29 @@ def _checker(source: Source, metric: str, wire: Wire) -> Callable[[Iterator[pa.R
             else:
                 reason, good = check_rows(ids, batch.column(2), metric)
             for length, (rows, vectors) in good.items():
-                yield _checked(block_users(ids.take(pa.array(rows)), hashes[rows], vectors, wire), length, 0, wire)
+                blocks = block_users(ids.take(pa.array(rows)), hashes[rows], vectors, wire)
+                yield _checked(blocks, length, 0, wire, vectors)
             for code in np.unique(reason[reason > 0]):
                 rows = np.flatnonzero(reason == code)
                 nothing = wire.no_numbers(len(rows))
-                yield _checked(block_users(ids.take(pa.array(rows)), hashes[rows], nothing, wire), 0, int(code), wire)
+                blocks = block_users(ids.take(pa.array(rows)), hashes[rows], nothing, wire)
+                yield _checked(blocks, 0, int(code), wire, nothing)
 
     return check
 
 
-def _checked(columns: list[pa.Array], length: int, code: int, wire: Wire) -> pa.RecordBatch:
-    n = len(columns[0])
-    marks = [pa.array(np.full(n, length, np.int32)), pa.array(np.full(n, code, np.int8))]
-    return pa.RecordBatch.from_arrays(columns + marks, [IDS, HASHES, *wire.names, LOWEST, _DIM, _REASON])
+def _checked(blocks: list[pa.Array], length: int, code: int, wire: Wire, vectors: Vectors) -> pa.RecordBatch:
+    """Mark the blocks of vectors with what was seen of them."""
+    n, values = len(blocks[0]), vectors.data if is_sparse(vectors) else vectors
+    largest = max(float(values.max(initial=0)), -float(values.min(initial=0)))
+    marks = [
+        pa.array(np.full(n, length, np.int32)),
+        pa.array(np.full(n, code, np.int8)),
+        pa.array(np.full(n, largest)),
+        pa.array(np.full(n, values.dtype != np.float32)),
+    ]
+    names = [IDS, HASHES, *wire.names, LOWEST, _DIM, _REASON, _LARGEST, _ROUNDED]
+    return pa.RecordBatch.from_arrays(blocks + marks, names)
 
 
 def _usual_length(lengths: list[tuple[int, int]]) -> int:

@@ -7,9 +7,10 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import types as T
 
+from annspark.core.coordinates import Coordinates
 from annspark.core.plan import AnyForest, Plan
 from annspark.core.route import route_vectors
-from annspark.core.rows import slice_rows, take_rows
+from annspark.core.rows import in_kind, slice_rows, take_rows
 from annspark.flow.arrow import elements, numbers, to_binary, to_lists
 from annspark.flow.block import block_lengths
 from annspark.flow.cluster import partition_keys
@@ -19,12 +20,12 @@ from annspark.tables import HASHES, HOMES, IDS, N_VISITS, TARGET, VISITS
 _SLICE_BYTES = 4 << 20  # vectors routed at once: what is in flight stays a few times this
 
 
-def ship_vectors(users: DataFrame, forest: AnyForest, plan: Plan, wire: Wire) -> DataFrame:
+def ship_vectors(users: DataFrame, forest: AnyForest, plan: Plan, wire: Wire, coordinates: Coordinates) -> DataFrame:
     """Return every vector once for each partition that wants it, in blocks.
 
-    users   : ids, hashes and the columns of wire
-    returns : target (key of the partition), ids, hashes, the columns of wire, homes (leaf, or -1 for a
-              guest), visits, n_visits
+    users   : ids, hashes and the columns of wire, vectors as they came
+    returns : target (key of the partition), ids, hashes, the columns of wire (vectors ready to be joined), homes
+              (leaf, or -1 for a guest), visits, n_visits
     """
     schema = T.StructType(
         [
@@ -37,11 +38,11 @@ def ship_vectors(users: DataFrame, forest: AnyForest, plan: Plan, wire: Wire) ->
     )
     keys = partition_keys(plan.n_partitions)
     # The forest travels in the function's closure; Spark broadcasts a large closure by itself.
-    return users.mapInArrow(_router(forest, plan, keys, wire), schema)
+    return users.mapInArrow(_router(forest, plan, keys, wire, coordinates), schema)
 
 
 def _router(
-    forest: AnyForest, plan: Plan, keys: np.ndarray, wire: Wire
+    forest: AnyForest, plan: Plan, keys: np.ndarray, wire: Wire, coordinates: Coordinates
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def route(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
@@ -50,8 +51,8 @@ def _router(
             each = row_bytes(vectors)
             step = max(1, _SLICE_BYTES // each)
             for start in range(0, len(ids), step):
-                sent = slice_rows(vectors, start, start + step)
-                copies = route_vectors(forest, plan, sent)
+                sent = coordinates.joined(slice_rows(vectors, start, start + step))
+                copies = route_vectors(forest, plan, in_kind(sent, np.float32))
                 first, lengths = block_lengths(copies.partition, each)
                 visits = np.add.reduceat(copies.n_visits, first)
                 columns = [

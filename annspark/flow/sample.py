@@ -15,10 +15,16 @@ from annspark.tables import HASHES, IDS, LOWEST, USER_ID
 
 @dataclass(frozen=True)
 class Sample:
-    """Users on the driver, in order of their hashes: ids; int64 (n,) hashes; the prepared vectors, dense or sparse."""
+    """Users on the driver, in order of their hashes.
+
+    hashes  : int64 (n,)
+    own     : their vectors as they came, dense or sparse
+    vectors : float32, as they are routed
+    """
 
     ids: pa.Array
     hashes: np.ndarray
+    own: Vectors
     vectors: Vectors
 
 
@@ -38,6 +44,7 @@ def sample_vectors(users: Users, want: dict[str, int]) -> dict[str, Sample]:
     for purpose, n in want.items():
         n = min(n, users.rows)
         mine = row[min(start, users.rows - n) :][:n]
-        samples[purpose] = Sample(ids.take(pa.array(mine)), hashes[mine], take_rows(vectors, mine))
+        own = take_rows(vectors, mine)
+        samples[purpose] = Sample(ids.take(pa.array(mine)), hashes[mine], own, users.coordinates.rounded(own))
         start += n
     return samples

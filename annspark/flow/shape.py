@@ -40,13 +40,12 @@ def _negated(value: Column) -> Column:
     return F.lit(0).cast("float") - value
 
 
-def distances_of(table: DataFrame, settings: Settings) -> DataFrame:
-    """Return a published table of either shape as user_id, rank, distance; no other column is read."""
+def pairs_of(table: DataFrame, settings: Settings) -> DataFrame:
+    """Return a published table of either shape as user_id, rank, neighbor_id, distance."""
     named, value = table.withColumnRenamed(settings.id_col, USER_ID), value_of(settings)
     if settings.shape == "nested":
-        values = named.select(USER_ID, F.posexplode(f"{NEIGHBORS}.{value}").alias(RANK, value))
-        named = values.withColumn(RANK, F.col(RANK) + 1)
-    return named.select(USER_ID, RANK, _distance(F.col(value), settings).alias(DISTANCE))
+        named = _lengthened(named, value)
+    return named.select(USER_ID, RANK, NEIGHBOR_ID, _distance(F.col(value), settings).alias(DISTANCE))
 
 
 def listed(table: DataFrame, settings: Settings) -> DataFrame:

@@ -41,12 +41,12 @@ def try_join(users: Users, samples: dict[str, Sample], settings: Settings, plann
         rows = some.table.agg(F.sum(F.size(IDS))).collect()[0][0]
         n_leaves = count_leaves(rows, settings.leaf_rows, settings.k)
         forest = grow(samples["forest"].vectors, n_leaves, settings, rows=rows, first_tree=0, trees=len(planned.reach))
-        plan = plan_join(forest, samples["plan"].vectors, planned.probes, rows=rows, cores=cores)
+        plan = plan_join(forest, samples["plan"].vectors, planned.probes, rows=rows, cores=cores, width=users.width)
         merge_in = count_merge_partitions(rows, plan.copies, settings.k, users.id_bytes, cores)
         start = time.perf_counter()
-        found = join_partitions(
-            ship_vectors(some.table, forest, plan, users.wire), plan, merge_in, users.wire, settings
-        )
+        wire, coordinates = users.wire, users.coordinates
+        shipped = ship_vectors(some.table, forest, plan, wire, coordinates)
+        found = join_partitions(shipped, plan, merge_in, wire, coordinates, settings.k)
         merge_neighbors(found, merge_in, settings.k).write.format("noop").mode("overwrite").save()
         tried.append(Tried(rows, time.perf_counter() - start))
     return tried

@@ -11,6 +11,7 @@ from pyspark.sql import types as T
 
 from annspark.config import Settings
 from annspark.core.best import nobody_met
+from annspark.core.coordinates import Coordinates
 from annspark.core.draw import slot_of
 from annspark.core.exact import meet
 from annspark.core.rows import Vectors, concatenate_rows, len_of, slice_rows, take_rows
@@ -53,15 +54,15 @@ def search_everybody(users: Users, short: pa.Table, merge_in: int, settings: Set
     )
     hashes, vectors = vectors_of(users, short[HASHES].to_numpy())
     row = np.searchsorted(hashes, short[HASHES].to_numpy())
-    ids, vectors = short[USER_ID].combine_chunks(), take_rows(vectors, row)
+    ids, vectors = short[USER_ID].combine_chunks(), users.coordinates.joined(take_rows(vectors, row))
     step = max(1, int(_AT_ONCE_BYTES / (4 * users.width)))
     keys = partition_keys(merge_in)
-    blocks = users.table.select(IDS, *users.wire.names)
+    blocks = users.table.select(IDS, HASHES, *users.wire.names)
     found = None
     for start in range(0, len(ids), step):
         some = slice_rows(vectors, start, start + step)
         slot = slot_of(short[HASHES].to_numpy()[start : start + step], merge_in)
-        searcher = _searcher(ids[start : start + step], some, keys[slot], users.wire, settings)
+        searcher = _searcher(ids[start : start + step], some, keys[slot], users.wire, users.coordinates, settings.k)
         part = blocks.mapInArrow(searcher, schema)
         found = part if found is None else found.unionByName(part)
     if found is None:
@@ -70,10 +71,8 @@ def search_everybody(users: Users, short: pa.Table, merge_in: int, settings: Set
 
 
 def _searcher(
-    ids: pa.Array, queries: Vectors, keys: np.ndarray, wire: Wire, settings: Settings
+    ids: pa.Array, queries: Vectors, keys: np.ndarray, wire: Wire, coordinates: Coordinates, k: int
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    k = settings.k
-
     def search(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         received = [batch for batch in batches if batch.num_rows]
         if not received:
@@ -83,8 +82,10 @@ def _searcher(
         order = pc.sort_indices(here).to_numpy()
         vectors = take_rows(concatenate_rows([wire.read(batch) for batch in received]), order)
         here = here.take(pa.array(order))
-        # One more than wanted: oneself.
-        best = meet(queries, vectors, np.arange(len_of(vectors)), nobody_met(len_of(queries), k + 1), settings.metric)
+        # As the join has them, so that a pair has one distance wherever it was met.  One more than wanted: oneself.
+        best = nobody_met(len_of(queries), k + 1, np.float32)
+        best = meet(queries, coordinates.joined(vectors), np.arange(len_of(vectors)), best, coordinates.metric)
+        distances = coordinates.published(best.distances)
         own = pc.fill_null(pc.index_in(ids, here), -1).to_numpy()
         met = np.isfinite(best.distances) & (best.hashes != own[:, None])
         met &= np.cumsum(met, axis=1) <= k
@@ -97,7 +98,7 @@ def _searcher(
             pa.array(keys[by_key][first]),
             to_lists(ids.take(pa.array(by_key)), lengths),
             to_lists(here.take(pa.array(best.hashes[by_key][met])), per_block),
-            to_binary(best.distances[by_key][met], per_block),
+            to_binary(distances[by_key][met], per_block),
             to_binary(counts, lengths),
         ]
         yield pa.RecordBatch.from_arrays(columns, [TARGET, IDS, NEIGHBOR_IDS, DISTANCES, COUNTS])

@@ -10,7 +10,8 @@ from annspark.core.goals import visits_of
 from annspark.core.join import join_leaves
 from annspark.core.metric import METRICS, prepare
 from annspark.core.rows import surplus_twins, take_rows
-from annspark.core.score import SparseProducts, kernel_for, looseness, measure_for, squared_lengths
+from annspark.core.rows import squared_lengths
+from annspark.core.score import SparseProducts, kernel_for, looseness, measure_for
 from tests.core.worlds import DENSE, alike, nearest_of, random_visits, who_meets
 
 SPARSE = ["cosine", "euclidean", "inner_product", "jaccard"]

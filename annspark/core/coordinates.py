@@ -1,0 +1,173 @@
+"""Coordinates: how the numbers of the input become vectors that float32 can tell apart.
+
+float32 keeps 24 bits of a number and ends at some 1e38, so that squared lengths vanish below 1e-19.  Three things keep
+what the input tells: where vectors lie far from the origin, their middle is taken away in float64, which no distance
+notices; where numbers are very large or very small, all are multiplied by one power of two; and where neighbors are
+still nearer to each other than float32 can tell, vectors travel to the join in float64.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from annspark.core.metric import METRICS, prepare
+from annspark.core.rows import Vectors, fits_float32, is_sparse, len_of, lengths_of
+
+_FAR = 16  # times their squared spread that vectors may be away from the origin, squared
+_NORMAL = (-30.0, 30.0)  # typical lengths, as powers of two: float32 holds squared distances some 10^10 times smaller
+_LONGEST = 60.0  # the longest vector whose square float32 holds, as a power of two
+_SHORTEST = -50.0  # the shortest typical vector of which it holds squared distances between neighbors
+_PUBLISHED = (-110.0, 124.0)  # typical distances of which a column of type float holds all digits
+_HALF_BIT = 2.0**-24  # share of a number that rounding to float32 takes at most
+_SUMMED = 2.0**-20  # share of a distance that adding up its parts in float32 may take
+_UNCLEAR = 1e-5  # share of a distance that rounding may take
+_FEW = 0.01  # share of users whose distances may lose more
+
+
+class OutOfRange(ValueError):
+    """The vectors' distances do not fit the published column; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """How the numbers of the input become vectors.
+
+    metric   : what distances are
+    origin   : float64 (dim,), taken away in float64, of unit vectors for cosine; None where nothing is
+    exponent : vectors are multiplied by 2**exponent
+    double   : vectors travel to the join, and are measured there, in float64
+    """
+
+    metric: str
+    origin: np.ndarray | None = None
+    exponent: int = 0
+    double: bool = False
+
+    def whole(self, vectors: Vectors) -> Vectors:
+        """Return vectors in float64, as exact as the input is: what exact distances are measured between."""
+        return prepare(vectors, self.metric, exponent=self.exponent, kind=np.float64)
+
+    def rounded(self, vectors: Vectors) -> Vectors:
+        """Return vectors in float32: what is routed."""
+        return prepare(vectors, self.metric, origin=self.origin, exponent=self.exponent)
+
+    def joined(self, vectors: Vectors) -> Vectors:
+        """Return vectors as they travel to the join: float32, or float64 where float32 is not enough."""
+        kind = np.float64 if self.double else np.float32
+        return prepare(vectors, self.metric, origin=self.origin, exponent=self.exponent, kind=kind)
+
+    def published(self, distances: np.ndarray) -> np.ndarray:
+        """Return distances between such vectors in the units of the input, in the precision they come in."""
+        if self.exponent == 0:
+            return distances
+        return np.ldexp(distances, -self.exponent * (2 if METRICS[self.metric].largest else 1))
+
+    def lost_of(self, vectors: Vectors) -> np.ndarray:
+        """Return what rounding vectors for the join may take of a distance: float64 (n,), published units.
+
+        vectors : as the input has them; for cosine of the distance between unit vectors
+        """
+        facts = METRICS[self.metric]
+        exact = facts.binary or self.double or (self.origin is None and self.keeps(vectors))
+        if exact and not facts.largest:
+            return np.zeros(len_of(vectors))
+        lengths = lengths_of(self.rounded(vectors))
+        sizes = lengths * float(np.median(lengths)) if facts.largest else lengths
+        return self.published(_HALF_BIT * sizes)
+
+    def need_double(self, vectors: Vectors, nearest: np.ndarray) -> bool:
+        """Say whether rounding to float32 would take too many digits of neighbors' distances.
+
+        vectors : sampled ones, as the input has them
+        nearest : float64 (n,), published distance of the exact k-th neighbor of each; 0 and inf do not count
+        """
+        if METRICS[self.metric].binary or (self.origin is None and self.keeps(vectors)):
+            return False
+        lost, distance = self.lost_of(vectors), np.abs(nearest)
+        if METRICS[self.metric].unit:
+            distance = np.sqrt(2 * distance)
+        known = np.isfinite(distance) & (distance > 0)
+        return bool((lost[known] > _UNCLEAR * distance[known]).mean() > _FEW) if known.any() else False
+
+    def join_limit(self, vectors: Vectors, radius: np.ndarray) -> np.ndarray:
+        """Return the largest distance that a join cannot tell from the given ones: float64 (n,).
+
+        vectors : as the input has them
+        radius  : float64 (n,), distances in published units
+        """
+        lost = 4 * self.lost_of(vectors)
+        if METRICS[self.metric].unit:
+            lost = lost * (np.sqrt(2 * np.maximum(radius, 0)) + lost)
+        return np.where(np.isfinite(radius), radius + _SUMMED * np.abs(radius) + lost, radius)
+
+    def keeps(self, vectors: Vectors) -> bool:
+        """Say whether these vectors lose nothing in float32."""
+        return not METRICS[self.metric].unit and fits_float32(vectors)
+
+    def in_double(self) -> "Coordinates":
+        """Return the same with vectors in float64."""
+        return replace(self, double=True)
+
+
+def choose_coordinates(sample: Vectors, metric: str, largest: float, *, rounded: bool) -> Coordinates:
+    """Return the coordinates for vectors like the sampled ones; a function of what is given, not of its order.
+
+    sample  : as the input has them, at least one
+    largest : the largest number of all vectors, without its sign
+    rounded : float32 does not hold all numbers of the input
+    Raises OutOfRange where distances would not fit a column of type float.
+    """
+    facts = METRICS[metric]
+    if facts.binary:
+        return Coordinates(metric)
+    around = prepare(sample, metric, kind=np.float64)
+    origin = None
+    if not is_sparse(sample) and not facts.largest:
+        middle = np.median(around, axis=0)
+        # Of numbers that float32 holds differences lose nothing, wherever they lie; unit vectors are always rounded.
+        if (rounded or facts.unit) and _is_far(middle, around - middle):
+            origin = middle
+        around = around - middle if origin is not None else around
+    if facts.unit or largest == 0:
+        return Coordinates(metric, origin)
+    # Lengths as powers of two, since their squares need not fit float64 either.
+    size = int(np.frexp(largest)[1])
+    lengths = lengths_of(prepare(around, metric, exponent=-size, kind=np.float64))
+    numbers = np.diff(sample.indptr).max(initial=1) if is_sparse(sample) else sample.shape[1]
+    longest = size + 1 + np.log2(max(1, numbers)) / 2
+    typical = float(np.log2(np.median(lengths[lengths > 0]))) + size if (lengths > 0).any() else longest
+    _require_range(metric, 2 * typical if facts.largest else typical)
+    wanted = 0 if _NORMAL[0] <= typical <= _NORMAL[1] else -round(typical)
+    exponent = min(wanted, int(_LONGEST - longest)) if longest + wanted > _LONGEST else wanted
+    if typical + exponent < _SHORTEST:
+        raise OutOfRange(
+            f"the largest number is {largest:.3g}, and most vectors are some {_power_of_ten(typical)} long: float32 "
+            "cannot hold squared distances of both. Leave the largest out."
+        )
+    return Coordinates(metric, origin, exponent)
+
+
+def _is_far(middle: np.ndarray, around: np.ndarray) -> bool:
+    """Say whether vectors are so far from the origin that their numbers hold few digits of their differences."""
+    away = np.abs(middle).max(initial=0)
+    if away == 0:
+        return False
+    spread = np.median(lengths_of(around / away))  # of numbers whose squares float64 holds
+    return bool(lengths_of((middle / away)[None])[0] ** 2 > _FAR * spread**2)
+
+
+def _require_range(metric: str, typical: float) -> None:
+    """Raise OutOfRange for typical distances, or products, that are no numbers of a column of type float."""
+    low, high = _PUBLISHED
+    if low <= typical <= high:
+        return
+    power = -round(typical / (2 if METRICS[metric].largest else 1))
+    what = "inner products" if METRICS[metric].largest else "distances"
+    raise OutOfRange(
+        f"{what} of these vectors are of the size of {_power_of_ten(typical)}, which the published column, of type "
+        f"float, cannot hold. Multiply all vectors by 2**{power}: the neighbors stay the same."
+    )
+
+
+def _power_of_ten(power_of_two: float) -> str:
+    return f"1e{round(power_of_two * np.log10(2))}"
