@@ -107,7 +107,8 @@ def users_in(blocks: Any, dim: int) -> list[tuple[Any, int, tuple[float, ...]]]:
     users = []
     for row in blocks.collect():
         hashes = np.frombuffer(row["hashes"], np.uint64).tolist()
-        vectors = np.frombuffer(row["vectors"], np.float32).reshape(len(hashes), dim).tolist()
+        kind = np.float32 if len(row["vectors"]) == 4 * len(hashes) * dim else np.float64
+        vectors = np.frombuffer(row["vectors"], kind).reshape(len(hashes), dim).tolist()
         users += zip(row["ids"], hashes, map(tuple, vectors), strict=True)
     return users
 

@@ -136,7 +136,7 @@ def _largest_error(published: np.ndarray, true: np.ndarray, noise: np.ndarray, m
     if METRICS[metric].largest:
         size = np.maximum(size, np.abs(np.where(np.isfinite(true), true, 0)).max(axis=1, keepdims=True))
     clear = np.isfinite(true) & (size > noise[:, None] / _FLOAT)
-    return float(f"{(np.abs(published - true)[clear] / size[clear]).max(initial=0):.2g}")
+    return float(f"{(np.abs(published[clear] - true[clear]) / size[clear]).max(initial=0):.2g}")
 
 
 def count_popularity(met: DataFrame, sample: Sample, seed: int) -> np.ndarray:

@@ -29,7 +29,7 @@ def from_scratch(queries, vectors, m, metric):
 
 
 def all_met(queries, vectors, m, metric):
-    return meet(queries, vectors, np.arange(len(vectors)), nobody_met(len(queries), m), metric)
+    return meet(queries, vectors, np.arange(len(vectors)), nobody_met(len(queries), m, np.float32), metric)
 
 
 def exact_distances(vectors, queries, metric):
@@ -79,7 +79,7 @@ def test_batches_with_a_running_best_have_the_bits_of_one_batch(metric, order):
     vectors = prepare(np.round(rng.normal(size=(3000, 7)), 1), metric)  # rounded: ties
     queries = vectors[rng.permutation(3000)[:300]]
     together = all_met(queries, vectors, 11, metric)
-    best = nobody_met(300, 11)
+    best = nobody_met(300, 11, np.float32)
     for rows in np.split(np.arange(3000)[::order], [0, 1, 5, 900, 2990]):
         copy = Nearest(best.distances.copy(), best.hashes.copy())
         best, before = meet(queries, vectors[rows], rows, best, metric), best

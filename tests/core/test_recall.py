@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annspark.core.recall import measure_recall, recall_by_user
+from annspark.core.metric import METRICS
+from annspark.core.recall import measure_recall, recall_by_user, tie_limit
 
 
 def test_recall_is_the_share_found_within_the_exact_radius():
@@ -12,9 +13,40 @@ def test_recall_is_the_share_found_within_the_exact_radius():
     assert recall_by_user(found, radius, 4).tolist() == [1, 0.75, 0, 1]
 
 
-def test_a_tie_with_the_exact_kth_counts_and_rounding_is_a_tie():
-    found = np.array([[1, 2 * (1 + 4e-6)], [1, 2 * (1 + 1e-4)]], np.float32)
-    assert recall_by_user(found, np.array([2, 2], np.float32), 2).tolist() == [1, 0.5]
+def limits(radius, size=0.0, metric="euclidean", sparse=False):
+    radius = np.array(radius, np.float64)
+    return tie_limit(radius, np.full(len(radius), size), metric, sparse=sparse)
+
+
+def test_what_float64_cannot_tell_from_the_kth_is_a_tie_and_nothing_else():
+    found = np.array([[1, 2 * (1 + 4e-15)], [1, 2 * (1 + 4e-13)]])
+    assert recall_by_user(found, limits([2, 2]), 2).tolist() == [1, 0.5]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("unit", [2.0**-90, 2.0**-20, 2.0**40, 2.0**90])
+def test_a_tie_is_a_tie_in_any_unit(metric, sparse, unit):
+    radius, sizes = np.array([0.3, 1e-7, 2.0, 0.0]), np.array([1.0, 3.0, 1e5, 7.0])
+    if METRICS[metric].unit or METRICS[metric].binary:
+        unit = 1.0  # these have none
+    scale = unit**2 if METRICS[metric].largest else unit
+    before = tie_limit(radius, sizes, metric, sparse=sparse)
+    np.testing.assert_array_equal(tie_limit(radius * scale, sizes * scale, metric, sparse=sparse), before * scale)
+
+
+def test_the_limit_grows_with_what_was_subtracted():
+    near, far = limits([1.0], 1e3)[0] - 1, limits([1.0], 1e9)[0] - 1
+    assert 0 < near < 1e-12 < far < 1e-6
+    assert limits([np.inf], 1e9)[0] == np.inf
+
+
+def test_distances_of_nearly_equal_directions_are_told_apart():
+    # 1 - cos of 1e-12 and 1.001e-12: unit vectors of float64 hold some 10 digits of their difference.
+    assert 1e-12 < limits([1e-12], metric="cosine")[0] < 1.001e-12
+    # From 1 - x.y, as sparse rows have it, only what is above 1e-15 is known.
+    assert 1e-12 < limits([1e-12], metric="cosine", sparse=True)[0] < 1.001e-12
+    assert limits([1e-15], metric="cosine", sparse=True)[0] > 1.1e-15
 
 
 def test_twins_at_distance_zero_count():

@@ -9,8 +9,7 @@ from annspark.core import join_sparse
 from annspark.core.goals import visits_of
 from annspark.core.join import join_leaves
 from annspark.core.metric import METRICS, prepare
-from annspark.core.rows import surplus_twins, take_rows
-from annspark.core.rows import squared_lengths
+from annspark.core.rows import squared_lengths, surplus_twins, take_rows
 from annspark.core.score import SparseProducts, kernel_for, looseness, measure_for
 from tests.core.worlds import DENSE, alike, nearest_of, random_visits, who_meets
 
@@ -55,7 +54,7 @@ def test_exact_distances_are_those_of_scipy_from_either_side(metric, is_sparse):
     i, j = (index.ravel() for index in np.indices((60, 60)))
     kernel = measure_for(metric, vectors)
     raw = kernel.exact(vectors, i, vectors, j)
-    assert raw.dtype == np.float32
+    assert raw.dtype == (np.float64 if is_sparse else np.float32)
     np.testing.assert_array_equal(raw, kernel.exact(vectors, j, vectors, i))
     wanted = distances_between(vectors, metric).ravel()
     # The square root magnifies what float32 leaves of 0.

@@ -5,6 +5,7 @@ import pytest
 from pyspark.sql import functions as F
 
 from annspark.config import Settings
+from annspark.core.best import nobody_met
 from annspark.core.exact import exact_neighbors
 from annspark.core.metric import prepare
 from annspark.flow.audit import audit_neighbors
@@ -32,8 +33,8 @@ def exact_table(spark, vectors, metric="cosine", k=K):
 def audited(table, users, settings):
     """Audit as the pipeline does, with the users its sample draws."""
     sample = sample_vectors(users, {"audit": settings.audit_users})["audit"]
-    (nearest,) = find_exact(users, [sample], min(settings.k, users.rows - 1), settings.metric)
-    return audit_neighbors(table, sample, nearest.radius, users, replace(settings, shape="long"))[0]
+    (nearest,) = find_exact(users, [sample], min(settings.k, users.rows - 1))
+    return audit_neighbors(table, sample, nearest, users, replace(settings, shape="long")).recall
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
@@ -91,8 +92,9 @@ def test_fewer_users_than_k_are_judged_by_the_neighbors_there_are(spark, stage):
 def test_a_single_user_misses_nothing(spark, stage):
     users = read(spark, stage, clustered(1))
     sample = sample_vectors(users, {"audit": 10})["audit"]
-    recall, spreads = audit_neighbors(spark.createDataFrame([], LONG), sample, np.zeros(1), users, Settings())
-    assert spreads == ()
+    audit = audit_neighbors(spark.createDataFrame([], LONG), sample, nobody_met(1, 0), users, Settings())
+    recall = audit.recall
+    assert audit.distances == ()
     assert (recall.k, recall.mean, recall.users) == (0, 1.0, 1)
 
 
@@ -106,8 +108,9 @@ def test_distances_by_rank_and_popularity_are_those_of_the_table(spark, stage):
     vectors = clustered(ROWS)
     table, users = exact_table(spark, vectors), read(spark, stage, vectors)
     sample = sample_vectors(users, {"audit": ROWS})["audit"]
-    (nearest,) = find_exact(users, [sample], K, "cosine")
-    recall, spreads = audit_neighbors(table, sample, nearest.radius, users, Settings(k=K, shape="long"))
+    (nearest,) = find_exact(users, [sample], K)
+    audit = audit_neighbors(table, sample, nearest, users, Settings(k=K, shape="long"))
+    recall, spreads = audit.recall, audit.distances
     neighbors, distances = exact_neighbors(prepare(vectors, "cosine"), np.arange(ROWS), K, "cosine")
     assert [spread.rank for spread in spreads] == list(range(1, K + 1))
     np.testing.assert_allclose([spread.median for spread in spreads], np.median(distances, axis=0), atol=1e-6)

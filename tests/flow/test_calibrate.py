@@ -23,8 +23,8 @@ def found(spark, stage, vectors, metric, *, partitions=4, k=K, audit=30, calibra
     users = read_vectors(table, Settings(metric=metric), stage, lambda: 2)
     samples = sample_vectors(users, {"audit": audit, "calibrate": calibrate})
     forest = grow_forest(prepare(vectors, metric), 12, trees=trees, split="two_means", seed=0, metric="cosine")
-    audited, known = find_exact(users, list(samples.values()), k, metric)
-    chances = place_neighbors(users, samples["calibrate"], known, forest, metric)
+    audited, known = find_exact(users, list(samples.values()), k)
+    chances = place_neighbors(users, samples["calibrate"], known, forest)
     return samples, (audited.radius, chances), forest
 
 
@@ -86,9 +86,9 @@ def test_a_sparse_neighbor_who_shares_nothing_counts_as_met(spark, stage):
     table = spark.createDataFrame(users, "user_id bigint, vector map<int,float>")
     found = read_vectors(table, Settings(), stage, lambda: 2)
     samples = sample_vectors(found, {"calibrate": 20})
-    (known,) = find_exact(found, [samples["calibrate"]], K, "cosine")
+    (known,) = find_exact(found, [samples["calibrate"]], K)
     forest = grow_columns(samples["calibrate"].vectors, 60, 5, homes=(0,), metric="cosine")
-    chances = place_neighbors(found, samples["calibrate"], known, forest, "cosine")
+    chances = place_neighbors(found, samples["calibrate"], known, forest)
     assert known.distances.tolist() == [[0, *[1] * (K - 1)]] * 20
     assert (chances.margins[:, 1:] == TOGETHER).all()
     assert not chances.ranks[:, 1:].any()

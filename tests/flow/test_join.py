@@ -23,9 +23,8 @@ def joined(
     forest = grow_forest(ready, LEAVES, trees=1, split="two_means", seed=0, metric=metric)
     plan = plan_join(forest, ready, probes, rows=len(vectors), cores=2)
     assert plan.n_partitions == 3
-    candidates = join_partitions(
-        ship_vectors(users.table, forest, plan, users.wire), plan, merge_in, users.wire, settings
-    )
+    shipped = ship_vectors(users.table, forest, plan, users.wire, users.coordinates)
+    candidates = join_partitions(shipped, plan, merge_in, users.wire, users.coordinates, K)
     return candidates.collect()
 
 

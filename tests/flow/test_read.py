@@ -44,9 +44,11 @@ def read(spark, stage):
 
 
 def prepared(users):
-    """Return the valid rows, as {id: vector}."""
+    """Return the valid rows, as {id: vector}, prepared for the metric around the origin."""
     rows = users_in(users.table, users.wire.dim)
-    vectors = {user: list(vector) for user, _, vector in rows}
+    vectors, coordinates = np.array([vector for _, _, vector in rows]), users.coordinates
+    ready = prepare(vectors, coordinates.metric, exponent=coordinates.exponent).tolist()
+    vectors = {user: vector for (user, _, _), vector in zip(rows, ready, strict=True)}
     assert len(rows) == len(vectors) == users.rows
     return vectors
 
@@ -161,11 +163,19 @@ def test_zero_vectors_are_good_under_euclidean_only(read):
     assert prepared(users)[104] == [0.0, 0.0, 0.0]
 
 
-def test_numbers_whose_square_overflows_are_infinite_under_euclidean_only(read):
-    rows = [*GOOD, (50, [1e30, 1.0, 1.0])]
-    assert read(rows, metric="euclidean", on_bad_row="drop").dropped == {"infinite": 1}
+def test_numbers_whose_distances_overflow_are_infinite_where_there_are_such_distances(read):
+    rows = [*GOOD, (50, [1e38, 1.0, 1.0])]
+    for metric in ("euclidean", "manhattan", "inner_product"):
+        assert read(rows, metric=metric, on_bad_row="drop").dropped == {"infinite": 1}
     huge = prepared(read(rows))[50]
     np.testing.assert_allclose(huge, [1, 0, 0], atol=1e-6)
+
+
+def test_one_large_number_is_no_reason_to_lose_the_others(read):
+    users = read([*GOOD, (50, [1e30, 1.0, 1.0])], metric="euclidean")
+    found, unit = prepared(users), 2.0**users.coordinates.exponent
+    assert np.isfinite(np.square(found[50], dtype=np.float32)).all()
+    np.testing.assert_array_equal(found[7], np.array([7, 1, 2]) * unit)
 
 
 def test_of_duplicates_the_same_single_row_stays_however_they_are_partitioned(read):
@@ -253,12 +263,12 @@ def judge(user, vector, metric):
         return "null_vector"
     if any(x is None or math.isnan(x) for x in vector):
         return "nan"
-    if any(math.isinf(x) or (metric == "euclidean" and abs(x) > 1e18) for x in vector):
+    if any(math.isinf(x) or (metric == "euclidean" and abs(x) > 1e38 / math.sqrt(len(vector))) for x in vector):
         return "infinite"
     return "zero_vector" if metric == "cosine" and vector and not any(vector) else ""
 
 
-numbers = st.sampled_from([0.0, -0.0, 1.0, -2.5, 3e37, -2e18, NAN, INF, -INF, None])
+numbers = st.sampled_from([0.0, -0.0, 1.0, -2.5, 3e37, -1e38, NAN, INF, -INF, None])
 rows = st.tuples(st.sampled_from([1, 2, None]), st.none() | st.lists(numbers, max_size=3))
 
 
@@ -279,9 +289,8 @@ def test_any_mixture_of_rows_in_a_batch_is_judged_row_by_row(rows, metric, preci
     found = {row: vector for rows, vectors in good.values() for row, vector in zip(rows, vectors, strict=True)}
     assert sorted(found) == [i for i, reason in enumerate(judged) if not reason]
     for i, vector in found.items():
-        wanted = prepare(np.array([rows[i][1]], np.float32), metric)[0]
         assert len(vector) in good
-        np.testing.assert_allclose(vector, wanted, rtol=1e-6)
+        np.testing.assert_array_equal(vector, np.array(rows[i][1], np.float32 if precision == "float" else np.float64))
 
 
 def test_many_rows_of_one_length_are_read_at_once(spark, stage):

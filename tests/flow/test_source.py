@@ -89,6 +89,7 @@ def decoded(users, dim):
     assert users.examples["null_vector"] == -1
     blocks = collect(users.table)
     vectors, ids = users.wire.read(blocks), elements(blocks["ids"]).to_pylist()
+    vectors = prepare(vectors, users.coordinates.metric)
     if is_sparse(vectors):
         assert vectors.shape[1] <= dim
         vectors.resize(len(ids), dim)
