@@ -54,7 +54,9 @@ from annspark.flow.stage import Stage, release, stage_table, staging
 from annspark.flow.trial import extrapolate, try_join
 from annspark.flow.widen import find_short, search_everybody
 from annspark.report import Cost, Leaves, Preview, Report, Rows, versions
-from annspark.steps import Steps
+from annspark.steps import Steps, logger
+
+_MUCH_LOST = 0.005  # share of the neighbors lost to rounding from which on it is worth a warning
 
 
 @dataclass(frozen=True)
@@ -425,4 +427,10 @@ def _audit(table: DataFrame, ready: _Ready, settings: Settings, clock: Steps) ->
     with clock.step("audit") as facts:
         found = audit_neighbors(table, ready.samples["audit"], ready.audit_nearest, ready.users, settings)
         facts += [f"recall@{found.recall.k} {found.recall.mean:.4f} of {found.recall.users:,} users"]
+    if found.precision.recall_lost > _MUCH_LOST:
+        logger.warning(
+            "audit: %.1f %% of the neighbors are lost to rounding: distances (inner products) of neighbors differ by less "
+            "than float32 holds of them. Take away what all vectors share, such as the mean of every column.",
+            100 * found.precision.recall_lost,
+        )
     return found
