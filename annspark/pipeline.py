@@ -429,8 +429,8 @@ def _audit(table: DataFrame, ready: _Ready, settings: Settings, clock: Steps) ->
         facts += [f"recall@{found.recall.k} {found.recall.mean:.4f} of {found.recall.users:,} users"]
     if found.precision.recall_lost > _MUCH_LOST:
         logger.warning(
-            "audit: %.1f %% of the neighbors are lost to rounding: distances (inner products) of neighbors differ by less "
-            "than float32 holds of them. Take away what all vectors share, such as the mean of every column.",
+            "audit: %.1f %% of the neighbors are lost to rounding: distances (inner products) of neighbors differ by "
+            "less than float32 holds of them. Take away what all vectors share, such as the mean of every column.",
             100 * found.precision.recall_lost,
         )
     return found

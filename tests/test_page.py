@@ -13,7 +13,7 @@ import matplotlib
 import pytest
 
 from annspark.core.calibrate import Calibration, Prediction
-from annspark.core.recall import Band, Recall
+from annspark.core.recall import Band, Precision, Recall
 from annspark.page import can_render, render_fragment, render_page
 from annspark.report import Cost, Leaves, Report, Rows, Spread
 from tests.helpers import REPOSITORY
@@ -84,6 +84,7 @@ def make_report(**changed):
         calibration=make_calibration(),
         topped_up=0,
         distances=tuple(Spread(r, 0.05 + 0.01 * r, 0.12 + 0.03 * r**0.6, 0.3 + 0.06 * r**0.6) for r in range(1, 11)),
+        precision=Precision("float32", distance_error=2.4e-7, recall_lost=0.0012),
         cost=Cost(pairs_per_user=5321.4, copies_per_user=7.25, shuffle_bytes=8_612_345_678),
         leaves=Leaves(count=2400, median_rows=498, p99_rows=702, max_rows=1311),
         seconds={"total": 312.4, "read": 21.2, "sample": 14, "grow": 5.3, "route": 61.7, "join": 170.9, "audit": 30.1},
@@ -197,6 +198,8 @@ def test_the_numbers_are_on_the_page():
         "asked 0.9500 predicted 0.9540 0.9450 to 0.9620 measured 0.9530 0.9470 to 0.9580",
         "1,200,345 rows read, 1,200,301 of them valid; 1,200,301 users written, 3 of them with fewer than k neighbors",
         "5th percentile 0.70",
+        "lost to rounding 0.12 %",
+        "distances right to 2e-07",
         "below 0.5 1.2 %",
         "never 61 6.1 % 0.8100 0.7700 to 0.8500",
         "50 or more times 22 2.2 % 0.9900 0.9600 to 0.9990",
