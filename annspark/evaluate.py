@@ -10,10 +10,10 @@ from pyspark.sql import DataFrame, SparkSession
 
 from annspark import __version__
 from annspark.config import Settings
-from annspark.core.recall import measure_recall, recall_by_user, sizes_of, tie_limit
+from annspark.core.recall import measure_recall, recall_by_user
 from annspark.errors import InputError
 from annspark.flow import files, publish
-from annspark.flow.audit import spreads_of
+from annspark.flow.audit import limit_of, spreads_of
 from annspark.flow.cluster import count_cores
 from annspark.flow.exact import find_exact
 from annspark.flow.foreign import look_up
@@ -71,8 +71,7 @@ def evaluate_neighbors(
             facts += [f"exact neighbors of {len(sample.ids):,} users"]
         with clock.step("audit") as facts:
             found = look_up(neighbors, sample, users, settings)
-            sizes = users.coordinates.published(sizes_of(users.coordinates.whole(sample.own), settings.metric))
-            limit = tie_limit(nearest.radius, sizes, settings.metric, sparse=users.wire.sparse)
+            limit = limit_of(nearest.radius, sample, users)
             recall = measure_recall(recall_by_user(found.distances, limit, k), k, found.popularity)
             facts += [f"recall@{recall.k} {recall.mean:.4f} of {recall.users:,} users"]
             facts += [f"{n:,} x {fault}" for fault, n in found.faults.items()]

@@ -36,7 +36,7 @@ from annspark.core.plan import (
 )
 from annspark.errors import RecallMissed
 from annspark.flow import files, publish
-from annspark.flow.audit import Audit, audit_neighbors
+from annspark.flow.audit import Audit, audit_neighbors, noise_of
 from annspark.flow.calibrate import place_neighbors
 from annspark.flow.cluster import count_cores, start_beside
 from annspark.flow.exact import find_exact
@@ -344,7 +344,7 @@ def _prepare(vectors: DataFrame, counted: Future[int], settings: Settings, stage
         facts += [f"{sum(forest.sizes):,} leaves"]
     with clock.step("calibrate") as facts:
         audit_nearest, known_nearest = searched.result()
-        if users.coordinates.need_double(audit.own, audit_nearest.radius):
+        if users.coordinates.need_double(audit.own, audit_nearest.radius, noise_of(audit, users)):
             users = in_double(users)
             facts += ["neighbors too near for float32: vectors travel in float64"]
         facts += [f"exact neighbors of {len(audit.ids) + len(known.ids):,} users"]

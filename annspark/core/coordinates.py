@@ -21,6 +21,7 @@ _PUBLISHED = (-110.0, 124.0)  # typical distances of which a column of type floa
 _HALF_BIT = 2.0**-24  # share of a number that rounding to float32 takes at most
 _SUMMED = 2.0**-20  # share of a distance that adding up its parts in float32 may take
 _UNCLEAR = 1e-5  # share of a distance that rounding may take
+_NOISES = 16  # times what float64 loses of a distance of 0 that twins may be away from each other
 _FEW = 0.01  # share of users whose distances may lose more
 
 
@@ -75,18 +76,19 @@ class Coordinates:
         sizes = lengths * float(np.median(lengths)) if facts.largest else lengths
         return self.published(_HALF_BIT * sizes)
 
-    def need_double(self, vectors: Vectors, nearest: np.ndarray) -> bool:
+    def need_double(self, vectors: Vectors, nearest: np.ndarray, noise: np.ndarray) -> bool:
         """Say whether rounding to float32 would take too many digits of neighbors' distances.
 
         vectors : sampled ones, as the input has them
-        nearest : float64 (n,), published distance of the exact k-th neighbor of each; 0 and inf do not count
+        nearest : float64 (n,), published distance of the exact k-th neighbor of each, inf where there is none
+        noise   : float64 (n,), distances of that size may as well be 0, and do not count
         """
         if METRICS[self.metric].binary or (self.origin is None and self.keeps(vectors)):
             return False
         lost, distance = self.lost_of(vectors), np.abs(nearest)
         if METRICS[self.metric].unit:
             distance = np.sqrt(2 * distance)
-        known = np.isfinite(distance) & (distance > 0)
+        known = np.isfinite(distance) & (np.abs(nearest) > _NOISES * noise)
         return bool((lost[known] > _UNCLEAR * distance[known]).mean() > _FEW) if known.any() else False
 
     def join_limit(self, vectors: Vectors, radius: np.ndarray) -> np.ndarray:

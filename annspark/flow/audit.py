@@ -73,14 +73,25 @@ def audit_neighbors(table: DataFrame, sample: Sample, nearest: Nearest, users: U
     published[at], neighbors[at] = distance[listed], hashes[listed]
 
     radius, whole = nearest.radius, coordinates.whole(sample.own)
-    sizes = coordinates.published(sizes_of(whole, settings.metric))
-    limit = tie_limit(radius, sizes, settings.metric, sparse=users.wire.sparse)
+    limit = limit_of(radius, sample, users)
     unclear = coordinates.join_limit(sample.own, radius)
     true = _measured(published, neighbors, nearest, unclear, whole, users)
     by_user = recall_by_user(true, limit, k)
     lost = float((recall_by_user(true, np.maximum(limit, unclear), k) - by_user).mean())
     precision = Precision(kind_of_numbers, _largest_error(published, true, limit - radius, settings.metric), lost)
     return Audit(measure_recall(by_user, k, counted.result()), spreads_of(published), precision)
+
+
+def limit_of(radius: np.ndarray, sample: Sample, users: Users) -> np.ndarray:
+    """Return the largest distances that are as far as the exact k-th neighbors of sampled users: float64 (n,)."""
+    coordinates = users.coordinates
+    sizes = coordinates.published(sizes_of(coordinates.whole(sample.own), coordinates.metric))
+    return tie_limit(radius, sizes, coordinates.metric, sparse=users.wire.sparse)
+
+
+def noise_of(sample: Sample, users: Users) -> np.ndarray:
+    """Return the largest distances that may as well be 0: float64 (n,)."""
+    return limit_of(np.zeros(len(sample.ids)), sample, users)
 
 
 def _measured(

@@ -65,6 +65,12 @@ def exact_of(vectors, coordinates):
     return np.take_along_axis(distances, order, 1), np.take_along_axis(best.hashes, order, 1)
 
 
+def needs_double(vectors, coordinates):
+    sizes = coordinates.published(sizes_of(coordinates.whole(vectors), coordinates.metric))
+    noise = tie_limit(np.zeros(len(sizes)), sizes, coordinates.metric, sparse=is_sparse(vectors))
+    return coordinates.need_double(vectors, exact_of(vectors, coordinates)[0][:, -1], noise)
+
+
 def audit(vectors, lists, metric):
     """Return the recall of every user's list of rows: float64 (n,)."""
     coordinates = coordinates_of(vectors, metric)
@@ -205,7 +211,7 @@ def test_a_join_of_everybody_finds_what_float64_finds(seed, kind, shape, power, 
             dense = dense + 1e6 * np.abs(dense).max()
     vectors = as_input(dense, is_sparse_)
     coordinates = coordinates_of(vectors, metric)
-    if coordinates.need_double(vectors, exact_of(vectors, coordinates)[0][:, -1]):
+    if needs_double(vectors, coordinates):
         coordinates = coordinates.in_double()
     ready, n = coordinates.joined(vectors), len(dense)
     joined = join_leaves(ready, np.zeros(n, np.int32), visits_of(np.full((n, 1), -1, np.int32)), K, metric)
@@ -245,7 +251,20 @@ def test_vectors_travel_in_float64_only_where_float32_would_lose_neighbors():
     towns = np.concatenate([1e6 * rng.normal(size=8) + 0.01 * rng.normal(size=(100, 8)) for _ in range(2)])
     for vectors, double in ((spread, False), (narrowed(spread.astype(np.float32)), False), (towns, True)):
         coordinates = coordinates_of(vectors, "euclidean")
-        assert coordinates.need_double(vectors, exact_of(vectors, coordinates)[0][:, -1]) == double
+        assert needs_double(vectors, coordinates) == double
+
+
+@pytest.mark.parametrize("is_sparse_", [False, True])
+def test_multiples_of_a_vector_are_twins_and_no_reason_for_float64(is_sparse_):
+    rng = np.random.default_rng(11)
+    dense = prepared_world("normal", "cosine", is_sparse_, 5, n=20)
+    many = np.repeat(dense, 8, axis=0) * rng.uniform(0.5, 2, (160, 1))
+    vectors = as_input(many, is_sparse_)
+    coordinates = coordinates_of(vectors, "cosine")
+    assert not needs_double(vectors, coordinates)
+    twins = np.arange(160).reshape(20, 8)
+    lists = np.array([[j for j in twins[i // 8] if j != i][:K] for i in range(160)])
+    assert audit(vectors, lists, "cosine").mean() == 1
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "manhattan"])
