@@ -297,7 +297,9 @@ def test_one_user_far_out_costs_nobody_a_digit(spark):
     vectors[7] = 1e9
     result = build_neighbors(make_table(spark, vectors), k=5, metric="euclidean", leaf_rows=400, probes=4)
     assert_sound(lists_of(result.table), vectors, list(range(400)), 5, "euclidean")
-    assert result.report.recall.mean == 1
+    # To the one far out all others are as far as float32 can tell.
+    assert result.report.recall.mean >= 1 - 1 / 400
+    assert result.report.recall.mean + result.report.precision.recall_lost == pytest.approx(1)
     result.table.unpersist()
 
 
