@@ -94,7 +94,8 @@ def build_neighbors(
                   numbers or MLlib vectors; sparse ones also map<int, float>, struct<indices, values> or sets array<int>
     values_col  : column of the values (array) of sparse vectors whose indices (array) are in vector_col
     metric      : "cosine" (distance 1 - cos), "euclidean", "inner_product" (the largest first), "manhattan", "hamming"
-                  (vectors of 0 and 1, or binary of bits) or "jaccard" (sets); sparse vectors have no manhattan, hamming
+                  (vectors of 0 and 1, or binary of bits) or "jaccard" (sets, or vectors as for hamming); sparse vectors
+                  have no manhattan, hamming
     recall      : share of the exact neighbors to find; 0.95 unless probes are given
     probes      : leaves a user goes to in each tree, on average, instead of as many as the recall needs
     trees       : trees in the forest: 1 for dense vectors, as more probes are usually cheaper than more trees; as many
