@@ -146,7 +146,7 @@ def test_fingerprints_of_another_length_are_dropped_as_vectors_are(spark, stage,
     table = spark.createDataFrame([*told, (9, FINGERPRINTS[kind](BITS[0])[:0])], f"user_id int, vector {kind}")
     users = read_vectors(table, Settings(metric="jaccard", on_bad_row="drop"), stage, lambda: 2)
     assert (users.rows, users.dropped, users.wire.dim) == (4, {"wrong_length": 2}, 8)
-    with pytest.raises(InputError, match="wrong_length 2 .* Most vectors have 8 numbers"):
+    with pytest.raises(InputError, match=r"wrong_length 2 .* Most vectors have 8 numbers"):
         read_vectors(table, Settings(metric="jaccard"), stage, lambda: 2)
 
 
