@@ -21,6 +21,7 @@ from annspark.core.calibrate import (
 )
 from annspark.core.columns import ColumnForest
 from annspark.core.forest import Forest
+from annspark.core.metric import METRICS
 from annspark.core.plan import (
     SHOWN,
     AnyForest,
@@ -41,6 +42,7 @@ from annspark.flow.audit import audit_neighbors
 from annspark.flow.calibrate import place_neighbors
 from annspark.flow.cluster import count_cores, start_beside
 from annspark.flow.exact import find_exact
+from annspark.flow.few import Few, meet_few, pick_few
 from annspark.flow.grow import grow, grow_limbs
 from annspark.flow.join import join_partitions
 from annspark.flow.links import restrict_links
@@ -53,7 +55,7 @@ from annspark.flow.sample import Sample, sample_vectors
 from annspark.flow.shape import count_users, require_complete, shaped
 from annspark.flow.stage import Stage, release, stage_table, staging
 from annspark.flow.trial import extrapolate, try_join
-from annspark.flow.widen import find_short, search_everybody
+from annspark.flow.widen import find_more, find_short
 from annspark.report import Cost, Leaves, Preview, Report, Rows, Spread, versions
 from annspark.steps import Steps
 
@@ -206,7 +208,7 @@ def preview(spark: SparkSession, job: Job) -> Preview:
         rows=Rows(users.read, users.rows, users.rows, users.dropped, users.examples, 0),
         calibration=ready.calibration,
         probes=plan.probes,
-        pairs_per_user=round(plan.expected.pairs, 1),
+        pairs_per_user=round(plan.expected.pairs + (len(ready.few.ids) if ready.few else 0), 1),
         copies_per_user=round(plan.copies, 3),
         shuffle_bytes=count_shuffle_bytes(plan, users.rows, users.width, ready.most, users.id_bytes),
         leaves=Leaves(plan.n_leaves, plan.expected.median_rows, plan.expected.p99_rows, plan.expected.max_rows),
@@ -238,10 +240,14 @@ def _require_recall(report: Report) -> None:
 
 @dataclass(frozen=True)
 class _Ready:
-    """What is known before the join."""
+    """What is known before the join.
+
+    few : sparse rows whom everybody meets, the shortest of all, where those are nearest to what shares nothing
+    """
 
     users: Users
     samples: dict[str, Sample]
+    few: Few | None
     forest: AnyForest
     radius: np.ndarray
     calibration: Calibration | None
@@ -338,6 +344,8 @@ def _prepare(vectors: DataFrame, counted: Future[int], settings: Settings, stage
     audit, known = samples["audit"], samples["calibrate"]
     # The cluster has nothing to do while the driver grows the forest.
     searched = start_beside(vectors.sparkSession, find_exact, users, [audit, known], most, settings.metric)
+    by_length = users.wire.sparse and np.isinf(METRICS[settings.metric].unrelated) and n_leaves > 1
+    picked = start_beside(vectors.sparkSession, pick_few, users, settings) if by_length else None
     with clock.step("grow") as facts:
         forest = _grow(users, samples["forest"], settings, first_tree=0, trees=_count_trees(users, settings))
         facts += [f"{sum(forest.sizes):,} leaves"]
@@ -345,8 +353,9 @@ def _prepare(vectors: DataFrame, counted: Future[int], settings: Settings, stage
         audit_nearest, known_nearest = searched.result()
         facts += [f"exact neighbors of {len(audit.ids) + len(known.ids):,} users"]
         shown, calibration = samples["plan"].vectors, None
+        few = picked.result() if picked else None
         if target is not None:
-            chances = place_neighbors(users, known, known_nearest, forest, settings.metric)
+            chances = place_neighbors(users, known, known_nearest, forest, settings.metric, few and few.hashes)
             if isinstance(forest, ColumnForest) and settings.trees is None:
                 forest, calibration = choose_trees(forest, shown, chances, target, users.rows)
             else:
@@ -356,7 +365,7 @@ def _prepare(vectors: DataFrame, counted: Future[int], settings: Settings, stage
         if n_leaves == 1:
             probes = 1
         plan = plan_join(forest, shown, probes, rows=users.rows, cores=cores)
-    return _Ready(users, samples, forest, audit_nearest.radius, calibration, plan, cores, most)
+    return _Ready(users, samples, few, forest, audit_nearest.radius, calibration, plan, cores, most)
 
 
 def _grow(users: Users, sample: Sample, settings: Settings, *, first_tree: int, trees: int) -> AnyForest:
@@ -386,17 +395,24 @@ def _join(
     earlier : a table whose neighbors are merged with those found
     """
     users, cores, meter = ready.users, ready.cores, Meter()
-    copies = plan.copies + (earlier is not None)
+    few = ready.few if earlier is None else None
+    copies = plan.copies + (earlier is not None) + (few is not None)
     merge_in = count_merge_partitions(users.rows, copies, settings.k, users.id_bytes, cores)
     shipped = watch_shipped(ship_vectors(users.table, forest, plan, users.wire), meter, users.wire)
     candidates = watch_joined(join_partitions(shipped, plan, merge_in, users.wire, settings), meter)
     if earlier is not None:
         told = told_lists(earlier, users, merge_in, settings)
         candidates = candidates.select(*told.columns).unionByName(told)
+    if few is not None:
+        told = meet_few(users, few, None, merge_in, settings)
+        candidates = candidates.select(*told.columns).unionByName(told)
     neighbors = watch_merged(merge_neighbors(candidates, merge_in, settings.k), ready.most, meter)
     table = keep(shaped(neighbors, settings))
     written = count_users(table, settings)
     seen = read_meter(meter, users.id_bytes, ready.most, users.rows, written) | {"widened": 0}
+    if few is not None:
+        seen["pairs"] += users.rows * len(few.ids)
+        seen["shuffle_bytes"] += round(users.rows * (settings.k + 1) * (4 + users.id_bytes))
     # A user without neighbors has no row of the long shape.
     require_complete(written + (seen["lonely"] if settings.shape == "long" else 0), users)
     if seen["short"]:
@@ -410,11 +426,12 @@ def _join(
 def _widen(
     table: DataFrame, ready: _Ready, settings: Settings, keep: Callable[[DataFrame], DataFrame], merge_in: int
 ) -> DataFrame:
-    """Return the table with lists for those whose leaves held too few others: they are compared with everybody."""
+    """Return the table with whole lists for those whose leaves held too few others."""
     users = ready.users
     short = find_short(table, users, ready.most, settings)
     told = told_lists(table, users, merge_in, settings)
-    candidates = search_everybody(users, short, merge_in, settings).unionByName(told)
+    shown = ready.samples["plan"].vectors
+    candidates = find_more(users, short, shown, merge_in, settings).unionByName(told)
     return keep(shaped(merge_neighbors(candidates, merge_in, settings.k), settings))
 
 

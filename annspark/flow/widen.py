@@ -1,4 +1,8 @@
-"""Widen: exact neighbors for those who met fewer others than they want, by letting them meet everybody."""
+"""Widen: neighbors from everywhere for those who met fewer others than they want, in time bounded by the rows.
+
+Most such users are sparse rows that share their columns with few.  All that share nothing with them are equally far, so
+that beside those they share something with they need the first of all by id, and no more.
+"""
 
 from collections.abc import Callable, Iterator
 
@@ -7,23 +11,27 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql import types as T
 
 from annspark.config import Settings
 from annspark.core.best import nobody_met
 from annspark.core.draw import slot_of
 from annspark.core.exact import meet
-from annspark.core.rows import Vectors, concatenate_rows, len_of, slice_rows, take_rows
+from annspark.core.few import expected_products, nearest_related
+from annspark.core.rows import Vectors, concatenate_rows, is_sparse, len_of, slice_rows, take_rows
 from annspark.flow.arrow import collect, elements, to_binary, to_lists
 from annspark.flow.block import block_lengths, id_type, seeded_hash
 from annspark.flow.cluster import partition_keys
 from annspark.flow.exact import vectors_of
+from annspark.flow.few import list_schema, meet_few, pick_few
 from annspark.flow.read import Users
 from annspark.flow.shape import listed
 from annspark.flow.wire import Wire
 from annspark.tables import COUNTS, DISTANCES, HASHES, IDS, NEIGHBOR_ID, NEIGHBOR_IDS, TARGET, USER_ID
 
 _AT_ONCE_BYTES = 64 << 20  # vectors of searching users that travel in one closure
+_PAIRS = 10**10  # of dense vectors compared at most: a minute of two cores
+_PRODUCTS = 2 * 10**9  # of numbers of sparse rows multiplied at most, likewise
+_SEARCHED = 2_000  # users who may search everybody in any case: as many as the audit and the calibration let
 
 
 def find_short(table: DataFrame, users: Users, most: int, settings: Settings) -> pa.Table:
@@ -35,22 +43,37 @@ def find_short(table: DataFrame, users: Users, most: int, settings: Settings) ->
     return collect(few.select(USER_ID, seeded_hash(F.col(USER_ID), settings.seed).alias(HASHES)))
 
 
+def find_more(users: Users, short: pa.Table, shown: Vectors, merge_in: int, settings: Settings) -> DataFrame:
+    """Return neighbors from everywhere for the users who are short of some, as candidates to be merged.
+
+    As long as that can be paid for, the nearest of everybody.  Beyond that, and of what sparse rows share nothing with,
+    the nearest of some first ones, who are enough to fill every list.
+
+    short    : user_id, hashes
+    shown    : sampled vectors
+    merge_in : partitions the lists will be merged in
+    returns  : target, ids, neighbor_ids, distances, counts
+    """
+    if users.wire.sparse:
+        products = expected_products(shown, users.rows, len(short))
+        affordable = 4 * users.width * len(short) <= _AT_ONCE_BYTES and products <= _PRODUCTS
+    else:
+        affordable = users.rows * len(short) <= _PAIRS
+    found = search_everybody(users, short, merge_in, settings) if affordable or len(short) <= _SEARCHED else None
+    if found is not None and not users.wire.sparse:
+        return found
+    first = meet_few(users, pick_few(users, settings), short[HASHES].to_numpy(), merge_in, settings)
+    return first if found is None else found.unionByName(first)
+
+
 def search_everybody(users: Users, short: pa.Table, merge_in: int, settings: Settings) -> DataFrame:
-    """Return the nearest of everybody for some users, as candidates to be merged.
+    """Return the nearest of everybody, of sparse rows of those they share something with, for some users.
 
     short    : user_id, hashes
     merge_in : partitions the lists will be merged in
     returns  : target, ids, neighbor_ids, distances, counts
     """
-    user = id_type(users.table)
-    schema = T.StructType(
-        [
-            T.StructField(TARGET, T.IntegerType()),
-            T.StructField(IDS, T.ArrayType(user)),
-            T.StructField(NEIGHBOR_IDS, T.ArrayType(user)),
-            *(T.StructField(name, T.BinaryType()) for name in (DISTANCES, COUNTS)),
-        ]
-    )
+    schema = list_schema(users)
     hashes, vectors = vectors_of(users, short[HASHES].to_numpy())
     row = np.searchsorted(hashes, short[HASHES].to_numpy())
     ids, vectors = short[USER_ID].combine_chunks(), take_rows(vectors, row)
@@ -84,9 +107,14 @@ def _searcher(
         vectors = take_rows(concatenate_rows([wire.read(batch) for batch in received]), order)
         here = here.take(pa.array(order))
         # One more than wanted: oneself.
-        best = meet(queries, vectors, np.arange(len_of(vectors)), nobody_met(len_of(queries), k + 1), settings.metric)
+        if is_sparse(queries):
+            rows, distances = nearest_related(queries, vectors, k + 1, settings.metric)
+        else:
+            nobody = nobody_met(len_of(queries), k + 1)
+            best = meet(queries, vectors, np.arange(len_of(vectors)), nobody, settings.metric)
+            rows, distances = best.hashes, best.distances
         own = pc.fill_null(pc.index_in(ids, here), -1).to_numpy()
-        met = np.isfinite(best.distances) & (best.hashes != own[:, None])
+        met = np.isfinite(distances) & (rows != own[:, None])
         met &= np.cumsum(met, axis=1) <= k
         by_key = np.argsort(keys, kind="stable")
         counts = met.sum(axis=1).astype(np.int32)[by_key]
@@ -96,8 +124,8 @@ def _searcher(
         columns = [
             pa.array(keys[by_key][first]),
             to_lists(ids.take(pa.array(by_key)), lengths),
-            to_lists(here.take(pa.array(best.hashes[by_key][met])), per_block),
-            to_binary(best.distances[by_key][met], per_block),
+            to_lists(here.take(pa.array(rows[by_key][met])), per_block),
+            to_binary(distances[by_key][met], per_block),
             to_binary(counts, lengths),
         ]
         yield pa.RecordBatch.from_arrays(columns, [TARGET, IDS, NEIGHBOR_IDS, DISTANCES, COUNTS])

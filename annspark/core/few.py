@@ -1,0 +1,117 @@
+"""Few: the first rows of all, which everybody meets where rows that share nothing come in one order for all.
+
+Sparse rows that share no column are equally far under cosine, jaccard and the inner product, so that of those a row
+wants the first by id; under euclidean they are the farther the longer they are, |x|^2 + |y|^2, so that it wants the
+shortest of all.  Either way some hundred rows serve everybody, and meeting them costs time in proportion to the rows.
+"""
+
+import numpy as np
+
+from annspark.core.metric import METRICS
+from annspark.core.nearest import places
+from annspark.core.rows import Vectors, is_sparse, len_of, owner_of, renumbered, slice_rows
+from annspark.core.score import SparseProducts, measure_for, squared_lengths
+from annspark.core.topk import DISTANCE_BITS, EMPTY, ordered_bits, pack, unpack
+
+_AT_LEAST, _MORE = (
+    200,
+    100,
+)  # rows, and rows beyond twice the neighbors wanted: who shares something with one needs more
+_PAIRS = 1 << 19  # distances in flight, of 8 bytes and several times over
+
+
+def count_few(k: int) -> int:
+    """Return how many rows everybody is to meet."""
+    return max(_AT_LEAST, 2 * k + _MORE)
+
+
+def sizes_of(rows: Vectors, metric: str) -> np.ndarray:
+    """Return what rows are ordered by before their ids: float64 (n,), squared lengths where those tell, else 0."""
+    by_length = is_sparse(rows) and np.isinf(METRICS[metric].unrelated)
+    return squared_lengths(rows) if by_length else np.zeros(len_of(rows))
+
+
+def nearest_of_few(rows: Vectors, few: Vectors, own: np.ndarray, k: int, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the k nearest of a few for every row, with the very distances the join gives.
+
+    rows, few : n and m of one kind, prepared; the few in the order of their ids
+    own       : int (n,), which of the few a row itself is, -1 for none
+    returns   : int64 (n, k), places among the few, by (distance, place), and float32 (n, k); -1 and inf for none
+    """
+    n, m = len_of(rows), len_of(few)
+    neighbors, distances = np.full((n, k), -1), np.full((n, k), np.inf, np.float32)
+    step = max(1, _PAIRS // max(1, m))
+    for start in range(0, n, step):
+        some, mine = slice_rows(rows, start, start + step), own[start : start + step]
+        keys = pack(METRICS[metric].from_raw(_raw(some, few, metric)), np.arange(m))
+        itself = np.flatnonzero(mine >= 0)
+        keys[itself, mine[itself]] = EMPTY
+        if k < m:
+            keys = np.partition(keys, k - 1, axis=1)[:, :k]
+        keys.sort(axis=1)
+        here = slice(start, start + len(keys))
+        distances[here, : keys.shape[1]], neighbors[here, : keys.shape[1]] = unpack(keys)
+    return neighbors, distances
+
+
+def _raw(rows: Vectors, few: Vectors, metric: str) -> np.ndarray:
+    """Return all raw distances: float32 (n, m)."""
+    n, m = len_of(rows), len_of(few)
+    if not is_sparse(rows):
+        one, other = np.divmod(np.arange(n * m), max(1, m))
+        return measure_for(metric, rows).exact(rows, one, few, other).reshape(n, m)
+    columns = np.unique(few.indices)
+    left, right = (renumbered(part, columns).astype(np.float64) for part in (rows, few))
+    products = (left @ right.T.tocsr()).toarray()
+    return SparseProducts(metric).from_products(squared_lengths(rows)[:, None], squared_lengths(few), products)
+
+
+def nearest_related(queries: Vectors, vectors: Vectors, k: int, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the k nearest vectors of each query among those nearer than what shares nothing; as nearest_of_few does.
+
+    A query counts among its own, so that one more has to be asked for where it is one of the vectors.
+
+    queries, vectors : sparse, prepared; the vectors in the order of their ids
+    """
+    measure, facts = SparseProducts(metric), METRICS[metric]
+    columns = np.unique(queries.indices)
+    lengths, query_lengths = squared_lengths(vectors), squared_lengths(queries)
+    left, right = (renumbered(part, columns).astype(np.float64) for part in (vectors, queries))
+    right = right.T.tocsr()
+    each = np.diff(right.indptr).take(left.indices)
+    work = np.cumsum(np.bincount(owner_of(left), each, minlength=len_of(left)))
+    m = len_of(queries)
+    neighbors, distances = np.full((m, k), -1), np.full((m, k), np.inf, np.float32)
+    start = 0
+    while start < len_of(left):
+        done = work[start - 1] if start else 0
+        end = max(start + 1, int(np.searchsorted(work, done + _PAIRS, side="right")))
+        products = slice_rows(left, start, end) @ right
+        row, query = owner_of(products) + start, products.indices
+        raw = measure.from_products(lengths.take(row), query_lengths.take(query), products.data)
+        distance = facts.from_raw(raw)
+        near = np.flatnonzero((distance < facts.unrelated) & (distance <= distances[:, -1].take(query)))
+        _keep(neighbors, distances, query.take(near), row.take(near), distance.take(near))
+        start = end
+    return neighbors, distances
+
+
+def _keep(
+    neighbors: np.ndarray, distances: np.ndarray, query: np.ndarray, row: np.ndarray, distance: np.ndarray
+) -> None:
+    """Keep the nearest of what queries have and of more pairs, ties by row."""
+    k = neighbors.shape[1]
+    touched, count = np.unique(query, return_counts=True)
+    owner = np.concatenate([np.repeat(np.arange(len(touched)), k), np.searchsorted(touched, query)])
+    far = np.concatenate([distances[touched].ravel(), distance])
+    who = np.concatenate([neighbors[touched].ravel(), row])
+    order = np.lexsort((who, (owner.astype(np.uint64) << np.uint64(DISTANCE_BITS)) | ordered_bits(far)))
+    first = order[places(count + k) < k]
+    distances[touched], neighbors[touched] = far[first].reshape(-1, k), who[first].reshape(-1, k)
+
+
+def expected_products(sample: Vectors, rows: int, queries: int) -> float:
+    """Return how many products of two numbers so many queries and rows, like the sampled ones, have to be made of."""
+    _, counts = np.unique(sample.indices, return_counts=True)
+    share = counts / max(1, len_of(sample))
+    return float((share**2).sum()) * rows * queries

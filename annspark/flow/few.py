@@ -1,0 +1,114 @@
+"""Few: the first rows of all, picked and met by everybody, or by those who want them, in one pass over all vectors."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import DataFrame
+from pyspark.sql import types as T
+
+from annspark.config import Settings
+from annspark.core.draw import slot_of
+from annspark.core.few import count_few, nearest_of_few, sizes_of
+from annspark.core.rows import Vectors, len_of, take_rows
+from annspark.flow.arrow import OUT_ROWS, collect, elements, numbers, to_binary, to_lists
+from annspark.flow.block import block_lists, id_type
+from annspark.flow.cluster import partition_keys
+from annspark.flow.read import Users
+from annspark.flow.wire import Wire
+from annspark.tables import COUNTS, DISTANCES, HASHES, IDS, NEIGHBOR_IDS, TARGET
+
+
+@dataclass(frozen=True)
+class Few:
+    """Some users on the driver, in the order of their ids: ids; int64 (n,) hashes; the prepared vectors."""
+
+    ids: pa.Array
+    hashes: np.ndarray
+    vectors: Vectors
+
+
+def list_schema(users: Users) -> T.StructType:
+    """Return the columns of lists to be merged: target, ids, neighbor_ids, distances, counts."""
+    user = id_type(users.table)
+    return T.StructType(
+        [
+            T.StructField(TARGET, T.IntegerType()),
+            T.StructField(IDS, T.ArrayType(user)),
+            T.StructField(NEIGHBOR_IDS, T.ArrayType(user)),
+            *(T.StructField(name, T.BinaryType()) for name in (DISTANCES, COUNTS)),
+        ]
+    )
+
+
+def pick_few(users: Users, settings: Settings) -> Few:
+    """Return the first users, the shortest where lengths tell, ties by id: what each partition has, and then of all."""
+    names = [IDS, HASHES, *users.wire.names]
+    blocks = users.table.select(*names)
+    pick = _picker(count_few(settings.k), settings.metric, users.wire)
+    found = collect(blocks.mapInArrow(pick, blocks.schema).repartition(1).mapInArrow(pick, blocks.schema))
+    ids = elements(found[IDS])
+    order = pc.sort_indices(ids).to_numpy()
+    vectors = take_rows(users.wire.read(found), order)
+    return Few(ids.take(pa.array(order)), numbers(found[HASHES], np.int64)[order], vectors)
+
+
+def _picker(count: int, metric: str, wire: Wire) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    names = [IDS, HASHES, *wire.names]
+
+    def pick(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        best = None
+        for batch in batches:
+            some = pa.Table.from_batches([batch] if best is None else [best, batch])
+            ids, hashes, vectors = elements(some[IDS]), numbers(some[HASHES], np.int64), wire.read(some)
+            sized = pa.table({"size": sizes_of(vectors, metric), "id": ids, "row": np.arange(len(ids))})
+            row = sized.sort_by([("size", "ascending"), ("id", "ascending")])["row"].to_numpy()[:count]
+            once = np.array([len(row)])
+            columns = [to_lists(ids.take(pa.array(row)), once), to_binary(hashes[row], once)]
+            columns += wire.write(take_rows(vectors, row), once)
+            best = pa.RecordBatch.from_arrays(columns, schema=batch.schema) if len(row) else None
+        if best is not None:
+            yield best
+
+    return pick
+
+
+def meet_few(users: Users, few: Few, wanted: np.ndarray | None, merge_in: int, settings: Settings) -> DataFrame:
+    """Return the nearest of a few for all users or some, as candidates to be merged.
+
+    wanted   : int64 (n,), hashes of those who want them, None for all
+    merge_in : partitions the lists will be merged in
+    """
+    keys = partition_keys(merge_in)
+    wanted = None if wanted is None else np.sort(wanted)
+    blocks = users.table.select(IDS, HASHES, *users.wire.names)
+    return blocks.mapInArrow(_meeter(few, wanted, keys, users.wire, settings), list_schema(users))
+
+
+def _meeter(
+    few: Few, wanted: np.ndarray | None, keys: np.ndarray, wire: Wire, settings: Settings
+) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    k, metric = settings.k, settings.metric
+
+    def meet(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            ids, hashes, vectors = elements(batch.column(0)), numbers(batch.column(1), np.int64), wire.read(batch)
+            if wanted is not None:
+                at = np.searchsorted(wanted, hashes).clip(max=max(0, len(wanted) - 1))
+                row = np.flatnonzero(wanted[at] == hashes) if len(wanted) else at[:0]
+                ids, hashes, vectors = ids.take(pa.array(row)), hashes[row], take_rows(vectors, row)
+            order = np.argsort(slot_of(hashes, len(keys)), kind="stable")
+            for start in range(0, len_of(vectors), OUT_ROWS):
+                row = order[start : start + OUT_ROWS]
+                mine = ids.take(pa.array(row))
+                own = pc.fill_null(pc.index_in(mine, few.ids), -1).to_numpy()
+                neighbors, distances = nearest_of_few(take_rows(vectors, row), few.vectors, own, k, metric)
+                neighbors = np.where(neighbors >= 0, neighbors + len(row), -1)
+                everybody = pa.concat_arrays([mine, few.ids])
+                slot = slot_of(hashes[row], len(keys))
+                lists = block_lists(slot, keys, everybody, np.arange(len(row)), neighbors, distances)
+                yield pa.RecordBatch.from_arrays(lists, [TARGET, IDS, NEIGHBOR_IDS, DISTANCES, COUNTS])
+
+    return meet
