@@ -1,5 +1,6 @@
 """The straight line: read, sample, grow, calibrate, route, join, merge, audit, publish."""
 
+import logging
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
@@ -10,14 +11,16 @@ import numpy as np
 from pyspark.sql import DataFrame, SparkSession
 
 from annspark import __version__
-from annspark.config import Job, Settings
+from annspark.config import MOST_LEAF_ROWS, Job, Settings
 from annspark.core.calibrate import (
     CALIBRATED,
+    MOST_PROBES,
     MOST_TREES,
     Calibration,
+    Chances,
     choose_probes,
     choose_trees,
-    probes_to_meet,
+    settings_to_meet,
 )
 from annspark.core.columns import ColumnForest
 from annspark.core.forest import Forest
@@ -58,6 +61,8 @@ from annspark.flow.trial import extrapolate, try_join
 from annspark.flow.widen import find_more, find_short
 from annspark.report import Cost, Leaves, Preview, Report, Rows, Spread, versions
 from annspark.steps import Steps
+
+logger = logging.getLogger("annspark")
 
 
 @dataclass(frozen=True)
@@ -147,8 +152,8 @@ def build_neighbors(
 
     try:
         counted = _start_counting(vectors.sparkSession)
-        result = _build(vectors, counted, settings, asdict(settings), scratch, keep, Steps())
-        _require_recall(result.report)
+        result, advice = _build(vectors, counted, settings, asdict(settings), scratch, keep, Steps())
+        _require_recall(result.report, advice)
     except BaseException:
         for table in kept:
             release(table, scratch)
@@ -173,11 +178,11 @@ def run(spark: SparkSession, job: Job) -> Report:
 
     clock = Steps()
     try:
-        result = _build(vectors, counted, job.settings, _asked(job), job.scratch, keep, clock)
+        result, advice = _build(vectors, counted, job.settings, _asked(job), job.scratch, keep, clock)
         folder = job.report or f"{pending[-1].target}.report"
         if not result.report.passed:
             write_missed(folder, result.report)
-            _require_recall(result.report)
+            _require_recall(result.report, advice)
         with clock.step("publish") as facts, reports_once_done(folder, result.report):
             publish.commit(pending[-1])
             facts += [pending[-1].target, f"report in {folder}"]
@@ -223,31 +228,52 @@ def _asked(job: Job) -> dict[str, Any]:
     return {name: value for name, value in asdict(job).items() if name != "settings"} | asdict(job.settings)
 
 
-def _require_recall(report: Report) -> None:
-    """Raise RecallMissed when the audit rules the recall asked for out."""
+def _require_recall(report: Report, advice: str) -> None:
+    """Raise RecallMissed, with what to do about it, when the audit rules the recall asked for out."""
     if report.passed or report.calibration is None:
         return
     recall, goal = report.recall, report.calibration
-    enough = probes_to_meet(goal, recall.mean)
-    advice = "Set trees to 3" if report.topped_up else f"Set probes to {enough:g}"
     raise RecallMissed(
         f"audit: recall {recall.mean:.4f} ({recall.low:.4f} to {recall.high:.4f}) of {recall.users:,} users, "
         f"{goal.target:g} was asked for, {goal.predicted:.4f} predicted for {goal.probes:g} probes. Nothing was "
-        f"published. {advice}, or ask for less.",
+        f"published. {advice}",
         report,
     )
+
+
+def _advise(ready: "_Ready", measured: float | None) -> str:
+    """Return what would reach a recall that was, or will be, missed, as far as calibration can tell."""
+    if ready.calibration is None or ready.chances is None:
+        return ""
+    chosen, sample = (ready.calibration, len(ready.plan.reach)), ready.samples["plan"].vectors
+    found = settings_to_meet(ready.grown, sample, ready.chances, chosen, measured)
+    if found and isinstance(ready.grown, ColumnForest):  # whose trees follow from the recall, which probes replace
+        advice = f"Set probes to {found[0]:g} and trees to {found[1]}"
+    elif found:
+        advice = f"Set probes to {found[0]:g}"
+    elif isinstance(ready.grown, Forest) and max(ready.grown.sizes) > MOST_PROBES:
+        advice = f"Set trees to {2 * len(ready.plan.reach)}"
+    elif (rows := ready.users.rows) <= MOST_LEAF_ROWS:
+        advice = f"More probes or trees would not do. Set leaf_rows to {rows} (one leaf, which is exact, if slow)"
+    else:
+        return "More probes or trees would not do. Ask for less."
+    return f"{advice}, or ask for less."
 
 
 @dataclass(frozen=True)
 class _Ready:
     """What is known before the join.
 
-    few : sparse rows whom everybody meets, the shortest of all, where those are nearest to what shares nothing
+    few     : sparse rows whom everybody meets, the shortest of all, where those are nearest to what shares nothing
+    grown   : with more trees than the forest that was chosen of it, where it says how many are needed
+    chances : that neighbors are met in its trees; None where no recall was asked for
     """
 
     users: Users
     samples: dict[str, Sample]
     few: Few | None
+    grown: AnyForest
+    chances: Chances | None
     forest: AnyForest
     radius: np.ndarray
     calibration: Calibration | None
@@ -269,8 +295,11 @@ def _build(
     scratch: str | None,
     keep: Callable[[DataFrame], DataFrame],
     clock: Steps,
-) -> Result:
-    """Walk the line; keep materialises a finished table, and everything after reads what it returns."""
+) -> tuple[Result, str]:
+    """Walk the line; keep materialises a finished table, and everything after reads what it returns.
+
+    Returns the result, and what to do if the recall was missed.
+    """
     asked_for, settings = settings, settings.found
     with staging(scratch) as stage:
         publish_found, keep = keep, stage if asked_for.restricted else keep
@@ -281,7 +310,7 @@ def _build(
             table, seen = _join(ready, ready.forest, plan, settings, keep)
             facts += [f"{users.rows:,} users"]
         recall, distances = _audit(table, ready, settings, clock)
-        topped_up, n_leaves, restricted = 0, plan.n_leaves, 0
+        topped_up, n_leaves, restricted, measured = 0, plan.n_leaves, 0, recall.mean
         if settings.top_up and calibration and recall.high < calibration.target:
             with clock.step("top up", "growing another tree, joining and merging its neighbors with those found"):
                 forest = _grow(users, ready.samples["forest"], settings, first_tree=len(plan.reach), trees=1)
@@ -320,7 +349,7 @@ def _build(
         leaves=Leaves(n_leaves, plan.expected.median_rows, plan.expected.p99_rows, seen["max_rows"]),
         seconds=clock.total(),
     )
-    return Result(table, report)
+    return Result(table, report), "" if report.passed else _advise(ready, measured)
 
 
 def _prepare(vectors: DataFrame, counted: Future[int], settings: Settings, stage: Stage, clock: Steps) -> _Ready:
@@ -347,25 +376,34 @@ def _prepare(vectors: DataFrame, counted: Future[int], settings: Settings, stage
     by_length = users.wire.sparse and np.isinf(METRICS[settings.metric].unrelated) and n_leaves > 1
     picked = start_beside(vectors.sparkSession, pick_few, users, settings) if by_length else None
     with clock.step("grow") as facts:
-        forest = _grow(users, samples["forest"], settings, first_tree=0, trees=_count_trees(users, settings))
-        facts += [f"{sum(forest.sizes):,} leaves"]
+        grown = _grow(users, samples["forest"], settings, first_tree=0, trees=_count_trees(users, settings))
+        facts += [f"{sum(grown.sizes):,} leaves"]
     with clock.step("calibrate") as facts:
         audit_nearest, known_nearest = searched.result()
         facts += [f"exact neighbors of {len(audit.ids) + len(known.ids):,} users"]
-        shown, calibration = samples["plan"].vectors, None
+        shown, forest, calibration, chances = samples["plan"].vectors, grown, None, None
         few = picked.result() if picked else None
         if target is not None:
-            chances = place_neighbors(users, known, known_nearest, forest, settings.metric, few and few.hashes)
-            if isinstance(forest, ColumnForest) and settings.trees is None:
-                forest, calibration = choose_trees(forest, shown, chances, target, users.rows)
+            all_meet = few.hashes if few else None
+            chances = place_neighbors(users, known, known_nearest, grown, settings.metric, all_meet)
+            if isinstance(grown, ColumnForest) and settings.trees is None:
+                forest, calibration = choose_trees(grown, shown, chances, target, users.rows)
             else:
-                calibration = choose_probes(forest, shown, chances, target)
+                if isinstance(grown, ColumnForest) and settings.trees is not None:
+                    forest = grown.first(settings.trees)
+                calibration = choose_probes(forest, shown, chances.first(len(forest.sizes)), target)
             facts += [f"predicted {calibration.predicted:.4f} for the {target:g} asked for"]
         probes = calibration.probes if calibration else settings.probes or 1
         if n_leaves == 1:
             probes = 1
         plan = plan_join(forest, shown, probes, rows=users.rows, cores=cores)
-    return _Ready(users, samples, few, forest, audit_nearest.radius, calibration, plan, cores, most)
+    ready = _Ready(users, samples, few, grown, chances, forest, audit_nearest.radius, calibration, plan, cores, most)
+    if calibration and calibration.high < calibration.target:
+        logger.warning(
+            "calibrate: recall %.4f (%.4f to %.4f) is predicted for the most probes there are, %g was asked for. %s",
+            *(calibration.predicted, calibration.low, calibration.high, calibration.target, _advise(ready, None)),
+        )
+    return ready
 
 
 def _grow(users: Users, sample: Sample, settings: Settings, *, first_tree: int, trees: int) -> AnyForest:
@@ -376,10 +414,10 @@ def _grow(users: Users, sample: Sample, settings: Settings, *, first_tree: int, 
 
 
 def _count_trees(users: Users, settings: Settings) -> int:
-    """Return how many trees to grow; of columns as many as may be wanted, when the recall is to say how many."""
-    if settings.trees is not None:
-        return settings.trees
-    return 1 if not users.wire.sparse else 2 if settings.target is None else MOST_TREES
+    """Return how many trees to grow; of columns as many as may be wanted, when there is a recall to reach."""
+    if users.wire.sparse and settings.target is not None:
+        return max(settings.trees or 1, MOST_TREES)
+    return settings.trees or (2 if users.wire.sparse else 1)
 
 
 def _join(

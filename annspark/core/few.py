@@ -13,10 +13,8 @@ from annspark.core.rows import Vectors, is_sparse, len_of, owner_of, renumbered,
 from annspark.core.score import SparseProducts, measure_for, squared_lengths
 from annspark.core.topk import DISTANCE_BITS, EMPTY, ordered_bits, pack, unpack
 
-_AT_LEAST, _MORE = (
-    200,
-    100,
-)  # rows, and rows beyond twice the neighbors wanted: who shares something with one needs more
+# Rows, and rows beyond twice the neighbors wanted: who shares something with some of them needs others.
+_AT_LEAST, _MORE = 200, 100
 _PAIRS = 1 << 19  # distances in flight, of 8 bytes and several times over
 
 

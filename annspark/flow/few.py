@@ -56,8 +56,6 @@ def pick_few(users: Users, settings: Settings) -> Few:
 
 
 def _picker(count: int, metric: str, wire: Wire) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    names = [IDS, HASHES, *wire.names]
-
     def pick(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         best = None
         for batch in batches:
