@@ -19,6 +19,7 @@ from annspark.core.rows import Vectors, slice_rows
 CALIBRATED = 1_000  # users whose exact neighbors are found: some 0.005 either way
 MOST_PROBES = 1_000
 _STEPS = 16  # numbers of probes tried between one and its double
+_MORE = 2**0.5  # times the probes that did not do, how many are tried to tell what would
 _TREES = (1, 2, 4, 8)  # numbers of trees of columns that are tried
 MOST_TREES = _TREES[-1]
 _SHOWN = 5_000  # sampled vectors that tell the reach of a number of probes
@@ -153,7 +154,7 @@ def settings_to_meet(
         most = min(float(MOST_PROBES), some.most_probes(shown))
         probes = goal.probes if n == n_trees else max(1.0, goal.probes / 2)
         while probes < most:
-            probes = min(2 * probes, most)
+            probes = min(_MORE * probes, most)
             mean = _predict(some, shown, chances.first(n), probes).mean
             if (1 - mean) * factor <= 1 - goal.target if mean < 1 else np.isfinite(factor):
                 return round(probes, 3), n

@@ -116,8 +116,8 @@ def test_what_would_meet_a_missed_target_has_fewer_misses_in_proportion_to_those
         found = settings_to_meet(forest, vectors[3000:], chances, (goal, 1), measured)
         return found and found[0]
 
-    assert goal.probes < enough(0.88) < enough(0.7) <= 60
-    assert enough(None) == enough(goal.predicted) == 2 * goal.probes
+    assert goal.probes < enough(0.88) < enough(0.5) <= 60
+    assert enough(None) == enough(goal.predicted) == round(2**0.5 * goal.probes, 3)
     twice_as_bad = enough(1 - 2 * (1 - goal.predicted))
     at = choose_probes(forest, vectors[3000:], chances, 0.95).probes
     assert at / 2 < twice_as_bad < 4 * at
