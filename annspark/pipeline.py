@@ -454,7 +454,7 @@ def _join(
     # A user without neighbors has no row of the long shape.
     require_complete(written + (seen["lonely"] if settings.shape == "long" else 0), users)
     if seen["short"]:
-        table = _widen(table, ready, settings, keep, merge_in)
+        table = _widen(table, seen["short"], ready, settings, keep, merge_in)
         written = count_users(table, settings)
         require_complete(written, users)
         seen |= {"widened": seen["short"], "short": 0}
@@ -462,11 +462,16 @@ def _join(
 
 
 def _widen(
-    table: DataFrame, ready: _Ready, settings: Settings, keep: Callable[[DataFrame], DataFrame], merge_in: int
+    table: DataFrame,
+    count: int,
+    ready: _Ready,
+    settings: Settings,
+    keep: Callable[[DataFrame], DataFrame],
+    merge_in: int,
 ) -> DataFrame:
     """Return the table with whole lists for those whose leaves held too few others."""
     users = ready.users
-    short = find_short(table, users, ready.most, settings)
+    short = find_short(table, users, ready.most, count, settings)
     told = told_lists(table, users, merge_in, settings)
     shown = ready.samples["plan"].vectors
     candidates = find_more(users, short, shown, merge_in, settings).unionByName(told)

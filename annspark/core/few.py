@@ -85,10 +85,15 @@ def nearest_related(queries: Vectors, vectors: Vectors, k: int, metric: str) -> 
         done = work[start - 1] if start else 0
         end = max(start + 1, int(np.searchsorted(work, done + _PAIRS, side="right")))
         products = slice_rows(left, start, end) @ right
-        row, query = owner_of(products) + start, products.indices
-        raw = measure.from_products(lengths.take(row), query_lengths.take(query), products.data)
+        # Looked at as they are: distances of all would take longer than their products.
+        bar = np.minimum(distances[:, -1], np.float32(facts.unrelated))
+        least = measure.least_product(query_lengths, facts.to_raw(bar).astype(np.float64))
+        some = np.flatnonzero(products.data >= least.take(products.indices))
+        row = np.searchsorted(products.indptr, some, side="right") - 1 + start
+        query = products.indices.take(some)
+        raw = measure.from_products(lengths.take(row), query_lengths.take(query), products.data.take(some))
         distance = facts.from_raw(raw)
-        near = np.flatnonzero((distance < facts.unrelated) & (distance <= distances[:, -1].take(query)))
+        near = np.flatnonzero((distance < facts.unrelated) & (distance <= bar.take(query)))
         _keep(neighbors, distances, query.take(near), row.take(near), distance.take(near))
         start = end
     return neighbors, distances

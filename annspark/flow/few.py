@@ -12,7 +12,7 @@ from pyspark.sql import types as T
 from annspark.config import Settings
 from annspark.core.draw import slot_of
 from annspark.core.few import count_few, nearest_of_few, sizes_of
-from annspark.core.rows import Vectors, len_of, take_rows
+from annspark.core.rows import Vectors, concatenate_rows, len_of, take_rows
 from annspark.flow.arrow import OUT_ROWS, collect, elements, numbers, to_binary, to_lists
 from annspark.flow.block import block_lists, id_type
 from annspark.flow.cluster import partition_keys
@@ -57,18 +57,20 @@ def pick_few(users: Users, settings: Settings) -> Few:
 
 def _picker(count: int, metric: str, wire: Wire) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def pick(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        best = None
+        best: tuple[pa.Array, np.ndarray, Vectors] | None = None
         for batch in batches:
-            some = pa.Table.from_batches([batch] if best is None else [best, batch])
-            ids, hashes, vectors = elements(some[IDS]), numbers(some[HASHES], np.int64), wire.read(some)
+            some = elements(batch.column(0)), numbers(batch.column(1), np.int64), wire.read(batch)
+            if best is not None:
+                pair = list(zip(best, some, strict=True))
+                some = pa.concat_arrays(pair[0]), np.concatenate(pair[1]), concatenate_rows(list(pair[2]))
+            ids, hashes, vectors = some
             sized = pa.table({"size": sizes_of(vectors, metric), "id": ids, "row": np.arange(len(ids))})
             row = sized.sort_by([("size", "ascending"), ("id", "ascending")])["row"].to_numpy()[:count]
-            once = np.array([len(row)])
-            columns = [to_lists(ids.take(pa.array(row)), once), to_binary(hashes[row], once)]
-            columns += wire.write(take_rows(vectors, row), once)
-            best = pa.RecordBatch.from_arrays(columns, schema=batch.schema) if len(row) else None
-        if best is not None:
-            yield best
+            best = ids.take(pa.array(row)), hashes[row], take_rows(vectors, row)
+        if best is not None and len(best[0]):
+            once = np.array([len(best[0])])
+            columns = [to_lists(best[0], once), to_binary(best[1], once), *wire.write(best[2], once)]
+            yield pa.RecordBatch.from_arrays(columns, [IDS, HASHES, *wire.names])
 
     return pick
 
@@ -101,10 +103,11 @@ def _meeter(
             for start in range(0, len_of(vectors), OUT_ROWS):
                 row = order[start : start + OUT_ROWS]
                 mine = ids.take(pa.array(row))
-                own = pc.fill_null(pc.index_in(mine, few.ids), -1).to_numpy()
+                theirs = few.ids.cast(mine.type)  # what the driver collected may be of a narrower type
+                own = pc.fill_null(pc.index_in(mine, theirs), -1).to_numpy()
                 neighbors, distances = nearest_of_few(take_rows(vectors, row), few.vectors, own, k, metric)
                 neighbors = np.where(neighbors >= 0, neighbors + len(row), -1)
-                everybody = pa.concat_arrays([mine, few.ids])
+                everybody = pa.concat_arrays([mine, theirs])
                 slot = slot_of(hashes[row], len(keys))
                 lists = block_lists(slot, keys, everybody, np.arange(len(row)), neighbors, distances)
                 yield pa.RecordBatch.from_arrays(lists, [TARGET, IDS, NEIGHBOR_IDS, DISTANCES, COUNTS])

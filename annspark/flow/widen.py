@@ -31,11 +31,18 @@ from annspark.tables import COUNTS, DISTANCES, HASHES, IDS, NEIGHBOR_ID, NEIGHBO
 _AT_ONCE_BYTES = 64 << 20  # vectors of searching users that travel in one closure
 _PAIRS = 10**10  # of dense vectors compared at most: a minute of two cores
 _PRODUCTS = 2 * 10**9  # of numbers of sparse rows multiplied at most, likewise
+_COLLECTED = 2_000_000  # ids and hashes on the driver at most
 _SEARCHED = 2_000  # users who may search everybody in any case: as many as the audit and the calibration let
 
 
-def find_short(table: DataFrame, users: Users, most: int, settings: Settings) -> pa.Table:
-    """Return the users who have fewer than most neighbors: user_id, hashes (int64)."""
+def find_short(table: DataFrame, users: Users, most: int, count: int, settings: Settings) -> pa.Table | None:
+    """Return the users who have fewer than most neighbors: user_id, hashes (int64); None where the driver had better
+    not hold them.
+
+    count : how many there are
+    """
+    if count > _COLLECTED:
+        return None
     user_id = F.col(USER_ID).cast(id_type(users.table))
     served = listed(table, settings).where(F.size(NEIGHBOR_ID) >= most).select(user_id.alias(USER_ID))
     # The long shape has no row of those who have no neighbor.
@@ -43,17 +50,19 @@ def find_short(table: DataFrame, users: Users, most: int, settings: Settings) ->
     return collect(few.select(USER_ID, seeded_hash(F.col(USER_ID), settings.seed).alias(HASHES)))
 
 
-def find_more(users: Users, short: pa.Table, shown: Vectors, merge_in: int, settings: Settings) -> DataFrame:
+def find_more(users: Users, short: pa.Table | None, shown: Vectors, merge_in: int, settings: Settings) -> DataFrame:
     """Return neighbors from everywhere for the users who are short of some, as candidates to be merged.
 
     As long as that can be paid for, the nearest of everybody.  Beyond that, and of what sparse rows share nothing with,
     the nearest of some first ones, who are enough to fill every list.
 
-    short    : user_id, hashes
+    short    : user_id, hashes; None for so many that everybody is looked at, which takes nothing from anybody
     shown    : sampled vectors
     merge_in : partitions the lists will be merged in
     returns  : target, ids, neighbor_ids, distances, counts
     """
+    if short is None:
+        return meet_few(users, pick_few(users, settings), None, merge_in, settings)
     if users.wire.sparse:
         products = expected_products(shown, users.rows, len(short))
         affordable = 4 * users.width * len(short) <= _AT_ONCE_BYTES and products <= _PRODUCTS
