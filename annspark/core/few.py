@@ -65,7 +65,7 @@ def _raw(rows: Vectors, few: Vectors, metric: str) -> np.ndarray:
 
 
 def nearest_related(queries: Vectors, vectors: Vectors, k: int, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the k nearest vectors of each query among those nearer than what shares nothing; as nearest_of_few does.
+    """Return the k nearest vectors of each query among those it shares something with; as nearest_of_few does.
 
     A query counts among its own, so that one more has to be asked for where it is one of the vectors.
 
@@ -86,14 +86,14 @@ def nearest_related(queries: Vectors, vectors: Vectors, k: int, metric: str) -> 
         end = max(start + 1, int(np.searchsorted(work, done + _PAIRS, side="right")))
         products = slice_rows(left, start, end) @ right
         # Looked at as they are: distances of all would take longer than their products.
-        bar = np.minimum(distances[:, -1], np.float32(facts.unrelated))
+        bar = distances[:, -1]
         least = measure.least_product(query_lengths, facts.to_raw(bar).astype(np.float64))
         some = np.flatnonzero(products.data >= least.take(products.indices))
         row = np.searchsorted(products.indptr, some, side="right") - 1 + start
         query = products.indices.take(some)
         raw = measure.from_products(lengths.take(row), query_lengths.take(query), products.data.take(some))
         distance = facts.from_raw(raw)
-        near = np.flatnonzero((distance < facts.unrelated) & (distance <= bar.take(query)))
+        near = np.flatnonzero(distance <= bar.take(query))
         _keep(neighbors, distances, query.take(near), row.take(near), distance.take(near))
         start = end
     return neighbors, distances
