@@ -13,6 +13,7 @@ from annspark.core.forest import SPLITS
 from annspark.core.metric import METRICS
 from annspark.errors import SettingsError
 
+MOST_LEAF_ROWS = 1_000_000
 RECALL = 0.95  # to reach when nothing else is asked for
 CHOICES = {
     "metric": tuple(METRICS),
@@ -49,7 +50,7 @@ class Settings:
         for name, low, high in (
             ("k", 1, 1_000),
             ("trees", 1, 100),
-            ("leaf_rows", 1, 1_000_000),
+            ("leaf_rows", 1, MOST_LEAF_ROWS),
             ("seed", 0, 2**63 - 1),
             ("audit_users", 1, 100_000),
         ):

@@ -6,21 +6,25 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 from pyspark.sql import DataFrame, SparkSession
 
 from annspark import __version__
-from annspark.config import Job, Settings
+from annspark.config import MOST_LEAF_ROWS, Job, Settings
 from annspark.core.best import Nearest
 from annspark.core.calibrate import (
     CALIBRATED,
+    MOST_PROBES,
     MOST_TREES,
     Calibration,
+    Chances,
     choose_probes,
     choose_trees,
-    probes_to_meet,
+    settings_to_meet,
 )
 from annspark.core.columns import ColumnForest
 from annspark.core.forest import Forest
+from annspark.core.metric import METRICS
 from annspark.core.plan import (
     SHOWN,
     AnyForest,
@@ -40,6 +44,7 @@ from annspark.flow.audit import Audit, audit_neighbors, noise_of
 from annspark.flow.calibrate import place_neighbors
 from annspark.flow.cluster import count_cores, start_beside
 from annspark.flow.exact import find_exact
+from annspark.flow.few import Few, meet_few, pick_few
 from annspark.flow.grow import grow, grow_limbs
 from annspark.flow.join import join_partitions
 from annspark.flow.links import restrict_links
@@ -52,7 +57,7 @@ from annspark.flow.sample import Sample, sample_vectors
 from annspark.flow.shape import count_users, require_complete, shaped
 from annspark.flow.stage import Stage, release, stage_table, staging
 from annspark.flow.trial import extrapolate, try_join
-from annspark.flow.widen import find_short, search_everybody
+from annspark.flow.widen import find_more, find_short
 from annspark.report import Cost, Leaves, Preview, Report, Rows, versions
 from annspark.steps import Steps, logger
 
@@ -95,7 +100,8 @@ def build_neighbors(
                   numbers or MLlib vectors; sparse ones also map<int, float>, struct<indices, values> or sets array<int>
     values_col  : column of the values (array) of sparse vectors whose indices (array) are in vector_col
     metric      : "cosine" (distance 1 - cos), "euclidean", "inner_product" (the largest first), "manhattan", "hamming"
-                  (vectors of 0 and 1, or binary of bits) or "jaccard" (sets); sparse vectors have no manhattan, hamming
+                  (vectors of 0 and 1, or binary of bits) or "jaccard" (sets, or vectors as for hamming); sparse vectors
+                  have no manhattan, hamming
     recall      : share of the exact neighbors to find; 0.95 unless probes are given
     probes      : leaves a user goes to in each tree, on average, instead of as many as the recall needs
     trees       : trees in the forest: 1 for dense vectors, as more probes are usually cheaper than more trees; as many
@@ -145,8 +151,8 @@ def build_neighbors(
 
     try:
         counted = _start_counting(vectors.sparkSession)
-        result = _build(vectors, counted, settings, asdict(settings), scratch, keep, Steps())
-        _require_recall(result.report)
+        result, advice = _build(vectors, counted, settings, asdict(settings), scratch, keep, Steps())
+        _require_recall(result.report, advice)
     except BaseException:
         for table in kept:
             release(table, scratch)
@@ -171,11 +177,11 @@ def run(spark: SparkSession, job: Job) -> Report:
 
     clock = Steps()
     try:
-        result = _build(vectors, counted, job.settings, _asked(job), job.scratch, keep, clock)
+        result, advice = _build(vectors, counted, job.settings, _asked(job), job.scratch, keep, clock)
         folder = job.report or f"{pending[-1].target}.report"
         if not result.report.passed:
             write_missed(folder, result.report)
-            _require_recall(result.report)
+            _require_recall(result.report, advice)
         with clock.step("publish") as facts, reports_once_done(folder, result.report):
             publish.commit(pending[-1])
             facts += [pending[-1].target, f"report in {folder}"]
@@ -206,7 +212,7 @@ def preview(spark: SparkSession, job: Job) -> Preview:
         rows=Rows(users.read, users.rows, users.rows, users.dropped, users.examples, 0),
         calibration=ready.calibration,
         probes=plan.probes,
-        pairs_per_user=round(plan.expected.pairs, 1),
+        pairs_per_user=round(plan.expected.pairs + (len(ready.few.ids) if ready.few else 0), 1),
         copies_per_user=round(plan.copies, 3),
         shuffle_bytes=count_shuffle_bytes(plan, users.rows, users.width, ready.most, users.id_bytes),
         leaves=Leaves(plan.n_leaves, plan.expected.median_rows, plan.expected.p99_rows, plan.expected.max_rows),
@@ -221,27 +227,52 @@ def _asked(job: Job) -> dict[str, Any]:
     return {name: value for name, value in asdict(job).items() if name != "settings"} | asdict(job.settings)
 
 
-def _require_recall(report: Report) -> None:
-    """Raise RecallMissed when the audit rules the recall asked for out."""
+def _require_recall(report: Report, advice: str) -> None:
+    """Raise RecallMissed, with what to do about it, when the audit rules the recall asked for out."""
     if report.passed or report.calibration is None:
         return
     recall, goal = report.recall, report.calibration
-    enough = probes_to_meet(goal, recall.mean)
-    advice = "Set trees to 3" if report.topped_up else f"Set probes to {enough:g}"
     raise RecallMissed(
         f"audit: recall {recall.mean:.4f} ({recall.low:.4f} to {recall.high:.4f}) of {recall.users:,} users, "
         f"{goal.target:g} was asked for, {goal.predicted:.4f} predicted for {goal.probes:g} probes. Nothing was "
-        f"published. {advice}, or ask for less.",
+        f"published. {advice}",
         report,
     )
 
 
+def _advise(ready: "_Ready", measured: float | None) -> str:
+    """Return what would reach a recall that was, or will be, missed, as far as calibration can tell."""
+    if ready.calibration is None or ready.chances is None:
+        return ""
+    chosen, sample = (ready.calibration, len(ready.plan.reach)), ready.samples["plan"].vectors
+    found = settings_to_meet(ready.grown, sample, ready.chances, chosen, measured)
+    if found and isinstance(ready.grown, ColumnForest):  # whose trees follow from the recall, which probes replace
+        advice = f"Set probes to {found[0]:g} and trees to {found[1]}"
+    elif found:
+        advice = f"Set probes to {found[0]:g}"
+    elif isinstance(ready.grown, Forest) and max(ready.grown.sizes) > MOST_PROBES:
+        advice = f"Set trees to {2 * len(ready.plan.reach)}"
+    elif (rows := ready.users.rows) <= MOST_LEAF_ROWS:
+        advice = f"More probes or trees would not do. Set leaf_rows to {rows} (one leaf, which is exact, if slow)"
+    else:
+        return "More probes or trees would not do. Ask for less."
+    return f"{advice}, or ask for less."
+
+
 @dataclass(frozen=True)
 class _Ready:
-    """What is known before the join."""
+    """What is known before the join.
+
+    few     : sparse rows whom everybody meets, the shortest of all, where those are nearest to what shares nothing
+    grown   : with more trees than the forest that was chosen of it, where it says how many are needed
+    chances : that neighbors are met in its trees; None where no recall was asked for
+    """
 
     users: Users
     samples: dict[str, Sample]
+    few: Few | None
+    grown: AnyForest
+    chances: Chances | None
     forest: AnyForest
     audit_nearest: Nearest
     calibration: Calibration | None
@@ -263,8 +294,11 @@ def _build(
     scratch: str | None,
     keep: Callable[[DataFrame], DataFrame],
     clock: Steps,
-) -> Result:
-    """Walk the line; keep materialises a finished table, and everything after reads what it returns."""
+) -> tuple[Result, str]:
+    """Walk the line; keep materialises a finished table, and everything after reads what it returns.
+
+    Returns the result, and what to do if the recall was missed.
+    """
     asked_for, settings = settings, settings.found
     with staging(scratch) as stage:
         publish_found, keep = keep, stage if asked_for.restricted else keep
@@ -275,7 +309,7 @@ def _build(
             table, seen = _join(ready, ready.forest, plan, settings, keep)
             facts += [f"{users.rows:,} users"]
         audited = _audit(table, ready, settings, clock)
-        topped_up, n_leaves, restricted = 0, plan.n_leaves, 0
+        topped_up, n_leaves, restricted, measured = 0, plan.n_leaves, 0, audited.recall.mean
         if settings.top_up and calibration and audited.recall.high < calibration.target:
             with clock.step("top up", "growing another tree, joining and merging its neighbors with those found"):
                 forest = _grow(users, ready.samples["forest"], settings, first_tree=len(plan.reach), trees=1)
@@ -315,7 +349,7 @@ def _build(
         leaves=Leaves(n_leaves, plan.expected.median_rows, plan.expected.p99_rows, seen["max_rows"]),
         seconds=clock.total(),
     )
-    return Result(table, report)
+    return Result(table, report), "" if report.passed else _advise(ready, measured)
 
 
 def _prepare(vectors: DataFrame, counted: Future[int], settings: Settings, stage: Stage, clock: Steps) -> _Ready:
@@ -339,28 +373,40 @@ def _prepare(vectors: DataFrame, counted: Future[int], settings: Settings, stage
     audit, known = samples["audit"], samples["calibrate"]
     # The cluster has nothing to do while the driver grows the forest.
     searched = start_beside(vectors.sparkSession, find_exact, users, [audit, known], most)
+    by_length = users.wire.sparse and np.isinf(METRICS[settings.metric].unrelated) and n_leaves > 1
+    picked = start_beside(vectors.sparkSession, pick_few, users, settings.k) if by_length else None
     with clock.step("grow") as facts:
-        forest = _grow(users, samples["forest"], settings, first_tree=0, trees=_count_trees(users, settings))
-        facts += [f"{sum(forest.sizes):,} leaves"]
+        grown = _grow(users, samples["forest"], settings, first_tree=0, trees=_count_trees(users, settings))
+        facts += [f"{sum(grown.sizes):,} leaves"]
     with clock.step("calibrate") as facts:
         audit_nearest, known_nearest = searched.result()
         if users.coordinates.need_double(audit.own, audit_nearest.radius, noise_of(audit, users)):
             users = in_double(users)
             facts += ["neighbors too near for float32: vectors travel in float64"]
         facts += [f"exact neighbors of {len(audit.ids) + len(known.ids):,} users"]
-        shown, calibration = samples["plan"].vectors, None
+        shown, forest, calibration, chances = samples["plan"].vectors, grown, None, None
+        few = picked.result() if picked else None
         if target is not None:
-            chances = place_neighbors(users, known, known_nearest, forest)
-            if isinstance(forest, ColumnForest) and settings.trees is None:
-                forest, calibration = choose_trees(forest, shown, chances, target, users.rows)
+            all_meet = few.hashes if few else None
+            chances = place_neighbors(users, known, known_nearest, grown, all_meet)
+            if isinstance(grown, ColumnForest) and settings.trees is None:
+                forest, calibration = choose_trees(grown, shown, chances, target, users.rows)
             else:
-                calibration = choose_probes(forest, shown, chances, target)
+                if isinstance(grown, ColumnForest) and settings.trees is not None:
+                    forest = grown.first(settings.trees)
+                calibration = choose_probes(forest, shown, chances.first(len(forest.sizes)), target)
             facts += [f"predicted {calibration.predicted:.4f} for the {target:g} asked for"]
         probes = calibration.probes if calibration else settings.probes or 1
         if n_leaves == 1:
             probes = 1
         plan = plan_join(forest, shown, probes, rows=users.rows, cores=cores, width=users.width)
-    return _Ready(users, samples, forest, audit_nearest, calibration, plan, cores, most)
+    ready = _Ready(users, samples, few, grown, chances, forest, audit_nearest, calibration, plan, cores, most)
+    if calibration and calibration.high < calibration.target:
+        logger.warning(
+            "calibrate: recall %.4f (%.4f to %.4f) is predicted for the most probes there are, %g was asked for. %s",
+            *(calibration.predicted, calibration.low, calibration.high, calibration.target, _advise(ready, None)),
+        )
+    return ready
 
 
 def _grow(users: Users, sample: Sample, settings: Settings, *, first_tree: int, trees: int) -> AnyForest:
@@ -371,10 +417,10 @@ def _grow(users: Users, sample: Sample, settings: Settings, *, first_tree: int, 
 
 
 def _count_trees(users: Users, settings: Settings) -> int:
-    """Return how many trees to grow; of columns as many as may be wanted, when the recall is to say how many."""
-    if settings.trees is not None:
-        return settings.trees
-    return 1 if not users.wire.sparse else 2 if settings.target is None else MOST_TREES
+    """Return how many trees to grow; of columns as many as may be wanted, when there is a recall to reach."""
+    if users.wire.sparse and settings.target is not None:
+        return max(settings.trees or 1, MOST_TREES)
+    return settings.trees or (2 if users.wire.sparse else 1)
 
 
 def _join(
@@ -390,7 +436,8 @@ def _join(
     earlier : a table whose neighbors are merged with those found
     """
     users, cores, meter = ready.users, ready.cores, Meter()
-    copies = plan.copies + (earlier is not None)
+    few = ready.few if earlier is None else None
+    copies = plan.copies + (earlier is not None) + (few is not None)
     merge_in = count_merge_partitions(users.rows, copies, settings.k, users.id_bytes, cores)
     shipped = watch_shipped(ship_vectors(users.table, forest, plan, users.wire, users.coordinates), meter, users.wire)
     joined = join_partitions(shipped, plan, merge_in, users.wire, users.coordinates, settings.k)
@@ -398,14 +445,20 @@ def _join(
     if earlier is not None:
         told = told_lists(earlier, users, merge_in, settings)
         candidates = candidates.select(*told.columns).unionByName(told)
+    if few is not None:
+        told = meet_few(users, few, None, merge_in, settings.k)
+        candidates = candidates.select(*told.columns).unionByName(told)
     neighbors = watch_merged(merge_neighbors(candidates, merge_in, settings.k), ready.most, meter)
     table = keep(shaped(neighbors, settings))
     written = count_users(table, settings)
     seen = read_meter(meter, users.id_bytes, ready.most, users.rows, written) | {"widened": 0}
+    if few is not None:
+        seen["pairs"] += users.rows * len(few.ids)
+        seen["shuffle_bytes"] += round(users.rows * (settings.k + 1) * (4 + users.id_bytes))
     # A user without neighbors has no row of the long shape.
     require_complete(written + (seen["lonely"] if settings.shape == "long" else 0), users)
     if seen["short"]:
-        table = _widen(table, ready, settings, keep, merge_in)
+        table = _widen(table, seen["short"], ready, settings, keep, merge_in)
         written = count_users(table, settings)
         require_complete(written, users)
         seen |= {"widened": seen["short"], "short": 0}
@@ -413,13 +466,19 @@ def _join(
 
 
 def _widen(
-    table: DataFrame, ready: _Ready, settings: Settings, keep: Callable[[DataFrame], DataFrame], merge_in: int
+    table: DataFrame,
+    count: int,
+    ready: _Ready,
+    settings: Settings,
+    keep: Callable[[DataFrame], DataFrame],
+    merge_in: int,
 ) -> DataFrame:
-    """Return the table with lists for those whose leaves held too few others: they are compared with everybody."""
+    """Return the table with whole lists for those whose leaves held too few others."""
     users = ready.users
-    short = find_short(table, users, ready.most, settings)
+    short = find_short(table, users, ready.most, count, settings)
     told = told_lists(table, users, merge_in, settings)
-    candidates = search_everybody(users, short, merge_in, settings).unionByName(told)
+    shown = ready.samples["plan"].vectors
+    candidates = find_more(users, short, shown, merge_in, settings).unionByName(told)
     return keep(shaped(merge_neighbors(candidates, merge_in, settings.k), settings))
 
 

@@ -15,7 +15,7 @@ class Rows:
     """Rows of the input and the output.
 
     short      : users with fewer neighbors than k and the table allow
-    widened    : users whose leaves held too few others, so that they were compared with everybody
+    widened    : users whose leaves held too few others, so that their lists hold neighbors from everywhere
     restricted : users with fewer neighbors because of max_distance or links
     """
 
@@ -110,7 +110,7 @@ class Report:
         rows, recall = self.rows, self.recall
         dropped = ", ".join(f"{reason} {n:,} (such as {rows.examples[reason]!r})" for reason, n in rows.dropped.items())
         counts = {"with fewer than k neighbors": rows.short, "with fewer than k published": rows.restricted}
-        counts["compared with everybody, their leaves being too small"] = rows.widened
+        counts["given neighbors from everywhere, their leaves being too small"] = rows.widened
         short = "".join(f", {n:,} {what}" for what, n in counts.items() if n)
         steps = ", ".join(f"{name} {value:.1f}" for name, value in self.seconds.items() if name != "total")
         lines = [

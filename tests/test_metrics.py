@@ -57,3 +57,16 @@ def test_with_many_leaves_the_recall_is_high_and_what_the_audit_says(spark, metr
     assert recall > 0.87
     assert report.recall.low - 0.01 <= recall <= report.recall.high + 0.01
     assert report.cost.pairs_per_user < 1400
+
+
+def test_fingerprints_of_bits_have_the_jaccard_distances_scipy_gives_empty_ones_too(spark):
+    bits = vectors_for("jaccard", "sparse", 300) > 0
+    bits[7], bits[40] = False, False
+    rows = [(user, np.packbits(row).tobytes()) for user, row in enumerate(bits)]
+    result = build_neighbors(spark.createDataFrame(rows, "user_id int, vector binary"), k=K, metric="jaccard")
+    lists = lists_of(result.table)
+    result.table.unpersist()
+    assert_sound(lists, bits, range(300), K, "jaccard")
+    assert recall_of(lists, bits, K, "jaccard") > 0.95
+    assert lists[7][0] == (40, 0.0)
+    assert lists[7][1:] == [(other, 1.0) for other in range(K - 1)]

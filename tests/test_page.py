@@ -461,7 +461,7 @@ def test_can_render_asks_for_both(monkeypatch):
         assert not can_render()
 
 
-def test_users_who_were_compared_with_everybody_and_who_have_fewer_published_are_told():
+def test_users_who_got_neighbors_from_everywhere_and_who_have_fewer_published_are_told():
     text = Outline(render_page(make_bare_report(rows=Rows(9, 9, 9, {}, {}, 0, widened=2, restricted=3)), [])).text
-    told = "3 of them with fewer than k published, 2 of them compared with everybody, their leaves being too small."
-    assert f"9 users written, {told}" in text
+    told = "3 of them with fewer than k published, 2 of them given neighbors from everywhere, their leaves being too"
+    assert f"9 users written, {told} small." in text

@@ -19,6 +19,7 @@ from annspark.core.rows import Vectors, slice_rows
 CALIBRATED = 1_000  # users whose exact neighbors are found: some 0.005 either way
 MOST_PROBES = 1_000
 _STEPS = 16  # numbers of probes tried between one and its double
+_MORE = 2**0.5  # times the probes that did not do, how many are tried to tell what would
 _TREES = (1, 2, 4, 8)  # numbers of trees of columns that are tried
 MOST_TREES = _TREES[-1]
 _SHOWN = 5_000  # sampled vectors that tell the reach of a number of probes
@@ -65,6 +66,11 @@ class Chances:
     ranks: np.ndarray
     margins: np.ndarray
 
+    def first(self, n_trees: int) -> "Chances":
+        """Return the chances in the first trees."""
+        ways = slice(0, 2 * n_trees)
+        return Chances(self.exists, self.ranks[..., ways], self.margins[..., ways])
+
 
 def choose_trees(
     forest: ColumnForest, sample: Vectors, chances: Chances, target: float, rows: int
@@ -75,9 +81,8 @@ def choose_trees(
     """
     tried = []
     for n_trees in (n for n in _TREES if n <= len(forest.homes)):
-        first, ways = forest.first(n_trees), slice(0, 2 * n_trees)
-        some = Chances(chances.exists, chances.ranks[..., ways], chances.margins[..., ways])
-        found = choose_probes(first, sample, some, target)
+        first = forest.first(n_trees)
+        found = choose_probes(first, sample, chances.first(n_trees), target)
         clears = found.low >= target or found.predicted == 1
         pairs = expect_pairs(first, sample, found.probes, rows)
         tried.append((not clears, pairs if clears else -found.predicted, n_trees, first, found))
@@ -128,8 +133,31 @@ def _predict(forest: AnyForest, shown: Vectors, chances: Chances, probes: float)
     return Prediction(round(probes, 3), mean, low, high)
 
 
-def probes_to_meet(calibration: Calibration, measured: float) -> float:
-    """Return probes that should reach the target, when those chosen were measured to give less than predicted."""
-    lacking = calibration.predicted - measured
-    enough = [one.probes for one in calibration.curve if one.mean - lacking >= calibration.target]
-    return min(MOST_PROBES, min(enough, default=2 * calibration.curve[-1].probes))
+def settings_to_meet(
+    forest: AnyForest, sample: Vectors, chances: Chances, chosen: tuple[Calibration, int], measured: float | None
+) -> tuple[float, int] | None:
+    """Return probes and trees that should reach a target that was, or will be, missed; None where there are none.
+
+    forest   : with all trees that were grown, which may be more than were chosen
+    sample   : as for choose_probes
+    chosen   : the calibration, and with how many trees
+    measured : recall that its probes were found to give; None when it has still to be seen
+    """
+    goal, n_trees = chosen
+    shown = slice_rows(sample, 0, _SHOWN)
+    # Who misses twice what was predicted is taken to do so with more probes, too; if that cannot help, the most may.
+    missed, expected = 1 - (goal.predicted if measured is None else measured), 1 - goal.predicted
+    factor = max(1.0, missed / expected) if expected > 0 else np.inf
+    last = None
+    for n in [n_trees, *(n for n in _TREES if n_trees < n <= len(forest.sizes))]:
+        some = forest.first(n) if isinstance(forest, ColumnForest) else forest
+        most = min(float(MOST_PROBES), some.most_probes(shown))
+        probes = goal.probes if n == n_trees else max(1.0, goal.probes / 2)
+        while probes < most:
+            probes = min(_MORE * probes, most)
+            mean = _predict(some, shown, chances.first(n), probes).mean
+            if (1 - mean) * factor <= 1 - goal.target if mean < 1 else np.isfinite(factor):
+                return round(probes, 3), n
+            if mean >= goal.target:
+                last = round(probes, 3), n
+    return last if measured is not None else None

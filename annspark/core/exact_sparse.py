@@ -29,15 +29,24 @@ def meet_sparse(queries: Vectors, vectors: Vectors, hashes: np.ndarray, best: Ne
     hashes           : int64 (n,)
     """
     pairs = _Pairs(queries, vectors, metric, best.distances.dtype)
+    best = _meet_related(pairs, hashes, best)
+    for some in pairs.unrelated(hashes, best):
+        best = _merged(best, [_entering(best, some, hashes)], hashes)
+    return best
+
+
+def meet_related(queries: Vectors, vectors: Vectors, hashes: np.ndarray, best: Nearest, metric: str) -> Nearest:
+    """Do so among the vectors whose product with a query is not 0."""
+    return _meet_related(_Pairs(queries, vectors, metric, best.distances.dtype), hashes, best)
+
+
+def _meet_related(pairs: "_Pairs", hashes: np.ndarray, best: Nearest) -> Nearest:
     waiting: list[_Met] = []
     for start, end in pairs.blocks():
         waiting.append(_entering(best, pairs.related(start, end, best.distances[:, -1]), hashes))
         if sum(len(row) for row, _, _ in waiting) > _WAITING * best.distances.size:
             best, waiting = _merged(best, waiting, hashes), []
-    best = _merged(best, waiting, hashes)
-    for some in pairs.unrelated(hashes, best):
-        best = _merged(best, [_entering(best, some, hashes)], hashes)
-    return best
+    return _merged(best, waiting, hashes)
 
 
 def _entering(best: Nearest, met: _Met, hashes: np.ndarray) -> _Met:

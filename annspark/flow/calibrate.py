@@ -12,10 +12,13 @@ from annspark.flow.read import Users
 from annspark.flow.sample import Sample
 
 
-def place_neighbors(users: Users, sample: Sample, nearest: Nearest, forest: AnyForest) -> Chances:
+def place_neighbors(
+    users: Users, sample: Sample, nearest: Nearest, forest: AnyForest, few: np.ndarray | None = None
+) -> Chances:
     """Return the chances that sampled users meet their exact neighbors, whose vectors are fetched.
 
     nearest : those of the sample's users
+    few     : int64 (n,), hashes of users whom everybody meets
     """
     exists = np.isfinite(nearest.distances)
     hashes, vectors = vectors_of(users, nearest.hashes[exists])
@@ -30,5 +33,7 @@ def place_neighbors(users: Users, sample: Sample, nearest: Nearest, forest: AnyF
     if users.wire.sparse:
         # Whoever shares nothing with a user is as near as such a neighbor, and everybody meets enough of those.
         replaceable = nearest.distances >= METRICS[users.coordinates.metric].unrelated
+        if few is not None:
+            replaceable |= np.isin(nearest.hashes, few)
         ranks[replaceable], margins[replaceable] = 0, TOGETHER
     return Chances(exists, ranks, margins)

@@ -14,6 +14,8 @@ MEANING = {
     "uneven": "there are not as many indices as values",
     "bad_index": "an index is null, negative or above 2,147,483,646: pmod(xxhash64(item), 2147483647) is not",
     "repeated_index": "an index comes twice",
+    "repeated_member": "a member comes twice, but a set has each once: cast vectors of 0 and 1 to array<boolean>, give "
+    "counts as map<int,float> or struct<indices,values>, and make sets of lists by array_distinct",
     "nan": "the vector holds NaN or null",
     "infinite": "the vector holds infinite numbers, or such large ones that a distance may be above 3e38",
     "not_binary": "the vector holds numbers other than 0 and 1",
@@ -34,7 +36,8 @@ def check_rows(ids: pa.Array, lists: pa.Array, metric: str) -> Judged:
     ids     : any type, nulls allowed
     lists   : list<float> or list<double>, nulls allowed everywhere; binary for bits, 8 to a byte
     returns : reason int8 (n,), place in REASONS; by length, the good rows of that length and their vectors as they
-              came, float32 (n_rows, length) where that holds all of their numbers, else float64
+              came, float32 (n_rows, length) where that holds all of their numbers, else float64; for jaccard sparse
+              rows of the places of what is not 0
     """
     length, flat = _numbers_of(lists) if pa.types.is_nested(lists.type) else _bits_of(lists)
     start = np.cumsum(length) - length
@@ -54,7 +57,7 @@ def check_rows(ids: pa.Array, lists: pa.Array, metric: str) -> Judged:
         # In nearly every batch there is nothing to pick out.
         whole = len(rows) == len(ids)
         vectors = flat.reshape(len(ids), dim) if whole else flat[start[rows][:, None] + np.arange(dim)]
-        good[dim] = (rows, narrowed(vectors))
+        good[dim] = (rows, _members_of(vectors) if metric == "jaccard" else narrowed(vectors))
     return reason, good
 
 
@@ -63,7 +66,7 @@ def check_sparse_rows(ids: pa.Array, indices: pa.Array, values: pa.Array | None,
 
     ids     : any type, nulls allowed
     indices : list<int64>, nulls allowed everywhere
-    values  : list<double>; None for sets, whose members may be repeated
+    values  : list<double>; None for sets
     returns : as check_rows does, the length being one above the largest index of the batch's good rows, at least 1
     """
     n = len(ids)
@@ -91,14 +94,14 @@ def check_sparse_rows(ids: pa.Array, indices: pa.Array, values: pa.Array | None,
         "null_vector": odd,
         "uneven": uneven,
         "bad_index": _any(outside, np.repeat(np.arange(n), length), n),
-        "repeated_index": _any(again, owner, n) if values is not None else np.zeros(n, bool),
+        "repeated_index" if values is not None else "repeated_member": _any(again, owner, n),
         "nan": np.isnan(largest),
         "infinite": np.maximum(largest, -smallest) > _limit(length, metric),
         "zero_vector": (largest == 0) & (smallest == 0) & METRICS[metric].unit,
     }
     reason = _reasons(judged)
     rows = np.flatnonzero(reason == 0)
-    kept = (reason[owner] == 0) & (weights != 0) & ~again
+    kept = (reason[owner] == 0) & (weights != 0)
     counts = np.bincount(owner[kept], minlength=n)[rows]
     width = int(column[kept].max(initial=0)) + 1
     found = sparse_rows(counts, column[kept].astype(np.int32), weights[kept], width)
@@ -140,6 +143,13 @@ def _bits_of(values: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     filled = pc.fill_null(values, b"")
     length = pc.binary_length(filled).to_numpy(zero_copy_only=False).astype(np.int32)
     return 8 * length, np.unpackbits(numbers(filled, np.uint8)).astype(np.float32)
+
+
+def _members_of(vectors: np.ndarray) -> Vectors:
+    """Return the sets of the places of all numbers that are not 0: float (n, dim) to sparse rows."""
+    row, place = np.nonzero(vectors)
+    counts = np.bincount(row, minlength=len(vectors))
+    return sparse_rows(counts, place.astype(np.int32), np.ones(len(row), np.float32), vectors.shape[1])
 
 
 def _extremes(flat: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,7 @@ from functools import reduce
 from operator import add
 from typing import Any
 
-from pyspark.sql import DataFrame, Observation
+from pyspark.sql import Column, DataFrame, Observation
 from pyspark.sql import functions as F
 
 from annspark.flow.wire import Wire
@@ -24,25 +24,30 @@ class Meter:
 def watch_shipped(shipped: DataFrame, meter: Meter, wire: Wire) -> DataFrame:
     """Count copies and the bytes they carry."""
     carried = reduce(add, (F.octet_length(name) for name in (*wire.names, VISITS)))
-    return shipped.observe(meter.shipped, F.sum(F.size(IDS)).alias("copies"), F.sum(carried).alias("bytes"))
+    return shipped.observe(meter.shipped, _total(F.size(IDS)).alias("copies"), _total(carried).alias("bytes"))
 
 
 def watch_joined(candidates: DataFrame, meter: Meter) -> DataFrame:
     """Count distances computed, the largest leaf, and the lists and neighbors sent to the merge."""
     return candidates.observe(
         meter.joined,
-        F.sum(PAIRS).alias("pairs"),
-        F.max(MAX_ROWS).alias("max_rows"),
-        F.sum(F.size(IDS)).alias("lists"),
-        F.sum(F.size(NEIGHBOR_IDS)).alias("neighbors"),
+        _total(F.col(PAIRS)).alias("pairs"),
+        F.coalesce(F.max(MAX_ROWS), F.lit(0)).alias("max_rows"),
+        _total(F.size(IDS)).alias("lists"),
+        _total(F.size(NEIGHBOR_IDS)).alias("neighbors"),
     )
 
 
 def watch_merged(neighbors: DataFrame, most: int, meter: Meter) -> DataFrame:
     """Count the users with fewer neighbors than the most they can have, and those with none."""
-    short = F.sum((F.size(NEIGHBORS) < most).cast("long"))
-    lonely = F.sum((F.size(NEIGHBORS) == 0).cast("long"))
+    short = _total(F.size(NEIGHBORS) < most)
+    lonely = _total(F.size(NEIGHBORS) == 0)
     return neighbors.observe(meter.merged, short.alias("short"), lonely.alias("lonely"))
+
+
+def _total(counted: Column) -> Column:
+    """Return the sum of a column, 0 where nothing came by: of sparse rows nobody may live in a tree that was added."""
+    return F.coalesce(F.sum(counted.cast("long")), F.lit(0))
 
 
 def read_meter(meter: Meter, id_bytes: float, most: int, users: int, written: int) -> dict[str, Any]:

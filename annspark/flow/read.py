@@ -79,11 +79,11 @@ def read_vectors(vectors: DataFrame, settings: Settings, stage: Stage, count_cor
     ]
     schema = T.StructType(block_fields(user, wire) + marks)
     checked = stage(source.table.mapInArrow(_checker(source, settings.metric, wire), schema))
-    seen = _survey(checked, user, wire)
-    # Sparse rows of any width are rows of the widest.
+    seen = _survey(checked, user, wire, source.even)
+    # Sparse rows of any width are rows of the widest, unless they came with all their zeros.
     lengths = [(part.dim, part.rows) for part in seen if part.reason == ""]
-    dim = max((length for length, _ in lengths), default=0) if source.sparse else _usual_length(lengths)
-    good = [part for part in seen if part.reason == "" and (source.sparse or part.dim == dim > 0)]
+    dim = _usual_length(lengths) if source.even else max((length for length, _ in lengths), default=0)
+    good = [part for part in seen if part.reason == "" and (not source.even or part.dim == dim > 0)]
     dropped: dict[str, int] = {}
     examples: dict[str, object] = {}
     for part in seen:
@@ -96,7 +96,7 @@ def read_vectors(vectors: DataFrame, settings: Settings, stage: Stage, count_cor
     )
     wire = Wire(dim, source.sparse)
     width = (2 if source.sparse else 1) * n_numbers / max(rows, 1) + source.sparse
-    usable = F.col(_REASON) == 0 if source.sparse else (F.col(_REASON) == 0) & (F.col(_DIM) == dim)
+    usable = (F.col(_REASON) == 0) & (F.col(_DIM) == dim) if source.even else F.col(_REASON) == 0
     table = checked.where(usable).select(IDS, HASHES, *wire.names, LOWEST)
     if rows * width * 4 > _SPREAD_BYTES and partitions < (cores := count_cores()):
         table = stage(table.repartition(2 * cores))
@@ -120,7 +120,7 @@ def read_vectors(vectors: DataFrame, settings: Settings, stage: Stage, count_cor
     read = sum(part.rows for part in seen)
     plain = Coordinates(settings.metric)
     found = Users(table, rows, wire, plain, width, read, bytes_of_ids / max(rows, 1), dropped, examples)
-    _judge(found, settings)
+    _judge(found, settings, f"Most vectors have {dim} numbers" if source.even else "Vectors are sparse")
     largest, rounded = max(part.largest for part in good), any(part.rounded for part in good)
     return replace(found, coordinates=_coordinates(found, settings, largest, rounded))
 
@@ -160,8 +160,8 @@ class _Part:
     rounded: bool
 
 
-def _survey(checked: DataFrame, user: T.DataType, wire: Wire) -> list[_Part]:
-    """Count what was checked, in the order of reasons and lengths.
+def _survey(checked: DataFrame, user: T.DataType, wire: Wire, even: bool) -> list[_Part]:
+    """Count what was checked, in the order of reasons and, where all are to be equally long, of lengths.
 
     In Python, whose workers are there: what Spark would have to compile for it costs a second of a job's minute.
     """
@@ -186,8 +186,8 @@ def _survey(checked: DataFrame, user: T.DataType, wire: Wire) -> list[_Part]:
         ]
     )
     found: dict[tuple[int, int], list[Row]] = {}
-    for row in few.mapInArrow(_counter(user, wire.sparse), schema).collect():
-        found.setdefault((row[_REASON], 0 if wire.sparse else row[_DIM]), []).append(row)
+    for row in few.mapInArrow(_counter(user, even), schema).collect():
+        found.setdefault((row[_REASON], row[_DIM] if even else 0), []).append(row)
     return [
         _Part(
             REASONS[reason],
@@ -204,13 +204,13 @@ def _survey(checked: DataFrame, user: T.DataType, wire: Wire) -> list[_Part]:
     ]
 
 
-def _counter(user: T.DataType, sparse: bool) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def _counter(user: T.DataType, even: bool) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     lengthy = isinstance(user, T.StringType | T.BinaryType)
 
     def count(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             reason, dim = (batch.column(i).to_numpy() for i in range(2))
-            groups = np.column_stack([reason, np.zeros_like(dim) if sparse else dim])
+            groups = np.column_stack([reason, dim if even else np.zeros_like(dim)])
             for group in np.unique(groups, axis=0):
                 rows = np.flatnonzero((groups == group).all(axis=1))
                 some = batch.take(pa.array(rows))
@@ -260,14 +260,14 @@ def _has_repeated_hashes(blocks: DataFrame, rows: int) -> bool:
 
 
 def _checker(source: Source, metric: str, wire: Wire) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    sparse, columns = source.sparse, source.table.columns
+    even, columns = source.even, source.table.columns
 
     def check(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             ids, hashes = batch.column(0), batch.column(1).to_numpy()
             if MLLIB in columns:
                 reason, good = check_sparse_rows(ids, *mllib_lists(batch.column(2)), metric)
-            elif sparse:
+            elif not even:
                 values = batch.column(3) if VALUES in columns else None
                 reason, good = check_sparse_rows(ids, batch.column(2), values, metric)
             else:
@@ -303,11 +303,7 @@ def _usual_length(lengths: list[tuple[int, int]]) -> int:
     return min(((-rows, length) for length, rows in lengths if length > 0), default=(0, 0))[1]
 
 
-def _usual(found: Users) -> str:
-    return "Vectors are sparse" if found.wire.sparse else f"Most vectors have {found.wire.dim} numbers"
-
-
-def _judge(found: Users, settings: Settings) -> None:
+def _judge(found: Users, settings: Settings, usual: str) -> None:
     bad = "; ".join(
         f"{reason} {n:,} ({MEANING[reason]}; for example {settings.id_col} {found.examples[reason]!r})"
         for reason, n in found.dropped.items()
@@ -316,7 +312,7 @@ def _judge(found: Users, settings: Settings) -> None:
         raise InputError(
             f"input columns {settings.id_col!r} and {settings.vector_col!r}: "
             f"{sum(found.dropped.values()):,} of {found.read:,} rows cannot be used: {bad}. "
-            f"{_usual(found)}. "
+            f"{usual}. "
             "Repair the rows, or leave them out with --on-bad-row drop (on_bad_row='drop')."
         )
     if found.rows == 0:

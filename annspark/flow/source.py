@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from annspark.config import Settings
+from annspark.core.metric import METRICS
 from annspark.errors import InputError
 from annspark.flow.block import seeded_hash
 from annspark.tables import USER_ID, VECTOR, quoted
@@ -31,11 +32,16 @@ class Source:
     table  : user_id, hash (bigint) and the columns of the vector: vector (array<float> or array<double>; binary, of
              bits, 8 to a byte); or of sparse rows indices (array<bigint>) and, unless all are 1, values
              (array<double>), or mllib (its vectors as they are, because no function tells their indices)
-    sparse : vectors are sparse rows
+    sparse : vectors travel as sparse rows
     """
 
     table: DataFrame
     sparse: bool
+
+    @property
+    def even(self) -> bool:
+        """Whether vectors give all their numbers, so that all have to be equally long."""
+        return VECTOR in self.table.columns
 
 
 def open_source(vectors: DataFrame, settings: Settings) -> Source:
@@ -51,7 +57,7 @@ def open_source(vectors: DataFrame, settings: Settings) -> Source:
         )
     user_id = F.col(quoted(settings.id_col))
     columns = _vector_columns(vectors, types, settings)
-    sparse = VECTOR not in columns
+    sparse = VECTOR not in columns or settings.metric == "jaccard"
     if sparse and settings.metric not in SPARSE_METRICS:
         raise InputError(
             f"input column {settings.vector_col!r} is {types[settings.vector_col].simpleString()}: sparse vectors, "
@@ -86,15 +92,14 @@ def _vector_columns(vectors: DataFrame, types: dict[str, T.DataType], settings: 
     if isinstance(item, _WHOLE) and settings.metric == "jaccard":
         return {INDICES: column.cast("array<bigint>")}
     if isinstance(item, (*_NUMBERS, T.BooleanType)):
-        if settings.metric == "jaccard":
-            return _sparse(_positions(column), column)
         return {VECTOR: column if isinstance(item, T.FloatType | T.DoubleType) else column.cast("array<double>")}
-    if isinstance(kind, T.BinaryType) and settings.metric == "hamming":
+    if isinstance(kind, T.BinaryType) and METRICS[settings.metric].binary:
         return {VECTOR: column}
     raise InputError(
         f"input column {settings.vector_col!r} is {kind.simpleString()}; vectors may be arrays of numbers or booleans, "
-        "MLlib vectors, and binary (of bits) for hamming; sparse ones maps from integers to numbers, structs of two "
-        "arrays `indices` and `values`, two columns of arrays (values_col), or arrays of integers for jaccard. Cast it."
+        "MLlib vectors, and binary (of bits) for hamming and jaccard; sparse ones maps from integers to numbers, "
+        "structs of two arrays `indices` and `values`, two columns of arrays (values_col), or arrays of integers, the "
+        "members of sets, for jaccard. Cast it."
     )
 
 
@@ -127,8 +132,3 @@ def _are_mostly_zeros(vectors: DataFrame, column: Column) -> bool:
     counted = vectors.select(column.alias(MLLIB)).mapInArrow(count, "kept long, size long")
     kept, size = counted.agg(F.sum("kept"), F.sum("size")).collect()[0]
     return 2 * (kept or 0) < (size or 0)
-
-
-def _positions(values: Column) -> Column:
-    """Return 0, 1, ... for an array's items."""
-    return F.when(F.size(values) > 0, F.sequence(F.lit(0), F.size(values) - 1)).otherwise(F.array().cast("array<int>"))

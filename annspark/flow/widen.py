@@ -1,4 +1,8 @@
-"""Widen: exact neighbors for those who met fewer others than they want, by letting them meet everybody."""
+"""Widen: neighbors from everywhere for those who met fewer others than they want, in time bounded by the rows.
+
+Most such users are sparse rows that share their columns with few.  All that share nothing with them are equally far, so
+that beside those they share something with they need the first of all by id, and no more.
+"""
 
 from collections.abc import Callable, Iterator
 
@@ -7,28 +11,40 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql import types as T
 
 from annspark.config import Settings
 from annspark.core.best import nobody_met
 from annspark.core.coordinates import Coordinates
 from annspark.core.draw import slot_of
 from annspark.core.exact import meet
-from annspark.core.rows import Vectors, concatenate_rows, len_of, slice_rows, take_rows
+from annspark.core.exact_sparse import meet_related
+from annspark.core.few import expected_products
+from annspark.core.rows import Vectors, concatenate_rows, is_sparse, len_of, slice_rows, take_rows
 from annspark.flow.arrow import collect, elements, to_binary, to_lists
 from annspark.flow.block import block_lengths, id_type, seeded_hash
 from annspark.flow.cluster import partition_keys
 from annspark.flow.exact import vectors_of
+from annspark.flow.few import list_schema, meet_few, pick_few
 from annspark.flow.read import Users
 from annspark.flow.shape import listed
 from annspark.flow.wire import Wire
 from annspark.tables import COUNTS, DISTANCES, HASHES, IDS, NEIGHBOR_ID, NEIGHBOR_IDS, TARGET, USER_ID
 
 _AT_ONCE_BYTES = 64 << 20  # vectors of searching users that travel in one closure
+_PAIRS = 10**10  # of dense vectors compared at most: a minute of two cores
+_PRODUCTS = 2 * 10**9  # of numbers of sparse rows multiplied at most, likewise
+_COLLECTED = 2_000_000  # ids and hashes on the driver at most
+_SEARCHED = 2_000  # users who may search everybody in any case: as many as the audit and the calibration let
 
 
-def find_short(table: DataFrame, users: Users, most: int, settings: Settings) -> pa.Table:
-    """Return the users who have fewer than most neighbors: user_id, hashes (int64)."""
+def find_short(table: DataFrame, users: Users, most: int, count: int, settings: Settings) -> pa.Table | None:
+    """Return the users who have fewer than most neighbors: user_id, hashes (int64); None where the driver had better
+    not hold them.
+
+    count : how many there are
+    """
+    if count > _COLLECTED:
+        return None
     user_id = F.col(USER_ID).cast(id_type(users.table))
     served = listed(table, settings).where(F.size(NEIGHBOR_ID) >= most).select(user_id.alias(USER_ID))
     # The long shape has no row of those who have no neighbor.
@@ -36,22 +52,39 @@ def find_short(table: DataFrame, users: Users, most: int, settings: Settings) ->
     return collect(few.select(USER_ID, seeded_hash(F.col(USER_ID), settings.seed).alias(HASHES)))
 
 
+def find_more(users: Users, short: pa.Table | None, shown: Vectors, merge_in: int, settings: Settings) -> DataFrame:
+    """Return neighbors from everywhere for the users who are short of some, as candidates to be merged.
+
+    As long as that can be paid for, the nearest of everybody.  Beyond that, and of what sparse rows share nothing with,
+    the nearest of some first ones, who are enough to fill every list.
+
+    short    : user_id, hashes; None for so many that everybody is looked at, which takes nothing from anybody
+    shown    : sampled vectors
+    merge_in : partitions the lists will be merged in
+    returns  : target, ids, neighbor_ids, distances, counts
+    """
+    if short is None:
+        return meet_few(users, pick_few(users, settings.k), None, merge_in, settings.k)
+    if users.wire.sparse:
+        products = expected_products(shown, users.rows, len(short))
+        affordable = 4 * users.width * len(short) <= _AT_ONCE_BYTES and products <= _PRODUCTS
+    else:
+        affordable = users.rows * len(short) <= _PAIRS
+    found = search_everybody(users, short, merge_in, settings) if affordable or len(short) <= _SEARCHED else None
+    if found is not None and not users.wire.sparse:
+        return found
+    first = meet_few(users, pick_few(users, settings.k), short[HASHES].to_numpy(), merge_in, settings.k)
+    return first if found is None else found.unionByName(first)
+
+
 def search_everybody(users: Users, short: pa.Table, merge_in: int, settings: Settings) -> DataFrame:
-    """Return the nearest of everybody for some users, as candidates to be merged.
+    """Return the nearest of everybody, of sparse rows of those they share something with, for some users.
 
     short    : user_id, hashes
     merge_in : partitions the lists will be merged in
     returns  : target, ids, neighbor_ids, distances, counts
     """
-    user = id_type(users.table)
-    schema = T.StructType(
-        [
-            T.StructField(TARGET, T.IntegerType()),
-            T.StructField(IDS, T.ArrayType(user)),
-            T.StructField(NEIGHBOR_IDS, T.ArrayType(user)),
-            *(T.StructField(name, T.BinaryType()) for name in (DISTANCES, COUNTS)),
-        ]
-    )
+    schema = list_schema(users)
     hashes, vectors = vectors_of(users, short[HASHES].to_numpy())
     row = np.searchsorted(hashes, short[HASHES].to_numpy())
     ids, vectors = short[USER_ID].combine_chunks(), users.coordinates.joined(take_rows(vectors, row))
@@ -82,12 +115,16 @@ def _searcher(
         order = pc.sort_indices(here).to_numpy()
         vectors = take_rows(concatenate_rows([wire.read(batch) for batch in received]), order)
         here = here.take(pa.array(order))
+        vectors, numbered = coordinates.joined(vectors), np.arange(len_of(vectors))
         # As the join has them, so that a pair has one distance wherever it was met.  One more than wanted: oneself.
         best = nobody_met(len_of(queries), k + 1, np.float32)
-        best = meet(queries, coordinates.joined(vectors), np.arange(len_of(vectors)), best, coordinates.metric)
+        if is_sparse(queries):
+            best = meet_related(queries, vectors, numbered, best, coordinates.metric)
+        else:
+            best = meet(queries, vectors, numbered, best, coordinates.metric)
         distances = coordinates.published(best.distances)
         own = pc.fill_null(pc.index_in(ids, here), -1).to_numpy()
-        met = np.isfinite(best.distances) & (best.hashes != own[:, None])
+        met = np.isfinite(distances) & (best.hashes != own[:, None])
         met &= np.cumsum(met, axis=1) <= k
         by_key = np.argsort(keys, kind="stable")
         counts = met.sum(axis=1).astype(np.int32)[by_key]

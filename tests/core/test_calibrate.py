@@ -2,8 +2,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 
-from annspark.core.calibrate import Chances, choose_probes, probes_to_meet
+from annspark.core.calibrate import Chances, choose_probes, settings_to_meet
+from annspark.core.columns import grow_columns
 from annspark.core.exact import exact_neighbors
 from annspark.core.forest import grow_forest
 from annspark.core.goals import visits_of
@@ -12,6 +14,7 @@ from annspark.core.metric import prepare
 from annspark.core.plan import plan_join
 from annspark.core.recall import recall_by_user
 from annspark.core.route import route_vectors
+from annspark.core.rows import sparse_rows
 from tests.helpers import clustered
 
 ROWS, K = 6000, 10
@@ -104,10 +107,38 @@ def test_users_with_few_neighbors_count_those_they_have(vectors):
     assert goal.predicted == 1  # a user without any neighbor has nothing to miss
 
 
-def test_what_would_meet_the_target_is_read_off_the_curve(vectors):
-    forest = grown(vectors)
-    goal = choose_probes(forest, vectors[3000:], chances_of(forest, vectors, np.arange(0, ROWS, 10)), 0.9)
-    enough = probes_to_meet(goal, goal.predicted - 0.03)
-    assert enough > goal.probes
-    assert next(one.mean for one in goal.curve if one.probes == enough) >= 0.93
-    assert probes_to_meet(goal, 0.1) == 2 * goal.curve[-1].probes
+def test_what_would_meet_a_missed_target_has_fewer_misses_in_proportion_to_those_seen(vectors):
+    forest, users = grown(vectors), np.arange(0, ROWS, 10)
+    chances = chances_of(forest, vectors, users)
+    goal = choose_probes(forest, vectors[3000:], chances, 0.9)
+
+    def enough(measured):
+        found = settings_to_meet(forest, vectors[3000:], chances, (goal, 1), measured)
+        return found and found[0]
+
+    assert goal.probes < enough(0.88) <= enough(0.1) <= len(forest.trees[0])
+    assert enough(None) == enough(goal.predicted) == round(2**0.5 * goal.probes, 3)
+    twice_as_bad = enough(1 - 2 * (1 - goal.predicted))
+    at = choose_probes(forest, vectors[3000:], chances, 0.95).probes
+    assert at / 2 < twice_as_bad < 4 * at
+    # Where all was found in calibration and not in the end, the most there are.
+    most = len(forest.trees[0])
+    assert settings_to_meet(forest, vectors[3000:], chances, (replace(goal, predicted=1.0), 1), 0.5) == (most, 1)
+    assert settings_to_meet(forest, vectors[3000:], chances, (replace(goal, probes=most), 1), 0.5) is None
+
+
+def test_more_trees_of_columns_are_named_where_more_probes_do_not_help():
+    rows = csr_array(
+        np.eye(40, dtype=np.float32).repeat(3, axis=0) + 0.5 * np.eye(40, k=1, dtype=np.float32).repeat(3, axis=0)
+    )
+    rows = sparse_rows(np.diff(rows.indptr), rows.indices, rows.data, 40)
+    forest = grow_columns(rows, 120, 1, homes=(0, 1, 2, 3), metric="cosine")
+    exists = np.ones((1, 1), bool)
+    # Met only where the second tree's homes are.
+    ranks, margins = np.zeros((1, 1, 8), np.int32), np.full((1, 1, 8), np.inf, np.float32)
+    margins[..., 2] = 0
+    chances = Chances(exists, ranks, margins)
+    goal = choose_probes(forest.first(1), rows, chances.first(1), 0.9)
+    assert goal.predicted == 0
+    assert settings_to_meet(forest, rows, chances, (goal, 1), None)[1] == 2
+    assert settings_to_meet(forest.first(1), rows, chances.first(1), (goal, 1), None) is None

@@ -90,7 +90,9 @@ def judge_set(user, members):
         return "null_id"
     if members is None:
         return "null_vector"
-    return "bad_index" if any(i is None or not 0 <= i <= MOST_INDEX for i in members) else ""
+    if any(i is None or not 0 <= i <= MOST_INDEX for i in members):
+        return "bad_index"
+    return "repeated_member" if len(set(members)) < len(members) else ""
 
 
 sets = st.tuples(st.sampled_from([1, None]), st.none() | st.lists(columns, max_size=4), st.none())
@@ -98,7 +100,7 @@ sets = st.tuples(st.sampled_from([1, None]), st.none() | st.lists(columns, max_s
 
 @settings(derandomize=True, deadline=None, max_examples=100)
 @given(st.lists(sets, max_size=8))
-def test_sets_may_repeat_members_and_need_no_values(rows):
+def test_sets_have_each_member_once_and_need_no_values(rows):
     reasons, found = check(rows, "sets")
     assert reasons == [judge_set(user, members) for user, members, _ in rows]
     good = {i: members for i, (_, members, _) in enumerate(rows) if not reasons[i]}
@@ -149,6 +151,28 @@ def test_every_reason_is_told_of_a_dense_row_under_hamming(reason):
     told, good = check_rows(pa.array([user for user, _ in rows]), pa.array([vector for _, vector in rows]), "hamming")
     assert [REASONS[code] for code in told] == ["", "", reason]
     assert good[2][1].tolist() == [[1, 0], [0, 0]]
+
+
+def test_numbers_too_small_for_float32_are_members_of_a_jaccard_set_and_a_null_is_none():
+    vectors = pa.array([[0.0, 1e-300, -2.0], [0.0] * 3, [1.0, None, 0.0], [INF, 0.0, 0.0], None])
+    told, good = check_rows(pa.array(range(5)), vectors, "jaccard")
+    assert [REASONS[code] for code in told] == ["", "", "nan", "infinite", "null_vector"]
+    assert as_dicts(good) == {0: {1: 1.0, 2: 1.0}, 1: {}}
+
+
+@settings(derandomize=True, deadline=None, max_examples=50)
+@given(st.lists(st.none() | st.binary(max_size=3), max_size=6), st.integers(0, 3))
+def test_binary_sets_are_the_places_of_bits_and_keep_their_length(values, skip):
+    ids, bits = pa.array([1] * len(values)).slice(skip), pa.array(values, pa.binary()).slice(skip)
+    told, good = check_rows(ids, bits, "jaccard")
+    _, dense = check_rows(ids, bits, "hamming")
+    assert [REASONS[code] for code in told] == ["null_vector" if value is None else "" for value in values[skip:]]
+    assert {length: rows.tolist() for length, (rows, _) in good.items()} == {
+        length: rows.tolist() for length, (rows, _) in dense.items()
+    }
+    for length, (_, vectors) in good.items():
+        assert vectors.data.dtype == np.float32
+        np.testing.assert_array_equal(vectors.toarray(), dense[length][1])
 
 
 @settings(derandomize=True, deadline=None, max_examples=100)

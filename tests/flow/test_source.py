@@ -56,12 +56,17 @@ SPARSE = {
     "mllib": mixed_mllib,
 }
 SETS = {
-    "array<int>": lambda row: members(row) * 2,
+    "array<int>": lambda row: members(row)[::-1],
     "array<bigint>": members,
     "array<boolean>": lambda row: [x > 0 for x in row],
     "array<float>": floats,
     "mllib": Vectors.dense,
 } | SPARSE
+FINGERPRINTS = {
+    "binary": lambda row: bytes([int("".join(map(str, row)), 2)]),
+    "array<boolean>": lambda row: [x > 0 for x in row],
+    "array<double>": floats,
+}
 HAMMING = {
     "binary": lambda row: bytes([int("".join(map(str, row)), 2)]),
     "array<boolean>": lambda row: [x > 0 for x in row],
@@ -131,6 +136,28 @@ def test_every_form_of_sets_gives_the_same_members(prepared, kind):
     assert prepared(ROWS, kind, SETS[kind], "jaccard") == (plain(ROWS, "jaccard"), True)
 
 
+@pytest.mark.parametrize("kind", FINGERPRINTS)
+def test_every_form_of_fingerprints_gives_the_same_members(prepared, kind):
+    assert prepared(BITS, kind, FINGERPRINTS[kind], "jaccard") == (plain(BITS, "jaccard"), True)
+
+
+@pytest.mark.parametrize("kind", FINGERPRINTS)
+def test_fingerprints_of_another_length_are_dropped_as_vectors_are(spark, stage, kind):
+    told = [*((i, FINGERPRINTS[kind](row)) for i, row in enumerate(BITS)), (8, FINGERPRINTS[kind](BITS[0]) * 2)]
+    table = spark.createDataFrame([*told, (9, FINGERPRINTS[kind](BITS[0])[:0])], f"user_id int, vector {kind}")
+    users = read_vectors(table, Settings(metric="jaccard", on_bad_row="drop"), stage, lambda: 2)
+    assert (users.rows, users.dropped, users.wire.dim) == (4, {"wrong_length": 2}, 8)
+    with pytest.raises(InputError, match=r"wrong_length 2 .* Most vectors have 8 numbers"):
+        read_vectors(table, Settings(metric="jaccard"), stage, lambda: 2)
+
+
+@pytest.mark.parametrize("kind", ["tinyint", "smallint", "int", "bigint"])
+def test_vectors_of_0_and_1_that_are_no_sets_are_refused_with_what_to_do(spark, stage, kind):
+    table = spark.createDataFrame(list(enumerate(BITS)), f"user_id int, vector array<{kind}>")
+    with pytest.raises(InputError, match=r"repeated_member 4 .*cast vectors of 0 and 1 to array<boolean>, give counts"):
+        read_vectors(table, Settings(metric="jaccard"), stage, lambda: 2)
+
+
 def test_two_columns_give_the_rows_of_their_indices_and_values(spark, stage):
     told = [(-1, None, [1.0]), *((i, members(row), floats(amounts(row))) for i, row in enumerate(ROWS))]
     table = spark.createDataFrame(told, "user_id int, `the items` array<int>, `n.` array<double>")
@@ -149,7 +176,12 @@ def test_mllib_vectors_travel_dense_unless_most_numbers_are_zeros_whatever_comes
         np.testing.assert_allclose([found[i] for i in wanted], list(wanted.values()), rtol=1e-6)
 
 
-VECTOR_FORMS = ["arrays of numbers or booleans", "MLlib vectors", "binary (of bits) for hamming", "Cast it."]
+VECTOR_FORMS = [
+    "arrays of numbers or booleans",
+    "MLlib vectors",
+    "binary (of bits) for hamming and jaccard",
+    "Cast it.",
+]
 ID_FORMS = ["integers, decimals, strings, binary, dates or timestamps", "Cast it."]
 NO_SPARSE = ["sparse vectors", "cosine, euclidean, inner_product, jaccard", "Choose one of these"]
 STRUCT = "struct<indices:array<{}>,values:array<{}>>"
@@ -172,7 +204,6 @@ def test_ids_without_a_usable_order_are_refused(spark, kind):
         (STRUCT.format("float", "float"), "cosine"),
         ("struct<indices:array<int>>", "cosine"),
         ("struct<indices:int,values:array<int>>", "euclidean"),
-        ("binary", "jaccard"),
         ("string", "hamming"),
         ("array<string>", "jaccard"),
     ],
