@@ -14,36 +14,31 @@ from typing import TYPE_CHECKING, Any
 from annspark import __doc__ as purpose
 from annspark import __version__
 from annspark.config import CHOICES, RECALL, Settings, make_job, read_config
-from annspark.errors import InputError, RecallMissed, SettingsError, first_line
+from annspark.errors import AnnsparkError, InputError, RecallMissed, SettingsError, known_failure, reason_of
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 DONE, FAILED, BAD_SETTINGS, BAD_INPUT, MISSED = 0, 1, 2, 3, 4
+_CODES = {SettingsError: BAD_SETTINGS, InputError: BAD_INPUT, RecallMissed: MISSED}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0 done, 2 bad settings, 3 bad input, 4 recall missed, 1 anything else."""
     given = vars(_parser().parse_args(argv))
-    command = _COMMANDS[given.pop("command")]
+    command, debug = _COMMANDS[given.pop("command")], given.pop("debug", False)
     logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.WARNING)
     logging.getLogger("annspark").setLevel(logging.INFO)
     try:
         command(given)
         return DONE
-    except SettingsError as error:
-        print(f"annspark: {error}", file=sys.stderr)
-        return BAD_SETTINGS
-    except InputError as error:
-        print(f"annspark: {error}", file=sys.stderr)
-        return BAD_INPUT
-    except RecallMissed as error:
-        print(f"annspark: {error}", file=sys.stderr)
-        return MISSED
     except Exception as error:
-        traceback.print_exc()
-        print(f"annspark: the job failed: {first_line(error)}", file=sys.stderr)
-        return FAILED
+        known = error if isinstance(error, AnnsparkError) else known_failure(error)
+        if debug:
+            traceback.print_exc()
+        more = "" if debug else " Run again with --debug for the trace."
+        print(f"annspark: {known or f'the job failed: {reason_of(error)}.{more}'}", file=sys.stderr)
+        return next((code for kind, code in _CODES.items() if isinstance(known, kind)), FAILED)
 
 
 def script() -> None:
@@ -160,3 +155,8 @@ def _add_common(command: argparse.ArgumentParser) -> None:
     )
     add("--format", help="file format of paths (parquet)")
     add("--scratch", metavar="DIR", help="shared folder for intermediate tables (cached in the session)")
+    add(
+        "--debug",
+        action="store_true",
+        help="when the command fails, print the trace as well; let Spark say what it logs",
+    )

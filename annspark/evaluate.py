@@ -11,7 +11,7 @@ from pyspark.sql import DataFrame, SparkSession
 from annspark import __version__
 from annspark.config import Settings
 from annspark.core.recall import measure_recall, recall_by_user
-from annspark.errors import InputError
+from annspark.errors import InputError, spark_errors_told
 from annspark.flow import files, publish
 from annspark.flow.audit import spreads_of
 from annspark.flow.cluster import count_cores
@@ -25,6 +25,7 @@ from annspark.report import Report, Rows, versions
 from annspark.steps import Steps
 
 
+@spark_errors_told()
 def evaluate(
     spark: SparkSession,
     settings: Settings,
@@ -48,6 +49,7 @@ def evaluate(
     return found
 
 
+@spark_errors_told()
 def evaluate_neighbors(
     vectors: DataFrame, neighbors: DataFrame, settings: Settings, asked: dict[str, Any], scratch: str | None = None
 ) -> Report:

@@ -35,7 +35,7 @@ from annspark.core.plan import (
     plan_join,
 )
 from annspark.core.recall import Recall
-from annspark.errors import RecallMissed
+from annspark.errors import RecallMissed, spark_errors_told
 from annspark.flow import files, publish
 from annspark.flow.audit import audit_neighbors
 from annspark.flow.calibrate import place_neighbors
@@ -66,6 +66,7 @@ class Result:
     report: Report
 
 
+@spark_errors_told()
 def build_neighbors(
     vectors: DataFrame,
     *,
@@ -114,8 +115,9 @@ def build_neighbors(
     neighbor_id), nobody their own neighbor; the same data and seed give the same table, however they are partitioned.
     It stays cached, or in scratch, until the caller unpersists or deletes it.
 
-    Raises SettingsError for settings and InputError for data that cannot be used, and RecallMissed, which carries the
-    report, when the audit shows that the recall asked for was not reached.
+    Raises SettingsError for settings and InputError for data that cannot be used, RecallMissed, which carries the
+    report, when the audit shows that the recall asked for was not reached, and ClusterError when Spark lacks memory,
+    disk space or what its Python workers need.
     """
     settings = Settings(
         k=k,
@@ -155,6 +157,7 @@ def build_neighbors(
     return result
 
 
+@spark_errors_told()
 def run(spark: SparkSession, job: Job) -> Report:
     """Read the job's input, and publish the neighbor table and its report together; both appear whole or not at all."""
     publish.check_target(spark, job.output, job.overwrite)
@@ -187,6 +190,7 @@ def run(spark: SparkSession, job: Job) -> Report:
     return result.report
 
 
+@spark_errors_told()
 def preview(spark: SparkSession, job: Job) -> Preview:
     """Go as far as the plan of the join, join some users to see how fast this machine is, and publish nothing."""
     publish.check_target(spark, job.output, overwrite=True)
