@@ -57,8 +57,8 @@ _MORE_FOR_PYTHON = (
 # What Spark's errors say, and what to tell of them: the first that is found. {0}, {1} are the groups of the pattern.
 _KNOWN = {
     r"No space left on device|Disk quota exceeded": (
-        "a disk is full ({reason}). Make room where Spark keeps its files (spark.local.dir), where scratch lies and where "
-        "the output goes, and run again"
+        "a disk is full ({reason}). Make room where Spark keeps its files (spark.local.dir), where scratch lies and "
+        "where the output goes, and run again"
     ),
     r"No module named '([^']+)'|(\w+) >= [\w.]+ must be installed": (
         f"the Python of Spark's workers has no {{name}}. {_SET_PYTHON} one that has annspark, NumPy and PyArrow, or "
@@ -74,11 +74,12 @@ _KNOWN = {
         f"a Python worker died ({{reason}}), most often for want of memory. {_MORE_FOR_PYTHON}"
     ),
     r"OutOfMemoryError|Java heap space|GC overhead limit|SPARK_OUT_OF_MEMORY|UNABLE_TO_ACQUIRE_MEMORY": (
-        "Java ran out of memory ({reason}). Give it more: spark.driver.memory on one machine, spark.executor.memory on a "
-        "cluster"
+        "Java ran out of memory ({reason}). Give it more: spark.driver.memory on one machine, spark.executor.memory on "
+        "a cluster"
     ),
     r"bigger than (?:local maxResultSize|spark\.driver\.maxResultSize)": (
-        "the driver may not collect as much as it has to ({reason}). Raise spark.driver.maxResultSize, to 2g for example"
+        "the driver may not collect as much as it has to ({reason}). Raise spark.driver.maxResultSize, to 2g for "
+        "example"
     ),
     r"\bMemoryError\b": f"Python ran out of memory ({{reason}}). {_MORE_FOR_PYTHON}",
     r"stopped SparkContext|SparkContext was shut down|SESSION_CLOSED|Answer from Java side is empty": (

@@ -40,7 +40,9 @@ from annspark.flow import files, publish
 from annspark.flow.audit import audit_neighbors
 from annspark.flow.calibrate import place_neighbors
 from annspark.flow.cluster import count_cores, start_beside
+from annspark.flow.collate import collated, uncollated
 from annspark.flow.exact import find_exact
+from annspark.flow.given import require_table
 from annspark.flow.grow import grow, grow_limbs
 from annspark.flow.join import join_partitions
 from annspark.flow.links import restrict_links
@@ -51,6 +53,7 @@ from annspark.flow.reports import reports_once_done, write_missed
 from annspark.flow.route import ship_vectors
 from annspark.flow.sample import Sample, sample_vectors
 from annspark.flow.shape import count_users, require_complete, shaped
+from annspark.flow.source import is_collated, type_of_ids
 from annspark.flow.stage import Stage, release, stage_table, staging
 from annspark.flow.trial import extrapolate, try_join
 from annspark.flow.widen import find_short, search_everybody
@@ -119,6 +122,7 @@ def build_neighbors(
     report, when the audit shows that the recall asked for was not reached, and ClusterError when Spark lacks memory,
     disk space or what its Python workers need.
     """
+    vectors = require_table(vectors)
     settings = Settings(
         k=k,
         id_col=id_col,
@@ -269,8 +273,12 @@ def _build(
 ) -> Result:
     """Walk the line; keep materialises a finished table, and everything after reads what it returns."""
     asked_for, settings = settings, settings.found
+    kind = type_of_ids(vectors, settings)
+    plain = is_collated(kind)  # inside, such ids are plain strings
+    if plain:
+        settings = uncollated(settings)
     with staging(scratch) as stage:
-        publish_found, keep = keep, stage if asked_for.restricted else keep
+        publish_found, keep = keep, stage if asked_for.restricted or plain else keep
         ready = _prepare(vectors, counted, settings, stage, clock)
         users, plan, calibration = ready.users, ready.plan, ready.calibration
         doing = f"routing to {plan.probes:.3g} leaves a tree, joining in {plan.n_partitions} partitions, merging"
@@ -292,8 +300,12 @@ def _build(
             topped_up = 1
         if asked_for.restricted:
             with clock.step("links") as facts:
-                table, restricted = restrict_links(table, users.rows, ready.most, asked_for, publish_found)
+                asked_links, finish = (uncollated(asked_for), stage) if plain else (asked_for, publish_found)
+                table, restricted = restrict_links(table, users.rows, ready.most, asked_links, finish)
                 facts += [f"{restricted:,} users have fewer than {ready.most:,}"]
+        if plain:
+            table = publish_found(collated(table, kind, asked_for))
+            table.count()  # what it is made from goes with this block
     report = Report(
         version=__version__,
         versions=versions(vectors.sparkSession.version),

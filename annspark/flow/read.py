@@ -17,7 +17,9 @@ from annspark.flow.arrow import elements, numbers, to_binary
 from annspark.flow.block import block_fields, block_users, blocked, unblocked
 from annspark.flow.check import MEANING, REASONS, check_rows, check_sparse_rows, mllib_lists
 from annspark.flow.cluster import partition_keys
-from annspark.flow.source import MLLIB, VALUES, Source, open_source
+from annspark.flow.mllib import check_structs
+from annspark.flow.partitions import count_partitions, estimate_bytes, put_together
+from annspark.flow.source import MLLIB, MLLIB_DENSE, VALUES, Source, is_collated, open_source, type_of_ids
 from annspark.flow.stage import Stage
 from annspark.flow.wire import Wire
 from annspark.tables import HASHES, IDS, LOWEST, TARGET, USER_ID, VECTORS
@@ -57,11 +59,12 @@ def read_vectors(vectors: DataFrame, settings: Settings, stage: Stage, count_cor
     """Check and stage the input.
 
     vectors     : any table with columns of ids and vectors, see open_source; read once
-    count_cores : tells how many tasks run at once, wanted after the input has been read
+    count_cores : tells how many tasks run at once
     Raises InputError for columns and types that do not fit, for bad rows unless on_bad_row is "drop", and when no
     valid row is left.
     """
-    source = open_source(vectors, settings)
+    n_bytes = estimate_bytes(vectors)  # while the cores are counted
+    source = open_source(put_together(vectors, n_bytes, count_cores()), settings)
     wire = Wire(0, source.sparse)
     user = source.table.schema[USER_ID].dataType
     marks = [T.StructField(_DIM, T.IntegerType()), T.StructField(_REASON, T.ByteType())]
@@ -86,13 +89,20 @@ def read_vectors(vectors: DataFrame, settings: Settings, stage: Stage, count_cor
     width = (2 if source.sparse else 1) * n_numbers / max(rows, 1) + source.sparse
     usable = F.col(_REASON) == 0 if source.sparse else (F.col(_REASON) == 0) & (F.col(_DIM) == dim)
     table = checked.where(usable).select(IDS, HASHES, *wire.names, LOWEST)
-    if rows * width * 4 > _SPREAD_BYTES and partitions < (cores := count_cores()):
+    cores, n_bytes = count_cores(), rows * (width * 4 + 16)
+    if rows * width * 4 > _SPREAD_BYTES and partitions < cores:
         table = stage(table.repartition(2 * cores))
-    if rows and _has_repeated_hashes(table, rows):
+    elif partitions > count_partitions(n_bytes, cores):
+        table = put_together(table, n_bytes, cores)
+    equal = F.col(USER_ID)
+    kind = type_of_ids(vectors, settings)
+    if is_collated(kind):
+        equal = equal.cast(kind)  # ids that differ in their bytes may be equal
+    if rows and (is_collated(kind) or _has_repeated_hashes(table, rows)):
         extra = (
             table.select(F.explode(IDS).alias(USER_ID))
-            .groupBy(USER_ID)
-            .count()
+            .groupBy(equal.alias("equal"))
+            .agg(F.count("*").alias("count"), F.min(USER_ID).alias(USER_ID))
             .where("count > 1")
             .agg(F.sum(F.col("count") - 1).alias("rows"), F.min(USER_ID).alias("example"))
             .collect()[0]
@@ -101,9 +111,9 @@ def read_vectors(vectors: DataFrame, settings: Settings, stage: Stage, count_cor
             dropped["duplicate_id"], examples["duplicate_id"] = extra["rows"], _readable(extra["example"])
             rows -= extra["rows"]
             # Of rows that share an id the one with the smallest bytes stays: the same one at every run.
-            place = F.row_number().over(Window.partitionBy(USER_ID).orderBy(*wire.names))
+            place = F.row_number().over(Window.partitionBy(equal).orderBy(*wire.names, USER_ID))
             unique = unblocked(table, wire).withColumn("place", place).where("place = 1")
-            table = stage(blocked(unique, wire))
+            table = put_together(stage(blocked(unique, wire)), n_bytes, cores)
 
     read = sum(part.rows for part in seen)
     found = Users(table, rows, wire, width, read, bytes_of_ids / max(rows, 1), dropped, examples)
@@ -218,6 +228,8 @@ def _checker(source: Source, metric: str, wire: Wire) -> Callable[[Iterator[pa.R
             elif sparse:
                 values = batch.column(3) if VALUES in columns else None
                 reason, good = check_sparse_rows(ids, batch.column(2), values, metric)
+            elif MLLIB_DENSE in columns:
+                reason, good = check_structs(ids, batch.column(2), metric)
             else:
                 reason, good = check_rows(ids, batch.column(2), metric)
             for length, (rows, vectors) in good.items():
