@@ -50,6 +50,6 @@ def sum_of_leaves(plan: str) -> float | None:
     lines = plan.partition("== Optimized Logical Plan ==")[2].partition("== Physical Plan ==")[0].splitlines()
     found = [node for node in map(_NODE.match, lines) if node]
     nodes = [(len(node[1]), float(node[2]) * _UNITS.get(node[3], _ABSURD)) for node in found]
-    following = [depth for depth, _ in nodes[1:]] + [0]
-    leaves = [size for (depth, size), below in zip(nodes, following, strict=True) if below <= depth]
+    # An end is a node that is followed by none further in.
+    leaves = [size for i, (depth, size) in enumerate(nodes) if i + 1 == len(nodes) or nodes[i + 1][0] <= depth]
     return sum(leaves) if leaves and sum(leaves) < _ABSURD else None

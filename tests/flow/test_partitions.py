@@ -65,6 +65,7 @@ def test_input_in_many_partitions_is_staged_and_read_in_few(spark, stage, known,
 
     vectors = clustered(600, 8)
     many, few = (make_table(spark, vectors, partitions=n).cache() for n in (150, 4))
+    many.count()  # from now on Spark knows its bytes
     users = read_vectors(many, Settings(), watched, lambda: 2)
     assert n_partitions(staged[0]) == (8 if known else 32)
     assert n_partitions(users.table) == 8
