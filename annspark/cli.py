@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     command, debug = _COMMANDS[given.pop("command")], given.pop("debug", False)
     logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.WARNING)
     logging.getLogger("annspark").setLevel(logging.INFO)
+    if not debug:
+        _quiet_java()
     try:
         command(given)
         return DONE
@@ -69,6 +72,18 @@ def _evaluate(given: dict[str, Any]) -> None:
     from annspark.evaluate import evaluate
 
     print(evaluate(spark, settings, **places).as_text())
+
+
+def _quiet_java() -> None:
+    """Have the Java that this process starts keep its log to itself, unless somebody configured what it says."""
+    settings = ("SPARK_SUBMIT_OPTS", "PYSPARK_SUBMIT_ARGS", "JDK_JAVA_OPTIONS", "JAVA_TOOL_OPTIONS")
+    configured = "SPARK_CONF_DIR" in os.environ or any("log4j" in os.environ.get(name, "") for name in settings)
+    own = Path(os.environ.get("SPARK_HOME") or "/nowhere", "conf", "log4j2.properties").exists()
+    quiet = Path(__file__).with_name("log4j2.properties")
+    if "PYSPARK_GATEWAY_PORT" in os.environ or configured or own or not quiet.exists():  # none in a zip
+        return
+    options = os.environ.get("SPARK_SUBMIT_OPTS", "")
+    os.environ["SPARK_SUBMIT_OPTS"] = f"{options} -Dlog4j2.configurationFile={quiet.as_uri()}".strip()
 
 
 def _session(name: str, *wanted: str) -> "SparkSession":

@@ -45,7 +45,7 @@ _BEFORE = re.compile(
     r"|Job aborted due to stage failure: .*?\): |\[[A-Z][\w.]+\] )"
 )
 _READ = re.compile(
-    r"(?:reading file|Could not read footer for file:|converted in file) +(\S.*?)[.:]?(?:\s|$)", re.MULTILINE
+    r"(?:reading file|Could not read footer for file:|converted in file) +(\S.*?)(?:[.:](?:\s|$)|\s*$)", re.MULTILINE
 )
 _OURS = re.compile(r"/annspark-[0-9a-f]{12}/|\.pending-[0-9a-f]{12}/")  # tables of a run, see stage and publish
 _TYPES = re.compile(r"column: \[(.+?)\], physicalType: (.+?), logicalType: (.+)")

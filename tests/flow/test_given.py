@@ -100,7 +100,7 @@ def test_a_name_in_other_capitals_is_found_where_spark_finds_it(spark):
 
 def test_a_field_of_a_struct_is_said_to_be_one_and_how_to_select_it(spark):
     table = spark.createDataFrame([((1, "a"), [1.0])], "u struct<user_id:int,name:string>, vector array<double>")
-    told = refused(lambda: open_source(table, Settings(id_col="u.user_id")), "the struct 'u'", "F.col(\"u.user_id\")")
+    told = refused(lambda: open_source(table, Settings(id_col="u.user_id")), "the struct 'u'", 'F.col("u.user_id")')
     assert 'vectors.withColumn("user_id", F.col("u.user_id"))' in told
     done = table.withColumn("user_id", F.col("u.user_id"))
     assert open_source(done, Settings()).table.first()["user_id"] == 1
