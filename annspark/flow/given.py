@@ -9,7 +9,7 @@ _ROWS = 'spark.createDataFrame(rows, "user_id bigint, vector array<double>")'
 
 
 def require_table(given: object, role: str = "input") -> DataFrame:
-    """Return what was given as a DataFrame of a living session; InputError says how to make one of others."""
+    """Return what was given as a DataFrame of a living session; InputError says how to get one."""
     kinds = type(given).__mro__
     # On Spark 3.5 a DataFrame of Connect is none of the classic class.
     connected = any(

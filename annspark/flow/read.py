@@ -1,6 +1,7 @@
 """Read: check every row once and turn its vector into prepared bytes, which every later step reads."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +23,7 @@ from annspark.flow.partitions import count_partitions, estimate_bytes, put_toget
 from annspark.flow.source import MLLIB, MLLIB_DENSE, VALUES, Source, is_collated, open_source, type_of_ids
 from annspark.flow.stage import Stage
 from annspark.flow.wire import Wire
-from annspark.tables import HASHES, IDS, LOWEST, TARGET, USER_ID, VECTORS
+from annspark.tables import HASHES, IDS, LOWEST, TARGET, USER_ID, VECTORS, quoted
 
 _REASON, _DIM, _PARTITION, _REPEATED = "reason", "dim", "partition", "repeated"
 _EXAMPLE, _ROWS, _ID_BYTES, _NUMBERS = "example", "rows", "id_bytes", "numbers"
@@ -117,8 +118,19 @@ def read_vectors(vectors: DataFrame, settings: Settings, stage: Stage, count_cor
 
     read = sum(part.rows for part in seen)
     found = Users(table, rows, wire, width, read, bytes_of_ids / max(rows, 1), dropped, examples)
+    if settings.on_bad_row == "fail" and {"null_id", "null_vector"} & set(dropped):
+        _judge(found, settings, _file_of_nulls(vectors, settings))
     _judge(found, settings)
     return found
+
+
+def _file_of_nulls(vectors: DataFrame, settings: Settings) -> str:
+    """Return a sentence on a file that nulls were read from; "" for tables that come from no files."""
+    odd = F.col(quoted(settings.id_col)).isNull() | F.col(quoted(settings.vector_col)).isNull()
+    file = ""
+    with suppress(Exception):  # only to help: some sessions do not tell
+        file = vectors.where(odd).select(F.input_file_name()).limit(1).collect()[0][0]
+    return f"A null is in {file}: a column a file lacks, or a line that is no JSON, is read as null. " if file else ""
 
 
 @dataclass(frozen=True)
@@ -257,7 +269,7 @@ def _usual(found: Users) -> str:
     return "Vectors are sparse" if found.wire.sparse else f"Most vectors have {found.wire.dim} numbers"
 
 
-def _judge(found: Users, settings: Settings) -> None:
+def _judge(found: Users, settings: Settings, more: str = "") -> None:
     bad = "; ".join(
         f"{reason} {n:,} ({MEANING[reason]}; for example {settings.id_col} {found.examples[reason]!r})"
         for reason, n in found.dropped.items()
@@ -266,7 +278,7 @@ def _judge(found: Users, settings: Settings) -> None:
         raise InputError(
             f"input columns {settings.id_col!r} and {settings.vector_col!r}: "
             f"{sum(found.dropped.values()):,} of {found.read:,} rows cannot be used: {bad}. "
-            f"{_usual(found)}. "
+            f"{_usual(found)}. {more}"
             "Repair the rows, or leave them out with --on-bad-row drop (on_bad_row='drop')."
         )
     if found.rows == 0:

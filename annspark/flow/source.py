@@ -49,7 +49,9 @@ def open_source(vectors: DataFrame, settings: Settings) -> Source:
         if field is None:
             there = shown(vectors.columns)
             hint = inside_of(vectors, name)
-            raise InputError(f"input: no column {name!r}; there are {there}.{hint or ' Name the right one.'}")
+            raise InputError(
+                f"input: no column {shown([name])}; there are {there or 'none'}.{hint or ' Name the right one.'}"
+            )
         if field.name in names:
             raise InputError(
                 f"input: {names[field.name]!r} and {name!r} are one column, {field.name!r}. Name two columns."
