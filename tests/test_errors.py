@@ -57,7 +57,7 @@ WORKER = 'An exception was thrown from the Python worker:\nTraceback (most recen
         (WORKER.format("x.PySparkImportError: [PACKAGE_NOT_INSTALLED] PyArrow >= 18.0.0 must be installed; however"),
          ["has no PyArrow", "PYSPARK_PYTHON"]),
         (WORKER.format("x.PySparkRuntimeError: [PYTHON_VERSION_MISMATCH] Python in worker has different version: 3.9 "
-                       "than that in driver: 3.11, PySpark"), ["run Python 3.9 and the driver Python 3.11", "Set PYSPARK"]),
+                       "than that in driver: 3.11, PySpark"), ["Python 3.9 and the driver Python 3.11", "PYSPARK"]),
         (WORKER.format("MemoryError: Unable to allocate 5 GiB"), ["Python ran out of memory (MemoryError: Unable"]),
         (CLASSIC.format("Cannot run program \"python9\": error=2", ""), ["cannot run 'python9'", "PYSPARK_PYTHON"]),
         (CLASSIC.format("Cannot call methods on a stopped SparkContext", ""), ["session has ended"]),

@@ -26,7 +26,7 @@ def require_table(given: object, role: str = "input") -> DataFrame:
         )
     if table.isStreaming:
         raise InputError(
-            f"{role}: this is a streaming DataFrame, and one that is read to its end is wanted. Read it with spark.read "
+            f"{role}: this is a streaming DataFrame, and one that ends is wanted. Read it with spark.read "
             "(spark.read.table), or call annspark on the batches that writeStream.foreachBatch hands out."
         )
     return table
