@@ -1,5 +1,6 @@
 """The command line end to end: arguments in; table, report, words and exit code out."""
 
+import os
 import sys
 from pathlib import Path
 from uuid import uuid4
@@ -8,7 +9,7 @@ import pytest
 from pyspark.sql import functions as F
 
 from annspark import __version__
-from annspark.cli import main
+from annspark.cli import _quiet_java, main
 from tests.helpers import REPOSITORY, clustered, count_cached, files_in, lists_of, make_table, read_report, run_process
 
 ROWS = 400
@@ -371,3 +372,29 @@ def test_a_process_of_its_own_hands_out_the_codes(inputs, tmp_path, command):
     assert len([line for line in said.splitlines() if line.startswith("annspark: ")]) == 1
     assert "Traceback" not in done.stderr + done.stdout
     assert files_in(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_a_process_of_its_own_says_one_sentence_and_nothing_of_javas_log(spark, inputs, tmp_path):
+    damaged(spark, inputs, tmp_path)
+    done = run_process(*COMMANDS["python_m"], "--input", "in", "--output", "out", cwd=tmp_path)
+    assert done.returncode == 3
+    assert "/in/z.parquet' cannot be read: " in done.stderr
+    assert [part for part in ("Exception", "WARN ", "\tat ") if part in done.stderr] == []
+
+
+def test_java_is_quieted_only_where_nobody_configured_its_log(monkeypatch):
+    for name in ("SPARK_CONF_DIR", "SPARK_HOME", "PYSPARK_SUBMIT_ARGS", "JDK_JAVA_OPTIONS", "JAVA_TOOL_OPTIONS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("PYSPARK_GATEWAY_PORT", raising=False)
+    monkeypatch.setenv("SPARK_SUBMIT_OPTS", "-Xmx1g")
+    for name, value in (("SPARK_CONF_DIR", "conf"), ("JDK_JAVA_OPTIONS", "-Dlog4j2.configurationFile=mine")):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            _quiet_java()
+            assert os.environ["SPARK_SUBMIT_OPTS"] == "-Xmx1g"
+    _quiet_java()
+    first, named = os.environ["SPARK_SUBMIT_OPTS"].split()
+    assert first == "-Xmx1g"
+    assert named.startswith("-Dlog4j2.configurationFile=file:///")
+    assert named.endswith("/annspark/log4j2.properties")
