@@ -3,10 +3,10 @@
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["AnnsparkError", "InputError", "RecallMissed", "SettingsError", "build_neighbors"]
+__all__ = ["AnnsparkError", "ClusterError", "InputError", "RecallMissed", "SettingsError", "build_neighbors"]
 
 if TYPE_CHECKING:
-    from annspark.errors import AnnsparkError, InputError, RecallMissed, SettingsError
+    from annspark.errors import AnnsparkError, ClusterError, InputError, RecallMissed, SettingsError
     from annspark.pipeline import build_neighbors
 
 

@@ -8,42 +8,40 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from annspark import __doc__ as purpose
 from annspark import __version__
 from annspark.config import CHOICES, RECALL, Settings, make_job, read_config
-from annspark.errors import InputError, RecallMissed, SettingsError, first_line
+from annspark.errors import AnnsparkError, InputError, RecallMissed, SettingsError, known_failure, reason_of
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 DONE, FAILED, BAD_SETTINGS, BAD_INPUT, MISSED = 0, 1, 2, 3, 4
+_CODES = {SettingsError: BAD_SETTINGS, InputError: BAD_INPUT, RecallMissed: MISSED}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0 done, 2 bad settings, 3 bad input, 4 recall missed, 1 anything else."""
     given = vars(_parser().parse_args(argv))
-    command = _COMMANDS[given.pop("command")]
+    command, debug = _COMMANDS[given.pop("command")], given.pop("debug", False)
     logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.WARNING)
     logging.getLogger("annspark").setLevel(logging.INFO)
+    if not debug:
+        _quiet_java()
     try:
         command(given)
         return DONE
-    except SettingsError as error:
-        print(f"annspark: {error}", file=sys.stderr)
-        return BAD_SETTINGS
-    except InputError as error:
-        print(f"annspark: {error}", file=sys.stderr)
-        return BAD_INPUT
-    except RecallMissed as error:
-        print(f"annspark: {error}", file=sys.stderr)
-        return MISSED
     except Exception as error:
-        traceback.print_exc()
-        print(f"annspark: the job failed: {first_line(error)}", file=sys.stderr)
-        return FAILED
+        known = error if isinstance(error, AnnsparkError) else known_failure(error)
+        if debug:
+            traceback.print_exc()
+        more = "" if debug else " Run again with --debug for the trace."
+        print(f"annspark: {known or f'the job failed: {reason_of(error)}.{more}'}", file=sys.stderr)
+        return next((code for kind, code in _CODES.items() if isinstance(known, kind)), FAILED)
 
 
 def script() -> None:
@@ -74,6 +72,18 @@ def _evaluate(given: dict[str, Any]) -> None:
     from annspark.evaluate import evaluate
 
     print(evaluate(spark, settings, **places).as_text())
+
+
+def _quiet_java() -> None:
+    """Have the Java that this process starts keep its log to itself, unless somebody configured what it says."""
+    settings = ("SPARK_SUBMIT_OPTS", "PYSPARK_SUBMIT_ARGS", "JDK_JAVA_OPTIONS", "JAVA_TOOL_OPTIONS")
+    configured = "SPARK_CONF_DIR" in os.environ or any("log4j" in os.environ.get(name, "") for name in settings)
+    own = Path(os.environ.get("SPARK_HOME") or "/nowhere", "conf", "log4j2.properties").exists()
+    quiet = Path(__file__).with_name("log4j2.properties")
+    if "PYSPARK_GATEWAY_PORT" in os.environ or configured or own or not quiet.exists():  # none in a zip
+        return
+    options = os.environ.get("SPARK_SUBMIT_OPTS", "")
+    os.environ["SPARK_SUBMIT_OPTS"] = f"{options} -Dlog4j2.configurationFile={quiet.as_uri()}".strip()
 
 
 def _session(name: str, *wanted: str) -> "SparkSession":
@@ -160,3 +170,8 @@ def _add_common(command: argparse.ArgumentParser) -> None:
     )
     add("--format", help="file format of paths (parquet)")
     add("--scratch", metavar="DIR", help="shared folder for intermediate tables (cached in the session)")
+    add(
+        "--debug",
+        action="store_true",
+        help="when the command fails, print the trace as well; let Spark say what it logs",
+    )

@@ -8,6 +8,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from annspark.core.calibrate import MOST_PROBES
 from annspark.core.forest import SPLITS
 from annspark.core.metric import METRICS
@@ -22,6 +24,16 @@ CHOICES = {
     "on_bad_row": ("fail", "drop"),
     "links": ("all", "mutual", "either"),
 }
+
+
+def _make_plain(record: Any) -> None:
+    """Turn NumPy's scalars into Python's, which reports can hold: a notebook computes its settings with NumPy."""
+    for field in fields(record):
+        value = getattr(record, field.name)
+        if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0):
+            # NumPy's long double has no item of Python's.
+            plain = float(value) if isinstance(value, np.longdouble) else value.item()
+            object.__setattr__(record, field.name, plain)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +59,7 @@ class Settings:
     links: str = "all"
 
     def __post_init__(self) -> None:
+        _make_plain(self)
         for name, low, high in (
             ("k", 1, 1_000),
             ("trees", 1, 100),
@@ -70,18 +83,19 @@ class Settings:
             raise SettingsError(
                 f"'recall' is {self.recall!r} and 'probes' {self.probes!r}: probes follow from the recall. Give one."
             )
+        if not isinstance(self.top_up, bool):
+            raise SettingsError(f"'top_up' is {self.top_up!r}; it must be true or false.")
         if self.top_up and self.probes is not None:
             raise SettingsError("'top_up' is True and 'probes' given: only a recall can be missed. Give 'recall'.")
         for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
+            # An array of one text would be "in" the texts allowed.
+            if not isinstance(getattr(self, name), str) or getattr(self, name) not in allowed:
                 raise SettingsError(f"'{name}' is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}.")
         for name in ("id_col", "vector_col"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise SettingsError(f"'{name}' is {getattr(self, name)!r}; it must be the name of a column.")
         if self.values_col is not None and (not isinstance(self.values_col, str) or not self.values_col):
             raise SettingsError(f"'values_col' is {self.values_col!r}; it must be the name of a column, or left out.")
-        if not isinstance(self.top_up, bool):
-            raise SettingsError(f"'top_up' is {self.top_up!r}; it must be true or false.")
         if self.max_distance is not None:
             if not (_is_number(self.max_distance) and 0 <= self.max_distance < float("inf")):
                 raise SettingsError(f"'max_distance' is {self.max_distance!r}; it must be a number from 0 on.")
@@ -129,6 +143,7 @@ class Job:
     settings: Settings = Settings()
 
     def __post_init__(self) -> None:
+        _make_plain(self)
         for name in ("input", "output"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name).strip("/ "):
                 raise SettingsError(f"'{name}' is {getattr(self, name)!r}; it must be a path or a catalog table.")
@@ -190,7 +205,7 @@ def make_job(values: dict[str, Any]) -> Job:
 def read_config(path: str) -> dict[str, Any]:
     """Return the settings of a TOML file: one flat table, named like the long flags with _ for -."""
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        return tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))  # Windows editors set a mark
     except OSError as error:
         raise SettingsError(f"config file {path!r} cannot be read: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -1,5 +1,9 @@
 """Errors a caller can act on; every message says where, what was found, what is allowed and what to do next."""
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class AnnsparkError(Exception):
     """Base of annspark's errors; raised itself when annspark is at fault."""
@@ -11,6 +15,10 @@ class SettingsError(AnnsparkError, ValueError):
 
 class InputError(AnnsparkError, ValueError):
     """The input table cannot be used as it is; nothing was written."""
+
+
+class ClusterError(AnnsparkError, RuntimeError):
+    """Spark could not do its work for want of memory, disk space or what its Python workers need; nothing published."""
 
 
 class RecallMissed(AnnsparkError):
@@ -27,3 +35,140 @@ class RecallMissed(AnnsparkError):
 def first_line(error: BaseException) -> str:
     """Return what an error says, without the stack trace the JVM's errors carry in their text."""
     return str(error).partition("\n")[0] or type(error).__name__
+
+
+_CAUSE = re.compile(r"^Caused by: [\w.$]+: (.+)$", re.MULTILINE)
+_PYTHONS = re.compile(r"^([A-Za-z_][\w.]*(?:Error|Exception|Warning|Interrupt|Exit)\b.*)$", re.MULTILINE)
+# What stands before a message: who called, which task of which job it was, the class of Java and that of Spark.
+_BEFORE = re.compile(
+    r"^(?:: |\([\w.$]+\) |[\w.$]+(?:Exception|Error|Throwable)[\w.$]*: "
+    r"|Job aborted due to stage failure: .*?\): |\[[A-Z][\w.]+\] )"
+)
+_READ = re.compile(
+    r"(?:reading file|Could not read footer for file:|converted in file) +(\S.*?)(?:[.:](?:\s|$)|\s*$)", re.MULTILINE
+)
+_OURS = re.compile(r"/annspark-[0-9a-f]{12}/|\.pending-[0-9a-f]{12}/")  # tables of a run, see stage and publish
+_TYPES = re.compile(r"column: \[(.+?)\], physicalType: (.+?), logicalType: (.+)")
+_SET_PYTHON = "Set PYSPARK_PYTHON (spark.pyspark.python), before the session starts, to"
+_MORE_FOR_PYTHON = (
+    "Leave Python more (spark.executor.memoryOverhead, or a machine of its own), or run fewer tasks at once "
+    "(spark.executor.cores, local[N])"
+)
+# What Spark's errors say, and what to tell of them: the first that is found. {0}, {1} are the groups of the pattern.
+_KNOWN = {
+    r"No space left on device|Disk quota exceeded": (
+        "a disk is full ({reason}). Make room where Spark keeps its files (spark.local.dir), where scratch lies and "
+        "where the output goes, and run again"
+    ),
+    r"No module named '([^']+)'|(\w+) >= [\w.]+ must be installed": (
+        f"the Python of Spark's workers has no {{name}}. {_SET_PYTHON} one that has annspark, NumPy and PyArrow, or "
+        "install it there"
+    ),
+    r"different version: *([\d.]+) than that in driver: *([\d.]+)": (
+        f"Spark's workers run Python {{0}} and the driver Python {{1}}. {_SET_PYTHON} one of the driver's version"
+    ),
+    r"Cannot run program \"([^\"]+)\"": (
+        f"Spark's workers cannot run {{0!r}}. {_SET_PYTHON} a Python that is there on every machine"
+    ),
+    r"Python worker exited unexpectedly|Python worker failed to connect back|[Ee]xit code:? 137|OOMKilled": (
+        f"a Python worker died ({{reason}}), most often for want of memory. {_MORE_FOR_PYTHON}"
+    ),
+    r"OutOfMemoryError|Java heap space|GC overhead limit|SPARK_OUT_OF_MEMORY|UNABLE_TO_ACQUIRE_MEMORY": (
+        "Java ran out of memory ({reason}). Give it more: spark.driver.memory on one machine, spark.executor.memory on "
+        "a cluster"
+    ),
+    r"bigger than (?:local maxResultSize|spark\.driver\.maxResultSize)": (
+        "the driver may not collect as much as it has to ({reason}). Raise spark.driver.maxResultSize, to 2g for "
+        "example"
+    ),
+    r"\bMemoryError\b": f"Python ran out of memory ({{reason}}). {_MORE_FOR_PYTHON}",
+    r"stopped SparkContext|SparkContext was shut down|SESSION_CLOSED|Answer from Java side is empty": (
+        "the Spark session has ended ({reason}). Start a new one, read the table anew, and run again"
+    ),
+}
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what an error says, in one line: of Spark's the message without who called it, and its deepest cause.
+
+    Classic sessions and Connect both give the JVM's trace as text.
+    """
+    text = str(error).strip()
+    raised = _PYTHONS.findall(text) if "Traceback (most recent call last)" in text else []
+    if raised:  # a Python worker's
+        return " ".join(raised[-1].split())
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if lines and re.match(r"An error occurred while calling |An exception was thrown", lines[0]):
+        lines = lines[1:] or lines
+    if not lines:
+        return type(error).__name__
+    said = lines[0]
+    while (rest := _BEFORE.sub("", said)) != said and rest:
+        said = rest
+    said = re.sub(r"(?: Consider setting '.*| *SQLSTATE: \w+)$", "", said).strip().rstrip(".")
+    told = (
+        f"{said} ({cause})" if (cause := _deepest_cause(text)) and cause not in text.partition("\n\tat ")[0] else said
+    )
+    return told if len(told) <= 500 else told[:497] + "..."
+
+
+def _deepest_cause(text: str) -> str:
+    causes = [found for found in _CAUSE.findall(text) if "Job aborted" not in found]
+    return causes[-1].strip().rstrip(".") if causes else ""
+
+
+def known_failure(error: BaseException) -> AnnsparkError | None:
+    """Return the error that says in a sentence what Spark failed at and what to do next; None for unknown failures."""
+    text = str(error)
+    read = _READ.search(text)
+    if read:
+        file = read[1]
+        if not _OURS.search(file):
+            return InputError(f"file {file!r} cannot be read: {_wrong_with_file(text, error)}")
+        return ClusterError(
+            f"file {file!r}, which annspark wrote, cannot be read: {reason_of(error)}. Run again, and see that nobody "
+            "cleans that folder meanwhile."
+        )
+    if isinstance(error, ModuleNotFoundError):
+        return ClusterError(f"this Python has no {error.name}: install it on the driver and the executors.")
+    for pattern, sentence in _KNOWN.items():
+        found = re.search(pattern, text)
+        if found:
+            groups = found.groups()
+            name = next((one for one in groups if one), None)
+            return ClusterError(sentence.format(*groups, name=name, reason=reason_of(error)) + ".")
+    return None
+
+
+def _wrong_with_file(text: str, error: BaseException) -> str:
+    kinds = _TYPES.search(text)
+    if kinds:
+        return (
+            f"its column {kinds[1]!r} is {kinds[2]}, where the table has {kinds[3]}. Write all files with the same "
+            "types, or read them one by one and cast."
+        )
+    if re.search("FILE_NOT_EXIST|FileNotFoundException|does not exist", text):
+        return "it is gone since the table was opened. Open the table anew, when nobody is writing it."
+    cause = _deepest_cause(text) or reason_of(error)
+    if re.search("Permission denied|AccessControlException|AccessDenied", text):
+        return f"{cause}. Ask for the right to read it."
+    if re.search("is not a Parquet file|footer|Malformed ORC file|not an ORC file|magic number", text):
+        return (
+            f"{cause}. It is of another format, or a part of it is missing: write it again or take it away, or name "
+            "the format of all files (--format)."
+        )
+    return f"{cause}. It is damaged: write it again, or take it away."
+
+
+@contextmanager
+def spark_errors_told() -> Iterator[None]:
+    """Raise InputError, or ClusterError, in place of those errors of Spark whose reason is known."""
+    try:
+        yield
+    except AnnsparkError:
+        raise
+    except Exception as error:
+        known = known_failure(error)
+        if known is None:
+            raise
+        raise known from error

@@ -2,7 +2,6 @@
 
 from dataclasses import asdict
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,12 +10,14 @@ from pyspark.sql import DataFrame, SparkSession
 from annspark import __version__
 from annspark.config import Settings
 from annspark.core.recall import measure_recall, recall_by_user
-from annspark.errors import InputError
+from annspark.errors import InputError, spark_errors_told
 from annspark.flow import files, publish
 from annspark.flow.audit import limit_of, spreads_of
-from annspark.flow.cluster import count_cores
+from annspark.flow.cluster import count_cores, start_beside
 from annspark.flow.exact import find_exact
 from annspark.flow.foreign import look_up
+from annspark.flow.given import require_table
+from annspark.flow.partitions import estimate_bytes, put_together
 from annspark.flow.read import read_vectors
 from annspark.flow.reports import reports_once_done
 from annspark.flow.sample import sample_vectors
@@ -25,6 +26,7 @@ from annspark.report import Report, Rows, versions
 from annspark.steps import Steps
 
 
+@spark_errors_told()
 def evaluate(
     spark: SparkSession,
     settings: Settings,
@@ -48,6 +50,7 @@ def evaluate(
     return found
 
 
+@spark_errors_told()
 def evaluate_neighbors(
     vectors: DataFrame, neighbors: DataFrame, settings: Settings, asked: dict[str, Any], scratch: str | None = None
 ) -> Report:
@@ -57,10 +60,12 @@ def evaluate_neighbors(
     neighbors : a row per user with an array `neighbors` of ids or of structs with neighbor_id, or a row per neighbor
                 with neighbor_id and rank or distance
     """
+    vectors, neighbors = require_table(vectors), require_table(neighbors, "neighbors")
     clock = Steps()
     with staging(scratch) as stage:
         with clock.step("read") as facts:
-            users = read_vectors(vectors, settings, stage, partial(count_cores, vectors.sparkSession))
+            counted = start_beside(vectors.sparkSession, count_cores, vectors.sparkSession)
+            users = read_vectors(vectors, settings, stage, counted.result)
             facts += [f"{users.rows:,} users of {users.wire.dim:,} numbers"]
         if users.rows == 1:
             raise InputError("input: a single user has no neighbors to evaluate.")
@@ -70,7 +75,8 @@ def evaluate_neighbors(
             (nearest,) = find_exact(users, [sample], k)
             facts += [f"exact neighbors of {len(sample.ids):,} users"]
         with clock.step("audit") as facts:
-            found = look_up(neighbors, sample, users, settings)
+            together = put_together(neighbors, estimate_bytes(neighbors), counted.result())
+            found = look_up(together, sample, users, settings)
             limit = limit_of(nearest.radius, sample, users)
             recall = measure_recall(recall_by_user(found.distances, limit, k), k, found.popularity)
             facts += [f"recall@{recall.k} {recall.mean:.4f} of {recall.users:,} users"]

@@ -38,13 +38,15 @@ from annspark.core.plan import (
     count_task_bytes,
     plan_join,
 )
-from annspark.errors import RecallMissed
+from annspark.errors import RecallMissed, spark_errors_told
 from annspark.flow import files, publish
 from annspark.flow.audit import Audit, audit_neighbors, noise_of
 from annspark.flow.calibrate import place_neighbors
 from annspark.flow.cluster import count_cores, start_beside
+from annspark.flow.collate import collated, uncollated
 from annspark.flow.exact import find_exact
 from annspark.flow.few import Few, meet_few, pick_few
+from annspark.flow.given import require_table
 from annspark.flow.grow import grow, grow_limbs
 from annspark.flow.join import join_partitions
 from annspark.flow.links import restrict_links
@@ -55,6 +57,7 @@ from annspark.flow.reports import reports_once_done, write_missed
 from annspark.flow.route import ship_vectors
 from annspark.flow.sample import Sample, sample_vectors
 from annspark.flow.shape import count_users, require_complete, shaped
+from annspark.flow.source import is_collated, type_of_ids
 from annspark.flow.stage import Stage, release, stage_table, staging
 from annspark.flow.trial import extrapolate, try_join
 from annspark.flow.widen import find_more, find_short
@@ -72,6 +75,7 @@ class Result:
     report: Report
 
 
+@spark_errors_told()
 def build_neighbors(
     vectors: DataFrame,
     *,
@@ -121,9 +125,11 @@ def build_neighbors(
     neighbor_id), nobody their own neighbor; the same data and seed give the same table, however they are partitioned.
     It stays cached, or in scratch, until the caller unpersists or deletes it.
 
-    Raises SettingsError for settings and InputError for data that cannot be used, and RecallMissed, which carries the
-    report, when the audit shows that the recall asked for was not reached.
+    Raises SettingsError for settings and InputError for data that cannot be used, RecallMissed, which carries the
+    report, when the audit shows that the recall asked for was not reached, and ClusterError when Spark lacks memory,
+    disk space or what its Python workers need.
     """
+    vectors = require_table(vectors)
     settings = Settings(
         k=k,
         id_col=id_col,
@@ -162,6 +168,7 @@ def build_neighbors(
     return result
 
 
+@spark_errors_told()
 def run(spark: SparkSession, job: Job) -> Report:
     """Read the job's input, and publish the neighbor table and its report together; both appear whole or not at all."""
     publish.check_target(spark, job.output, job.overwrite)
@@ -194,6 +201,7 @@ def run(spark: SparkSession, job: Job) -> Report:
     return result.report
 
 
+@spark_errors_told()
 def preview(spark: SparkSession, job: Job) -> Preview:
     """Go as far as the plan of the join, join some users to see how fast this machine is, and publish nothing."""
     publish.check_target(spark, job.output, overwrite=True)
@@ -300,8 +308,12 @@ def _build(
     Returns the result, and what to do if the recall was missed.
     """
     asked_for, settings = settings, settings.found
+    kind = type_of_ids(vectors, settings)
+    plain = is_collated(kind)  # inside, such ids are plain strings
+    if plain:
+        settings = uncollated(settings)
     with staging(scratch) as stage:
-        publish_found, keep = keep, stage if asked_for.restricted else keep
+        publish_found, keep = keep, stage if asked_for.restricted or plain else keep
         ready = _prepare(vectors, counted, settings, stage, clock)
         users, plan, calibration = ready.users, ready.plan, ready.calibration
         doing = f"routing to {plan.probes:.3g} leaves a tree, joining in {plan.n_partitions} partitions, merging"
@@ -323,8 +335,12 @@ def _build(
             topped_up = 1
         if asked_for.restricted:
             with clock.step("links") as facts:
-                table, restricted = restrict_links(table, users.rows, ready.most, asked_for, publish_found)
+                asked_links, finish = (uncollated(asked_for), stage) if plain else (asked_for, publish_found)
+                table, restricted = restrict_links(table, users.rows, ready.most, asked_links, finish)
                 facts += [f"{restricted:,} users have fewer than {ready.most:,}"]
+        if plain:
+            table = publish_found(collated(table, kind, asked_for))
+            table.count()  # what it is made from goes with this block
     report = Report(
         version=__version__,
         versions=versions(vectors.sparkSession.version),

@@ -1,8 +1,12 @@
 """Settings are checked once, and complain by name."""
 
+import json
+from dataclasses import asdict
+
+import numpy as np
 import pytest
 
-from annspark.config import Job, Settings, make_job
+from annspark.config import Job, Settings, make_job, read_config
 from annspark.errors import SettingsError
 
 
@@ -82,3 +86,61 @@ def test_restricted_settings_find_the_neighbors_that_unrestricted_ones_do():
     assert asked.restricted
     assert asked.found == Settings(k=7)
     assert Settings(shape="long").found == Settings(shape="long")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kind"),
+    [
+        ("k", np.int64(7), int),
+        ("k", np.uint8(7), int),
+        ("k", np.array(7), int),
+        ("seed", np.int32(1), int),
+        ("leaf_rows", np.int16(64), int),
+        ("recall", np.float32(0.5), float),
+        ("recall", np.float16(0.5), float),
+        ("recall", np.longdouble(0.5), float),
+        ("probes", np.float64(2.5), float),
+        ("max_distance", np.array(0.5, np.float32), float),
+        ("top_up", np.True_, bool),
+        ("metric", np.str_("euclidean"), str),
+        ("id_col", np.str_("name"), str),
+    ],
+)
+def test_numpy_scalars_are_taken_and_kept_as_python_values(name, value, kind):
+    settings = Settings(**{name: value})
+    assert type(getattr(settings, name)) is kind
+    assert getattr(settings, name) == value
+    assert json.loads(json.dumps(asdict(settings)))[name] == value
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("k", np.float64(10)),
+        ("k", np.True_),
+        ("k", np.array([10])),
+        ("k", np.array("10")),
+        ("recall", np.array([0.9])),
+        ("recall", np.timedelta64(1, "s")),
+        ("top_up", np.int64(1)),
+        ("top_up", np.array([True, False])),
+        ("metric", np.array(["cosine"])),
+        ("metric", ["cosine"]),
+        ("max_distance", np.float32("nan")),
+        ("id_col", np.bytes_(b"user_id")),
+    ],
+)
+def test_other_numpy_values_are_refused_with_the_sentence(name, value):
+    with pytest.raises(SettingsError, match=f"'{name}' is .*must be"):
+        Settings(**{name: value})
+
+
+def test_a_job_takes_numpy_scalars_too():
+    job = make_job({"input": np.str_("a"), "output": np.str_("b"), "overwrite": np.True_, "k": np.int64(3)})
+    assert job == Job(input="a", output="b", overwrite=True, settings=Settings(k=3))
+    assert [type(value) for value in (job.input, job.overwrite, job.settings.k)] == [str, bool, int]
+
+
+def test_a_config_file_may_begin_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "night.toml").write_bytes(b"\xef\xbb\xbfk = 5\r\n")
+    assert read_config(str(tmp_path / "night.toml")) == {"k": 5}

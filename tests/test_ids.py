@@ -5,7 +5,7 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
-from annspark import build_neighbors
+from annspark import InputError, build_neighbors
 from tests.helpers import all_distances, clustered, grid, lists_of, long_lists_of, make_table
 
 K = 5
@@ -99,3 +99,26 @@ def test_the_same_table_whatever_the_partitioning_with_leaves_widening_and_links
         result.table.unpersist()
     assert lists[0] == lists[1]
     assert len(lists[0]) == 900
+
+
+@pytest.mark.parametrize("shape", ["nested", "long"])
+@pytest.mark.parametrize("links", ["all", "either"])
+def test_ids_of_a_collation_are_equal_as_spark_says_and_keep_their_type(spark, shape, links):
+    if spark.version < "4":
+        pytest.skip("collations came with Spark 4")
+    names = ["ann", "ANN", "Bob", "bea", "Cy", "cal"]
+    points = [[1.0, 0.0], [1.0, 0.0], [0.0, 0.0], [0.0, 2.0], [2.0, 0.0], [2.0, 2.0]]
+    table = spark.createDataFrame(list(zip(names, points, strict=True)), "user_id string, vector array<float>")
+    table = table.selectExpr("user_id COLLATE UTF8_LCASE AS user_id", "vector")
+    with pytest.raises(InputError, match=r"duplicate_id 1 .*'ANN'"):
+        build_neighbors(table, k=3, metric="euclidean")
+    named = {"k": 4, "metric": "euclidean", "on_bad_row": "drop", "shape": shape, "links": links}
+    result = build_neighbors(table, **named)
+    lists = (lists_of if shape == "nested" else long_lists_of)(result.table)
+    assert result.report.rows.dropped == {"duplicate_id": 1}
+    assert sorted(lists) == sorted(["ANN", "Bob", "bea", "Cy", "cal"])  # of two equal ids one stays, always the same
+    # Bob's, Ann's and Cy's lie on a line; bea, before Bob by the collation, not by bytes.
+    assert lists["ANN"] == [("Bob", 1), ("Cy", 1), ("bea", np.float32(5**0.5)), ("cal", np.float32(5**0.5))]
+    assert lists["cal"] == [("bea", 2), ("Cy", 2), ("ANN", np.float32(5**0.5)), ("Bob", np.float32(8**0.5))]
+    assert "collate UTF8_LCASE" in dict(result.table.dtypes)["user_id"]
+    result.table.unpersist()

@@ -14,6 +14,7 @@ from annspark.errors import InputError
 from annspark.flow.arrow import collect
 from annspark.flow.audit import count_popularity, measure_pairs
 from annspark.flow.block import id_type, seeded_hash
+from annspark.flow.given import find_column, shown
 from annspark.flow.read import Users
 from annspark.flow.sample import Sample
 from annspark.tables import DISTANCE, NEIGHBOR_ID, NEIGHBORS, RANK, USER_ID, quoted
@@ -40,13 +41,15 @@ class Found:
 def look_up(table: DataFrame, sample: Sample, users: Users, settings: Settings) -> Found:
     """Return what a neighbor table holds for sampled users, judged by the users' vectors and not by its own word.
 
-    table : a row per user with an array of ids, or of structs with neighbor_id; or a row per neighbor, with
-            neighbor_id and, unless there are at most k, rank or distance to say which come first
+    table : a row per user with an array of ids, or of structs with neighbor_id, the nearest first; or a row per
+            neighbor, with neighbor_id and rank or distance.  Where neither says which come first, all are measured and
+            the nearest count
     """
     kind, last, k = id_type(users.table), int(sample.hashes[-1]), min(settings.k, users.rows - 1)
     # An id that is none of the input's type is nobody's.
     cast = [F.expr(f"try_cast({name} AS {kind.simpleString()})").alias(name) for name in (USER_ID, NEIGHBOR_ID)]
-    pairs = _as_pairs(table, settings).select(*cast, RANK).where(F.col(USER_ID).isNotNull())
+    told, ordered = _as_pairs(table, settings)
+    pairs = told.select(*cast, RANK).where(F.col(USER_ID).isNotNull())
     hashed = seeded_hash(F.col(NEIGHBOR_ID), settings.seed)
     few = collect(
         pairs.where(seeded_hash(F.col(USER_ID), settings.seed) <= last)
@@ -66,8 +69,9 @@ def look_up(table: DataFrame, sample: Sample, users: Users, settings: Settings) 
     good = good[np.argsort(query[good], kind="stable")]
     count = np.bincount(query[good], minlength=len(sample.ids))
     among = places(count)
-    good, among = good[among < k], among[among < k]
-    distances = np.full((len(sample.ids), k), np.inf)
+    width = k if ordered else max(k, int(count.max(initial=0)))
+    good, among = good[among < width], among[among < width]
+    distances = np.full((len(sample.ids), width), np.inf)
     distances[query[good], among] = measured[good]
     faults = {
         "unknown neighbor": int((~exists & (query >= 0)).sum()),
@@ -76,34 +80,39 @@ def look_up(table: DataFrame, sample: Sample, users: Users, settings: Settings) 
         "user without neighbors": int((count == 0).sum()),
     }
     rows = table.select(quoted(settings.id_col)).distinct().count()
-    return Found(np.sort(distances, axis=1), popularity, rows, {name: n for name, n in faults.items() if n})
+    return Found(np.sort(distances, axis=1)[:, :k], popularity, rows, {name: n for name, n in faults.items() if n})
 
 
-def _as_pairs(table: DataFrame, settings: Settings) -> DataFrame:
-    """Return user_id, neighbor_id and a rank that orders a user's neighbors; InputError for other tables."""
-    types = {field.name: field.dataType for field in table.schema.fields}
-    if settings.id_col not in types:
+def _as_pairs(table: DataFrame, settings: Settings) -> tuple[DataFrame, bool]:
+    """Return user_id, neighbor_id and a rank, and whether that orders a user's neighbors; InputError if it cannot."""
+    names = (settings.id_col, NEIGHBORS, NEIGHBOR_ID, RANK, DISTANCE)
+    found = {name: find_column(table, name, "neighbors") for name in names}
+    if found[settings.id_col] is None:
         raise InputError(
-            f"neighbors: no column {settings.id_col!r}; there are {', '.join(map(repr, types))}. "
+            f"neighbors: no column {settings.id_col!r}; there are {shown(table.columns)}. "
             "Rename the column of users, so that it is named as in the input."
         )
     user_id = F.col(quoted(settings.id_col)).alias(USER_ID)
-    nested = types.get(NEIGHBORS)
-    if isinstance(nested, T.ArrayType):
-        element = nested.elementType
+    nested = found[NEIGHBORS]
+    if nested is not None and isinstance(nested.dataType, T.ArrayType):
+        element = nested.dataType.elementType
         if isinstance(element, T.StructType) and NEIGHBOR_ID not in element.names:
             raise InputError(
                 f"neighbors: the structs of {NEIGHBORS!r} have no field {NEIGHBOR_ID!r}; there are "
-                f"{', '.join(map(repr, element.names))}. Rename the one that holds the neighbor."
+                f"{shown(element.names)}. Rename the one that holds the neighbor."
             )
         ids = f"{NEIGHBORS}.{NEIGHBOR_ID}" if isinstance(element, T.StructType) else NEIGHBORS
-        return table.select(user_id, F.posexplode(ids).alias(RANK, NEIGHBOR_ID))
-    if NEIGHBOR_ID not in types:
+        return table.select(user_id, F.posexplode(ids).alias(RANK, NEIGHBOR_ID)), True
+    if found[NEIGHBOR_ID] is None:
         raise InputError(
             f"neighbors: neither an array column {NEIGHBORS!r} nor a column {NEIGHBOR_ID!r}; there are "
-            f"{', '.join(map(repr, types))}. Rename the one that holds the neighbors."
+            f"{shown(table.columns)}. Rename the one that holds the neighbors."
         )
-    order = next((name for name in (RANK, DISTANCE) if name in types), None)
-    return table.select(user_id, F.col(order) if order else F.lit(0).alias(RANK), NEIGHBOR_ID).toDF(
-        USER_ID, RANK, NEIGHBOR_ID
-    )
+    order = next((field for field in (found[RANK], found[DISTANCE]) if field is not None), None)
+    if order is not None and not isinstance(order.dataType, T.NumericType):
+        raise InputError(
+            f"neighbors column {order.name!r} is {order.dataType.simpleString()}; it must be a number, the smallest "
+            "first. Cast it, or leave it out: then all neighbors are measured."
+        )
+    first = (F.col(order.name) if order else F.lit(0)).alias(RANK)
+    return table.select(user_id, first, F.col(NEIGHBOR_ID).alias(NEIGHBOR_ID)), order is not None

@@ -8,7 +8,7 @@ from pyspark.errors import AnalysisException, ParseException
 from pyspark.sql import DataFrame, DataFrameReader, SparkSession
 
 from annspark.config import is_catalog_table
-from annspark.errors import InputError, SettingsError, first_line
+from annspark.errors import InputError, SettingsError, known_failure, reason_of
 from annspark.flow import files
 from annspark.tables import quoted
 
@@ -40,7 +40,11 @@ def open_input(spark: SparkSession, name: str, file_format: str | None, role: st
         _ = found.schema  # Connect looks only when asked
         return found
     except Exception as error:  # a broken file, an unknown format: each has a class of its own
-        raise InputError(f"{role} {name!r} cannot be read as a {kind}: {first_line(error)}") from error
+        if known := known_failure(error):
+            raise known from error
+        if "UNABLE_TO_INFER_SCHEMA" in str(error):
+            raise InputError(f"{role} {name!r}: no file in it holds data, so there are no columns to read.") from error
+        raise InputError(f"{role} {name!r} cannot be read as a {kind}: {reason_of(error)}.") from error
 
 
 def check_target(spark: SparkSession, name: str, overwrite: bool) -> None:

@@ -1,6 +1,7 @@
 """Read: check every row once and turn its vector into prepared bytes, which every later step reads."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,10 +21,12 @@ from annspark.flow.arrow import collect, elements, numbers, to_binary
 from annspark.flow.block import block_fields, block_users, blocked, unblocked
 from annspark.flow.check import MEANING, REASONS, check_rows, check_sparse_rows, mllib_lists
 from annspark.flow.cluster import partition_keys
-from annspark.flow.source import MLLIB, VALUES, Source, open_source
+from annspark.flow.mllib import check_structs
+from annspark.flow.partitions import count_partitions, estimate_bytes, put_together
+from annspark.flow.source import MLLIB, MLLIB_DENSE, VALUES, Source, is_collated, open_source, type_of_ids
 from annspark.flow.stage import Stage
 from annspark.flow.wire import Wire
-from annspark.tables import COLUMNS, HASHES, IDS, LOWEST, TARGET, USER_ID
+from annspark.tables import COLUMNS, HASHES, IDS, LOWEST, TARGET, USER_ID, quoted
 
 _REASON, _DIM, _PARTITION, _REPEATED = "reason", "dim", "partition", "repeated"
 _EXAMPLE, _ROWS, _ID_BYTES, _NUMBERS = "example", "rows", "id_bytes", "numbers"
@@ -64,11 +67,12 @@ def read_vectors(vectors: DataFrame, settings: Settings, stage: Stage, count_cor
     """Check and stage the input.
 
     vectors     : any table with columns of ids and vectors, see open_source; read once
-    count_cores : tells how many tasks run at once, wanted after the input has been read
+    count_cores : tells how many tasks run at once
     Raises InputError for columns and types that do not fit, for bad rows unless on_bad_row is "drop", and when no
     valid row is left.
     """
-    source = open_source(vectors, settings)
+    n_bytes = estimate_bytes(vectors)  # while the cores are counted
+    source = open_source(put_together(vectors, n_bytes, count_cores()), settings)
     wire = Wire(0, source.sparse)
     user = source.table.schema[USER_ID].dataType
     marks = [
@@ -98,13 +102,20 @@ def read_vectors(vectors: DataFrame, settings: Settings, stage: Stage, count_cor
     width = (2 if source.sparse else 1) * n_numbers / max(rows, 1) + source.sparse
     usable = (F.col(_REASON) == 0) & (F.col(_DIM) == dim) if source.even else F.col(_REASON) == 0
     table = checked.where(usable).select(IDS, HASHES, *wire.names, LOWEST)
-    if rows * width * 4 > _SPREAD_BYTES and partitions < (cores := count_cores()):
+    cores, n_bytes = count_cores(), rows * (width * 4 + 16)
+    if rows * width * 4 > _SPREAD_BYTES and partitions < cores:
         table = stage(table.repartition(2 * cores))
-    if rows and _has_repeated_hashes(table, rows):
+    elif partitions > count_partitions(n_bytes, cores):
+        table = put_together(table, n_bytes, cores)
+    equal = F.col(USER_ID)
+    kind = type_of_ids(vectors, settings)
+    if is_collated(kind):
+        equal = equal.cast(kind)  # ids that differ in their bytes may be equal
+    if rows and (is_collated(kind) or _has_repeated_hashes(table, rows)):
         extra = (
             table.select(F.explode(IDS).alias(USER_ID))
-            .groupBy(USER_ID)
-            .count()
+            .groupBy(equal.alias("equal"))
+            .agg(F.count("*").alias("count"), F.min(USER_ID).alias(USER_ID))
             .where("count > 1")
             .agg(F.sum(F.col("count") - 1).alias("rows"), F.min(USER_ID).alias("example"))
             .collect()[0]
@@ -113,14 +124,17 @@ def read_vectors(vectors: DataFrame, settings: Settings, stage: Stage, count_cor
             dropped["duplicate_id"], examples["duplicate_id"] = extra["rows"], _readable(extra["example"])
             rows -= extra["rows"]
             # Of rows that share an id the one with the smallest bytes stays: the same one at every run.
-            place = F.row_number().over(Window.partitionBy(USER_ID).orderBy(*wire.names))
+            place = F.row_number().over(Window.partitionBy(equal).orderBy(*wire.names, USER_ID))
             unique = unblocked(table, wire).withColumn("place", place).where("place = 1")
-            table = stage(blocked(unique, wire))
+            table = put_together(stage(blocked(unique, wire)), n_bytes, cores)
 
     read = sum(part.rows for part in seen)
     plain = Coordinates(settings.metric)
     found = Users(table, rows, wire, plain, width, read, bytes_of_ids / max(rows, 1), dropped, examples)
-    _judge(found, settings, f"Most vectors have {dim} numbers" if source.even else "Vectors are sparse")
+    usual = f"Most vectors have {dim} numbers" if source.even else "Vectors are sparse"
+    if settings.on_bad_row == "fail" and {"null_id", "null_vector"} & set(dropped):
+        _judge(found, settings, f"{usual}. {_file_of_nulls(vectors, settings)}")
+    _judge(found, settings, f"{usual}. ")
     largest, rounded = max(part.largest for part in good), any(part.rounded for part in good)
     return replace(found, coordinates=_coordinates(found, settings, largest, rounded))
 
@@ -143,6 +157,15 @@ def _coordinates(users: Users, settings: Settings, largest: float, rounded: bool
         return choose_coordinates(seen, settings.metric, largest, rounded=rounded)
     except OutOfRange as error:
         raise InputError(f"input column {settings.vector_col!r}: {error}") from error
+
+
+def _file_of_nulls(vectors: DataFrame, settings: Settings) -> str:
+    """Return a sentence on a file that nulls were read from; "" for tables that come from no files."""
+    odd = F.col(quoted(settings.id_col)).isNull() | F.col(quoted(settings.vector_col)).isNull()
+    file = ""
+    with suppress(Exception):  # only to help: some sessions do not tell
+        file = vectors.where(odd).select(F.input_file_name()).limit(1).collect()[0][0]
+    return f"A null is in {file}: a column a file lacks, or a line that is no JSON, is read as null. " if file else ""
 
 
 @dataclass(frozen=True)
@@ -270,6 +293,8 @@ def _checker(source: Source, metric: str, wire: Wire) -> Callable[[Iterator[pa.R
             elif not even:
                 values = batch.column(3) if VALUES in columns else None
                 reason, good = check_sparse_rows(ids, batch.column(2), values, metric)
+            elif MLLIB_DENSE in columns:
+                reason, good = check_structs(ids, batch.column(2), metric)
             else:
                 reason, good = check_rows(ids, batch.column(2), metric)
             for length, (rows, vectors) in good.items():
@@ -303,7 +328,7 @@ def _usual_length(lengths: list[tuple[int, int]]) -> int:
     return min(((-rows, length) for length, rows in lengths if length > 0), default=(0, 0))[1]
 
 
-def _judge(found: Users, settings: Settings, usual: str) -> None:
+def _judge(found: Users, settings: Settings, more: str) -> None:
     bad = "; ".join(
         f"{reason} {n:,} ({MEANING[reason]}; for example {settings.id_col} {found.examples[reason]!r})"
         for reason, n in found.dropped.items()
@@ -312,7 +337,7 @@ def _judge(found: Users, settings: Settings, usual: str) -> None:
         raise InputError(
             f"input columns {settings.id_col!r} and {settings.vector_col!r}: "
             f"{sum(found.dropped.values()):,} of {found.read:,} rows cannot be used: {bad}. "
-            f"{usual}. "
+            f"{more}"
             "Repair the rows, or leave them out with --on-bad-row drop (on_bad_row='drop')."
         )
     if found.rows == 0:

@@ -13,9 +13,10 @@ from annspark.config import Settings
 from annspark.core.metric import METRICS
 from annspark.errors import InputError
 from annspark.flow.block import seeded_hash
+from annspark.flow.given import find_column, inside_of, shown
 from annspark.tables import USER_ID, VECTOR, quoted
 
-HASH, INDICES, VALUES, MLLIB = "hash", "indices", "values", "mllib"
+HASH, INDICES, VALUES, MLLIB, MLLIB_DENSE = "hash", "indices", "values", "mllib", "mllib_dense"
 SPARSE_METRICS = ("cosine", "euclidean", "inner_product", "jaccard")
 _ID_TYPES = (
     *(T.ByteType, T.ShortType, T.IntegerType, T.LongType, T.StringType, T.BinaryType),
@@ -30,8 +31,9 @@ class Source:
     """The input under common names.
 
     table  : user_id, hash (bigint) and the columns of the vector: vector (array<float> or array<double>; binary, of
-             bits, 8 to a byte); or of sparse rows indices (array<bigint>) and, unless all are 1, values
-             (array<double>), or mllib (its vectors as they are, because no function tells their indices)
+             bits, 8 to a byte), or mllib_dense (MLlib's struct, of dense and sparse vectors, that has lost its type);
+             or of sparse rows indices (array<bigint>) and, unless all are 1, values (array<double>), or mllib (its
+             vectors as they are, because no function tells their indices)
     sparse : vectors travel as sparse rows
     """
 
@@ -46,18 +48,31 @@ class Source:
 
 def open_source(vectors: DataFrame, settings: Settings) -> Source:
     """Find the columns, or raise InputError saying what is wrong with them."""
-    types = {field.name: field.dataType for field in vectors.schema.fields}
+    types: dict[str, T.DataType] = {}
+    names: dict[str, str] = {}
     for name in filter(None, (settings.id_col, settings.vector_col, settings.values_col)):
-        if name not in types:
-            raise InputError(f"input: no column {name!r}; there are {', '.join(map(repr, types))}. Name the right one.")
+        field = find_column(vectors, name)
+        if field is None:
+            there = shown(vectors.columns)
+            hint = inside_of(vectors, name)
+            raise InputError(
+                f"input: no column {shown([name])}; there are {there or 'none'}.{hint or ' Name the right one.'}"
+            )
+        if field.name in names:
+            raise InputError(
+                f"input: {names[field.name]!r} and {name!r} are one column, {field.name!r}. Name two columns."
+            )
+        types[name], names[field.name] = field.dataType, name
     if not isinstance(types[settings.id_col], _ID_TYPES):
         raise InputError(
             f"input column {settings.id_col!r} is {types[settings.id_col].simpleString()}; ids may be integers, "
             "decimals, strings, binary, dates or timestamps. Cast it."
         )
     user_id = F.col(quoted(settings.id_col))
+    if is_collated(types[settings.id_col]):
+        user_id = user_id.cast(T.StringType())  # inside, ids are equal when their bytes are
     columns = _vector_columns(vectors, types, settings)
-    sparse = VECTOR not in columns or settings.metric == "jaccard"
+    sparse = not {VECTOR, MLLIB_DENSE} & set(columns) or settings.metric == "jaccard"
     if sparse and settings.metric not in SPARSE_METRICS:
         raise InputError(
             f"input column {settings.vector_col!r} is {types[settings.vector_col].simpleString()}: sparse vectors, "
@@ -82,6 +97,8 @@ def _vector_columns(vectors: DataFrame, types: dict[str, T.DataType], settings: 
         )
     if isinstance(kind, T.MapType) and isinstance(kind.keyType, _WHOLE) and isinstance(kind.valueType, _NUMBERS):
         return _sparse(F.map_keys(column), F.map_values(column))
+    if isinstance(kind, T.StructType) and _is_mllib_struct(kind):
+        return _struct_columns(vectors, column, kind, settings.metric)
     if isinstance(kind, T.StructType) and {INDICES, VALUES} <= set(kind.names):
         inner = [kind[name].dataType for name in (INDICES, VALUES)]
         lists = [one.elementType for one in inner if isinstance(one, T.ArrayType)]
@@ -119,6 +136,38 @@ def _mllib_columns(vectors: DataFrame, column: Column, metric: str) -> dict[str,
     return {VECTOR: F.when(column.isNotNull(), vector_to_array(column))}  # vector_to_array refuses null
 
 
+def _is_mllib_struct(kind: T.StructType) -> bool:
+    """Say whether this is how MLlib keeps vectors, without its type, as other writers, and JSON, leave them.
+
+    JSON has no column for what no row has: of dense vectors alone there are type and values.
+    """
+    types = {field.name: field.dataType for field in kind.fields}
+    whole = [types.get(name, T.NullType()) for name in ("type", "size")]
+    lists = {name: one.elementType for name, one in types.items() if isinstance(one, T.ArrayType)}
+    return (
+        set(types) <= {"type", "size", INDICES, VALUES}
+        and "type" in types
+        and all(isinstance(one, (*_WHOLE, T.NullType)) for one in whole)
+        and isinstance(lists.get(VALUES), _NUMBERS)
+        and (isinstance(types.get(INDICES, T.NullType()), T.NullType) or isinstance(lists.get(INDICES), _WHOLE))
+    )
+
+
+def _struct_columns(vectors: DataFrame, column: Column, kind: T.StructType, metric: str) -> dict[str, Column]:
+    """Return the columns of MLlib's struct as those of its type would be: sparse where that is possible and smaller."""
+    values = column[VALUES].cast("array<double>")
+    if not {INDICES, "size"} <= set(kind.names) or isinstance(kind[INDICES].dataType, T.NullType):
+        return {VECTOR: values}
+    is_dense = (column["type"] == 1) | column[INDICES].isNull()
+    indices = F.when(is_dense, _positions(values)).otherwise(column[INDICES].cast("array<bigint>"))
+    size = F.when(is_dense, F.size(values)).otherwise(column["size"]).cast("int")
+    alike = F.struct(size.alias("size"), indices.alias(INDICES), values.alias(VALUES))
+    alike = F.when(column.isNotNull(), alike)
+    if metric == "jaccard" or (metric in SPARSE_METRICS and _are_mostly_zeros(vectors, alike)):
+        return _sparse(indices, values)
+    return {MLLIB_DENSE: alike}
+
+
 def _are_mostly_zeros(vectors: DataFrame, column: Column) -> bool:
     """Say whether MLlib vectors keep less than half of their numbers: of a sparse row every number needs its index."""
 
@@ -132,3 +181,19 @@ def _are_mostly_zeros(vectors: DataFrame, column: Column) -> bool:
     counted = vectors.select(column.alias(MLLIB)).mapInArrow(count, "kept long, size long")
     kept, size = counted.agg(F.sum("kept"), F.sum("size")).collect()[0]
     return 2 * (kept or 0) < (size or 0)
+
+
+def type_of_ids(vectors: DataFrame, settings: Settings) -> T.DataType:
+    """Return the type of the input's ids, which those that are published have again."""
+    field = find_column(vectors, settings.id_col)
+    return field.dataType if field else T.NullType()
+
+
+def is_collated(kind: T.DataType) -> bool:
+    """Say whether strings of a type may be equal though their bytes are not (Spark 4)."""
+    return isinstance(kind, T.StringType) and getattr(kind, "collation", "UTF8_BINARY") != "UTF8_BINARY"
+
+
+def _positions(values: Column) -> Column:
+    """Return 0, 1, ... for an array's items."""
+    return F.when(F.size(values) > 0, F.sequence(F.lit(0), F.size(values) - 1)).otherwise(F.array().cast("array<int>"))

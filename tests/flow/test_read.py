@@ -326,3 +326,13 @@ def test_a_large_input_is_spread_over_the_cores(spark, stage, monkeypatch, parti
     assert prepared(users) == dict(enumerate(vectors.tolist()))
     used = users.table.select(F.spark_partition_id().alias("partition")).distinct().count()
     assert used >= 4
+
+
+def test_nulls_of_a_file_that_lacks_the_column_are_told_with_its_name(spark, stage, tmp_path):
+    table = spark.createDataFrame(GOOD, FLOATS)
+    table.coalesce(1).write.parquet(str(tmp_path / "in"))
+    table.select("user_id").coalesce(1).write.parquet(str(tmp_path / "more"))
+    next((tmp_path / "more").glob("*.parquet")).rename(tmp_path / "in" / "lacking.parquet")
+    read = spark.read.schema(FLOATS).parquet(str(tmp_path / "in"))
+    with pytest.raises(InputError, match=r"null_vector 20 .* A null is in file:.*/in/lacking.parquet: a column a file"):
+        read_vectors(read, Settings(), stage, lambda: 2)

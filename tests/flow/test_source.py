@@ -2,7 +2,7 @@ from decimal import Decimal
 
 import numpy as np
 import pytest
-from pyspark.ml.linalg import Vectors, VectorUDT
+from pyspark.ml.linalg import DenseVector, Vectors, VectorUDT
 from pyspark.sql import types as T
 
 from annspark.config import Settings
@@ -174,6 +174,53 @@ def test_mllib_vectors_travel_dense_unless_most_numbers_are_zeros_whatever_comes
         wanted = plain(rows, metric)
         assert sorted(found) == sorted(wanted)
         np.testing.assert_allclose([found[i] for i in wanted], list(wanted.values()), rtol=1e-6)
+
+
+STRUCTS = {
+    "parquet": "struct<type:tinyint,size:int,indices:array<int>,values:array<double>>",
+    "json": "struct<indices:array<bigint>,size:bigint,type:bigint,values:array<double>>",
+}
+
+
+def as_struct(vector, names):
+    """Return an MLlib vector as the fields of its struct, in that order."""
+    told = {"type": 1, "size": None, "indices": None, "values": vector.toArray().tolist()}
+    if not isinstance(vector, DenseVector):
+        told = {"type": 0, "size": vector.size, "indices": vector.indices.tolist(), "values": vector.values.tolist()}
+    return tuple(told[name] for name in names)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean", "inner_product", "jaccard", "manhattan", "hamming"])
+@pytest.mark.parametrize("convert", ["mixed", "dense", "sparse"])
+@pytest.mark.parametrize("writer", STRUCTS)
+def test_mllib_vectors_that_lost_their_type_are_read_as_those_that_have_it(prepared, metric, convert, writer):
+    make = {
+        "mixed": lambda row: Vectors.dense(row) if row[1] else Vectors.sparse(len(row), members(row), amounts(row)),
+        "dense": Vectors.dense,
+        "sparse": lambda row: Vectors.sparse(len(row), members(row), amounts(row)),
+    }[convert]
+    kind = STRUCTS[writer]
+    names = [part.split(":")[0] for part in kind[7:-1].split(",")]
+    rows = BITS if metric == "hamming" else ROWS
+    found = prepared(rows, kind, lambda row: as_struct(make(row), names), metric)
+    assert found == prepared(rows, "mllib", make, metric)
+
+
+def test_json_of_dense_mllib_vectors_alone_has_no_indices(prepared):
+    kind = "struct<type:bigint,values:array<double>>"
+    assert prepared(ROWS, kind, lambda row: (1, floats(row)), "euclidean") == (plain(ROWS, "euclidean"), False)
+
+
+def test_structs_that_mllib_would_not_have_made_are_bad_rows_with_their_own_reason(spark, stage):
+    rows = [(0, (0, 3, [0, 2], [1.0, 2.0])), (1, (1, None, None, [1.0, 0.0, 2.0])), (2, (0, 3, [0, 3], [1.0, 2.0])),
+            (3, (0, 3, [0], [1.0, 2.0])), (4, (0, 3, [0, None], [1.0, 2.0])), (5, (1, None, None, [1.0, None, 2.0])),
+            (6, (0, None, [0], [1.0])), (7, None), (8, (0, 3, None, None)), (9, (0, 3, [-1], [1.0]))]  # fmt: skip
+    table = spark.createDataFrame(rows, f"user_id int, vector {STRUCTS['parquet']}")
+    users = read_vectors(table, Settings(metric="manhattan", on_bad_row="drop"), stage, lambda: 2)
+    assert users.dropped == {"null_vector": 2, "uneven": 1, "bad_index": 4, "nan": 1}
+    assert users.examples == {"null_vector": 7, "uneven": 3, "bad_index": 2, "nan": 5}
+    vectors, ids = users.wire.read(collect(users.table)), elements(collect(users.table)["ids"]).to_pylist()
+    assert sorted(zip(ids, vectors.tolist(), strict=True)) == [(0, [1.0, 0.0, 2.0]), (1, [1.0, 0.0, 2.0])]
 
 
 VECTOR_FORMS = [

@@ -1,5 +1,6 @@
 """The command line end to end: arguments in; table, report, words and exit code out."""
 
+import os
 import sys
 from pathlib import Path
 from uuid import uuid4
@@ -8,7 +9,7 @@ import pytest
 from pyspark.sql import functions as F
 
 from annspark import __version__
-from annspark.cli import main
+from annspark.cli import _quiet_java, main
 from tests.helpers import REPOSITORY, clustered, count_cached, files_in, lists_of, make_table, read_report, run_process
 
 ROWS = 400
@@ -261,7 +262,55 @@ def test_an_unexpected_failure_is_code_1_and_last_nights_table_stays(
     assert files_in(tmp_path) == ["out", "scratch"]
     assert files_in(scratch) == []
     assert count_cached(spark) == before
-    assert "the lights went out" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said == "annspark: the job failed: the lights went out. Run again with --debug for the trace.\n"
+
+
+def test_debug_shows_the_trace_of_what_failed(inputs, tmp_path, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise RuntimeError("the lights went out")
+
+    monkeypatch.setattr("annspark.pipeline.read_vectors", fail)
+    assert build(inputs / "good", tmp_path / "out", "--debug") == 1
+    said = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in said
+    assert said.endswith("\nannspark: the job failed: the lights went out.\n")
+
+
+def damaged(spark, inputs, folder):
+    """Write the good table and, as z.parquet beside its files, half of one."""
+    spark.read.parquet(str(inputs / "good")).write.parquet(str(folder / "in"))
+    whole = next((folder / "in").glob("*.parquet")).read_bytes()
+    (folder / "in" / "z.parquet").write_bytes(whole[: len(whole) // 2])
+    return folder / "in"
+
+
+@pytest.mark.parametrize("command", ["build", "plan", "evaluate", "neighbors"])
+def test_half_a_file_is_code_3_and_named_in_one_line(spark, inputs, tmp_path, capsys, command):
+    half = damaged(spark, inputs, tmp_path)
+    if command in ("build", "plan"):
+        code = build(half, tmp_path / "out", *(["--plan"] if command == "plan" else []))
+    else:
+        spark.read.parquet(str(inputs / "good")).selectExpr("user_id", "array(0) AS neighbors", "vector").write.parquet(
+            str(tmp_path / "table")
+        )
+        tables = (half, tmp_path / "table") if command == "evaluate" else (inputs / "good", half)
+        code = main(["evaluate", "--input", str(tables[0]), "--neighbors", str(tables[1]), "--k", "1"])
+        (tmp_path / "table").rename(tmp_path / "in" / "_table")
+    said = capsys.readouterr().err
+    assert code == 3
+    assert said.startswith("annspark: ")
+    assert said.count("\n") == 1
+    if command != "neighbors":  # half of a table of vectors is no table of neighbors, whatever else is wrong with it
+        assert "in/z.parquet' cannot be read: " in said
+    assert files_in(tmp_path) == ["in"]
+
+
+def test_a_folder_without_data_is_code_3(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "_SUCCESS").touch()
+    assert build(tmp_path / "in", tmp_path / "out") == 3
+    assert "no file in it holds data" in capsys.readouterr().err
 
 
 def test_a_task_that_fails_while_the_table_is_written_is_code_1_and_leaves_nothing(
@@ -323,3 +372,29 @@ def test_a_process_of_its_own_hands_out_the_codes(inputs, tmp_path, command):
     assert len([line for line in said.splitlines() if line.startswith("annspark: ")]) == 1
     assert "Traceback" not in done.stderr + done.stdout
     assert files_in(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_a_process_of_its_own_says_one_sentence_and_nothing_of_javas_log(spark, inputs, tmp_path):
+    damaged(spark, inputs, tmp_path)
+    done = run_process(*COMMANDS["python_m"], "--input", "in", "--output", "out", cwd=tmp_path)
+    assert done.returncode == 3
+    assert "/in/z.parquet' cannot be read: " in done.stderr
+    assert [part for part in ("Exception", "WARN ", "\tat ") if part in done.stderr] == []
+
+
+def test_java_is_quieted_only_where_nobody_configured_its_log(monkeypatch):
+    for name in ("SPARK_CONF_DIR", "SPARK_HOME", "PYSPARK_SUBMIT_ARGS", "JDK_JAVA_OPTIONS", "JAVA_TOOL_OPTIONS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("PYSPARK_GATEWAY_PORT", raising=False)
+    monkeypatch.setenv("SPARK_SUBMIT_OPTS", "-Xmx1g")
+    for name, value in (("SPARK_CONF_DIR", "conf"), ("JDK_JAVA_OPTIONS", "-Dlog4j2.configurationFile=mine")):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            _quiet_java()
+            assert os.environ["SPARK_SUBMIT_OPTS"] == "-Xmx1g"
+    _quiet_java()
+    first, named = os.environ["SPARK_SUBMIT_OPTS"].split()
+    assert first == "-Xmx1g"
+    assert named.startswith("-Dlog4j2.configurationFile=file:///")
+    assert named.endswith("/annspark/log4j2.properties")

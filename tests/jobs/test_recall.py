@@ -4,11 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from pyspark.sql import Window
 from pyspark.sql import functions as F
 
-from annspark import RecallMissed, build_neighbors
+from annspark import InputError, RecallMissed, build_neighbors
 from annspark.cli import main
+from annspark.config import Settings
 from annspark.core.calibrate import choose_probes
+from annspark.evaluate import evaluate_neighbors
 from tests.helpers import count_cached, files_in, lists_of, make_table, read_report
 
 ROWS, K = 3000, 8
@@ -246,3 +249,27 @@ def test_not_a_bit_of_a_table_of_some_recall_depends_on_partitions_or_cores(spar
 def test_recall_and_probes_together_are_refused(source, tmp_path, capsys):
     assert build(source, tmp_path / "out", "--recall", "0.9", "--probes", "3") == 2
     assert "Give one" in capsys.readouterr().err
+
+
+def test_evaluate_measures_all_neighbors_where_nothing_says_which_come_first(spark, vectors):
+    some = vectors[:400]
+    unit = some / np.linalg.norm(some, axis=1, keepdims=True)
+    far = 1 - (unit @ unit.T).astype(np.float64) + 9 * np.eye(len(some))
+    listed = np.argsort(far, axis=1)[:, : 2 * K]
+    shuffled = np.random.default_rng(1).permuted(listed, axis=1)
+    rows = [(user, int(other), float(-far[user, other])) for user in range(400) for other in shuffled[user]]
+    table, schema = make_table(spark, some), "user_id bigint, neighbor_id bigint, score double"
+    pairs = spark.createDataFrame(rows, schema)
+    settings = Settings(k=K, audit_users=200)
+
+    def recall(neighbors):
+        return evaluate_neighbors(table, neighbors, settings, {}).recall.mean
+
+    assert recall(pairs) == 1  # all of them are measured
+    assert recall(pairs.withColumn("distance", -F.col("score"))) == 1
+    # Told that the farther half comes first, the nearer is not looked at.
+    assert recall(pairs.withColumn("rank", F.rank().over(Window.partitionBy("user_id").orderBy("score")))) == 0
+    with pytest.raises(InputError, match="neighbors column 'rank' is string; it must be a number"):
+        recall(pairs.withColumn("rank", F.lit("1")))
+    with pytest.raises(InputError, match="neighbors: 2 columns are named 'neighbor_id'"):
+        recall(pairs.select("*", F.col("user_id").alias("Neighbor_Id")))
