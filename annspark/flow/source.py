@@ -43,7 +43,7 @@ class Source:
     @property
     def even(self) -> bool:
         """Whether vectors give all their numbers, so that all have to be equally long."""
-        return VECTOR in self.table.columns
+        return bool({VECTOR, MLLIB_DENSE} & set(self.table.columns))
 
 
 def open_source(vectors: DataFrame, settings: Settings) -> Source:
