@@ -18,7 +18,7 @@ from annspark.flow.cluster import count_cores
 from annspark.flow.exact import find_exact
 from annspark.flow.foreign import look_up
 from annspark.flow.read import read_vectors
-from annspark.flow.reports import reports_once_done
+from annspark.flow.reports import reports_once_done, require_folder
 from annspark.flow.sample import sample_vectors
 from annspark.flow.stage import staging
 from annspark.report import Report, Rows, versions
@@ -37,7 +37,8 @@ def evaluate(
 ) -> Report:
     """Evaluate the table of a name, and write the report when there is a folder for it."""
     if report:
-        files.require_reach("report", report)
+        files.require_whole_name(spark, "report", report)
+        require_folder(report, report)
     vectors = publish.open_input(spark, input, format)
     table = publish.open_input(spark, neighbors, format, role="neighbors")
     names = {"input": input, "neighbors": neighbors, "format": format, "report": report, "scratch": scratch}
@@ -58,7 +59,7 @@ def evaluate_neighbors(
                 with neighbor_id and rank or distance
     """
     clock = Steps()
-    with staging(scratch) as stage:
+    with staging(scratch, vectors.sparkSession) as stage:
         with clock.step("read") as facts:
             users = read_vectors(vectors, settings, stage, partial(count_cores, vectors.sparkSession))
             facts += [f"{users.rows:,} users of {users.wire.dim:,} numbers"]
