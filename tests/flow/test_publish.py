@@ -1,5 +1,7 @@
 from uuid import uuid4
 
+import pandas as pd
+import pyarrow.dataset as ds
 import pytest
 from chispa import assert_df_equality
 from pyspark.sql import functions as F
@@ -7,6 +9,7 @@ from pyspark.sql import functions as F
 from annspark.errors import InputError, SettingsError
 from annspark.flow import files
 from annspark.flow.publish import (
+    aside,
     check_target,
     commit,
     discard,
@@ -15,6 +18,29 @@ from annspark.flow.publish import (
     write_pending,
 )
 from tests.helpers import files_in
+
+
+def write(spark, first, name, overwrite=False, file_format=None):
+    """Write rows aside, as a run does that began now."""
+    return write_pending(rows(spark, first), opened(spark, name, overwrite), file_format)
+
+
+def opened(spark, name, overwrite=False):
+    target = check_target(spark, name, overwrite)
+    if not target.is_table:
+        files.make_folder(target.aside)
+    return target
+
+
+def put(spark, first, name, overwrite=False, file_format=None):
+    """Publish rows, and leave nothing aside."""
+    target = check_target(spark, name, overwrite)
+    with aside(spark, target):
+        commit(write_pending(rows(spark, first), target, file_format))
+
+
+def names(spark, database):
+    return sorted(t.name for t in spark.catalog.listTables(database))
 
 
 def rows(spark, first):
@@ -55,31 +81,35 @@ def test_dots_and_no_slash_mean_a_catalog_table(name, catalog):
 
 def test_a_new_target_appears_only_when_committed_and_whole(spark, place):
     target, listing = place
-    check_target(spark, target, overwrite=False)
-    pending = write_pending(rows(spark, 0), target, None)
-    assert target.rpartition("/")[2].rpartition(".")[2] not in listing()
-    assert_df_equality(pending.table, rows(spark, 0), ignore_row_order=True, ignore_nullable=True)
-    commit(pending)
+    checked = check_target(spark, target, overwrite=False)
+    with aside(spark, checked):
+        pending = write_pending(rows(spark, 0), checked, None)
+        assert target.rpartition("/")[2].rpartition(".")[2] not in listing()
+        assert_df_equality(pending.table, rows(spark, 0), ignore_row_order=True, ignore_nullable=True)
+        commit(pending)
     assert_df_equality(read(spark, target), rows(spark, 0), ignore_row_order=True, ignore_nullable=True)
     assert listing() in (["neighbors of all"], ["neighbors"])
 
 
 def test_a_pending_folder_is_hidden_from_readers_of_the_parent(spark, tmp_path):
     rows(spark, 50).write.parquet(str(tmp_path / "day=1"))
-    write_pending(rows(spark, 0), str(tmp_path / "day=2"), None)
+    write(spark, 0, str(tmp_path / "day=2"))
     assert spark.read.parquet(str(tmp_path)).where("user_id < 50").count() == 0
     assert all(name.startswith((".", "day=1")) for name in files_in(tmp_path))
 
 
 def test_a_discarded_table_leaves_nothing(spark, place):
     target, listing = place
-    discard(write_pending(rows(spark, 0), target, None))
+    checked = check_target(spark, target, overwrite=False)
+    with aside(spark, checked):
+        discard(write_pending(rows(spark, 0), checked, None))
+        write_pending(rows(spark, 0), checked, None)
     assert listing() == []
 
 
 def test_an_existing_target_is_refused_without_overwrite(spark, place):
     target, _ = place
-    commit(write_pending(rows(spark, 0), target, None))
+    put(spark, 0, target)
     with pytest.raises(SettingsError, match=r"exists.*--overwrite"):
         check_target(spark, target, overwrite=False)
     check_target(spark, target, overwrite=True)
@@ -87,9 +117,9 @@ def test_an_existing_target_is_refused_without_overwrite(spark, place):
 
 def test_overwriting_replaces_all_rows_and_leaves_nothing_behind(spark, place):
     target, listing = place
-    commit(write_pending(rows(spark, 0), target, None))
+    put(spark, 0, target)
     after_first = listing()
-    commit(write_pending(rows(spark, 100), target, None))
+    put(spark, 100, target, overwrite=True)
     spark.catalog.clearCache()
     assert_df_equality(read(spark, target), rows(spark, 100), ignore_row_order=True, ignore_nullable=True)
     assert listing() == after_first
@@ -97,10 +127,11 @@ def test_overwriting_replaces_all_rows_and_leaves_nothing_behind(spark, place):
 
 def test_a_crash_while_writing_keeps_the_last_table_and_leaves_nothing_else(spark, place):
     target, listing = place
-    commit(write_pending(rows(spark, 0), target, None))
+    put(spark, 0, target)
     before = listing()
-    with pytest.raises(Exception, match="disk is on fire"):
-        write_pending(broken(spark), target, None)
+    checked = check_target(spark, target, overwrite=True)
+    with pytest.raises(Exception, match="disk is on fire"), aside(spark, checked):
+        write_pending(broken(spark), checked, None)
     assert listing() == before
     assert read(spark, target).count() == 20
 
@@ -108,8 +139,8 @@ def test_a_crash_while_writing_keeps_the_last_table_and_leaves_nothing_else(spar
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
 def test_a_crash_while_the_new_table_takes_its_place_keeps_the_last_one(spark, tmp_path, monkeypatch, error):
     target = str(tmp_path / "neighbors")
-    commit(write_pending(rows(spark, 0), target, None))
-    pending = write_pending(rows(spark, 100), target, None)
+    put(spark, 0, target)
+    checked = check_target(spark, target, overwrite=True)
     moves, move = [], files.move
 
     def fail_second(source, destination):
@@ -119,29 +150,33 @@ def test_a_crash_while_the_new_table_takes_its_place_keeps_the_last_one(spark, t
         move(source, destination)
 
     monkeypatch.setattr(files, "move", fail_second)
-    with pytest.raises(error):
-        commit(pending)
-    discard(pending)
+    with pytest.raises(error), aside(spark, checked):
+        commit(write_pending(rows(spark, 100), checked, None))
     assert_df_equality(read(spark, target), rows(spark, 0), ignore_row_order=True, ignore_nullable=True)
     assert files_in(tmp_path) == ["neighbors"]
 
 
 def test_a_relative_path_with_a_scheme_or_a_slash_at_its_end_is_the_same_folder(spark, tmp_path, monkeypatch):
-    commit(write_pending(rows(spark, 0), f"file:{tmp_path}/one/", None))
+    put(spark, 0, f"file:{tmp_path}/one/")
     assert files_in(tmp_path) == ["one"]
     with pytest.raises(SettingsError, match="exists"):
         check_target(spark, str(tmp_path / "one"), overwrite=False)
 
 
-@pytest.mark.parametrize("name", ["a b", "a%20b", "größe", "a+b", "a#b"])
+@pytest.mark.parametrize(
+    "name", ["a b", "a%20b", "größe", "a+b", "a#b", "run [1]", "{a,b}", "a*b", "w?t", "a\\b", "[", "x:y", "'a'"]
+)
 def test_unusual_folder_names_are_published_under_that_name(spark, tmp_path, name):
-    commit(write_pending(rows(spark, 0), str(tmp_path / name), None))
-    assert files_in(tmp_path) == [name]
-    assert read(spark, str(tmp_path / name)).count() == 20
+    (tmp_path / "run 1").mkdir()  # which the name would match, were it a pattern
+    put(spark, 0, str(tmp_path / name))
+    assert files_in(tmp_path) == sorted([name, "run 1"])
+    assert open_input(spark, str(tmp_path / name), None).count() == 20
+    assert pd.read_parquet(tmp_path / name)["user_id"].sum() == sum(range(20))
+    assert ds.dataset(tmp_path / name).count_rows() == 20
 
 
 def test_other_formats_are_written_and_read(spark, tmp_path):
-    commit(write_pending(rows(spark, 0), str(tmp_path / "orc"), "orc"))
+    put(spark, 0, str(tmp_path / "orc"), file_format="orc")
     assert_df_equality(
         open_input(spark, str(tmp_path / "orc"), "orc"), rows(spark, 0), ignore_row_order=True, ignore_nullable=True
     )
@@ -176,7 +211,7 @@ def test_an_input_folder_without_data_is_an_input_error_of_one_line(spark, tmp_p
 
 def test_a_catalog_table_is_opened(spark, place):
     target, _ = place
-    commit(write_pending(rows(spark, 0), target, None))
+    put(spark, 0, target)
     assert open_input(spark, target, None).count() == 20
 
 
@@ -207,8 +242,7 @@ def test_a_three_part_name_is_published_and_replaced(spark):
     spark.sql(f"CREATE DATABASE {database}")
     target = f"spark_catalog.{database}.neighbors"
     for start in (0, 100):
-        check_target(spark, target, overwrite=start > 0)
-        commit(write_pending(rows(spark, start), target, None))
+        put(spark, start, target, overwrite=start > 0)
         assert spark.table(target).agg({"user_id": "min"}).collect()[0][0] == start
     assert [table.name for table in spark.catalog.listTables(database)] == ["neighbors"]
     spark.sql(f"DROP DATABASE {database} CASCADE")
