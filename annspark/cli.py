@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from threading import Thread, current_thread, main_thread
@@ -40,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             command(given)
         return DONE
     except _Stopped as error:
+        _stop_spark()
         print(f"annspark: {error}", file=sys.stderr)
         return _SIGNALLED + error.number
     except SettingsError as error:
@@ -141,27 +142,47 @@ def _signals_raise() -> Iterator[None]:
 def _raise_on_signals(spark: "SparkSession | None") -> None:
     if current_thread() is not main_thread():
         return
-    of_spark = signal.getsignal(signal.SIGINT)  # cancels all jobs, where Spark's session cannot
+    of_spark = signal.getsignal(signal.SIGINT)  # cancels all jobs, also where the session has no way to
 
     def stop(number: int, _: object) -> NoReturn:
         for one in (signal.SIGINT, signal.SIGTERM):  # once is enough, and cleaning up takes its time
             signal.signal(one, signal.SIG_IGN)
-        logging.getLogger().addFilter(lambda record: record.name != "root")  # Py4J's trace of the call that is left
+        # The trace of the call that is left, which Py4J logs under its own name and under none.
+        logging.getLogger().addFilter(lambda record: record.name != "root")
+        logging.getLogger("py4j").setLevel(logging.CRITICAL + 1)
         if spark is not None:
-            for cancel in (spark.interruptAll, lambda: callable(of_spark) and of_spark(signal.SIGINT, None)):
-                # In a thread of its own, as the main one's connection waits for an answer.
-                thread = Thread(target=_quietly, args=(cancel,), daemon=True)
-                thread.start()
-                thread.join(_SECONDS)
+            _in_time(spark.interruptAll)
+            _in_time(lambda: callable(of_spark) and of_spark(signal.SIGINT, None))
         raise _Stopped(number)
 
     for one in (signal.SIGINT, signal.SIGTERM):
         signal.signal(one, stop)
 
 
-def _quietly(work: Any) -> None:
-    with suppress(BaseException):
-        work()
+def _stop_spark() -> None:
+    """Stop the session, and delete what its tasks have written since that was deleted."""
+    if "pyspark" not in sys.modules or "annspark.pipeline" not in sys.modules:
+        return
+    from pyspark.sql import SparkSession
+
+    from annspark.pipeline import sweep
+
+    spark = SparkSession.getActiveSession()
+    if spark is not None:
+        _in_time(spark.stop)
+        sweep()
+
+
+def _in_time(work: Callable[[], object]) -> None:
+    """Do what may fail or hang, in a thread of its own, as the main one's connection may still wait for an answer."""
+
+    def quietly() -> None:
+        with suppress(BaseException):
+            work()
+
+    thread = Thread(target=quietly, daemon=True)
+    thread.start()
+    thread.join(_SECONDS)
 
 
 def _import_modules(*names: str) -> None:

@@ -38,7 +38,7 @@ from annspark.core.plan import (
 )
 from annspark.core.recall import Recall
 from annspark.errors import RecallMissed
-from annspark.flow import files, publish
+from annspark.flow import files, leftovers, publish
 from annspark.flow.audit import audit_neighbors
 from annspark.flow.calibrate import place_neighbors
 from annspark.flow.cluster import count_cores, start_beside
@@ -179,6 +179,11 @@ def _ready_to_write(spark: SparkSession, job: Job, overwrite: bool) -> Iterator[
     require_folder(folder, job.report)
     with publish.aside(spark, target), staging(job.scratch, spark) as stage:
         yield target, stage
+
+
+def sweep() -> None:
+    """Delete once more what failed runs of this process wrote aside; until it is stopped, Spark may write it anew."""
+    leftovers.sweep()
 
 
 def _report_folder(job: Job, target: publish.Target) -> str:

@@ -25,7 +25,7 @@ _NOWHERE = ".annspark-nowhere"
 # A file of this name in a folder says that annspark published what is there, and which files; readers skip _ names,
 # and those that do not skip empty files, as they have to for Spark's _SUCCESS.
 _PUBLISHED = "_annspark-"
-_CALM, _PATIENCE = 1.0, 15.0  # seconds a deleted folder has to stay away, and to wait for that
+_PATIENCE = 15.0  # seconds to wait for another run that publishes to the same folder
 
 
 def require_rename(path: str) -> None:
@@ -278,18 +278,6 @@ def remove_empty(paths: list[str]) -> None:
                 os.rmdir(inside)
             elif not names_in(path):
                 system.delete_dir(inside)
-
-
-def remove_for_good(path: str) -> None:
-    """Delete a folder that Spark may have been writing to: tasks that still run after an error make it anew."""
-    end = time.monotonic() + _PATIENCE
-    calm = time.monotonic() + _CALM
-    while time.monotonic() < min(calm, end):
-        if exists(path):
-            with suppress(FileNotFoundError):
-                remove(path)
-            calm = time.monotonic() + _CALM
-        time.sleep(0.05)
 
 
 def write_text(path: str, text: str) -> None:

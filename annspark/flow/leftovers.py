@@ -4,6 +4,8 @@ import json
 import logging
 import os
 import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +19,9 @@ from annspark.flow import files
 logger = logging.getLogger("annspark")
 OWNER = "_owner.json"
 _ENDED = "ended"
+_CALM, _PATIENCE = 1.0, 15.0  # seconds a deleted folder has to stay away, and to wait for that
+_OPEN: list[tuple[int, str]] = []  # folders of this process's runs, with their threads
+_FAILED: list[str] = []  # those of runs that failed
 _FIRST_NAMESPACE = "pid:[4026531836]"  # Linux: that of the machine, not of a container
 
 
@@ -66,6 +71,8 @@ def working_in(folder: str, role: str, given: str, spark: SparkSession | None) -
     """
     files.require_reach(role, folder)
     made = files.missing_folders(folder)
+    opened = (threading.get_ident(), folder)
+    _OPEN.append(opened)
     try:
         try:
             files.make_folder(folder)
@@ -75,15 +82,32 @@ def working_in(folder: str, role: str, given: str, spark: SparkSession | None) -
         if spark is not None:
             files.require_seen(spark, role, given, f"{folder}/{OWNER}")
         yield
-    except AnnsparkError:
-        _clean(folder, files.remove)
+    except BaseException as error:
+        _clean(folder)
+        if not isinstance(error, AnnsparkError):  # Spark was writing, perhaps
+            _FAILED.append(folder)
+            if all(one[0] != opened[0] or one[1] in _FAILED for one in _OPEN):  # this is the outermost of its run
+                sweep()
         files.remove_empty(made[1:])
         raise
-    except BaseException:  # while Spark was writing, perhaps
-        _clean(folder, files.remove_for_good)
-        files.remove_empty(made[1:])
-        raise
-    _clean(folder, files.remove)
+    finally:
+        _OPEN.remove(opened)
+    _clean(folder)
+
+
+def sweep() -> None:
+    """Delete the folders of this process's failed runs again until they stay away.
+
+    After an error, and until the session is stopped, tasks that still run make them anew.
+    """
+    calm = time.monotonic() + _CALM
+    end = time.monotonic() + _PATIENCE
+    while time.monotonic() < min(calm, end):
+        for folder in _FAILED:
+            if files.exists(folder):
+                _clean(folder)
+                calm = time.monotonic() + _CALM
+        time.sleep(0.05)
 
 
 def clear(parent: str, prefix: str, rescue: Callable[[str], bool]) -> None:
@@ -98,7 +122,7 @@ def clear(parent: str, prefix: str, rescue: Callable[[str], bool]) -> None:
         if dead is None:
             unknown.append(folder)
         elif dead and rescue(folder):
-            _clean(folder, files.remove)
+            _clean(folder)
             logger.info("left over: %s, of a run that ended before its time, is deleted", folder)
     unknown = [folder for folder in unknown if files.exists(folder)]  # its run may just have ended
     if unknown:
@@ -118,14 +142,17 @@ def _read_owner(folder: str) -> Any:
     return None
 
 
-def _clean(folder: str, remove: Callable[[str], None]) -> None:
+def _clean(folder: str) -> None:
     """Delete a folder; what cannot be deleted must not turn a good night into a failed one."""
-    try:
-        if remove is files.remove_for_good or files.exists(folder):
-            remove(folder)
-    except Exception as error:
-        if files.exists(folder):
-            logger.warning("left over: %s could not be deleted (%s); delete it by hand.", folder, first_line(error))
+    for _ in range(3):  # somebody may be writing there still
+        try:
+            if files.exists(folder):
+                files.remove(folder)
+            return
+        except OSError as error:
+            problem = first_line(error)
+    if files.exists(folder):
+        logger.warning("left over: %s could not be deleted (%s); delete it by hand.", folder, problem)
 
 
 def _namespace() -> str:
