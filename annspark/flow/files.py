@@ -117,22 +117,29 @@ def java_encoding(spark: SparkSession) -> str:
     return ""
 
 
-def look(spark: SparkSession, path: str, literal: bool = True) -> tuple[str, bool]:
-    """Return a path as Spark resolves it, with its scheme (that of a file below it will do), and whether it exists."""
-    reader = spark.read.format("binaryFile")
+def look(spark: SparkSession, path: str, pattern: bool = False) -> tuple[str, bool]:
+    """Return a path as Spark resolves it, with its scheme (that of a file below it will do), and whether it exists.
+
+    pattern : the path is one, and exists when anything matches it
+    """
+    # Escaped rather than LITERAL, with which Spark takes for granted that what could be a pattern exists.
+    asked = path if pattern else re.sub(r"([\[\]{}*?\\])", r"\\\1", path)
     try:
         # Given twice, because for a single path that is not there Spark logs a stack trace.
-        found = (reader.option(*LITERAL) if literal else reader).load([path, path]).inputFiles()
+        found = spark.read.format("binaryFile").load([asked, asked]).inputFiles()
     except AnalysisException as error:
-        named = error.getMessageParameters() or {}
-        return named.get("path", path), "PATH_NOT_FOUND" not in str(error)
+        named = (error.getMessageParameters() or {}).get("path", asked)
+        return re.sub(r"\\(.)", r"\1", named), "PATH_NOT_FOUND" not in str(error)
     return (found[0] if found else path), True
 
 
-def resolve(spark: SparkSession, path: str) -> str:
-    """Return a path with the scheme Spark gives it: a file that is not there is named in full."""
-    found = look(spark, f"{path.rstrip('/')}/{_NOWHERE}")[0]
-    return found.removesuffix(f"/{_NOWHERE}").rstrip("/") if found.endswith(f"/{_NOWHERE}") else path.rstrip("/")
+def resolve(spark: SparkSession, name: str, given: str) -> str:
+    """Return the path of a setting with the scheme Spark gives it: a file that is not there is named in full."""
+    try:
+        found = look(spark, f"{given.rstrip('/')}/{_NOWHERE}")[0]
+    except Exception as error:
+        raise SettingsError(f"{name} {given!r} is no path that Spark can name ({first_line(error)}).") from error
+    return (found.removesuffix(f"/{_NOWHERE}") if found.endswith(f"/{_NOWHERE}") else given).rstrip("/")
 
 
 def new_mark() -> str:

@@ -91,10 +91,12 @@ def open_input(spark: SparkSession, name: str, file_format: str | None, role: st
     A path means itself; where there is none of that name, and it holds *, ?, [ or {, those that match it.
     """
     kind = "catalog table" if is_catalog_table(name) else "path"
-    found, reader = _exists(spark, name), _reader(spark, file_format)
-    pattern = (
-        kind == "path" and not found and not _PATTERN.isdisjoint(name) and files.look(spark, name, literal=False)[1]
-    )
+    reader = _reader(spark, file_format)
+    try:
+        found = _exists(spark, name)
+        pattern = kind == "path" and not found and _matches(spark, name)
+    except Exception as error:
+        raise InputError(f"{role} {name!r} is no {kind} that Spark can name ({first_line(error)}).") from error
     if not found and not pattern:
         raise InputError(f"{role} {name!r}: there is no such {kind}.{_why_missing(spark, name, role)}")
     try:
@@ -106,6 +108,13 @@ def open_input(spark: SparkSession, name: str, file_format: str | None, role: st
         return table
     except Exception as error:  # a broken file, an unknown format: each has a class of its own
         raise InputError(f"{role} {name!r} cannot be read as a {kind}: {first_line(error)}") from error
+
+
+def _matches(spark: SparkSession, name: str) -> bool:
+    """Say whether a path is a pattern that something matches."""
+    with suppress(Exception):  # a name with a single [ is none
+        return not _PATTERN.isdisjoint(name) and files.look(spark, name, pattern=True)[1]
+    return False
 
 
 def _why_missing(spark: SparkSession, name: str, role: str) -> str:
@@ -124,10 +133,7 @@ def check_target(spark: SparkSession, name: str, overwrite: bool) -> Target:
         return _check_table(spark, name, overwrite)
     files.require_rename(name)
     files.require_whole_name(spark, "output", name)
-    try:
-        place = files.resolve(spark, name)
-    except Exception as error:
-        raise SettingsError(f"output {name!r} is no path that Spark can name ({first_line(error)}).") from error
+    place = files.resolve(spark, "output", name)
     files.require_rename(place)
     files.require_reach("output", place)
     parent = place.rpartition("/")[0]

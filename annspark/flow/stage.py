@@ -42,7 +42,7 @@ def staging(scratch: str | None, spark: SparkSession | None = None) -> Iterator[
     place = scratch
     if spark is not None:
         files.require_whole_name(spark, "scratch", scratch)
-        place = files.resolve(spark, scratch)
+        place = files.resolve(spark, "scratch", scratch)
     place = place.rstrip("/")
     files.require_reach("scratch", place)
     clear(place, _RUN, _remove_kept)

@@ -1,3 +1,4 @@
+from functools import partial
 from uuid import uuid4
 
 import pandas as pd
@@ -251,3 +252,142 @@ def test_a_three_part_name_is_published_and_replaced(spark):
 def test_a_target_in_no_database_is_refused_with_a_hint(spark):
     with pytest.raises(SettingsError, match=r"no database 'nowhere'.*'\./nowhere\.neighbors'"):
         check_target(spark, "nowhere.neighbors", overwrite=True)
+
+
+def test_annspark_knows_its_own_folder_until_somebody_changes_it(spark, tmp_path):
+    put(spark, 0, str(tmp_path / "out"))
+    assert files.is_published(f"{tmp_path}/out")
+    (tmp_path / "out" / "more.parquet").write_text("somebody's")
+    assert not files.is_published(f"{tmp_path}/out")
+
+
+def somebody(spark, target):
+    """Put a table of somebody else at the target."""
+    if is_catalog_table(target):
+        spark.range(7).write.mode("overwrite").saveAsTable(target)
+    else:
+        spark.range(7).write.mode("overwrite").parquet(target)
+
+
+def publish_after(spark, first, target, overwrite, happens):
+    """Publish rows, having let something happen since the run began."""
+    checked = check_target(spark, target, overwrite)
+    with aside(spark, checked):
+        pending = write_pending(rows(spark, first), checked, None)
+        happens()
+        commit(pending)
+
+
+def kept_in(listing):
+    return [name for name in listing() if "kept" in name]
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_table_that_appears_or_changes_meanwhile_stays_and_ours_is_kept(spark, place, there):
+    target, listing = place
+    if there:
+        spark.range(3).write.saveAsTable(target) if is_catalog_table(target) else spark.range(3).write.parquet(target)
+    with pytest.raises(SettingsError, match="kept at") as caught:
+        publish_after(spark, 0, target, there, lambda: somebody(spark, target))
+    spark.catalog.clearCache()
+    assert read(spark, target).count() == 7
+    (kept,) = kept_in(listing)
+    assert kept in str(caught.value)
+    assert len(listing()) == 2
+    parent, separator, _ = target.rpartition("." if is_catalog_table(target) else "/")
+    assert read(spark, parent + separator + kept).count() == 20
+
+
+def test_of_two_runs_the_last_wins_with_overwrite_and_the_first_without(spark, place):
+    target, listing = place
+    publish_after(spark, 200, target, True, lambda: put(spark, 100, target))
+    spark.catalog.clearCache()
+    assert read(spark, target).agg({"user_id": "min"}).collect()[0][0] == 200
+    assert listing() in (["neighbors of all"], ["neighbors"])
+    spark.sql(f"DROP TABLE {target}") if is_catalog_table(target) else files.remove(target)
+    with pytest.raises(SettingsError, match="kept at"):
+        publish_after(spark, 200, target, False, lambda: put(spark, 100, target))
+    spark.catalog.clearCache()
+    assert read(spark, target).agg({"user_id": "min"}).collect()[0][0] == 100
+    assert len(kept_in(listing)) == 1
+    assert len(listing()) == 2
+
+
+def test_with_overwrite_what_vanished_meanwhile_is_not_missed(spark, place):
+    target, listing = place
+    put(spark, 0, target)
+    drop = partial(spark.sql, f"DROP TABLE {target}") if is_catalog_table(target) else partial(files.remove, target)
+    publish_after(spark, 100, target, True, drop)
+    assert listing() in (["neighbors of all"], ["neighbors"])
+
+
+@pytest.mark.parametrize("overwriting", [False, True])
+def test_who_comes_between_the_look_and_the_rename_loses_nothing(spark, tmp_path, monkeypatch, overwriting):
+    target, move = str(tmp_path / "out"), files.move
+    if overwriting:
+        put(spark, 0, target)
+    checked = check_target(spark, target, overwriting)
+
+    def be_quicker(source, destination):
+        if destination.endswith("/out"):
+            (tmp_path / "out").mkdir()
+            (tmp_path / "out" / "data.csv").write_text("somebody's")
+        move(source, destination)
+
+    monkeypatch.setattr(files, "move", be_quicker)
+    with pytest.raises(SettingsError, match="kept at"), aside(spark, checked):
+        commit(write_pending(rows(spark, 100), checked, None))
+    assert (tmp_path / "out" / "data.csv").read_text() == "somebody's"
+    assert len(files_in(tmp_path)) == 2 + overwriting  # and what was to be replaced
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_file_or_a_link_that_leads_nowhere_is_no_output(spark, tmp_path, overwrite):
+    (tmp_path / "out").write_text("somebody's")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("out", "link"):
+        with pytest.raises(SettingsError, match="is a file"):
+            check_target(spark, str(tmp_path / name), overwrite)
+    assert (tmp_path / "out").read_text() == "somebody's"
+
+
+def test_a_view_is_no_output(spark):
+    database = f"night_{uuid4().hex[:8]}"
+    spark.sql(f"CREATE DATABASE {database}")
+    spark.sql(f"CREATE VIEW {database}.seen AS SELECT 1 AS user_id")
+    for overwrite in (False, True):
+        with pytest.raises(SettingsError, match="is a view"):
+            check_target(spark, f"{database}.seen", overwrite)
+    spark.sql(f"DROP DATABASE {database} CASCADE")
+
+
+@pytest.mark.parametrize("parent", ["{tmp}/file", "{tmp}/file/below", "/proc/annspark"])
+def test_a_place_where_nothing_can_be_made_is_refused_at_once(spark, tmp_path, parent):
+    (tmp_path / "file").write_text("somebody's")
+    with pytest.raises(SettingsError, match=r"output.*no file can be written there"):
+        put(spark, 0, f"{parent.format(tmp=tmp_path)}/out")
+    assert files_in(tmp_path) == ["file"]
+
+
+def test_folders_made_to_try_are_gone_when_the_run_fails_and_those_of_others_stay(spark, tmp_path):
+    def fail(happens):
+        with aside(spark, check_target(spark, f"{tmp_path}/new/folder/out", overwrite=False)):
+            happens()
+            raise InputError("no rows")
+
+    for happens, left in ((lambda: None, []), ((tmp_path / "new" / "theirs").mkdir, ["new"])):
+        with pytest.raises(InputError):
+            fail(happens)
+        assert files_in(tmp_path) == left
+    assert files_in(tmp_path / "new") == ["theirs"]
+
+
+def test_an_input_name_means_itself_first_and_then_a_pattern(spark, tmp_path):
+    for first, name in ((0, "day=[1]"), (100, "day=1"), (200, "day=2")):
+        rows(spark, first).write.parquet(f"{tmp_path}/{name}")
+    for name, first, count in (("day=[1]", 0, 20), ("day=[2]", 200, 20), ("day={1,2}", 100, 40), ("day=?", 100, 40)):
+        found = open_input(spark, f"{tmp_path}/{name}", None)
+        assert (found.count(), found.agg({"user_id": "min"}).collect()[0][0]) == (count, first)
+    for name in ("day=[3]", "[", "{a"):
+        with pytest.raises(InputError, match="there is no such path"):
+            open_input(spark, f"{tmp_path}/{name}", None)
