@@ -21,7 +21,7 @@ OWNER = "_owner.json"
 _ENDED = "ended"
 _CALM, _PATIENCE = 1.0, 15.0  # seconds a deleted folder has to stay away, and to wait for that
 _OPEN: list[tuple[int, str]] = []  # folders of this process's runs, with their threads
-_FAILED: list[str] = []  # those of runs that failed
+_FAILED: dict[str, list[str]] = {}  # those of runs that failed, with the folders above that were made for them
 _FIRST_NAMESPACE = "pid:[4026531836]"  # Linux: that of the machine, not of a container
 
 
@@ -85,7 +85,7 @@ def working_in(folder: str, role: str, given: str, spark: SparkSession | None) -
     except BaseException as error:
         _clean(folder)
         if not isinstance(error, AnnsparkError):  # Spark was writing, perhaps
-            _FAILED.append(folder)
+            _FAILED[folder] = made[1:]
             if all(one[0] != opened[0] or one[1] in _FAILED for one in _OPEN):  # this is the outermost of its run
                 sweep()
         files.remove_empty(made[1:])
@@ -108,6 +108,8 @@ def sweep() -> None:
                 _clean(folder)
                 calm = time.monotonic() + _CALM
         time.sleep(0.05)
+    for made in _FAILED.values():
+        files.remove_empty(made)
 
 
 def clear(parent: str, prefix: str, rescue: Callable[[str], bool]) -> None:

@@ -152,6 +152,7 @@ def check_target(spark: SparkSession, name: str, overwrite: bool) -> Target:
         raise SettingsError(
             f"output {name!r} is where a file system is mounted, which cannot be replaced. Choose a folder in it."
         )
+    files.require_writable("output", name, parent)
     return Target(name, place, files.new_mark(), overwrite, _identity(spark, place))
 
 
