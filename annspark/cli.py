@@ -40,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             command(given)
         return DONE
     except _Stopped as error:
-        _stop_spark()
+        if error.spark is not None:
+            _stop_spark(error.spark)
         print(f"annspark: {error}", file=sys.stderr)
         return _SIGNALLED + error.number
     except SettingsError as error:
@@ -119,9 +120,9 @@ def _would_be_ascii() -> bool:
 
 
 class _Stopped(KeyboardInterrupt):  # which Py4J knows how to leave a call for
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, spark: "SparkSession | None") -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}; what was written aside is deleted.")
-        self.number = number
+        self.number, self.spark = number, spark
 
 
 @contextmanager
@@ -153,23 +154,18 @@ def _raise_on_signals(spark: "SparkSession | None") -> None:
         if spark is not None:
             _in_time(spark.interruptAll)
             _in_time(lambda: callable(of_spark) and of_spark(signal.SIGINT, None))
-        raise _Stopped(number)
+        raise _Stopped(number, spark)
 
     for one in (signal.SIGINT, signal.SIGTERM):
         signal.signal(one, stop)
 
 
-def _stop_spark() -> None:
+def _stop_spark(spark: "SparkSession") -> None:
     """Stop the session, and delete what its tasks have written since that was deleted."""
-    if "pyspark" not in sys.modules or "annspark.pipeline" not in sys.modules:
-        return
-    from pyspark.sql import SparkSession
+    _in_time(spark.stop)
+    with suppress(ImportError):
+        from annspark.pipeline import sweep
 
-    from annspark.pipeline import sweep
-
-    spark = SparkSession.getActiveSession()
-    if spark is not None:
-        _in_time(spark.stop)
         sweep()
 
 
