@@ -281,7 +281,7 @@ def _keep(spark: SparkSession, pending: Pending) -> SettingsError:
     )
     return SettingsError(
         f"output {target.name!r}: {why}; it was left as it is. The finished table is kept at {_shown(target.kept)!r}. "
-        f"To publish it, make sure that nothing is at the output that you need, move that away, and run: {how}"
+        f"To publish it, move away what is at the output, and run: {how}"
     )
 
 
