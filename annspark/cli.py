@@ -1,16 +1,18 @@
 """The command line: arguments in, one call, exit code out."""
 
 import argparse
+import locale
 import logging
 import os
+import signal
 import sys
 import traceback
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
-from threading import Thread
-from typing import TYPE_CHECKING, Any
+from threading import Thread, current_thread, main_thread
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from annspark import __doc__ as purpose
 from annspark import __version__
@@ -22,10 +24,15 @@ if TYPE_CHECKING:
 
 DONE, FAILED, BAD_SETTINGS, BAD_INPUT, MISSED = 0, 1, 2, 3, 4
 _CODES = {SettingsError: BAD_SETTINGS, InputError: BAD_INPUT, RecallMissed: MISSED}
+_SIGNALLED = 128  # plus the signal's number, as shells count
+_SECONDS = 10  # to wait for Spark to end what it does
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0 done, 2 bad settings, 3 bad input, 4 recall missed, 1 anything else."""
+    """Run a command and return its exit code: 0 done, 2 bad settings, 3 bad input, 4 recall missed, 1 anything else.
+
+    After SIGINT it is 130, after SIGTERM 143.
+    """
     given = vars(_parser().parse_args(argv))
     command, debug = _COMMANDS[given.pop("command")], given.pop("debug", False)
     logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.WARNING)
@@ -33,8 +40,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not debug:
         _quiet_java()
     try:
-        command(given)
+        with _signals_raise():
+            command(given)
         return DONE
+    except _Stopped as error:
+        if error.spark is not None:
+            _stop_spark(error.spark)
+        print(f"annspark: {error}", file=sys.stderr)
+        return _SIGNALLED + error.number
     except Exception as error:
         known = error if isinstance(error, AnnsparkError) else known_failure(error)
         if debug:
@@ -91,11 +104,91 @@ def _session(name: str, *wanted: str) -> "SparkSession":
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
         # Not under spark-submit: this process starts Spark, so its workers should run this Python.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+        if _would_be_ascii():
+            os.environ["LC_ALL"] = "C.UTF-8"
     from pyspark.sql import SparkSession
 
     # After PySpark's own import, which would have to take turns with it.
     Thread(target=_import_modules, args=wanted, daemon=True).start()
-    return SparkSession.builder.appName(name).getOrCreate()
+    spark = SparkSession.builder.appName(name).getOrCreate()
+    _raise_on_signals(spark)  # again, as Spark has a handler of its own for SIGINT
+    return spark
+
+
+def _would_be_ascii() -> bool:
+    """Say whether Java would take file names for ASCII here, as under cron: it goes by the locale, unlike Python."""
+    if sys.platform != "linux":
+        return False
+    before = locale.setlocale(locale.LC_ALL)
+    try:
+        locale.setlocale(locale.LC_ALL, "")  # as Java does; it fails, for Java too, where the locale is not installed
+        return locale.setlocale(locale.LC_CTYPE) in ("C", "POSIX")
+    except locale.Error:
+        return True
+    finally:
+        locale.setlocale(locale.LC_ALL, before)
+
+
+class _Stopped(KeyboardInterrupt):  # which Py4J knows how to leave a call for
+    def __init__(self, number: int, spark: "SparkSession | None") -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}; what was written aside is deleted.")
+        self.number, self.spark = number, spark
+
+
+@contextmanager
+def _signals_raise() -> Iterator[None]:
+    """Let SIGINT and SIGTERM raise _Stopped within the block, so that what was written aside is deleted."""
+    if current_thread() is not main_thread():  # which alone may say so
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    _raise_on_signals(None)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+
+def _raise_on_signals(spark: "SparkSession | None") -> None:
+    if current_thread() is not main_thread():
+        return
+    of_spark = signal.getsignal(signal.SIGINT)  # cancels all jobs, also where the session has no way to
+
+    def stop(number: int, _: object) -> NoReturn:
+        for one in (signal.SIGINT, signal.SIGTERM):  # once is enough, and cleaning up takes its time
+            signal.signal(one, signal.SIG_IGN)
+        # The trace of the call that is left, which Py4J logs under its own name and under none.
+        logging.getLogger().addFilter(lambda record: record.name != "root")
+        logging.getLogger("py4j").setLevel(logging.CRITICAL + 1)
+        if spark is not None:
+            _in_time(spark.interruptAll)
+            _in_time(lambda: callable(of_spark) and of_spark(signal.SIGINT, None))
+        raise _Stopped(number, spark)
+
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, stop)
+
+
+def _stop_spark(spark: "SparkSession") -> None:
+    """Stop the session, and delete what its tasks have written since that was deleted."""
+    _in_time(spark.stop)
+    with suppress(ImportError):
+        from annspark.pipeline import sweep
+
+        sweep()
+
+
+def _in_time(work: Callable[[], object]) -> None:
+    """Do what may fail or hang, in a thread of its own, as the main one's connection may still wait for an answer."""
+
+    def quietly() -> None:
+        with suppress(BaseException):
+            work()
+
+    thread = Thread(target=quietly, daemon=True)
+    thread.start()
+    thread.join(_SECONDS)
 
 
 def _import_modules(*names: str) -> None:

@@ -19,7 +19,7 @@ from annspark.flow.foreign import look_up
 from annspark.flow.given import require_table
 from annspark.flow.partitions import estimate_bytes, put_together
 from annspark.flow.read import read_vectors
-from annspark.flow.reports import reports_once_done
+from annspark.flow.reports import reports_once_done, require_folder
 from annspark.flow.sample import sample_vectors
 from annspark.flow.stage import staging
 from annspark.report import Report, Rows, versions
@@ -39,7 +39,8 @@ def evaluate(
 ) -> Report:
     """Evaluate the table of a name, and write the report when there is a folder for it."""
     if report:
-        files.require_reach("report", report)
+        files.require_whole_name(spark, "report", report)
+        require_folder(report, report)
     vectors = publish.open_input(spark, input, format)
     table = publish.open_input(spark, neighbors, format, role="neighbors")
     names = {"input": input, "neighbors": neighbors, "format": format, "report": report, "scratch": scratch}
@@ -62,7 +63,7 @@ def evaluate_neighbors(
     """
     vectors, neighbors = require_table(vectors), require_table(neighbors, "neighbors")
     clock = Steps()
-    with staging(scratch) as stage:
+    with staging(scratch, vectors.sparkSession) as stage:
         with clock.step("read") as facts:
             counted = start_beside(vectors.sparkSession, count_cores, vectors.sparkSession)
             users = read_vectors(vectors, settings, stage, counted.result)

@@ -1,9 +1,11 @@
 """The straight line: read, sample, grow, calibrate, route, join, merge, audit, publish."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,7 +41,7 @@ from annspark.core.plan import (
     plan_join,
 )
 from annspark.errors import RecallMissed, spark_errors_told
-from annspark.flow import files, publish
+from annspark.flow import files, leftovers, publish
 from annspark.flow.audit import Audit, audit_neighbors, noise_of
 from annspark.flow.calibrate import place_neighbors
 from annspark.flow.cluster import count_cores, start_beside
@@ -53,12 +55,12 @@ from annspark.flow.links import restrict_links
 from annspark.flow.merge import merge_neighbors, told_lists
 from annspark.flow.meter import Meter, read_meter, watch_joined, watch_merged, watch_shipped
 from annspark.flow.read import Users, in_double, read_vectors
-from annspark.flow.reports import reports_once_done, write_missed
+from annspark.flow.reports import reports_once_done, require_folder, write_missed
 from annspark.flow.route import ship_vectors
 from annspark.flow.sample import Sample, sample_vectors
 from annspark.flow.shape import count_users, require_complete, shaped
 from annspark.flow.source import is_collated, type_of_ids
-from annspark.flow.stage import Stage, release, stage_table, staging
+from annspark.flow.stage import Stage, staging
 from annspark.flow.trial import extrapolate, try_join
 from annspark.flow.widen import find_more, find_short
 from annspark.report import Cost, Leaves, Preview, Report, Rows, versions
@@ -149,68 +151,66 @@ def build_neighbors(
         max_distance=max_distance,
         links=links,
     )
-    kept: list[DataFrame] = []
-
-    def keep(table: DataFrame) -> DataFrame:
-        kept.append(stage_table(table, scratch))
-        return kept[-1]
-
-    try:
+    with staging(scratch, vectors.sparkSession) as stage:
         counted = _start_counting(vectors.sparkSession)
-        result, advice = _build(vectors, counted, settings, asdict(settings), scratch, keep, Steps())
+        keep = partial(stage, keep=True)
+        result, advice = _build(vectors, counted, settings, asdict(settings), stage, keep, Steps())
         _require_recall(result.report, advice)
-    except BaseException:
-        for table in kept:
-            release(table, scratch)
-        raise
-    for table in kept[:-1]:
-        release(table, scratch)
     return result
 
 
 @spark_errors_told()
 def run(spark: SparkSession, job: Job) -> Report:
     """Read the job's input, and publish the neighbor table and its report together; both appear whole or not at all."""
-    publish.check_target(spark, job.output, job.overwrite)
-    if job.report:
-        files.require_reach("report", job.report)
-    counted = _start_counting(spark)
-    vectors = publish.open_input(spark, job.input, job.format)
-    pending: list[publish.Pending] = []
+    with _ready_to_write(spark, job, job.overwrite) as (target, stage):
+        counted = _start_counting(spark)
+        vectors = publish.open_input(spark, job.input, job.format)
+        pending: list[publish.Pending] = []
 
-    def keep(table: DataFrame) -> DataFrame:
-        pending.append(publish.write_pending(table, job.output, job.format))
-        return pending[-1].table
+        def keep(table: DataFrame) -> DataFrame:
+            pending.append(publish.write_pending(table, target, job.format))
+            return pending[-1].table
 
-    clock = Steps()
-    try:
-        result, advice = _build(vectors, counted, job.settings, _asked(job), job.scratch, keep, clock)
-        folder = job.report or f"{pending[-1].target}.report"
+        clock = Steps()
+        result, advice = _build(vectors, counted, job.settings, _asked(job), stage, keep, clock)
+        folder = _report_folder(job, target)
         if not result.report.passed:
             write_missed(folder, result.report)
             _require_recall(result.report, advice)
-        with clock.step("publish") as facts, reports_once_done(folder, result.report):
+        quietly = partial(publish.undisturbed, target)
+        with clock.step("publish") as facts, reports_once_done(folder, result.report, quietly):
             publish.commit(pending[-1])
-            facts += [pending[-1].target, f"report in {folder}"]
-    except BaseException:
-        for one in pending:
-            publish.discard(one)
-        raise
-    for one in pending[:-1]:
-        publish.discard(one)
+            facts += [target.place, f"report in {folder}"]
     return result.report
+
+
+@contextmanager
+def _ready_to_write(spark: SparkSession, job: Job, overwrite: bool) -> Iterator[tuple[publish.Target, Stage]]:
+    """Prove before any work that all the job writes to can be written; leave nothing aside when the block ends."""
+    target = publish.check_target(spark, job.output, overwrite)
+    folder = _report_folder(job, target)
+    files.require_whole_name(spark, "report", folder)
+    require_folder(folder, job.report)
+    with publish.aside(spark, target), staging(job.scratch, spark) as stage:
+        yield target, stage
+
+
+def sweep() -> None:
+    """Delete once more what failed runs of this process wrote aside; until it is stopped, Spark may write it anew."""
+    leftovers.sweep()
+
+
+def _report_folder(job: Job, target: publish.Target) -> str:
+    return job.report or f"{target.place}.report"
 
 
 @spark_errors_told()
 def preview(spark: SparkSession, job: Job) -> Preview:
     """Go as far as the plan of the join, join some users to see how fast this machine is, and publish nothing."""
-    publish.check_target(spark, job.output, overwrite=True)
-    if job.report:
-        files.require_reach("report", job.report)
-    counted = _start_counting(spark)
-    vectors = publish.open_input(spark, job.input, job.format)
     clock = Steps()
-    with staging(job.scratch) as stage:
+    with _ready_to_write(spark, job, overwrite=True) as (_, stage):
+        counted = _start_counting(spark)
+        vectors = publish.open_input(spark, job.input, job.format)
         ready = _prepare(vectors, counted, job.settings, stage, clock)
         users, plan = ready.users, ready.plan
         with clock.step("try", "joining some users to see how fast it goes") as facts:
@@ -299,7 +299,7 @@ def _build(
     counted: Future[int],
     settings: Settings,
     asked: dict[str, Any],
-    scratch: str | None,
+    stage: Stage,
     keep: Callable[[DataFrame], DataFrame],
     clock: Steps,
 ) -> tuple[Result, str]:
@@ -312,35 +312,34 @@ def _build(
     plain = is_collated(kind)  # inside, such ids are plain strings
     if plain:
         settings = uncollated(settings)
-    with staging(scratch) as stage:
-        publish_found, keep = keep, stage if asked_for.restricted or plain else keep
-        ready = _prepare(vectors, counted, settings, stage, clock)
-        users, plan, calibration = ready.users, ready.plan, ready.calibration
-        doing = f"routing to {plan.probes:.3g} leaves a tree, joining in {plan.n_partitions} partitions, merging"
-        with clock.step("join", doing) as facts:
-            table, seen = _join(ready, ready.forest, plan, settings, keep)
-            facts += [f"{users.rows:,} users"]
+    publish_found, keep = keep, stage if asked_for.restricted or plain else keep
+    ready = _prepare(vectors, counted, settings, stage, clock)
+    users, plan, calibration = ready.users, ready.plan, ready.calibration
+    doing = f"routing to {plan.probes:.3g} leaves a tree, joining in {plan.n_partitions} partitions, merging"
+    with clock.step("join", doing) as facts:
+        table, seen = _join(ready, ready.forest, plan, settings, keep)
+        facts += [f"{users.rows:,} users"]
+    audited = _audit(table, ready, settings, clock)
+    topped_up, n_leaves, restricted, measured = 0, plan.n_leaves, 0, audited.recall.mean
+    if settings.top_up and calibration and audited.recall.high < calibration.target:
+        with clock.step("top up", "growing another tree, joining and merging its neighbors with those found"):
+            forest = _grow(users, ready.samples["forest"], settings, first_tree=len(plan.reach), trees=1)
+            shown = ready.samples["plan"].vectors
+            plan = plan_join(forest, shown, plan.probes, rows=users.rows, cores=ready.cores, width=users.width)
+            table, more = _join(ready, forest, plan, settings, keep, table)
+            sums = {name: seen[name] + more[name] for name in ("pairs", "copies", "shuffle_bytes", "widened")}
+            seen = more | sums | {"max_rows": max(seen["max_rows"], more["max_rows"])}
+            n_leaves += plan.n_leaves
         audited = _audit(table, ready, settings, clock)
-        topped_up, n_leaves, restricted, measured = 0, plan.n_leaves, 0, audited.recall.mean
-        if settings.top_up and calibration and audited.recall.high < calibration.target:
-            with clock.step("top up", "growing another tree, joining and merging its neighbors with those found"):
-                forest = _grow(users, ready.samples["forest"], settings, first_tree=len(plan.reach), trees=1)
-                shown = ready.samples["plan"].vectors
-                plan = plan_join(forest, shown, plan.probes, rows=users.rows, cores=ready.cores, width=users.width)
-                table, more = _join(ready, forest, plan, settings, keep, table)
-                sums = {name: seen[name] + more[name] for name in ("pairs", "copies", "shuffle_bytes", "widened")}
-                seen = more | sums | {"max_rows": max(seen["max_rows"], more["max_rows"])}
-                n_leaves += plan.n_leaves
-            audited = _audit(table, ready, settings, clock)
-            topped_up = 1
-        if asked_for.restricted:
-            with clock.step("links") as facts:
-                asked_links, finish = (uncollated(asked_for), stage) if plain else (asked_for, publish_found)
-                table, restricted = restrict_links(table, users.rows, ready.most, asked_links, finish)
-                facts += [f"{restricted:,} users have fewer than {ready.most:,}"]
-        if plain:
-            table = publish_found(collated(table, kind, asked_for))
-            table.count()  # what it is made from goes with this block
+        topped_up = 1
+    if asked_for.restricted:
+        with clock.step("links") as facts:
+            asked_links, finish = (uncollated(asked_for), stage) if plain else (asked_for, publish_found)
+            table, restricted = restrict_links(table, users.rows, ready.most, asked_links, finish)
+            facts += [f"{restricted:,} users have fewer than {ready.most:,}"]
+    if plain:
+        table = publish_found(collated(table, kind, asked_for))
+        table.count()  # what it is made from goes with this block
     report = Report(
         version=__version__,
         versions=versions(vectors.sparkSession.version),

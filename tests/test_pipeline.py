@@ -1,6 +1,9 @@
+import logging
+
 import numpy as np
 import pytest
 from pyspark.sql import functions as F
+from pyspark.util import InheritableThread
 
 from annspark import InputError, SettingsError, build_neighbors
 from annspark.core.exact import exact_neighbors
@@ -307,3 +310,30 @@ def test_one_user_far_out_costs_nobody_a_digit(spark):
 def test_a_scratch_folder_out_of_reach_is_a_settings_error(spark, scratch):
     with pytest.raises(SettingsError, match="'scratch' is"):
         build_neighbors(make_table(spark, clustered(50)), scratch=scratch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["read", "grow", "calibrate", "join"])
+def test_a_cancelled_job_group_gives_scratch_and_cache_back(spark, tmp_path, caplog, step):
+    caplog.set_level(logging.INFO, "annspark")
+    table = make_table(spark, clustered(800))
+    for scratch in (None, str(tmp_path)):
+        before, failed = count_cached(spark), []
+        caplog.clear()
+
+        def build(scratch=scratch, failed=failed):
+            spark.sparkContext.setJobGroup("night", "to be cancelled", interruptOnCancel=True)
+            try:
+                build_neighbors(table, k=4, leaf_rows=60, audit_users=40, scratch=scratch)
+            except Exception as error:
+                failed.append(error)
+
+        thread = InheritableThread(target=build)
+        thread.start()
+        while thread.is_alive():
+            if any(message.startswith(step) for message in caplog.messages):
+                spark.sparkContext.cancelJobGroup("night")
+            thread.join(0.05)
+        assert len(failed) == 1
+        assert count_cached(spark) == before
+        assert files_in(tmp_path) == []

@@ -1,19 +1,31 @@
 """Folders on the file system Spark wrote to, reached without the JVM."""
 
+import hashlib
+import os
 import posixpath
 import re
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from urllib.parse import unquote
+from contextlib import contextmanager, suppress
+from urllib.parse import quote
+from uuid import uuid4
 
 import pyarrow as pa
 from pyarrow import fs
-from pyspark.sql import DataFrame
+from pyspark.errors import AnalysisException
+from pyspark.sql import DataFrame, SparkSession
 
 from annspark.errors import SettingsError, first_line
 
 # Renaming a folder is one operation here; on object stores it is a copy, which a reader could see half done.
 _RENAMES = ("", "file", "hdfs", "viewfs", "abfs", "abfss")
+# Spark's own name for it: a path with [, {, * or ? in it is a name then, and no pattern.
+LITERAL = ("__globPaths__", "false")
+_NOWHERE = ".annspark-nowhere"
+# A file of this name in a folder says that annspark published what is there, and which files; readers skip _ names,
+# and those that do not skip empty files, as they have to for Spark's _SUCCESS.
+_PUBLISHED = "_annspark-"
+_PATIENCE = 15.0  # seconds to wait for another run that publishes to the same folder
 
 
 def require_rename(path: str) -> None:
@@ -38,43 +50,248 @@ def require_reach(name: str, path: str) -> None:
         ) from error
 
 
+def require_writable(name: str, given: str, folder: str) -> None:
+    """Raise SettingsError when no file can be made in the setting's folder; what was made to find out is deleted."""
+    require_reach(name, folder)
+    made = missing_folders(folder)
+    try:
+        make_folder(folder)
+        probe = f"{folder}/.annspark-{new_mark()}"
+        write_text(probe, "")
+        remove(probe)
+    except OSError as error:
+        raise SettingsError(unwritable(name, given, error)) from error
+    finally:
+        remove_empty(made)
+
+
+def unwritable(name: str, given: str, error: Exception) -> str:
+    """Return what to say of a setting's folder in which no file can be made."""
+    return f"{name} {given!r}: no file can be written there ({first_line(error)}). Give a folder this job may write to."
+
+
+def require_seen(spark: SparkSession, name: str, given: str, path: str) -> None:
+    """Raise SettingsError when Spark does not see a file that was just made."""
+    if look(spark, path)[1]:
+        return
+    raise SettingsError(
+        f"{name} {given!r}: Spark does not see there what this process has made, {why_unseen(spark, given)}"
+    )
+
+
+def why_unseen(spark: SparkSession, name: str) -> str:
+    """Return why Spark does not see what is there, and what to do about it: the end of a sentence."""
+    encoding = java_encoding(spark)
+    if not name.isascii() or "UTF" not in encoding:
+        return (
+            f"because Java cannot name it (its file names are in {encoding or 'an unknown encoding'}). "
+            "Set LC_ALL=C.UTF-8 where Spark is started."
+        )
+    return "so the two are on different file systems. Give a folder that both have."
+
+
+def require_whole_name(spark: SparkSession, name: str, given: str, error: type[Exception] = SettingsError) -> None:
+    """Raise an error when the name may have lost letters on its way here, or cannot be written as UTF-8.
+
+    Under spark-submit Java hands the arguments on, with ? for every byte it cannot read.
+    """
+    broken = False
+    with suppress(UnicodeEncodeError):
+        broken = not given.encode()
+    if broken or "\ufffd" in given or any("\ud800" <= letter <= "\udfff" for letter in given):
+        raise error(f"{name} {given!r} is not UTF-8. Set LC_ALL=C.UTF-8 where this is started.")
+    if "?" in given and "PYSPARK_GATEWAY_PORT" in os.environ:
+        encoding = java_encoding(spark)
+        if encoding and "UTF" not in encoding:
+            raise error(
+                f"{name} {given!r}: Java, which hands the name on, writes ? for letters it does not have (its file "
+                f"names are in {encoding}). Set LC_ALL=C.UTF-8 where spark-submit is started."
+            )
+
+
+def java_encoding(spark: SparkSession) -> str:
+    """Return the encoding of file names in Spark's Java; "" where it does not tell."""
+    with suppress(Exception):  # not every session may ask
+        asked = spark.sql("SELECT java_method('java.lang.System', 'getProperty', 'sun.jnu.encoding')")
+        return str(asked.collect()[0][0] or "").upper()
+    return ""
+
+
+def look(spark: SparkSession, path: str, pattern: bool = False) -> tuple[str, bool]:
+    """Return a path as Spark resolves it, with its scheme (that of a file below it will do), and whether it exists.
+
+    pattern : the path is one, and exists when anything matches it
+    """
+    # Escaped rather than LITERAL, with which Spark takes for granted that what could be a pattern exists.
+    asked = path if pattern else re.sub(r"([\[\]{}*?\\])", r"\\\1", path)
+    try:
+        # Given twice, because for a single path that is not there Spark logs a stack trace.
+        found = spark.read.format("binaryFile").load([asked, asked]).inputFiles()
+    except AnalysisException as error:
+        named = (error.getMessageParameters() or {}).get("path", asked)
+        return re.sub(r"\\(.)", r"\1", named), "PATH_NOT_FOUND" not in str(error)
+    return (found[0] if found else path), True
+
+
+def resolve(spark: SparkSession, name: str, given: str) -> str:
+    """Return the path of a setting with the scheme Spark gives it: a file that is not there is named in full."""
+    try:
+        found = look(spark, f"{given.rstrip('/')}/{_NOWHERE}")[0]
+    except Exception as error:
+        raise SettingsError(f"{name} {given!r} is no path that Spark can name ({first_line(error)}).") from error
+    return (found.removesuffix(f"/{_NOWHERE}") if found.endswith(f"/{_NOWHERE}") else given).rstrip("/")
+
+
+def new_mark() -> str:
+    """Return a name no other run has."""
+    return uuid4().hex[:12]
+
+
 def scheme_of(path: str) -> str:
     """Return the scheme of a path, without the colon; "" for a plain path."""
     found = re.match("([A-Za-z][A-Za-z0-9+.-]*):", path)
     return found[1].lower() if found else ""
 
 
-def write_table(table: DataFrame, path: str, file_format: str, *, made: str) -> None:
-    """Write a table; a write that fails leaves nothing behind.
-
-    made : the folder that comes into being with it, the path itself or its parent
-    """
+def write_table(table: DataFrame, path: str, file_format: str) -> None:
+    """Write a table."""
     # Ids and distances hardly repeat: to try a dictionary first costs a million users 2 s, and Parquet gives it up.
     options = {"parquet.enable.dictionary": "false"} if file_format == "parquet" else {}
-    try:
-        table.write.format(file_format).options(**options).save(path)
-    except BaseException:
-        # Without a scheme the path may be on a file system only Spark knows; then a hidden empty folder may stay.
-        if exists(made):
-            remove(made)
-        raise
-
-
-def folder_of(table: DataFrame) -> str:
-    """Return the folder a table was just written to, with the scheme Spark resolved."""
-    return posixpath.dirname(unquote(table.inputFiles()[0]))
+    table.write.format(file_format).options(**options).save(path)
 
 
 def move(source: str, destination: str) -> None:
-    """Rename a folder or file; the destination must not exist unless it is a file."""
+    """Rename a folder or file; FileExistsError when there is something at a folder's destination.
+
+    The local rename itself refuses a folder with files and a file; elsewhere it is looked at just before.
+    """
     system, path = _open(source)
-    system.move(path, _open(destination)[1])
+    folder = system.get_file_info(path).type == fs.FileType.Directory
+    if folder and kind_of(destination):
+        raise FileExistsError(f"{destination} is there")
+    if not isinstance(system, fs.LocalFileSystem):
+        system.move(path, _open(destination)[1])
+        return
+    try:
+        os.rename(path, _open(destination)[1]) if folder else os.replace(path, _open(destination)[1])
+    except OSError as error:
+        if folder and kind_of(destination):
+            raise FileExistsError(f"{destination} is there") from error
+        raise
 
 
 def exists(path: str) -> bool:
     """Say whether there is anything at the path."""
-    system, path = _open(path)
-    return system.get_file_info(path).type != fs.FileType.NotFound
+    return kind_of(path) != ""
+
+
+def kind_of(path: str) -> str:
+    """Return what is at the path: "folder", "file" (or a link that leads nowhere) or "" for nothing."""
+    system, inside = _open(path)
+    kind = system.get_file_info(inside).type
+    if kind == fs.FileType.NotFound:
+        return "file" if isinstance(system, fs.LocalFileSystem) and os.path.lexists(inside) else ""
+    return "folder" if kind == fs.FileType.Directory else "file"
+
+
+def is_mount(path: str) -> bool:
+    """Say whether a local folder is where a file system is mounted, which cannot be renamed."""
+    system, inside = _open(path)
+    return isinstance(system, fs.LocalFileSystem) and os.path.ismount(inside)
+
+
+def fingerprint(path: str) -> str:
+    """Return what tells a folder from what it was before: a digest of its files' names, sizes and times."""
+    return _digest([f"{name}|{one.size}|{one.mtime_ns}" for name, one in _listing(path)])
+
+
+def mark_published(path: str) -> None:
+    """Leave in a folder the sign that annspark published the files there."""
+    write_text(f"{path}/{_PUBLISHED}{_contents(path)}", "")
+
+
+def is_published(path: str) -> bool:
+    """Say whether annspark published the folder, and nobody has put anything in or taken it out since."""
+    return exists(f"{path}/{_PUBLISHED}{_contents(path)}")
+
+
+def _contents(path: str) -> str:
+    return _digest([f"{name}|{one.size}" for name, one in _listing(path) if not name.startswith(_PUBLISHED)])
+
+
+def _listing(path: str) -> list[tuple[str, fs.FileInfo]]:
+    system, inside = _open(path)
+    found = system.get_file_info(fs.FileSelector(inside, recursive=True))
+    return sorted(((posixpath.relpath(one.path, inside), one) for one in found), key=lambda pair: pair[0])
+
+
+def _digest(lines: list[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogatepass")).hexdigest()[:16]
+
+
+@contextmanager
+def alone(folder: str) -> Iterator[None]:
+    """Keep other runs that publish to the folder waiting, where the file system can: on local ones."""
+    system, inside = _open(folder)
+    held = -1
+    if isinstance(system, fs.LocalFileSystem):
+        with suppress(ImportError, OSError):
+            import fcntl  # not on Windows
+
+            held = os.open(inside, os.O_RDONLY)
+            end = time.monotonic() + _PATIENCE
+            while time.monotonic() < end:  # for good it would wait for a program that hangs
+                try:
+                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    time.sleep(0.05)
+    try:
+        yield
+    finally:
+        if held >= 0:
+            os.close(held)
+
+
+def names_in(path: str) -> list[str]:
+    """Return the names in a folder in order; none when there is no such folder."""
+    system, inside = _open(path)
+    return sorted(one.base_name for one in system.get_file_info(fs.FileSelector(inside, allow_not_found=True)))
+
+
+def missing_folders(path: str) -> list[str]:
+    """Return the path and the folders above it that are not there, the innermost first."""
+    missing = []
+    while path.rpartition("/")[2] and not exists(path):
+        missing.append(path)
+        path = path.rpartition("/")[0]
+        if not path or path.endswith(":"):
+            break
+    return missing
+
+
+def make_folder(path: str) -> None:
+    """Make a folder, and those above it."""
+    system, inside = _open(path)
+    system.create_dir(inside, recursive=True)
+
+
+def remove_empty(paths: list[str]) -> None:
+    """Delete folders that are empty, the innermost first; others have put something into the rest."""
+    for path in paths:
+        with suppress(OSError):
+            system, inside = _open(path)
+            if isinstance(system, fs.LocalFileSystem):
+                os.rmdir(inside)
+            elif not names_in(path):
+                system.delete_dir(inside)
+
+
+def write_text(path: str, text: str) -> None:
+    """Write a text file."""
+    system, inside = _open(path)
+    with system.open_output_stream(inside) as stream:
+        stream.write(text.encode())
 
 
 def list_folder(path: str) -> list[str]:
@@ -103,23 +320,25 @@ def remove(path: str) -> None:
 @contextmanager
 def text_once_done(path: str, text: str) -> Iterator[None]:
     """Write a file aside; it takes its place when the block ends well, and leaves nothing behind when it fails."""
-    folder = posixpath.dirname(path)
-    found = exists(folder)
-    system, aside = _open(f"{path}.pending")
+    folder, _, name = path.rpartition("/")
+    made = missing_folders(folder)
+    aside = f"{folder}/.{name}.pending-{new_mark()}"  # two runs may write to one place
     try:
-        system.create_dir(posixpath.dirname(aside), recursive=True)
-        with system.open_output_stream(aside) as stream:
-            stream.write(text.encode())
+        make_folder(folder)
+        write_text(aside, text)
         yield
+        move(aside, path)
     except BaseException:
-        if exists(aside if found else folder):
-            remove(aside if found else folder)
+        if exists(aside):
+            remove(aside)
+        remove_empty(made)
         raise
-    system.move(aside, _open(path)[1])
 
 
 def _open(path: str) -> tuple[fs.FileSystem, str]:
     scheme = scheme_of(path)
     if scheme in ("", "file"):
         return fs.LocalFileSystem(), posixpath.abspath(re.sub("^file:(//)?", "", path))
-    return fs.FileSystem.from_uri(path)
+    head, there, inside = path.partition("://")
+    # PyArrow takes a URI, in which blanks and brackets are written as %20 and the like; Spark takes names.
+    return fs.FileSystem.from_uri(head + there + quote(inside, safe="/:@") if there else path)

@@ -2,11 +2,11 @@
 
 import json
 import logging
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
-from annspark.errors import first_line
+from annspark.errors import SettingsError, first_line
 from annspark.flow import files
 from annspark.page import can_render, render_page
 from annspark.report import Report
@@ -16,11 +16,31 @@ _EARLIER = "earlier"
 _SHOWN = 60  # earlier reports the page shows the trend of
 
 
+def require_folder(folder: str, given: str | None) -> None:
+    """Raise SettingsError when the report's files could not be written to the folder.
+
+    given : as the user gave it, if the user did
+    """
+    given = given or folder
+    files.require_writable("report", given, folder)
+    if files.exists(f"{folder}/{_EARLIER}"):
+        files.require_writable("report", given, f"{folder}/{_EARLIER}")
+    for name in ("report.json", "report.html"):
+        if files.kind_of(f"{folder}/{name}") == "folder":
+            raise SettingsError(f"report {given!r}: {name} is a folder there. Choose another folder, or remove it.")
+
+
 @contextmanager
-def reports_once_done(folder: str, report: Report) -> Iterator[None]:
-    """Write report.json, the same under its date in earlier/, and report.html; they appear when the block ends well."""
-    with ExitStack() as stack:
-        for path, text in _pages(folder, report, "report"):
+def reports_once_done(
+    folder: str, report: Report, quietly: Callable[[], AbstractContextManager[None]] = nullcontext
+) -> Iterator[None]:
+    """Write report.json, the same under its date in earlier/, and report.html; they appear when the block ends well.
+
+    quietly : within it the block is run and the files appear
+    """
+    pages = _pages(folder, report, "report")  # drawn before, as that takes its time
+    with quietly(), ExitStack() as stack:
+        for path, text in pages:
             stack.enter_context(files.text_once_done(path, text))
         yield
     try:

@@ -1,5 +1,8 @@
+from functools import partial
 from uuid import uuid4
 
+import pandas as pd
+import pyarrow.dataset as ds
 import pytest
 from chispa import assert_df_equality
 from pyspark.sql import functions as F
@@ -7,6 +10,7 @@ from pyspark.sql import functions as F
 from annspark.errors import InputError, SettingsError
 from annspark.flow import files
 from annspark.flow.publish import (
+    aside,
     check_target,
     commit,
     discard,
@@ -15,6 +19,29 @@ from annspark.flow.publish import (
     write_pending,
 )
 from tests.helpers import files_in
+
+
+def write(spark, first, name, overwrite=False, file_format=None):
+    """Write rows aside, as a run does that began now."""
+    return write_pending(rows(spark, first), opened(spark, name, overwrite), file_format)
+
+
+def opened(spark, name, overwrite=False):
+    target = check_target(spark, name, overwrite)
+    if not target.is_table:
+        files.make_folder(target.aside)
+    return target
+
+
+def put(spark, first, name, overwrite=False, file_format=None):
+    """Publish rows, and leave nothing aside."""
+    target = check_target(spark, name, overwrite)
+    with aside(spark, target):
+        commit(write_pending(rows(spark, first), target, file_format))
+
+
+def names(spark, database):
+    return sorted(t.name for t in spark.catalog.listTables(database))
 
 
 def rows(spark, first):
@@ -55,31 +82,35 @@ def test_dots_and_no_slash_mean_a_catalog_table(name, catalog):
 
 def test_a_new_target_appears_only_when_committed_and_whole(spark, place):
     target, listing = place
-    check_target(spark, target, overwrite=False)
-    pending = write_pending(rows(spark, 0), target, None)
-    assert target.rpartition("/")[2].rpartition(".")[2] not in listing()
-    assert_df_equality(pending.table, rows(spark, 0), ignore_row_order=True, ignore_nullable=True)
-    commit(pending)
+    checked = check_target(spark, target, overwrite=False)
+    with aside(spark, checked):
+        pending = write_pending(rows(spark, 0), checked, None)
+        assert target.rpartition("/")[2].rpartition(".")[2] not in listing()
+        assert_df_equality(pending.table, rows(spark, 0), ignore_row_order=True, ignore_nullable=True)
+        commit(pending)
     assert_df_equality(read(spark, target), rows(spark, 0), ignore_row_order=True, ignore_nullable=True)
     assert listing() in (["neighbors of all"], ["neighbors"])
 
 
 def test_a_pending_folder_is_hidden_from_readers_of_the_parent(spark, tmp_path):
     rows(spark, 50).write.parquet(str(tmp_path / "day=1"))
-    write_pending(rows(spark, 0), str(tmp_path / "day=2"), None)
+    write(spark, 0, str(tmp_path / "day=2"))
     assert spark.read.parquet(str(tmp_path)).where("user_id < 50").count() == 0
     assert all(name.startswith((".", "day=1")) for name in files_in(tmp_path))
 
 
 def test_a_discarded_table_leaves_nothing(spark, place):
     target, listing = place
-    discard(write_pending(rows(spark, 0), target, None))
+    checked = check_target(spark, target, overwrite=False)
+    with aside(spark, checked):
+        discard(write_pending(rows(spark, 0), checked, None))
+        write_pending(rows(spark, 0), checked, None)
     assert listing() == []
 
 
 def test_an_existing_target_is_refused_without_overwrite(spark, place):
     target, _ = place
-    commit(write_pending(rows(spark, 0), target, None))
+    put(spark, 0, target)
     with pytest.raises(SettingsError, match=r"exists.*--overwrite"):
         check_target(spark, target, overwrite=False)
     check_target(spark, target, overwrite=True)
@@ -87,9 +118,9 @@ def test_an_existing_target_is_refused_without_overwrite(spark, place):
 
 def test_overwriting_replaces_all_rows_and_leaves_nothing_behind(spark, place):
     target, listing = place
-    commit(write_pending(rows(spark, 0), target, None))
+    put(spark, 0, target)
     after_first = listing()
-    commit(write_pending(rows(spark, 100), target, None))
+    put(spark, 100, target, overwrite=True)
     spark.catalog.clearCache()
     assert_df_equality(read(spark, target), rows(spark, 100), ignore_row_order=True, ignore_nullable=True)
     assert listing() == after_first
@@ -97,10 +128,11 @@ def test_overwriting_replaces_all_rows_and_leaves_nothing_behind(spark, place):
 
 def test_a_crash_while_writing_keeps_the_last_table_and_leaves_nothing_else(spark, place):
     target, listing = place
-    commit(write_pending(rows(spark, 0), target, None))
+    put(spark, 0, target)
     before = listing()
-    with pytest.raises(Exception, match="disk is on fire"):
-        write_pending(broken(spark), target, None)
+    checked = check_target(spark, target, overwrite=True)
+    with pytest.raises(Exception, match="disk is on fire"), aside(spark, checked):
+        write_pending(broken(spark), checked, None)
     assert listing() == before
     assert read(spark, target).count() == 20
 
@@ -108,8 +140,8 @@ def test_a_crash_while_writing_keeps_the_last_table_and_leaves_nothing_else(spar
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
 def test_a_crash_while_the_new_table_takes_its_place_keeps_the_last_one(spark, tmp_path, monkeypatch, error):
     target = str(tmp_path / "neighbors")
-    commit(write_pending(rows(spark, 0), target, None))
-    pending = write_pending(rows(spark, 100), target, None)
+    put(spark, 0, target)
+    checked = check_target(spark, target, overwrite=True)
     moves, move = [], files.move
 
     def fail_second(source, destination):
@@ -119,29 +151,33 @@ def test_a_crash_while_the_new_table_takes_its_place_keeps_the_last_one(spark, t
         move(source, destination)
 
     monkeypatch.setattr(files, "move", fail_second)
-    with pytest.raises(error):
-        commit(pending)
-    discard(pending)
+    with pytest.raises(error), aside(spark, checked):
+        commit(write_pending(rows(spark, 100), checked, None))
     assert_df_equality(read(spark, target), rows(spark, 0), ignore_row_order=True, ignore_nullable=True)
     assert files_in(tmp_path) == ["neighbors"]
 
 
 def test_a_relative_path_with_a_scheme_or_a_slash_at_its_end_is_the_same_folder(spark, tmp_path, monkeypatch):
-    commit(write_pending(rows(spark, 0), f"file:{tmp_path}/one/", None))
+    put(spark, 0, f"file:{tmp_path}/one/")
     assert files_in(tmp_path) == ["one"]
     with pytest.raises(SettingsError, match="exists"):
         check_target(spark, str(tmp_path / "one"), overwrite=False)
 
 
-@pytest.mark.parametrize("name", ["a b", "a%20b", "größe", "a+b", "a#b"])
+@pytest.mark.parametrize(
+    "name", ["a b", "a%20b", "größe", "a+b", "a#b", "run [1]", "{a,b}", "a*b", "w?t", "a\\b", "[", "x:y", "'a'"]
+)
 def test_unusual_folder_names_are_published_under_that_name(spark, tmp_path, name):
-    commit(write_pending(rows(spark, 0), str(tmp_path / name), None))
-    assert files_in(tmp_path) == [name]
-    assert read(spark, str(tmp_path / name)).count() == 20
+    (tmp_path / "run 1").mkdir()  # which the name would match, were it a pattern
+    put(spark, 0, str(tmp_path / name))
+    assert files_in(tmp_path) == sorted([name, "run 1"])
+    assert open_input(spark, str(tmp_path / name), None).count() == 20
+    assert pd.read_parquet(tmp_path / name)["user_id"].sum() == sum(range(20))
+    assert ds.dataset(tmp_path / name).count_rows() == 20
 
 
 def test_other_formats_are_written_and_read(spark, tmp_path):
-    commit(write_pending(rows(spark, 0), str(tmp_path / "orc"), "orc"))
+    put(spark, 0, str(tmp_path / "orc"), file_format="orc")
     assert_df_equality(
         open_input(spark, str(tmp_path / "orc"), "orc"), rows(spark, 0), ignore_row_order=True, ignore_nullable=True
     )
@@ -176,7 +212,7 @@ def test_an_input_folder_without_data_is_an_input_error_of_one_line(spark, tmp_p
 
 def test_a_catalog_table_is_opened(spark, place):
     target, _ = place
-    commit(write_pending(rows(spark, 0), target, None))
+    put(spark, 0, target)
     assert open_input(spark, target, None).count() == 20
 
 
@@ -207,8 +243,7 @@ def test_a_three_part_name_is_published_and_replaced(spark):
     spark.sql(f"CREATE DATABASE {database}")
     target = f"spark_catalog.{database}.neighbors"
     for start in (0, 100):
-        check_target(spark, target, overwrite=start > 0)
-        commit(write_pending(rows(spark, start), target, None))
+        put(spark, start, target, overwrite=start > 0)
         assert spark.table(target).agg({"user_id": "min"}).collect()[0][0] == start
     assert [table.name for table in spark.catalog.listTables(database)] == ["neighbors"]
     spark.sql(f"DROP DATABASE {database} CASCADE")
@@ -217,3 +252,142 @@ def test_a_three_part_name_is_published_and_replaced(spark):
 def test_a_target_in_no_database_is_refused_with_a_hint(spark):
     with pytest.raises(SettingsError, match=r"no database 'nowhere'.*'\./nowhere\.neighbors'"):
         check_target(spark, "nowhere.neighbors", overwrite=True)
+
+
+def test_annspark_knows_its_own_folder_until_somebody_changes_it(spark, tmp_path):
+    put(spark, 0, str(tmp_path / "out"))
+    assert files.is_published(f"{tmp_path}/out")
+    (tmp_path / "out" / "more.parquet").write_text("somebody's")
+    assert not files.is_published(f"{tmp_path}/out")
+
+
+def somebody(spark, target):
+    """Put a table of somebody else at the target."""
+    if is_catalog_table(target):
+        spark.range(7).write.mode("overwrite").saveAsTable(target)
+    else:
+        spark.range(7).write.mode("overwrite").parquet(target)
+
+
+def publish_after(spark, first, target, overwrite, happens):
+    """Publish rows, having let something happen since the run began."""
+    checked = check_target(spark, target, overwrite)
+    with aside(spark, checked):
+        pending = write_pending(rows(spark, first), checked, None)
+        happens()
+        commit(pending)
+
+
+def kept_in(listing):
+    return [name for name in listing() if "kept" in name]
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_table_that_appears_or_changes_meanwhile_stays_and_ours_is_kept(spark, place, there):
+    target, listing = place
+    if there:
+        spark.range(3).write.saveAsTable(target) if is_catalog_table(target) else spark.range(3).write.parquet(target)
+    with pytest.raises(SettingsError, match="kept at") as caught:
+        publish_after(spark, 0, target, there, lambda: somebody(spark, target))
+    spark.catalog.clearCache()
+    assert read(spark, target).count() == 7
+    (kept,) = kept_in(listing)
+    assert kept in str(caught.value)
+    assert len(listing()) == 2
+    parent, separator, _ = target.rpartition("." if is_catalog_table(target) else "/")
+    assert read(spark, parent + separator + kept).count() == 20
+
+
+def test_of_two_runs_the_last_wins_with_overwrite_and_the_first_without(spark, place):
+    target, listing = place
+    publish_after(spark, 200, target, True, lambda: put(spark, 100, target))
+    spark.catalog.clearCache()
+    assert read(spark, target).agg({"user_id": "min"}).collect()[0][0] == 200
+    assert listing() in (["neighbors of all"], ["neighbors"])
+    spark.sql(f"DROP TABLE {target}") if is_catalog_table(target) else files.remove(target)
+    with pytest.raises(SettingsError, match="kept at"):
+        publish_after(spark, 200, target, False, lambda: put(spark, 100, target))
+    spark.catalog.clearCache()
+    assert read(spark, target).agg({"user_id": "min"}).collect()[0][0] == 100
+    assert len(kept_in(listing)) == 1
+    assert len(listing()) == 2
+
+
+def test_with_overwrite_what_vanished_meanwhile_is_not_missed(spark, place):
+    target, listing = place
+    put(spark, 0, target)
+    drop = partial(spark.sql, f"DROP TABLE {target}") if is_catalog_table(target) else partial(files.remove, target)
+    publish_after(spark, 100, target, True, drop)
+    assert listing() in (["neighbors of all"], ["neighbors"])
+
+
+@pytest.mark.parametrize("overwriting", [False, True])
+def test_who_comes_between_the_look_and_the_rename_loses_nothing(spark, tmp_path, monkeypatch, overwriting):
+    target, move = str(tmp_path / "out"), files.move
+    if overwriting:
+        put(spark, 0, target)
+    checked = check_target(spark, target, overwriting)
+
+    def be_quicker(source, destination):
+        if destination.endswith("/out"):
+            (tmp_path / "out").mkdir()
+            (tmp_path / "out" / "data.csv").write_text("somebody's")
+        move(source, destination)
+
+    monkeypatch.setattr(files, "move", be_quicker)
+    with pytest.raises(SettingsError, match="kept at"), aside(spark, checked):
+        commit(write_pending(rows(spark, 100), checked, None))
+    assert (tmp_path / "out" / "data.csv").read_text() == "somebody's"
+    assert len(files_in(tmp_path)) == 2 + overwriting  # and what was to be replaced
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_file_or_a_link_that_leads_nowhere_is_no_output(spark, tmp_path, overwrite):
+    (tmp_path / "out").write_text("somebody's")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("out", "link"):
+        with pytest.raises(SettingsError, match="is a file"):
+            check_target(spark, str(tmp_path / name), overwrite)
+    assert (tmp_path / "out").read_text() == "somebody's"
+
+
+def test_a_view_is_no_output(spark):
+    database = f"night_{uuid4().hex[:8]}"
+    spark.sql(f"CREATE DATABASE {database}")
+    spark.sql(f"CREATE VIEW {database}.seen AS SELECT 1 AS user_id")
+    for overwrite in (False, True):
+        with pytest.raises(SettingsError, match="is a view"):
+            check_target(spark, f"{database}.seen", overwrite)
+    spark.sql(f"DROP DATABASE {database} CASCADE")
+
+
+@pytest.mark.parametrize("parent", ["{tmp}/file", "{tmp}/file/below", "/proc/annspark"])
+def test_a_place_where_nothing_can_be_made_is_refused_at_once(spark, tmp_path, parent):
+    (tmp_path / "file").write_text("somebody's")
+    with pytest.raises(SettingsError, match=r"output.*no file can be written there"):
+        put(spark, 0, f"{parent.format(tmp=tmp_path)}/out")
+    assert files_in(tmp_path) == ["file"]
+
+
+def test_folders_made_to_try_are_gone_when_the_run_fails_and_those_of_others_stay(spark, tmp_path):
+    def fail(happens):
+        with aside(spark, check_target(spark, f"{tmp_path}/new/folder/out", overwrite=False)):
+            happens()
+            raise InputError("no rows")
+
+    for happens, left in ((lambda: None, []), ((tmp_path / "new" / "theirs").mkdir, ["new"])):
+        with pytest.raises(InputError):
+            fail(happens)
+        assert files_in(tmp_path) == left
+    assert files_in(tmp_path / "new") == ["theirs"]
+
+
+def test_an_input_name_means_itself_first_and_then_a_pattern(spark, tmp_path):
+    for first, name in ((0, "day=[1]"), (100, "day=1"), (200, "day=2")):
+        rows(spark, first).write.parquet(f"{tmp_path}/{name}")
+    for name, first, count in (("day=[1]", 0, 20), ("day=[2]", 200, 20), ("day={1,2}", 100, 40), ("day=?", 100, 40)):
+        found = open_input(spark, f"{tmp_path}/{name}", None)
+        assert (found.count(), found.agg({"user_id": "min"}).collect()[0][0]) == (count, first)
+    for name in ("day=[3]", "[", "{a"):
+        with pytest.raises(InputError, match="there is no such path"):
+            open_input(spark, f"{tmp_path}/{name}", None)

@@ -2,7 +2,7 @@ import pytest
 from chispa import assert_df_equality
 from pyspark.sql import functions as F
 
-from annspark.flow.stage import stage_table, staging
+from annspark.flow.stage import staging
 from tests.helpers import count_cached, files_in
 
 
@@ -33,7 +33,8 @@ def test_tables_staged_to_a_folder_are_computed_once_and_removed(spark, tmp_path
         staged, another = stage(chances(spark)), stage(chances(spark))
         assert sorted(staged.collect()) == sorted(staged.collect()) != sorted(another.collect())
         assert not staged.storageLevel.useMemory
-        assert len(files_in(scratch)) == 2
+        assert len(files_in(scratch)) == 1  # a folder for the run
+        assert files_in(scratch / files_in(scratch)[0]) == ["0", "1", "_owner.json"]
     assert files_in(scratch) == []
 
 
@@ -75,7 +76,29 @@ def test_a_table_that_fails_while_it_is_written_leaves_nothing(spark, tmp_path):
     assert files_in(tmp_path) == []
 
 
-def test_a_staged_table_outlives_no_block_when_none_is_asked_for(spark, tmp_path):
-    table = stage_table(chances(spark), str(tmp_path))
-    assert table.count() == 50
-    assert len(files_in(tmp_path)) == 1
+def test_the_last_table_to_keep_outlives_the_block_and_the_run_after_it(spark, tmp_path):
+    for scratch in (None, str(tmp_path / "[1]")):
+        with staging(scratch, spark) as stage:
+            first, last = (stage(chances(spark), keep=True) for _ in range(2))
+            assert first.count() == last.count() == 50
+        rows = last.collect()
+        with staging(scratch, spark) as stage:
+            stage(chances(spark))
+        assert last.collect() == rows
+        last.unpersist()
+    assert len(files_in(tmp_path / "[1]")) == 1
+
+
+def test_tables_to_keep_go_as_well_when_the_block_fails(spark, tmp_path):
+    before = count_cached(spark)
+
+    def fail(scratch):
+        with staging(scratch) as stage:
+            stage(chances(spark), keep=True).count()
+            raise ZeroDivisionError
+
+    for scratch in (None, str(tmp_path)):
+        with pytest.raises(ZeroDivisionError):
+            fail(scratch)
+    assert count_cached(spark) == before
+    assert files_in(tmp_path) == []

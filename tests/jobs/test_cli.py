@@ -1,7 +1,10 @@
 """The command line end to end: arguments in; table, report, words and exit code out."""
 
 import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 from uuid import uuid4
 
@@ -10,7 +13,17 @@ from pyspark.sql import functions as F
 
 from annspark import __version__
 from annspark.cli import _quiet_java, main
-from tests.helpers import REPOSITORY, clustered, count_cached, files_in, lists_of, make_table, read_report, run_process
+from tests.helpers import (
+    REPOSITORY,
+    clustered,
+    count_cached,
+    files_in,
+    lists_of,
+    make_table,
+    python_environment,
+    read_report,
+    run_process,
+)
 
 ROWS = 400
 QUICK = ["--k", "4", "--leaf-rows", "60", "--audit-users", "40"]
@@ -334,6 +347,62 @@ def test_without_its_report_no_table_appears(inputs, tmp_path):
     assert files_in(tmp_path) == ["file"]
 
 
+@pytest.mark.parametrize(
+    ("flag", "place"),
+    [
+        ("--report", "file"), ("--report", "file/report"), ("--report", "/proc/annspark"), ("--report", "bad"),
+        ("--scratch", "file/scratch"), ("--scratch", "/proc/annspark"), ("--output", "file"), ("--output", "file/out"),
+    ],
+)  # fmt: skip
+def test_a_place_that_cannot_be_written_is_code_2_before_any_work(inputs, tmp_path, monkeypatch, capsys, flag, place):
+    def fail(*_, **__):
+        raise AssertionError("the input was opened")
+
+    monkeypatch.setattr("annspark.pipeline.publish.open_input", fail)
+    (tmp_path / "file").write_text("somebody's")
+    (tmp_path / "bad" / "report.json").mkdir(parents=True)
+    assert build(inputs / "good", tmp_path / "new" / "out", flag, str(tmp_path / place), "--overwrite") == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"annspark: {flag[2:]} ")
+    assert said.count("\n") == 1
+    assert files_in(tmp_path) == ["bad", "file"]
+
+
+def test_what_appears_at_the_output_meanwhile_is_code_2_and_stays(spark, inputs, tmp_path, monkeypatch, capsys):
+    from annspark import pipeline
+
+    count = pipeline.count_users
+
+    def meanwhile(*arguments):
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "data.csv").write_text("somebody's")
+        (tmp_path / "out.report").mkdir()
+        (tmp_path / "out.report" / "report.json").write_text("somebody's")
+        return count(*arguments)
+
+    monkeypatch.setattr(pipeline, "count_users", meanwhile)
+    assert build(inputs / "good", tmp_path / "out") == 2
+    kept, *others = sorted(files_in(tmp_path), key=lambda name: "kept" not in name)
+    said = capsys.readouterr().err
+    assert kept in said
+    assert said.count("\n") == 1
+    assert others == ["out", "out.report"]
+    assert files_in(tmp_path / "out") == ["data.csv"]
+    assert (tmp_path / "out.report" / "report.json").read_text() == "somebody's"
+    assert files_in(tmp_path / "out.report") == ["report.json"]
+    assert spark.read.parquet(str(tmp_path / kept)).count() == ROWS
+
+
+def test_names_that_are_patterns_mean_themselves(spark, inputs, tmp_path):
+    places = [tmp_path / name / "in it" for name in ("in [1]", "{a,b}", "s*", "r?")]
+    spark.read.parquet(str(inputs / "good")).write.parquet(str(places[0]))
+    flags = ["--scratch", str(places[2]), "--report", str(places[3])]
+    assert build(places[0], places[1], *flags) == 0
+    assert files_in(places[1].parent) == ["in it"]
+    assert files_in(places[2]) == []
+    assert "report.json" in files_in(places[3])
+
+
 COMMANDS = {
     "python_m": [sys.executable, "-m", "annspark", "build"],
     "spark_submit": [
@@ -398,3 +467,65 @@ def test_java_is_quieted_only_where_nobody_configured_its_log(monkeypatch):
     assert first == "-Xmx1g"
     assert named.startswith("-Dlog4j2.configurationFile=file:///")
     assert named.endswith("/annspark/log4j2.properties")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_leaves_last_nights_table_and_nothing_else(spark, inputs, tmp_path, number):
+    spark.range(3).write.parquet(str(tmp_path / "out"))
+    places = ["--input", str(inputs / "good"), "--output", "out", "--overwrite", "--scratch", "scratch"]
+    command = [*COMMANDS["python_m"], *places, *QUICK]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=python_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        while process.poll() is None and not list(tmp_path.glob("scratch/*/0")):
+            time.sleep(0.02)
+        process.send_signal(number)
+        said, _ = process.communicate(timeout=120)
+    assert process.returncode == 128 + number
+    assert [line for line in said.splitlines() if f"stopped by {number.name}" in line] != []
+    assert "Traceback" not in said
+    assert files_in(tmp_path) == ["out"]
+    assert spark.read.parquet(str(tmp_path / "out")).count() == 3
+
+
+@pytest.mark.slow
+def test_what_a_killed_run_left_is_deleted_by_the_next(inputs, tmp_path):
+    places = [
+        "--input",
+        str(inputs / "good"),
+        "--output",
+        str(tmp_path / "out"),
+        "--scratch",
+        str(tmp_path / "scratch"),
+    ]
+    command = [*COMMANDS["python_m"], *places, *QUICK]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=python_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        while process.poll() is None and not list(tmp_path.glob("scratch/*/0")):
+            time.sleep(0.02)
+        process.kill()
+    assert files_in(tmp_path)[0].startswith(".out.pending-")
+    time.sleep(5)  # Java ends by itself
+    assert build(inputs / "good", tmp_path / "out", "--scratch", str(tmp_path / "scratch")) == 0
+    assert files_in(tmp_path) == ["out", "out.report", "scratch"]
+    assert files_in(tmp_path / "scratch") == []
+
+
+@pytest.mark.slow
+def test_where_the_locale_knows_no_letters_beyond_ascii_names_have_them_all_the_same(spark, inputs, tmp_path):
+    spark.read.parquet(str(inputs / "good")).write.parquet(str(tmp_path / "größe" / "in"))
+    environment = python_environment() | {"LC_ALL": "C"}
+    places = ["--input", "größe/in", "--output", "maße/out", "--scratch", "süß"]
+    done = subprocess.run(
+        [*COMMANDS["python_m"], *places, *QUICK], cwd=tmp_path, env=environment, capture_output=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert files_in(tmp_path) == ["größe", "maße", "süß"]
+    done = subprocess.run(
+        [*COMMANDS["spark_submit"], "--input", str(inputs / "good"), "--output", "höhe/out", *QUICK],
+        cwd=tmp_path, env=environment, capture_output=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert b"LC_ALL=C.UTF-8" in done.stdout + done.stderr
+    assert files_in(tmp_path) == ["größe", "maße", "süß"]
