@@ -32,11 +32,6 @@ class RecallMissed(AnnsparkError):
         self.report = report
 
 
-def first_line(error: BaseException) -> str:
-    """Return what an error says, without the stack trace the JVM's errors carry in their text."""
-    return str(error).partition("\n")[0] or type(error).__name__
-
-
 _CAUSE = re.compile(r"^Caused by: [\w.$]+: (.+)$", re.MULTILINE)
 _PYTHONS = re.compile(r"^([A-Za-z_][\w.]*(?:Error|Exception|Warning|Interrupt|Exit)\b.*)$", re.MULTILINE)
 # What stands before a message: who called, which task of which job it was, the class of Java and that of Spark.

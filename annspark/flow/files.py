@@ -15,7 +15,7 @@ from pyarrow import fs
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 
-from annspark.errors import SettingsError, first_line
+from annspark.errors import SettingsError, reason_of
 
 # Renaming a folder is one operation here; on object stores it is a copy, which a reader could see half done.
 _RENAMES = ("", "file", "hdfs", "viewfs", "abfs", "abfss")
@@ -45,7 +45,7 @@ def require_reach(name: str, path: str) -> None:
         _open(path)
     except (OSError, pa.ArrowException) as error:
         raise SettingsError(
-            f"{name!r} is {path!r}, which PyArrow on the driver cannot reach ({first_line(error)}). "
+            f"{name!r} is {path!r}, which PyArrow on the driver cannot reach ({reason_of(error)}). "
             "Give a folder on a mounted file system, or one PyArrow knows: file, hdfs, s3, gs or abfss."
         ) from error
 
@@ -67,7 +67,7 @@ def require_writable(name: str, given: str, folder: str) -> None:
 
 def unwritable(name: str, given: str, error: Exception) -> str:
     """Return what to say of a setting's folder in which no file can be made."""
-    return f"{name} {given!r}: no file can be written there ({first_line(error)}). Give a folder this job may write to."
+    return f"{name} {given!r}: no file can be written there ({reason_of(error)}). Give a folder this job may write to."
 
 
 def require_seen(spark: SparkSession, name: str, given: str, path: str) -> None:
@@ -138,7 +138,7 @@ def resolve(spark: SparkSession, name: str, given: str) -> str:
     try:
         found = look(spark, f"{given.rstrip('/')}/{_NOWHERE}")[0]
     except Exception as error:
-        raise SettingsError(f"{name} {given!r} is no path that Spark can name ({first_line(error)}).") from error
+        raise SettingsError(f"{name} {given!r} is no path that Spark can name ({reason_of(error)}).") from error
     return (found.removesuffix(f"/{_NOWHERE}") if found.endswith(f"/{_NOWHERE}") else given).rstrip("/")
 
 

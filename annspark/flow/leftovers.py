@@ -13,7 +13,7 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-from annspark.errors import AnnsparkError, SettingsError, first_line
+from annspark.errors import AnnsparkError, SettingsError, reason_of
 from annspark.flow import files
 
 logger = logging.getLogger("annspark")
@@ -152,7 +152,7 @@ def _clean(folder: str) -> None:
                 files.remove(folder)
             return
         except OSError as error:
-            problem = first_line(error)
+            problem = reason_of(error)
     if files.exists(folder):
         logger.warning("left over: %s could not be deleted (%s); delete it by hand.", folder, problem)
 

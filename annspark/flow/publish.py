@@ -18,7 +18,7 @@ from pyspark.errors import AnalysisException, ParseException
 from pyspark.sql import DataFrame, DataFrameReader, SparkSession
 
 from annspark.config import is_catalog_table
-from annspark.errors import InputError, SettingsError, first_line, known_failure, reason_of
+from annspark.errors import InputError, SettingsError, known_failure, reason_of
 from annspark.flow import files
 from annspark.flow.leftovers import clear, is_dead, this_owner, working_in
 from annspark.tables import quoted
@@ -96,7 +96,7 @@ def open_input(spark: SparkSession, name: str, file_format: str | None, role: st
         found = _exists(spark, name)
         pattern = kind == "path" and not found and _matches(spark, name)
     except Exception as error:
-        raise InputError(f"{role} {name!r} is no {kind} that Spark can name ({first_line(error)}).") from error
+        raise InputError(f"{role} {name!r} is no {kind} that Spark can name ({reason_of(error)}).") from error
     if not found and not pattern:
         raise InputError(f"{role} {name!r}: there is no such {kind}.{_why_missing(spark, name, role)}")
     try:
@@ -147,7 +147,7 @@ def check_target(spark: SparkSession, name: str, overwrite: bool) -> Target:
                 clear(parent, _hidden(place), lambda folder: _rescue_folder(folder, place))
         kind = files.kind_of(place)
     except OSError as error:
-        raise SettingsError(f"output {name!r} cannot be looked at ({first_line(error)}). Choose another.") from error
+        raise SettingsError(f"output {name!r} cannot be looked at ({reason_of(error)}). Choose another.") from error
     if kind == "file":
         raise SettingsError(f"output {name!r} is a file, and a table is a folder. Choose another name, or remove it.")
     if kind and not overwrite:
@@ -418,7 +418,7 @@ def _rename(spark: SparkSession, old: str, new: str) -> None:
             spark.sql(f"ALTER TABLE {_identifier(old)} RENAME TO {_identifier(new)}")
     except AnalysisException as error:
         if _is_taken(error):
-            raise FileExistsError(first_line(error)) from error
+            raise FileExistsError(reason_of(error)) from error
         raise
 
 
@@ -434,7 +434,7 @@ def _drop(spark: SparkSession, name: str) -> None:
         elif files.exists(name):
             files.remove(name)
     except Exception as error:
-        logger.warning("publish: %s could not be deleted (%s); delete it by hand.", name, first_line(error))
+        logger.warning("publish: %s could not be deleted (%s); delete it by hand.", name, reason_of(error))
 
 
 def _identifier(name: str) -> str:

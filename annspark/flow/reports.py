@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
-from annspark.errors import SettingsError, first_line
+from annspark.errors import SettingsError, reason_of
 from annspark.flow import files
 from annspark.page import can_render, render_page
 from annspark.report import Report
@@ -48,7 +48,7 @@ def reports_once_done(
             if files.exists(f"{folder}/{name}"):
                 files.remove(f"{folder}/{name}")
     except Exception as error:  # the table is published by now
-        logger.warning("report: %s/missed.* could not be deleted (%s); delete it by hand.", folder, first_line(error))
+        logger.warning("report: %s/missed.* could not be deleted (%s); delete it by hand.", folder, reason_of(error))
 
 
 def write_missed(folder: str, report: Report) -> None:
@@ -58,7 +58,7 @@ def write_missed(folder: str, report: Report) -> None:
             with files.text_once_done(path, text):
                 pass
     except Exception as error:  # that the recall was missed is the news
-        logger.warning("report: the missed recall could not be written to %s (%s).", folder, first_line(error))
+        logger.warning("report: the missed recall could not be written to %s (%s).", folder, reason_of(error))
 
 
 def _pages(folder: str, report: Report, name: str) -> list[tuple[str, str]]:
@@ -70,7 +70,7 @@ def _pages(folder: str, report: Report, name: str) -> list[tuple[str, str]]:
     try:
         pages.append((f"{folder}/{name}.html", render_page(report, _earlier(folder))))
     except Exception as error:  # a picture must not cost a good night
-        logger.warning("report: %s.html could not be drawn (%s); %s.json has it all.", name, first_line(error), name)
+        logger.warning("report: %s.html could not be drawn (%s); %s.json has it all.", name, reason_of(error), name)
     return pages
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.storagelevel import StorageLevel
 
-from annspark.errors import first_line
+from annspark.errors import reason_of
 from annspark.flow import files
 from annspark.flow.leftovers import clear, working_in
 
@@ -39,12 +39,12 @@ def staging(scratch: str | None, spark: SparkSession | None = None) -> Iterator[
     if scratch is None:
         yield from _caching()
         return
+    files.require_reach("scratch", scratch)
     place = scratch
     if spark is not None:
         files.require_whole_name(spark, "scratch", scratch)
         place = files.resolve(spark, "scratch", scratch)
     place = place.rstrip("/")
-    files.require_reach("scratch", place)
     clear(place, _RUN, _remove_kept)
     folder = f"{place}/{_RUN}{files.new_mark()}"
     written: list[str] = []
@@ -91,7 +91,7 @@ def release(table: DataFrame) -> None:
     try:
         table.unpersist()
     except Exception as error:  # of a session that has ended, perhaps; why the run failed is the news
-        logger.debug("stage: a table could not be given back (%s)", first_line(error))
+        logger.debug("stage: a table could not be given back (%s)", reason_of(error))
 
 
 def _kept_of(folder: str) -> str:
@@ -113,4 +113,4 @@ def _remove(path: str) -> None:
         try:
             files.remove(path)
         except OSError as error:
-            logger.warning("scratch: %s could not be deleted (%s); delete it by hand.", path, first_line(error))
+            logger.warning("scratch: %s could not be deleted (%s); delete it by hand.", path, reason_of(error))

@@ -42,6 +42,7 @@ KEYS = {
     "topped_up": None,
     "passed": None,
     "distances": None,
+    "precision": {"numbers", "distance_error", "recall_lost"},
     "cost": {"pairs_per_user", "copies_per_user", "shuffle_bytes"},
     "leaves": {"count", "median_rows", "p99_rows", "max_rows"},
     "seconds": {"total", "read", "sample", "grow", "calibrate", "join", "audit"},
@@ -424,7 +425,7 @@ def test_a_process_of_its_own_publishes_the_same_table(spark, inputs, tmp_path, 
     assert here == there
     assert [line.split()[0] for line in done.stdout.splitlines()] == [
         "read", "sample", "grow", "calibrate", "join", "join", "audit", "publish",
-        "users", "recall", "spread", "target", "cost", "leaves", "seconds",
+        "users", "recall", "spread", "target", "digits", "cost", "leaves", "seconds",
     ]  # fmt: skip
     assert files_in(tmp_path / "out.report") == ["earlier", "report.html", "report.json"]
 
