@@ -26,6 +26,31 @@ def test_places_side_by_side_are_fine(source, output):
     assert Job(input=source, output=output).output == output
 
 
+@pytest.mark.parametrize(("name", "taken"), [("report", "real"), ("scratch", "link/below"), ("input", "link")])
+def test_a_link_to_the_output_is_the_output(tmp_path, name, taken):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    places = {"input": str(tmp_path / "in"), name: str(tmp_path / taken)}
+    with pytest.raises(SettingsError, match=f"'{name}' is .*folder of its own"):
+        Job(output=str(tmp_path / "real"), **places)
+    with pytest.raises(SettingsError, match=f"'{name}' is .*folder of its own"):
+        Job(output=str(tmp_path / "link"), **places)
+
+
+@pytest.mark.parametrize("name", ["report", "scratch"])
+@pytest.mark.parametrize("below", ["", "/", "/reports/x"])
+def test_nothing_is_written_into_the_input(name, below):
+    with pytest.raises(SettingsError, match=f"'{name}' is .*would be read as a part of the input"):
+        Job(input="/data/in", output="/out", **{name: f"/data/in{below}"})
+    assert Job(input="/data/in", output="/out", **{name: "/data"}).input == "/data/in"
+
+
+@pytest.mark.parametrize("output", ["spark_catalog.db.users", "DB.`users`"])
+def test_one_table_spelled_otherwise_is_the_same(output):
+    with pytest.raises(SettingsError, match="one is or holds the other"):
+        Job(input="db.users", output=output)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -74,7 +74,7 @@ def place(request, spark, tmp_path):
 @pytest.mark.parametrize(
     ("name", "catalog"),
     [("a.b", True), ("main.night.users", True), ("/data/a.b", False), ("./a.b", False), ("users", False),
-     ("s3://bucket/a.b", False)],
+     ("s3://bucket/a.b", False), (".", False), ("..", False), (".hidden", False), ("a..b", False)],
 )  # fmt: skip
 def test_dots_and_no_slash_mean_a_catalog_table(name, catalog):
     assert is_catalog_table(name) == catalog
