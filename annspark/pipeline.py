@@ -165,6 +165,7 @@ def run(spark: SparkSession, job: Job) -> Report:
     with _ready_to_write(spark, job, job.overwrite) as (target, stage):
         counted = _start_counting(spark)
         vectors = publish.open_input(spark, job.input, job.format)
+        publish.require_apart(spark, target, vectors, job.input)
         pending: list[publish.Pending] = []
 
         def keep(table: DataFrame) -> DataFrame:
@@ -201,7 +202,7 @@ def sweep() -> None:
 
 
 def _report_folder(job: Job, target: publish.Target) -> str:
-    return job.report or f"{target.place}.report"
+    return job.report or target.report
 
 
 @spark_errors_told()

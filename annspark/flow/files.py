@@ -200,6 +200,19 @@ def is_mount(path: str) -> bool:
     return isinstance(system, fs.LocalFileSystem) and os.path.ismount(inside)
 
 
+def behind_link(path: str) -> str:
+    """Return where a local link to a folder leads; any other path as it is."""
+    system, inside = _open(path)
+    if isinstance(system, fs.LocalFileSystem) and os.path.islink(inside) and os.path.isdir(inside):
+        return f"file:{os.path.realpath(inside)}"
+    return path
+
+
+def plain(path: str) -> str:
+    """Return a path as one that can be compared with others: a local one without its scheme and links."""
+    return os.path.realpath(re.sub("^file:(//)?", "", path)) if scheme_of(path) in ("", "file") else path
+
+
 def fingerprint(path: str) -> str:
     """Return what tells a folder from what it was before: a digest of its files' names, sizes and times."""
     return _digest([f"{name}|{one.size}|{one.mtime_ns}" for name, one in _listing(path)])
