@@ -1,5 +1,6 @@
 """The straight line: read, sample, grow, calibrate, route, join, merge, audit, publish."""
 
+import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -268,6 +269,18 @@ def _advise(ready: "_Ready", measured: float | None) -> str:
     return f"{advice}, or ask for less."
 
 
+def _advise_on_rounding(audited: Audit, calibration: Calibration | None) -> str:
+    """Return what to do where the recall asked for was missed by what float32 cannot tell; "" where it was not."""
+    recall, lost = audited.recall.mean, audited.precision.recall_lost
+    if calibration is None or recall + lost < calibration.target:
+        return ""
+    return (
+        f"Rounding took {lost:.4f} of it: other neighbors than the exact ones are as near as float32 can tell, which "
+        f"neither probes nor leaf_rows change. Set recall to {math.floor(100 * recall) / 100:g}, or leave out all but "
+        "one of vectors that are nearly the same."
+    )
+
+
 @dataclass(frozen=True)
 class _Ready:
     """What is known before the join.
@@ -365,7 +378,9 @@ def _build(
         leaves=Leaves(n_leaves, plan.expected.median_rows, plan.expected.p99_rows, seen["max_rows"]),
         seconds=clock.total(),
     )
-    return Result(table, report), "" if report.passed else _advise(ready, measured)
+    if report.passed:
+        return Result(table, report), ""
+    return Result(table, report), _advise_on_rounding(audited, calibration) or _advise(ready, measured)
 
 
 def _prepare(vectors: DataFrame, counted: Future[int], settings: Settings, stage: Stage, clock: Steps) -> _Ready:
@@ -505,7 +520,8 @@ def _audit(table: DataFrame, ready: _Ready, settings: Settings, clock: Steps) ->
     if found.precision.recall_lost > _MUCH_LOST:
         logger.warning(
             "audit: %.1f %% of the neighbors are lost to rounding: distances (inner products) of neighbors differ by "
-            "less than float32 holds of them. Take away what all vectors share, such as the mean of every column.",
+            "less than float32 holds of them. Take away what all vectors share, such as the mean of every column, or "
+            "leave out all but one of vectors that are nearly the same.",
             100 * found.precision.recall_lost,
         )
     return found

@@ -79,7 +79,8 @@ def look_up(table: DataFrame, sample: Sample, users: Users, settings: Settings) 
         "neighbor twice": int((again & (query >= 0)).sum()),
         "user without neighbors": int((count == 0).sum()),
     }
-    rows = table.select(quoted(settings.id_col)).distinct().count()
+    user = F.col(quoted(settings.id_col))
+    rows = table.select(user).where(user.isNotNull()).distinct().count()
     return Found(np.sort(distances, axis=1)[:, :k], popularity, rows, {name: n for name, n in faults.items() if n})
 
 
