@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 import tomllib
 from dataclasses import dataclass, fields, replace
 from itertools import combinations
@@ -97,7 +98,7 @@ class Settings:
         if self.values_col is not None and (not isinstance(self.values_col, str) or not self.values_col):
             raise SettingsError(f"'values_col' is {self.values_col!r}; it must be the name of a column, or left out.")
         if self.max_distance is not None:
-            if not (_is_number(self.max_distance) and 0 <= self.max_distance < float("inf")):
+            if not (_is_number(self.max_distance) and 0 <= self.max_distance <= sys.float_info.max):
                 raise SettingsError(f"'max_distance' is {self.max_distance!r}; it must be a number from 0 on.")
             if METRICS[self.metric].largest:
                 raise SettingsError(
@@ -173,6 +174,14 @@ class Job:
                     f"'{name}' is {value!r} and 'input' {self.input!r}: what is written there would be read as a part "
                     f"of the input. Give the {name} a folder of its own."
                 )
+
+
+def require_folder_name(name: str, value: object) -> str | None:
+    """Return the folder that a call names, None for none, or raise SettingsError."""
+    folder = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if folder is None or (isinstance(folder, str) and folder.strip()):
+        return folder
+    raise SettingsError(f"'{name}' is {value!r}; it must be a folder, or left out.")
 
 
 def _is_number(value: object) -> bool:

@@ -7,13 +7,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
+from os import PathLike
 from typing import Any
 
 import numpy as np
 from pyspark.sql import DataFrame, SparkSession
 
 from annspark import __version__
-from annspark.config import MOST_LEAF_ROWS, Job, Settings
+from annspark.config import MOST_LEAF_ROWS, Job, Settings, require_folder_name
 from annspark.core.best import Nearest
 from annspark.core.calibrate import (
     CALIBRATED,
@@ -99,7 +100,7 @@ def build_neighbors(
     top_up: bool = False,
     max_distance: float | None = None,
     links: str = "all",
-    scratch: str | None = None,
+    scratch: str | PathLike[str] | None = None,
 ) -> Result:
     """Return every user's approximate k nearest neighbors and a report with their measured recall.
 
@@ -152,7 +153,7 @@ def build_neighbors(
         max_distance=max_distance,
         links=links,
     )
-    with staging(scratch, vectors.sparkSession) as stage:
+    with staging(require_folder_name("scratch", scratch), vectors.sparkSession) as stage:
         counted = _start_counting(vectors.sparkSession)
         keep = partial(stage, keep=True)
         result, advice = _build(vectors, counted, settings, asdict(settings), stage, keep, Steps())

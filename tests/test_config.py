@@ -6,7 +6,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from annspark.config import Job, Settings, make_job, read_config
+from annspark.config import Job, Settings, make_job, read_config, require_folder_name
 from annspark.errors import SettingsError
 
 
@@ -152,6 +152,7 @@ def test_numpy_scalars_are_taken_and_kept_as_python_values(name, value, kind):
         ("metric", np.array(["cosine"])),
         ("metric", ["cosine"]),
         ("max_distance", np.float32("nan")),
+        ("max_distance", 10**400),
         ("id_col", np.bytes_(b"user_id")),
     ],
 )
@@ -164,6 +165,17 @@ def test_a_job_takes_numpy_scalars_too():
     job = make_job({"input": np.str_("a"), "output": np.str_("b"), "overwrite": np.True_, "k": np.int64(3)})
     assert job == Job(input="a", output="b", overwrite=True, settings=Settings(k=3))
     assert [type(value) for value in (job.input, job.overwrite, job.settings.k)] == [str, bool, int]
+
+
+@pytest.mark.parametrize("given", ["", "  ", 5, b"here", ["here"]])
+def test_what_names_no_folder_is_refused(given):
+    with pytest.raises(SettingsError, match=r"'scratch' is .* must be a folder"):
+        require_folder_name("scratch", given)
+
+
+def test_a_path_object_names_a_folder(tmp_path):
+    assert require_folder_name("scratch", tmp_path) == str(tmp_path)
+    assert require_folder_name("scratch", None) is None
 
 
 def test_a_config_file_may_begin_with_a_byte_order_mark(tmp_path):
