@@ -146,11 +146,12 @@ class Job:
     def __post_init__(self) -> None:
         _make_plain(self)
         for name in ("input", "output"):
-            if not isinstance(getattr(self, name), str) or not getattr(self, name).strip("/ "):
+            value = getattr(self, name)
+            if not isinstance(value, str) or not value.strip("/ ") or "\0" in value:
                 raise SettingsError(f"'{name}' is {getattr(self, name)!r}; it must be a path or a catalog table.")
         for name in ("format", "report", "scratch"):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, str) or not value.strip()):
+            if value is not None and (not isinstance(value, str) or not value.strip() or "\0" in value):
                 raise SettingsError(f"'{name}' is {value!r}; it must be a text, or left out.")
         if not isinstance(self.overwrite, bool):
             raise SettingsError(f"'overwrite' is {self.overwrite!r}; it must be true or false.")

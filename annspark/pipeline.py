@@ -195,6 +195,7 @@ def _ready_to_write(spark: SparkSession, job: Job, overwrite: bool) -> Iterator[
     files.require_whole_name(spark, "report", folder)
     require_folder(folder, job.report)
     with publish.aside(spark, target), staging(job.scratch, spark) as stage:
+        publish.require_format(spark, target, job.format, job.settings.shape)
         yield target, stage
 
 

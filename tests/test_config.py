@@ -37,6 +37,12 @@ def test_a_link_to_the_output_is_the_output(tmp_path, name, taken):
         Job(output=str(tmp_path / "link"), **places)
 
 
+@pytest.mark.parametrize("name", ["input", "output", "report", "scratch"])
+def test_a_name_no_file_can_have_is_refused(name):
+    with pytest.raises(SettingsError, match=f"'{name}' is 'a.x00b'"):
+        Job(**({"input": "in", "output": "out"} | {name: "a\0b"}))
+
+
 @pytest.mark.parametrize("name", ["report", "scratch"])
 @pytest.mark.parametrize("below", ["", "/", "/reports/x"])
 def test_nothing_is_written_into_the_input(name, below):

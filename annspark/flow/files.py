@@ -208,6 +208,18 @@ def behind_link(path: str) -> str:
     return path
 
 
+def is_around_here(path: str) -> bool:
+    """Say whether a local folder is the one this process runs in, or holds it."""
+    return f"{os.path.realpath('.')}/".startswith(plain(path).rstrip("/") + "/")
+
+
+def folders_in(path: str) -> list[str]:
+    """Return the names of the folders in a folder, in order."""
+    system, inside = _open(path)
+    found = system.get_file_info(fs.FileSelector(inside))
+    return sorted(one.base_name for one in found if one.type == fs.FileType.Directory)
+
+
 def plain(path: str) -> str:
     """Return a path as one that can be compared with others: a local one without its scheme and links."""
     return os.path.realpath(re.sub("^file:(//)?", "", path)) if scheme_of(path) in ("", "file") else path

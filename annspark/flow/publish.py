@@ -184,9 +184,48 @@ def check_target(spark: SparkSession, name: str, overwrite: bool) -> Target:
         raise SettingsError(
             f"output {name!r} is where a file system is mounted, which cannot be replaced. Choose a folder in it."
         )
+    if kind and not files.is_published(place):
+        _require_table_like(name, place)
     files.require_writable("output", name, parent)
     link = named if place != named else ""
-    return Target(name, place, files.new_mark(), overwrite, _identity(spark, place), link)
+    target = Target(name, place, files.new_mark(), overwrite, _identity(spark, place), link)
+    try:
+        files.kind_of(target.kept + _REPLACED)  # the longest name there may be
+    except OSError as error:
+        raise SettingsError(f"output {name!r} is too long a name ({first_line(error)}). Choose another.") from error
+    return target
+
+
+def _require_table_like(name: str, place: str) -> None:
+    """Raise SettingsError for a folder that is no table, which would go with all it holds: a mistyped name, mostly."""
+    if files.is_around_here(place):
+        raise SettingsError(f"output {name!r} is or holds the folder this job runs in. Give a folder of its own.")
+    others = [one for one in files.folders_in(place) if "=" not in one and not one.startswith(("_", "."))]
+    if others:
+        raise SettingsError(
+            f"output {name!r} holds folders that no table has ({', '.join(map(repr, others[:3]))}), and they would be "
+            "deleted. Give a folder of its own, or empty this one."
+        )
+
+
+def require_format(spark: SparkSession, target: Target, file_format: str | None, shape: str) -> None:
+    """Raise SettingsError when what is to be published could not be written, or not be read again, in a format."""
+    if file_format is None or file_format.lower() in ("parquet", "orc", "json"):
+        return
+    neighbor = ["id AS neighbor_id", "0F AS distance"]
+    columns = [f"array(struct({', '.join(neighbor)})) AS neighbors"] if shape == "nested" else ["1 AS rank", *neighbor]
+    table = spark.range(1).selectExpr("id", *columns)
+    try:
+        pending = write_pending(table, target, file_format)
+        why = "" if pending.table.columns == table.columns else "names of columns are lost"
+        discard(pending)
+    except Exception as error:
+        why = reason_of(error)
+    if why:
+        raise SettingsError(
+            f"'format' is {file_format!r}, which neighbors of the {shape} shape cannot be published in ({why}). Give "
+            "parquet, orc or json."
+        )
 
 
 def _check_table(spark: SparkSession, name: str, overwrite: bool) -> Target:

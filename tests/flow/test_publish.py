@@ -17,6 +17,7 @@ from annspark.flow.publish import (
     is_catalog_table,
     open_input,
     require_apart,
+    require_format,
     write_pending,
 )
 from tests.helpers import files_in
@@ -377,7 +378,6 @@ def test_what_the_input_is_read_from_is_not_replaced_whatever_it_is_called(spark
     for output, given in (
         (str(folder), "read_from.users"),
         (str(folder), "read_from.some"),
-        (str(tmp_path), "read_from.users"),
         ("read_from.users", str(folder)),
         ("read_from.users", "read_from.some"),
     ):
@@ -387,6 +387,38 @@ def test_what_the_input_is_read_from_is_not_replaced_whatever_it_is_called(spark
     for output in (str(tmp_path / "new"), str(tmp_path / "other")):
         require_apart(spark, check_target(spark, output, True), open_input(spark, str(folder), None), str(folder))
     spark.sql("DROP DATABASE read_from CASCADE")
+
+
+@pytest.mark.parametrize("inside", ["users", "users/day=1"])
+def test_a_folder_that_is_no_table_is_not_replaced(spark, tmp_path, monkeypatch, inside):
+    (tmp_path / "data" / inside).mkdir(parents=True)
+    with pytest.raises(SettingsError, match=r"holds folders that no table has \('users'\)"):
+        check_target(spark, str(tmp_path / "data"), True)
+    assert check_target(spark, str(tmp_path / "data" / "users"), True).found
+    monkeypatch.chdir(tmp_path / "data" / "users")
+    for here in (tmp_path / "data", tmp_path / "data" / "users"):
+        with pytest.raises(SettingsError, match="is or holds the folder this job runs in"):
+            check_target(spark, str(here), True)
+
+
+def test_a_name_that_leaves_no_room_for_what_is_written_aside_is_refused(spark, tmp_path):
+    with pytest.raises(SettingsError, match="too long a name"):
+        check_target(spark, str(tmp_path / ("y" * 240)), False)
+
+
+@pytest.mark.parametrize(("file_format", "shape"), [("csv", "nested"), ("text", "long"), ("x", "long")])
+def test_a_format_that_cannot_hold_neighbors_is_refused_before_any_work(spark, place, file_format, shape):
+    target, listing = place
+    checked = check_target(spark, target, False)
+    with aside(spark, checked), pytest.raises(SettingsError, match=r"'format' is .* Give parquet, orc or json"):
+        require_format(spark, checked, file_format, shape)
+    assert listing() == []
+
+
+def test_a_format_that_loses_the_names_of_columns_is_for_catalogs_only(spark, tmp_path):
+    checked = check_target(spark, str(tmp_path / "out"), False)
+    with aside(spark, checked), pytest.raises(SettingsError, match="names of columns are lost"):
+        require_format(spark, checked, "csv", "long")
 
 
 def test_a_view_is_no_output(spark):
