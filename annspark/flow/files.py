@@ -210,7 +210,10 @@ def behind_link(path: str) -> str:
 
 def is_around_here(path: str) -> bool:
     """Say whether a local folder is the one this process runs in, or holds it."""
-    return f"{os.path.realpath('.')}/".startswith(plain(path).rstrip("/") + "/")
+    here = ""
+    with suppress(OSError):  # the folder is gone
+        here = os.path.realpath(os.getcwd())
+    return f"{here}/".startswith(plain(path).rstrip("/") + "/")
 
 
 def folders_in(path: str) -> list[str]:
