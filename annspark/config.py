@@ -1,7 +1,8 @@
 """Settings: frozen records, checked once, and their reading from TOML."""
 
-import posixpath
+import os
 import re
+import sys
 import tomllib
 from dataclasses import dataclass, fields, replace
 from itertools import combinations
@@ -97,7 +98,7 @@ class Settings:
         if self.values_col is not None and (not isinstance(self.values_col, str) or not self.values_col):
             raise SettingsError(f"'values_col' is {self.values_col!r}; it must be the name of a column, or left out.")
         if self.max_distance is not None:
-            if not (_is_number(self.max_distance) and 0 <= self.max_distance < float("inf")):
+            if not (_is_number(self.max_distance) and 0 <= self.max_distance <= sys.float_info.max):
                 raise SettingsError(f"'max_distance' is {self.max_distance!r}; it must be a number from 0 on.")
             if METRICS[self.metric].largest:
                 raise SettingsError(
@@ -145,21 +146,43 @@ class Job:
     def __post_init__(self) -> None:
         _make_plain(self)
         for name in ("input", "output"):
-            if not isinstance(getattr(self, name), str) or not getattr(self, name).strip("/ "):
+            value = getattr(self, name)
+            if not isinstance(value, str) or not value.strip("/ ") or "\0" in value:
                 raise SettingsError(f"'{name}' is {getattr(self, name)!r}; it must be a path or a catalog table.")
         for name in ("format", "report", "scratch"):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, str) or not value.strip()):
+            if value is not None and (not isinstance(value, str) or not value.strip() or "\0" in value):
                 raise SettingsError(f"'{name}' is {value!r}; it must be a text, or left out.")
         if not isinstance(self.overwrite, bool):
             raise SettingsError(f"'overwrite' is {self.overwrite!r}; it must be true or false.")
         for name in ("input", "report", "scratch"):
             value = getattr(self, name)
-            if value is not None and _overlap(value, self.output):
+            if value is None:
+                continue
+            if is_catalog_table(self.output) or (name == "input" and is_catalog_table(value)):
+                shared = _table_of(value) == _table_of(self.output)
+            else:  # reports and intermediate tables lie in folders, whatever their names
+                shared = _lies_in(value, self.output) or _lies_in(self.output, value)
+            if shared:
                 raise SettingsError(
                     f"'{name}' is {value!r} and 'output' {self.output!r}: one is or holds the other, and the output's "
                     "folder is replaced as a whole. Give the output a folder of its own."
                 )
+        for name in ("report", "scratch"):
+            value = getattr(self, name)
+            if value is not None and not is_catalog_table(self.input) and _lies_in(value, self.input):
+                raise SettingsError(
+                    f"'{name}' is {value!r} and 'input' {self.input!r}: what is written there would be read as a part "
+                    f"of the input. Give the {name} a folder of its own."
+                )
+
+
+def require_folder_name(name: str, value: object) -> str | None:
+    """Return the folder that a call names, None for none, or raise SettingsError."""
+    folder = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if folder is None or (isinstance(folder, str) and folder.strip()):
+        return folder
+    raise SettingsError(f"'{name}' is {value!r}; it must be a folder, or left out.")
 
 
 def _is_number(value: object) -> bool:
@@ -167,19 +190,24 @@ def _is_number(value: object) -> bool:
 
 
 def is_catalog_table(name: str) -> bool:
-    """Say whether a name means a catalog table: dots and no slash."""
-    return "." in name and "/" not in name
+    """Say whether a name means a catalog table: dots between names, and no slash; ".", ".." and ".name" are paths."""
+    return "." in name and "/" not in name and all(part.strip() for part in name.split("."))
 
 
-def _overlap(a: str, b: str) -> bool:
-    """Say whether one of two places is, or lies in, the other."""
-    if is_catalog_table(a) or is_catalog_table(b):
-        return a.lower() == b.lower()
-    local = [re.sub("^file:(//)?", "", place) for place in (a, b)]
-    one, other = (place if "://" in place else posixpath.abspath(place) for place in local)
-    return one.rstrip("/") == other.rstrip("/") or any(
-        inner.startswith(outer.rstrip("/") + "/") for inner, outer in ((one, other), (other, one))
-    )
+def _lies_in(inner: str, outer: str) -> bool:
+    """Say whether a path is another or lies in it, wherever links lead."""
+    one, other = (_whole_path(place).rstrip("/") for place in (inner, outer))
+    return one == other or one.startswith(other + "/")
+
+
+def _whole_path(place: str) -> str:
+    local = re.sub("^file:(//)?", "", place)
+    return local if "://" in local else os.path.realpath(local)
+
+
+def _table_of(name: str) -> str:
+    """Return a catalog table's name as all spellings of it that can be told without a catalog are."""
+    return name.lower().replace("`", "").removeprefix("spark_catalog.")
 
 
 def make_job(values: dict[str, Any]) -> Job:

@@ -1,18 +1,20 @@
 """The straight line: read, sample, grow, calibrate, route, join, merge, audit, publish."""
 
+import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
+from os import PathLike
 from typing import Any
 
 import numpy as np
 from pyspark.sql import DataFrame, SparkSession
 
 from annspark import __version__
-from annspark.config import MOST_LEAF_ROWS, Job, Settings
+from annspark.config import MOST_LEAF_ROWS, Job, Settings, require_folder_name
 from annspark.core.best import Nearest
 from annspark.core.calibrate import (
     CALIBRATED,
@@ -98,7 +100,7 @@ def build_neighbors(
     top_up: bool = False,
     max_distance: float | None = None,
     links: str = "all",
-    scratch: str | None = None,
+    scratch: str | PathLike[str] | None = None,
 ) -> Result:
     """Return every user's approximate k nearest neighbors and a report with their measured recall.
 
@@ -151,7 +153,7 @@ def build_neighbors(
         max_distance=max_distance,
         links=links,
     )
-    with staging(scratch, vectors.sparkSession) as stage:
+    with staging(require_folder_name("scratch", scratch), vectors.sparkSession) as stage:
         counted = _start_counting(vectors.sparkSession)
         keep = partial(stage, keep=True)
         result, advice = _build(vectors, counted, settings, asdict(settings), stage, keep, Steps())
@@ -165,6 +167,7 @@ def run(spark: SparkSession, job: Job) -> Report:
     with _ready_to_write(spark, job, job.overwrite) as (target, stage):
         counted = _start_counting(spark)
         vectors = publish.open_input(spark, job.input, job.format)
+        publish.require_apart(spark, target, vectors, job.input)
         pending: list[publish.Pending] = []
 
         def keep(table: DataFrame) -> DataFrame:
@@ -192,6 +195,7 @@ def _ready_to_write(spark: SparkSession, job: Job, overwrite: bool) -> Iterator[
     files.require_whole_name(spark, "report", folder)
     require_folder(folder, job.report)
     with publish.aside(spark, target), staging(job.scratch, spark) as stage:
+        publish.require_format(spark, target, job.format, job.settings.shape)
         yield target, stage
 
 
@@ -201,7 +205,7 @@ def sweep() -> None:
 
 
 def _report_folder(job: Job, target: publish.Target) -> str:
-    return job.report or f"{target.place}.report"
+    return job.report or target.report
 
 
 @spark_errors_told()
@@ -265,6 +269,18 @@ def _advise(ready: "_Ready", measured: float | None) -> str:
     else:
         return "More probes or trees would not do. Ask for less."
     return f"{advice}, or ask for less."
+
+
+def _advise_on_rounding(audited: Audit, calibration: Calibration | None) -> str:
+    """Return what to do where the recall asked for was missed by what float32 cannot tell; "" where it was not."""
+    recall, lost = audited.recall.mean, audited.precision.recall_lost
+    if calibration is None or recall + lost < calibration.target:
+        return ""
+    return (
+        f"Rounding took {lost:.4f} of it: other neighbors than the exact ones are as near as float32 can tell, which "
+        f"neither probes nor leaf_rows change. Set recall to {math.floor(100 * recall) / 100:g}, or leave out all but "
+        "one of vectors that are nearly the same."
+    )
 
 
 @dataclass(frozen=True)
@@ -364,7 +380,9 @@ def _build(
         leaves=Leaves(n_leaves, plan.expected.median_rows, plan.expected.p99_rows, seen["max_rows"]),
         seconds=clock.total(),
     )
-    return Result(table, report), "" if report.passed else _advise(ready, measured)
+    if report.passed:
+        return Result(table, report), ""
+    return Result(table, report), _advise_on_rounding(audited, calibration) or _advise(ready, measured)
 
 
 def _prepare(vectors: DataFrame, counted: Future[int], settings: Settings, stage: Stage, clock: Steps) -> _Ready:
@@ -504,7 +522,8 @@ def _audit(table: DataFrame, ready: _Ready, settings: Settings, clock: Steps) ->
     if found.precision.recall_lost > _MUCH_LOST:
         logger.warning(
             "audit: %.1f %% of the neighbors are lost to rounding: distances (inner products) of neighbors differ by "
-            "less than float32 holds of them. Take away what all vectors share, such as the mean of every column.",
+            "less than float32 holds of them. Take away what all vectors share, such as the mean of every column, or "
+            "leave out all but one of vectors that are nearly the same.",
             100 * found.precision.recall_lost,
         )
     return found

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from annspark.config import Job, Settings, make_job, read_config
+from annspark.config import Job, Settings, make_job, read_config, require_folder_name
 from annspark.errors import SettingsError
 
 
@@ -24,6 +24,37 @@ def test_an_output_that_is_or_holds_another_place_is_refused(name, taken, output
 @pytest.mark.parametrize(("source", "output"), [("a/x", "a/xy"), ("a.b", "a/b"), ("hdfs://h/a", "/a"), ("a.b", "a.c")])
 def test_places_side_by_side_are_fine(source, output):
     assert Job(input=source, output=output).output == output
+
+
+@pytest.mark.parametrize(("name", "taken"), [("report", "real"), ("scratch", "link/below"), ("input", "link")])
+def test_a_link_to_the_output_is_the_output(tmp_path, name, taken):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    places = {"input": str(tmp_path / "in"), name: str(tmp_path / taken)}
+    with pytest.raises(SettingsError, match=f"'{name}' is .*folder of its own"):
+        Job(output=str(tmp_path / "real"), **places)
+    with pytest.raises(SettingsError, match=f"'{name}' is .*folder of its own"):
+        Job(output=str(tmp_path / "link"), **places)
+
+
+@pytest.mark.parametrize("name", ["input", "output", "report", "scratch"])
+def test_a_name_no_file_can_have_is_refused(name):
+    with pytest.raises(SettingsError, match=f"'{name}' is 'a.x00b'"):
+        Job(**({"input": "in", "output": "out"} | {name: "a\0b"}))
+
+
+@pytest.mark.parametrize("name", ["report", "scratch"])
+@pytest.mark.parametrize("below", ["", "/", "/reports/x"])
+def test_nothing_is_written_into_the_input(name, below):
+    with pytest.raises(SettingsError, match=f"'{name}' is .*would be read as a part of the input"):
+        Job(input="/data/in", output="/out", **{name: f"/data/in{below}"})
+    assert Job(input="/data/in", output="/out", **{name: "/data"}).input == "/data/in"
+
+
+@pytest.mark.parametrize("output", ["spark_catalog.db.users", "DB.`users`"])
+def test_one_table_spelled_otherwise_is_the_same(output):
+    with pytest.raises(SettingsError, match="one is or holds the other"):
+        Job(input="db.users", output=output)
 
 
 @pytest.mark.parametrize(
@@ -127,6 +158,7 @@ def test_numpy_scalars_are_taken_and_kept_as_python_values(name, value, kind):
         ("metric", np.array(["cosine"])),
         ("metric", ["cosine"]),
         ("max_distance", np.float32("nan")),
+        ("max_distance", 10**400),
         ("id_col", np.bytes_(b"user_id")),
     ],
 )
@@ -139,6 +171,17 @@ def test_a_job_takes_numpy_scalars_too():
     job = make_job({"input": np.str_("a"), "output": np.str_("b"), "overwrite": np.True_, "k": np.int64(3)})
     assert job == Job(input="a", output="b", overwrite=True, settings=Settings(k=3))
     assert [type(value) for value in (job.input, job.overwrite, job.settings.k)] == [str, bool, int]
+
+
+@pytest.mark.parametrize("given", ["", "  ", 5, b"here", ["here"]])
+def test_what_names_no_folder_is_refused(given):
+    with pytest.raises(SettingsError, match=r"'scratch' is .* must be a folder"):
+        require_folder_name("scratch", given)
+
+
+def test_a_path_object_names_a_folder(tmp_path):
+    assert require_folder_name("scratch", tmp_path) == str(tmp_path)
+    assert require_folder_name("scratch", None) is None
 
 
 def test_a_config_file_may_begin_with_a_byte_order_mark(tmp_path):

@@ -122,3 +122,14 @@ def test_ids_of_a_collation_are_equal_as_spark_says_and_keep_their_type(spark, s
     assert lists["cal"] == [("bea", 2), ("Cy", 2), ("ANN", np.float32(5**0.5)), ("Bob", np.float32(8**0.5))]
     assert "collate UTF8_LCASE" in dict(result.table.dtypes)["user_id"]
     result.table.unpersist()
+
+
+@pytest.mark.parametrize("made", ["date_add(date'0001-01-01', n)", "timestamp'0001-01-01' + make_interval(0, 0, 0, n)"])
+def test_days_that_python_has_not_are_ids_too(spark, made):
+    far = "(user_id * 100000 - 200000) AS int)"
+    table = make_table(spark, POINTS).selectExpr("*", f"CAST({far} AS n").selectExpr(f"{made} AS user_id", "vector")
+    result = build_neighbors(table, k=K, metric="euclidean")
+    assert result.table.join(table, "user_id").count() == result.report.rows.written == 40
+    odd = table.union(table.limit(1)).union(spark.createDataFrame([(None, [1.0])], table.schema))
+    with pytest.raises(InputError, match=r"null_id 1 .*duplicate_id 1 \(the id was met before; for example user_id '"):
+        build_neighbors(odd, k=K)

@@ -128,6 +128,20 @@ def test_where_float32_cannot_tell_neighbors_apart_the_report_says_what_that_cos
     assert "lost to rounding" in caplog.text
 
 
+def test_a_recall_that_rounding_cost_is_not_blamed_on_probes(spark):
+    # Ten copies each with the noise of float32: which of another group's copies is the tenth neighbor?
+    rng = np.random.default_rng(11)
+    vectors = np.repeat(rng.normal(size=(60, 16)), 10, 0) * (1 + 1e-7 * rng.normal(size=(600, 16)))
+    with pytest.raises(RecallMissed, match=r"Rounding took 0\.0\d+ of it: .* Set recall to 0\.9\d?,") as missed:
+        build_neighbors(make_table(spark, vectors, schema=DOUBLES), metric="euclidean", leaf_rows=600)
+    assert "leaf_rows to" not in str(missed.value)
+    told = missed.value.report
+    asked = float(str(missed.value).partition("Set recall to ")[2].partition(",")[0])
+    assert asked <= told.recall.mean <= asked + 0.01
+    again = build_neighbors(make_table(spark, vectors, schema=DOUBLES), metric="euclidean", recall=asked)
+    assert again.report.passed
+
+
 def test_neither_partitions_nor_batches_change_a_bit_where_some_numbers_fit_float32_and_others_do_not(spark):
     vectors = scan(towns=6)
     vectors[::2] = vectors[::2].round(0)

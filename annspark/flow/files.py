@@ -200,6 +200,34 @@ def is_mount(path: str) -> bool:
     return isinstance(system, fs.LocalFileSystem) and os.path.ismount(inside)
 
 
+def behind_link(path: str) -> str:
+    """Return where a local link to a folder leads; any other path as it is."""
+    system, inside = _open(path)
+    if isinstance(system, fs.LocalFileSystem) and os.path.islink(inside) and os.path.isdir(inside):
+        return f"file:{os.path.realpath(inside)}"
+    return path
+
+
+def is_around_here(path: str) -> bool:
+    """Say whether a local folder is the one this process runs in, or holds it."""
+    here = ""
+    with suppress(OSError):  # the folder is gone
+        here = os.path.realpath(os.getcwd())
+    return f"{here}/".startswith(plain(path).rstrip("/") + "/")
+
+
+def folders_in(path: str) -> list[str]:
+    """Return the names of the folders in a folder, in order."""
+    system, inside = _open(path)
+    found = system.get_file_info(fs.FileSelector(inside))
+    return sorted(one.base_name for one in found if one.type == fs.FileType.Directory)
+
+
+def plain(path: str) -> str:
+    """Return a path as one that can be compared with others: a local one without its scheme and links."""
+    return os.path.realpath(re.sub("^file:(//)?", "", path)) if scheme_of(path) in ("", "file") else path
+
+
 def fingerprint(path: str) -> str:
     """Return what tells a folder from what it was before: a digest of its files' names, sizes and times."""
     return _digest([f"{name}|{one.size}|{one.mtime_ns}" for name, one in _listing(path)])

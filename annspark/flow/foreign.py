@@ -41,9 +41,9 @@ class Found:
 def look_up(table: DataFrame, sample: Sample, users: Users, settings: Settings) -> Found:
     """Return what a neighbor table holds for sampled users, judged by the users' vectors and not by its own word.
 
-    table : a row per user with an array of ids, or of structs with neighbor_id, the nearest first; or a row per
-            neighbor, with neighbor_id and rank or distance.  Where neither says which come first, all are measured and
-            the nearest count
+    table : a row per user with an array of ids, the nearest first, or of structs with neighbor_id, in the order of
+            their rank or distance, else the nearest first; or a row per neighbor, with neighbor_id and rank or
+            distance.  Where neither says which come first, all are measured and the nearest count
     """
     kind, last, k = id_type(users.table), int(sample.hashes[-1]), min(settings.k, users.rows - 1)
     # An id that is none of the input's type is nobody's.
@@ -79,7 +79,8 @@ def look_up(table: DataFrame, sample: Sample, users: Users, settings: Settings) 
         "neighbor twice": int((again & (query >= 0)).sum()),
         "user without neighbors": int((count == 0).sum()),
     }
-    rows = table.select(quoted(settings.id_col)).distinct().count()
+    user = F.col(quoted(settings.id_col))
+    rows = table.select(user).where(user.isNotNull()).distinct().count()
     return Found(np.sort(distances, axis=1)[:, :k], popularity, rows, {name: n for name, n in faults.items() if n})
 
 
@@ -101,8 +102,13 @@ def _as_pairs(table: DataFrame, settings: Settings) -> tuple[DataFrame, bool]:
                 f"neighbors: the structs of {NEIGHBORS!r} have no field {NEIGHBOR_ID!r}; there are "
                 f"{shown(element.names)}. Rename the one that holds the neighbor."
             )
-        ids = f"{NEIGHBORS}.{NEIGHBOR_ID}" if isinstance(element, T.StructType) else NEIGHBORS
-        return table.select(user_id, F.posexplode(ids).alias(RANK, NEIGHBOR_ID)), True
+        lists = table.select(user_id, F.posexplode(NEIGHBORS).alias(RANK, NEIGHBOR_ID))
+        if not isinstance(element, T.StructType):
+            return lists, True
+        # What collect_list makes is in no order.
+        told = (F.col(NEIGHBOR_ID)[name] for name in (RANK, DISTANCE) if _is_number_in(element, name))
+        first = next(told, F.col(RANK)).alias(RANK)
+        return lists.select(USER_ID, first, F.col(NEIGHBOR_ID)[NEIGHBOR_ID].alias(NEIGHBOR_ID)), True
     if found[NEIGHBOR_ID] is None:
         raise InputError(
             f"neighbors: neither an array column {NEIGHBORS!r} nor a column {NEIGHBOR_ID!r}; there are "
@@ -116,3 +122,7 @@ def _as_pairs(table: DataFrame, settings: Settings) -> tuple[DataFrame, bool]:
         )
     first = (F.col(order.name) if order else F.lit(0)).alias(RANK)
     return table.select(user_id, first, F.col(NEIGHBOR_ID).alias(NEIGHBOR_ID)), order is not None
+
+
+def _is_number_in(kind: T.StructType, name: str) -> bool:
+    return name in kind.names and isinstance(kind[name].dataType, T.NumericType)

@@ -37,7 +37,8 @@ def _restricted(neighbors: DataFrame, settings: Settings) -> DataFrame:
                 lists longer than k
     """
     if settings.max_distance is not None:
-        near = F.filter(NEIGHBORS, lambda one: one[DISTANCE] <= F.lit(settings.max_distance).cast("float"))
+        farthest = F.lit(float(settings.max_distance)).cast("float")
+        near = F.filter(NEIGHBORS, lambda one: one[DISTANCE] <= farthest)
         neighbors = neighbors.select(USER_ID, near.alias(NEIGHBORS))
     if settings.links == "all":
         return neighbors

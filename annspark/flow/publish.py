@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote
 
 from pyspark.errors import AnalysisException, ParseException
 from pyspark.sql import DataFrame, DataFrameReader, SparkSession
@@ -38,6 +39,7 @@ class Target:
     mark      : what this run's names end with
     overwrite : what was there may be replaced
     found     : what was there when the run began; "" when nothing was
+    link      : the folder that was named, where it is a link to place; else ""
     written   : names of the tables written aside so far
     """
 
@@ -46,6 +48,7 @@ class Target:
     mark: str
     overwrite: bool
     found: str
+    link: str = ""
     written: list[str] = field(default_factory=list)
 
     @property
@@ -64,6 +67,11 @@ class Target:
     def kept(self) -> str:
         """Where the finished table goes when its place is taken."""
         return f"{self.place}__kept_{self.mark}" if self.is_table else f"{self.place}.kept-{self.mark}"
+
+    @property
+    def report(self) -> str:
+        """The folder of its report, when none is given."""
+        return f"{self.link or self.place}.report"
 
     @property
     def parent(self) -> str:
@@ -114,6 +122,25 @@ def open_input(spark: SparkSession, name: str, file_format: str | None, role: st
         raise InputError(f"{role} {name!r} cannot be read as a {kind}: {reason_of(error)}.") from error
 
 
+def require_apart(spark: SparkSession, target: Target, vectors: DataFrame, given: str) -> None:
+    """Raise SettingsError when the input, whatever it is called, is read from what the target would replace."""
+    if not target.found:
+        return
+    read: set[str] = set()
+    replaced: set[str] = set()
+    with suppress(Exception):  # tables that are not made of files
+        read = {files.plain(unquote(one)) for one in vectors.inputFiles()}
+        if target.is_table:
+            replaced = {files.plain(unquote(one)) for one in spark.read.table(target.place).inputFiles()}
+        else:
+            replaced = {one for one in read if one.startswith(files.plain(target.place) + "/")}
+    if read & replaced:
+        raise SettingsError(
+            f"output {target.name!r} holds files that the input {given!r} is read from ({min(read & replaced)!r}), and "
+            "they would be replaced. Give another output."
+        )
+
+
 def _matches(spark: SparkSession, name: str) -> bool:
     """Say whether a path is a pattern that something matches."""
     with suppress(Exception):  # a name with a single [ is none
@@ -137,8 +164,9 @@ def check_target(spark: SparkSession, name: str, overwrite: bool) -> Target:
         return _check_table(spark, name, overwrite)
     files.require_rename(name)
     files.require_whole_name(spark, "output", name)
-    place = files.resolve(spark, "output", name)
-    files.require_rename(place)
+    named = files.resolve(spark, "output", name)
+    files.require_rename(named)
+    place = files.behind_link(named)  # the link stays, and leads to the new table
     files.require_reach("output", place)
     parent = place.rpartition("/")[0]
     try:
@@ -156,12 +184,59 @@ def check_target(spark: SparkSession, name: str, overwrite: bool) -> Target:
         raise SettingsError(
             f"output {name!r} is where a file system is mounted, which cannot be replaced. Choose a folder in it."
         )
+    if kind and not files.is_published(place):
+        _require_table_like(name, place)
     files.require_writable("output", name, parent)
-    return Target(name, place, files.new_mark(), overwrite, _identity(spark, place))
+    link = named if place != named else ""
+    target = Target(name, place, files.new_mark(), overwrite, _identity(spark, place), link)
+    try:
+        files.kind_of(target.kept + _REPLACED)  # the longest name there may be
+    except OSError as error:
+        raise SettingsError(f"output {name!r} is too long a name ({first_line(error)}). Choose another.") from error
+    return target
+
+
+def _require_table_like(name: str, place: str) -> None:
+    """Raise SettingsError for a folder that is no table, which would go with all it holds: a mistyped name, mostly."""
+    if files.is_around_here(place):
+        raise SettingsError(f"output {name!r} is or holds the folder this job runs in. Give a folder of its own.")
+    others = [one for one in files.folders_in(place) if "=" not in one and not one.startswith(("_", "."))]
+    if others:
+        raise SettingsError(
+            f"output {name!r} holds folders that no table has ({', '.join(map(repr, others[:3]))}), and they would be "
+            "deleted. Give a folder of its own, or empty this one."
+        )
+
+
+def require_format(spark: SparkSession, target: Target, file_format: str | None, shape: str) -> None:
+    """Raise SettingsError when what is to be published could not be written, or not be read again, in a format."""
+    if file_format is None or file_format.lower() in ("parquet", "orc", "json"):
+        return
+    neighbor = ["id AS neighbor_id", "0F AS distance"]
+    columns = [f"array(struct({', '.join(neighbor)})) AS neighbors"] if shape == "nested" else ["1 AS rank", *neighbor]
+    table = spark.range(1).selectExpr("id", *columns)
+    try:
+        pending = write_pending(table, target, file_format)
+        why = "" if pending.table.columns == table.columns else "names of columns are lost"
+        discard(pending)
+    except Exception as error:
+        why = reason_of(error)
+    if why:
+        raise SettingsError(
+            f"'format' is {file_format!r}, which neighbors of the {shape} shape cannot be published in ({why}). Give "
+            "parquet, orc or json."
+        )
 
 
 def _check_table(spark: SparkSession, name: str, overwrite: bool) -> Target:
     database = name.rpartition(".")[0]
+    try:
+        spark.catalog.tableExists(f"{name}__pending_")  # what the table is called until it is done
+    except ParseException as error:
+        raise SettingsError(
+            f"output {name!r} is no name that can be given to a catalog table: between dots letters, digits and _, "
+            f"without quotes. Choose such a name; or if a path is meant, write './{name}'."
+        ) from error
     if not spark.catalog.databaseExists(database):
         raise SettingsError(
             f"output {name!r}: there is no database {database!r}. Create it; or if a path is meant, write './{name}'."

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import DataFrame, Row, Window
+from pyspark.sql import Column, DataFrame, Row, Window
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
@@ -117,7 +117,7 @@ def read_vectors(vectors: DataFrame, settings: Settings, stage: Stage, count_cor
             .groupBy(equal.alias("equal"))
             .agg(F.count("*").alias("count"), F.min(USER_ID).alias(USER_ID))
             .where("count > 1")
-            .agg(F.sum(F.col("count") - 1).alias("rows"), F.min(USER_ID).alias("example"))
+            .agg(F.sum(F.col("count") - 1).alias("rows"), _showable(F.min(USER_ID), user).alias("example"))
             .collect()[0]
         )
         if extra["rows"]:
@@ -209,7 +209,8 @@ def _survey(checked: DataFrame, user: T.DataType, wire: Wire, even: bool) -> lis
         ]
     )
     found: dict[tuple[int, int], list[Row]] = {}
-    for row in few.mapInArrow(_counter(user, even), schema).collect():
+    counted = few.mapInArrow(_counter(user, even), schema)
+    for row in counted.withColumn(_EXAMPLE, _showable(F.col(_EXAMPLE), user)).collect():
         found.setdefault((row[_REASON], row[_DIM] if even else 0), []).append(row)
     return [
         _Part(
@@ -252,6 +253,11 @@ def _counter(user: T.DataType, even: bool) -> Callable[[Iterator[pa.RecordBatch]
                 yield pa.RecordBatch.from_arrays(columns, [_EXAMPLE, *sums, _LARGEST, _ROUNDED])
 
     return count
+
+
+def _showable(user_id: Column, kind: T.DataType) -> Column:
+    """Return an id as something Python can hold, which knows no days before the year 1 or after 9999."""
+    return user_id.cast("string") if isinstance(kind, T.DateType | T.TimestampType | T.TimestampNTZType) else user_id
 
 
 def _readable(user_id: object) -> object:

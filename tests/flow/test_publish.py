@@ -16,6 +16,8 @@ from annspark.flow.publish import (
     discard,
     is_catalog_table,
     open_input,
+    require_apart,
+    require_format,
     write_pending,
 )
 from tests.helpers import files_in
@@ -74,7 +76,7 @@ def place(request, spark, tmp_path):
 @pytest.mark.parametrize(
     ("name", "catalog"),
     [("a.b", True), ("main.night.users", True), ("/data/a.b", False), ("./a.b", False), ("users", False),
-     ("s3://bucket/a.b", False)],
+     ("s3://bucket/a.b", False), (".", False), ("..", False), (".hidden", False), ("a..b", False)],
 )  # fmt: skip
 def test_dots_and_no_slash_mean_a_catalog_table(name, catalog):
     assert is_catalog_table(name) == catalog
@@ -249,6 +251,12 @@ def test_a_three_part_name_is_published_and_replaced(spark):
     spark.sql(f"DROP DATABASE {database} CASCADE")
 
 
+@pytest.mark.parametrize("name", ["default.my-out", "default.my out", "`default`.`out`", "my-out.parquet", "a.b c.d"])
+def test_a_name_no_table_can_have_is_refused_with_a_hint(spark, name):
+    with pytest.raises(SettingsError, match=rf"no name that can be given .* write '\./{name}'"):
+        check_target(spark, name, False)
+
+
 def test_a_target_in_no_database_is_refused_with_a_hint(spark):
     with pytest.raises(SettingsError, match=r"no database 'nowhere'.*'\./nowhere\.neighbors'"):
         check_target(spark, "nowhere.neighbors", overwrite=True)
@@ -349,6 +357,68 @@ def test_a_file_or_a_link_that_leads_nowhere_is_no_output(spark, tmp_path, overw
         with pytest.raises(SettingsError, match="is a file"):
             check_target(spark, str(tmp_path / name), overwrite)
     assert (tmp_path / "out").read_text() == "somebody's"
+
+
+def test_a_link_to_a_folder_stays_and_leads_to_the_new_table(spark, tmp_path):
+    put(spark, 0, str(tmp_path / "disk" / "out"))
+    (tmp_path / "now").symlink_to(tmp_path / "disk" / "out")
+    put(spark, 100, str(tmp_path / "now"), overwrite=True)
+    assert (tmp_path / "now").is_symlink()
+    assert spark.read.parquet(str(tmp_path / "disk" / "out")).agg({"user_id": "min"}).collect()[0][0] == 100
+    assert files_in(tmp_path) == ["disk", "now"]
+    assert files_in(tmp_path / "disk") == ["out"]
+    assert check_target(spark, str(tmp_path / "now"), True).report == f"file:{tmp_path}/now.report"
+
+
+def test_what_the_input_is_read_from_is_not_replaced_whatever_it_is_called(spark, tmp_path):
+    spark.sql("CREATE DATABASE read_from")
+    folder = tmp_path / "data of all"
+    rows(spark, 0).write.option("path", str(folder)).saveAsTable("read_from.users")
+    spark.sql("CREATE VIEW read_from.some AS SELECT * FROM read_from.users WHERE user_id < 9")
+    for output, given in (
+        (str(folder), "read_from.users"),
+        (str(folder), "read_from.some"),
+        ("read_from.users", str(folder)),
+        ("read_from.users", "read_from.some"),
+    ):
+        with pytest.raises(SettingsError, match=r"holds files that the input .* is read from"):
+            require_apart(spark, check_target(spark, output, True), open_input(spark, given, None), given)
+    (tmp_path / "other").mkdir()
+    for output in (str(tmp_path / "new"), str(tmp_path / "other")):
+        require_apart(spark, check_target(spark, output, True), open_input(spark, str(folder), None), str(folder))
+    spark.sql("DROP DATABASE read_from CASCADE")
+
+
+@pytest.mark.parametrize("inside", ["users", "users/day=1"])
+def test_a_folder_that_is_no_table_is_not_replaced(spark, tmp_path, monkeypatch, inside):
+    (tmp_path / "data" / inside).mkdir(parents=True)
+    with pytest.raises(SettingsError, match=r"holds folders that no table has \('users'\)"):
+        check_target(spark, str(tmp_path / "data"), True)
+    assert check_target(spark, str(tmp_path / "data" / "users"), True).found
+    monkeypatch.chdir(tmp_path / "data" / "users")
+    for here in (tmp_path / "data", tmp_path / "data" / "users"):
+        with pytest.raises(SettingsError, match="is or holds the folder this job runs in"):
+            check_target(spark, str(here), True)
+
+
+def test_a_name_that_leaves_no_room_for_what_is_written_aside_is_refused(spark, tmp_path):
+    with pytest.raises(SettingsError, match="too long a name"):
+        check_target(spark, str(tmp_path / ("y" * 240)), False)
+
+
+@pytest.mark.parametrize(("file_format", "shape"), [("csv", "nested"), ("text", "long"), ("x", "long")])
+def test_a_format_that_cannot_hold_neighbors_is_refused_before_any_work(spark, place, file_format, shape):
+    target, listing = place
+    checked = check_target(spark, target, False)
+    with aside(spark, checked), pytest.raises(SettingsError, match=r"'format' is .* Give parquet, orc or json"):
+        require_format(spark, checked, file_format, shape)
+    assert listing() == []
+
+
+def test_a_format_that_loses_the_names_of_columns_is_for_catalogs_only(spark, tmp_path):
+    checked = check_target(spark, str(tmp_path / "out"), False)
+    with aside(spark, checked), pytest.raises(SettingsError, match="names of columns are lost"):
+        require_format(spark, checked, "csv", "long")
 
 
 def test_a_view_is_no_output(spark):

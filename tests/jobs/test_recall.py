@@ -267,6 +267,8 @@ def test_evaluate_measures_all_neighbors_where_nothing_says_which_come_first(spa
 
     assert recall(pairs) == 1  # all of them are measured
     assert recall(pairs.withColumn("distance", -F.col("score"))) == 1
+    of_user = F.collect_list(F.struct("neighbor_id", (-F.col("score")).alias("distance"))).alias("neighbors")
+    assert recall(pairs.orderBy(F.rand(1)).groupBy("user_id").agg(of_user)) == 1  # in no order but that of distances
     # Told that the farther half comes first, the nearer is not looked at.
     assert recall(pairs.withColumn("rank", F.rank().over(Window.partitionBy("user_id").orderBy("score")))) == 0
     with pytest.raises(InputError, match="neighbors column 'rank' is string; it must be a number"):
