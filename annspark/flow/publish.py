@@ -192,7 +192,7 @@ def check_target(spark: SparkSession, name: str, overwrite: bool) -> Target:
     try:
         files.kind_of(target.kept + _REPLACED)  # the longest name there may be
     except OSError as error:
-        raise SettingsError(f"output {name!r} is too long a name ({first_line(error)}). Choose another.") from error
+        raise SettingsError(f"output {name!r} is too long a name ({reason_of(error)}). Choose another.") from error
     return target
 
 
