@@ -39,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("annspark").setLevel(logging.INFO)
     if not debug:
         _quiet_java()
+        logging.getLogger("DataFrameQueryContextLogger").disabled = True  # PySpark's, which prints traces as JSON
     try:
         with _signals_raise():
             command(given)

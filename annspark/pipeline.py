@@ -46,7 +46,7 @@ from annspark.errors import RecallMissed, spark_errors_told
 from annspark.flow import files, leftovers, publish
 from annspark.flow.audit import Audit, audit_neighbors, noise_of
 from annspark.flow.calibrate import place_neighbors
-from annspark.flow.cluster import count_cores, start_beside
+from annspark.flow.cluster import count_cores, start_beside, start_workers
 from annspark.flow.collate import collated, uncollated
 from annspark.flow.exact import find_exact
 from annspark.flow.few import Few, meet_few, pick_few
@@ -306,8 +306,10 @@ class _Ready:
 
 
 def _start_counting(spark: SparkSession) -> Future[int]:
-    """Count the cores while the driver looks at the input."""
-    return start_beside(spark, count_cores, spark)
+    """Count the cores, and start Python's workers, while the driver looks at the input."""
+    counted = start_beside(spark, count_cores, spark)
+    start_beside(spark, start_workers, spark, counted)
+    return counted
 
 
 def _build(

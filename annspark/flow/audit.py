@@ -13,20 +13,21 @@ from pyspark.sql import types as T
 from annspark.config import Settings
 from annspark.core.best import Nearest
 from annspark.core.metric import METRICS
+from annspark.core.nearest import places
 from annspark.core.recall import Precision, Recall, measure_recall, recall_by_user, sizes_of, tie_limit
 from annspark.core.rows import Vectors
 from annspark.core.score import measure_for
-from annspark.flow.arrow import collect
+from annspark.flow.arrow import collect, elements
 from annspark.flow.block import id_type, seeded_hash
 from annspark.flow.cluster import start_beside
 from annspark.flow.exact import vectors_of
 from annspark.flow.read import Users
 from annspark.flow.sample import Sample
-from annspark.flow.shape import neighbor_ids_of, pairs_of
+from annspark.flow.shape import listed, neighbor_ids_of
 from annspark.report import Spread
-from annspark.tables import DISTANCE, NEIGHBOR_ID, RANK, USER_ID, quoted
+from annspark.tables import DISTANCE, NEIGHBOR_ID, USER_ID, quoted
 
-_TIMES, _HASH = "times", "hash"
+_TIMES, _HASHES = "times", "hashes"
 _FLOAT = 2.0**-24  # share of a number that float32 cannot tell
 
 
@@ -62,15 +63,17 @@ def audit_neighbors(table: DataFrame, sample: Sample, nearest: Nearest, users: U
     counted = start_beside(table.sparkSession, count_popularity, met, sample, settings.seed)
     # The few users first, their neighbors' rows afterwards: the other order makes k rows of every user.
     few = table.where(seeded_hash(F.col(quoted(settings.id_col)).cast(kind), settings.seed) <= last)
-    hashed = seeded_hash(F.col(NEIGHBOR_ID).cast(kind), settings.seed).alias(_HASH)
-    rows = collect(pairs_of(few, settings).select(USER_ID, RANK, DISTANCE, hashed))
+    hashed = F.transform(NEIGHBOR_ID, lambda one: seeded_hash(one.cast(kind), settings.seed)).alias(_HASHES)
+    rows = collect(listed(few, settings).select(USER_ID, DISTANCE, hashed))
     query = pc.index_in(rows[USER_ID], pc.cast(sample.ids, rows[USER_ID].type)).to_numpy()
-    rank, distance, hashes = (rows[name].to_numpy() for name in (RANK, DISTANCE, _HASH))
-    listed = rank <= k
-    at = query[listed], rank[listed] - 1
+    count = pc.list_value_length(rows[DISTANCE]).to_numpy().astype(np.int64)
+    query, rank = np.repeat(query, count), places(count)
+    distance, hashes = (elements(rows[name]).to_numpy() for name in (DISTANCE, _HASHES))
+    first = rank < k
+    at = query[first], rank[first]
     published = np.full((len(sample.ids), k), np.inf)
     neighbors = np.zeros((len(sample.ids), k), np.int64)
-    published[at], neighbors[at] = distance[listed], hashes[listed]
+    published[at], neighbors[at] = distance[first], hashes[first]
 
     radius, whole = nearest.radius, coordinates.whole(sample.own)
     limit = limit_of(radius, sample, users)

@@ -8,6 +8,7 @@ from typing import ParamSpec, TypeVar
 import numpy as np
 import pyarrow as pa
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 from pyspark.util import InheritableThread
 
 P = ParamSpec("P")
@@ -16,17 +17,24 @@ _SEED = 42  # Spark's, of its hash function
 
 
 def count_cores(spark: SparkSession) -> int:
-    """Return the session's default parallelism, which is the cores of its executors unless configured.
+    """Return the session's default parallelism, which is the cores of its executors unless configured."""
+    placed = spark.range(0, 100_000).select(F.spark_partition_id().alias("place"))
+    return 1 + int(placed.agg(F.max("place")).collect()[0][0])
 
-    Counted by Python, so that its workers, which take seconds to start, are there when the first step wants them.
+
+def start_workers(spark: SparkSession, after: Future[int]) -> None:
+    """Have Python's workers, which take seconds to start, there when the first step wants them.
+
+    after : comes first, as this occupies every core
     """
-    return len(spark.range(0, 100_000).mapInArrow(_count_one, "one int").collect())
+    after.result()
+    spark.range(0, 100_000).mapInArrow(_nothing, "nothing int").collect()
 
 
-def _count_one(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _nothing(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     for _ in batches:
         pass
-    yield pa.RecordBatch.from_arrays([pa.array([1], pa.int32())], ["one"])
+    return iter(())
 
 
 def partition_keys(n_partitions: int) -> np.ndarray:

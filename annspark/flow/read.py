@@ -20,7 +20,7 @@ from annspark.errors import InputError
 from annspark.flow.arrow import collect, elements, numbers, to_binary
 from annspark.flow.block import block_fields, block_users, blocked, unblocked
 from annspark.flow.check import MEANING, REASONS, check_rows, check_sparse_rows, mllib_lists
-from annspark.flow.cluster import partition_keys
+from annspark.flow.cluster import partition_keys, start_beside
 from annspark.flow.mllib import check_structs
 from annspark.flow.partitions import count_partitions, estimate_bytes, put_together
 from annspark.flow.source import MLLIB, MLLIB_DENSE, VALUES, Source, is_collated, open_source, type_of_ids
@@ -107,6 +107,8 @@ def read_vectors(vectors: DataFrame, settings: Settings, stage: Stage, count_cor
         table = stage(table.repartition(2 * cores))
     elif partitions > count_partitions(n_bytes, cores):
         table = put_together(table, n_bytes, cores)
+    seen_vectors = table.select(HASHES, LOWEST, *wire.names)
+    chosen = start_beside(table.sparkSession, _coordinates, seen_vectors, wire, rows, good, settings)
     equal = F.col(USER_ID)
     kind = type_of_ids(vectors, settings)
     if is_collated(kind):
@@ -135,8 +137,7 @@ def read_vectors(vectors: DataFrame, settings: Settings, stage: Stage, count_cor
     if settings.on_bad_row == "fail" and {"null_id", "null_vector"} & set(dropped):
         _judge(found, settings, f"{usual}. {_file_of_nulls(vectors, settings)}")
     _judge(found, settings, f"{usual}. ")
-    largest, rounded = max(part.largest for part in good), any(part.rounded for part in good)
-    return replace(found, coordinates=_coordinates(found, settings, largest, rounded))
+    return replace(found, coordinates=chosen.result())
 
 
 def in_double(users: Users) -> Users:
@@ -145,15 +146,16 @@ def in_double(users: Users) -> Users:
     return replace(users, coordinates=users.coordinates.in_double(), width=width)
 
 
-def _coordinates(users: Users, settings: Settings, largest: float, rounded: bool) -> Coordinates:
+def _coordinates(blocks: DataFrame, wire: Wire, rows: int, good: "list[_Part]", settings: Settings) -> Coordinates:
     """Choose the coordinates by the users with the smallest hashes, the same ones however the table is partitioned."""
-    if METRICS[settings.metric].binary:
-        return users.coordinates
-    limit = draw_limit(min(_SEEN, users.rows), users.rows)
-    blocks = collect(users.table.where(F.col(LOWEST) <= limit).select(HASHES, *users.wire.names))
-    drawn = np.flatnonzero(numbers(blocks[HASHES], np.int64) <= limit)
+    if METRICS[settings.metric].binary or rows == 0:
+        return Coordinates(settings.metric)
+    limit = draw_limit(min(_SEEN, rows), rows)
+    few = collect(blocks.where(F.col(LOWEST) <= limit).select(HASHES, *wire.names))
+    largest, rounded = max(part.largest for part in good), any(part.rounded for part in good)
+    drawn = np.flatnonzero(numbers(few[HASHES], np.int64) <= limit)
     try:
-        seen = take_rows(users.wire.read(blocks), drawn)
+        seen = take_rows(wire.read(few), drawn)
         return choose_coordinates(seen, settings.metric, largest, rounded=rounded)
     except OutOfRange as error:
         raise InputError(f"input column {settings.vector_col!r}: {error}") from error

@@ -40,14 +40,6 @@ def _negated(value: Column) -> Column:
     return F.lit(0).cast("float") - value
 
 
-def pairs_of(table: DataFrame, settings: Settings) -> DataFrame:
-    """Return a published table of either shape as user_id, rank, neighbor_id, distance."""
-    named, value = table.withColumnRenamed(settings.id_col, USER_ID), value_of(settings)
-    if settings.shape == "nested":
-        named = _lengthened(named, value)
-    return named.select(USER_ID, RANK, NEIGHBOR_ID, _distance(F.col(value), settings).alias(DISTANCE))
-
-
 def listed(table: DataFrame, settings: Settings) -> DataFrame:
     """Return a published table of either shape as user_id, neighbor_id (array), distance (array), nearest first."""
     named, value = table.withColumnRenamed(settings.id_col, USER_ID), value_of(settings)
