@@ -308,7 +308,7 @@ class _Ready:
 def _start_counting(spark: SparkSession) -> Future[int]:
     """Count the cores, and start Python's workers, while the driver looks at the input."""
     counted = start_beside(spark, count_cores, spark)
-    start_beside(spark, start_workers, spark, counted)
+    start_beside(spark, start_workers, spark)
     return counted
 
 

@@ -22,12 +22,8 @@ def count_cores(spark: SparkSession) -> int:
     return 1 + int(placed.agg(F.max("place")).collect()[0][0])
 
 
-def start_workers(spark: SparkSession, after: Future[int]) -> None:
-    """Have Python's workers, which take seconds to start, there when the first step wants them.
-
-    after : comes first, as this occupies every core
-    """
-    after.result()
+def start_workers(spark: SparkSession) -> None:
+    """Have Python's workers, which take seconds to start, there when the first step wants them."""
     spark.range(0, 100_000).mapInArrow(_nothing, "nothing int").collect()
 
 
