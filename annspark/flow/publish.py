@@ -468,7 +468,7 @@ def _told(spark: SparkSession, name: str) -> dict[str, str]:
 
 def _exists(spark: SparkSession, name: str) -> bool:
     if not is_catalog_table(name):
-        return files.look(spark, name)[1]
+        return files.is_seen(spark, name)
     try:
         return spark.catalog.tableExists(name)
     except ParseException:  # a file's name, with a dash perhaps, is no table's
