@@ -13,7 +13,7 @@ from annspark.core.recall import measure_recall, recall_by_user
 from annspark.errors import InputError, spark_errors_told
 from annspark.flow import files, publish
 from annspark.flow.audit import limit_of, spreads_of
-from annspark.flow.cluster import count_cores, start_beside
+from annspark.flow.cluster import count_cores
 from annspark.flow.exact import find_exact
 from annspark.flow.foreign import look_up
 from annspark.flow.given import require_table
@@ -65,18 +65,19 @@ def evaluate_neighbors(
     clock = Steps()
     with staging(scratch, vectors.sparkSession) as stage:
         with clock.step("read") as facts:
-            counted = start_beside(vectors.sparkSession, count_cores, vectors.sparkSession)
-            users = read_vectors(vectors, settings, stage, counted.result)
+            cores = count_cores(vectors.sparkSession)
+            users = read_vectors(vectors, settings, stage, cores)
             facts += [f"{users.rows:,} users of {users.wire.dim:,} numbers"]
         if users.rows == 1:
             raise InputError("input: a single user has no neighbors to evaluate.")
         k = min(settings.k, users.rows - 1)
         with clock.step("exact") as facts:
-            sample = sample_vectors(users, {"audit": settings.audit_users})["audit"]
+            users, samples = sample_vectors(users, {"audit": settings.audit_users})
+            sample = samples["audit"]
             (nearest,) = find_exact(users, [sample], k)
             facts += [f"exact neighbors of {len(sample.ids):,} users"]
         with clock.step("audit") as facts:
-            together = put_together(neighbors, estimate_bytes(neighbors), counted.result())
+            together = put_together(neighbors, estimate_bytes(neighbors), cores)
             found = look_up(together, sample, users, settings)
             limit = limit_of(nearest.radius, sample, users)
             recall = measure_recall(recall_by_user(found.distances, limit, k), k, found.popularity)

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -154,9 +153,9 @@ def build_neighbors(
         links=links,
     )
     with staging(require_folder_name("scratch", scratch), vectors.sparkSession) as stage:
-        counted = _start_counting(vectors.sparkSession)
+        start_beside(vectors.sparkSession, start_workers, vectors.sparkSession)
         keep = partial(stage, keep=True)
-        result, advice = _build(vectors, counted, settings, asdict(settings), stage, keep, Steps())
+        result, advice = _build(vectors, settings, asdict(settings), stage, keep, Steps())
         _require_recall(result.report, advice)
     return result
 
@@ -165,7 +164,7 @@ def build_neighbors(
 def run(spark: SparkSession, job: Job) -> Report:
     """Read the job's input, and publish the neighbor table and its report together; both appear whole or not at all."""
     with _ready_to_write(spark, job, job.overwrite) as (target, stage):
-        counted = _start_counting(spark)
+        start_beside(spark, start_workers, spark)
         vectors = publish.open_input(spark, job.input, job.format)
         publish.require_apart(spark, target, vectors, job.input)
         pending: list[publish.Pending] = []
@@ -175,7 +174,7 @@ def run(spark: SparkSession, job: Job) -> Report:
             return pending[-1].table
 
         clock = Steps()
-        result, advice = _build(vectors, counted, job.settings, _asked(job), stage, keep, clock)
+        result, advice = _build(vectors, job.settings, _asked(job), stage, keep, clock)
         folder = _report_folder(job, target)
         if not result.report.passed:
             write_missed(folder, result.report)
@@ -213,9 +212,9 @@ def preview(spark: SparkSession, job: Job) -> Preview:
     """Go as far as the plan of the join, join some users to see how fast this machine is, and publish nothing."""
     clock = Steps()
     with _ready_to_write(spark, job, overwrite=True) as (_, stage):
-        counted = _start_counting(spark)
+        start_beside(spark, start_workers, spark)
         vectors = publish.open_input(spark, job.input, job.format)
-        ready = _prepare(vectors, counted, job.settings, stage, clock)
+        ready = _prepare(vectors, job.settings, stage, clock)
         users, plan = ready.users, ready.plan
         with clock.step("try", "joining some users to see how fast it goes") as facts:
             tried = try_join(users, ready.samples, job.settings, plan, ready.cores)
@@ -305,16 +304,8 @@ class _Ready:
     most: int
 
 
-def _start_counting(spark: SparkSession) -> Future[int]:
-    """Count the cores, and start Python's workers, while the driver looks at the input."""
-    counted = start_beside(spark, count_cores, spark)
-    start_beside(spark, start_workers, spark)
-    return counted
-
-
 def _build(
     vectors: DataFrame,
-    counted: Future[int],
     settings: Settings,
     asked: dict[str, Any],
     stage: Stage,
@@ -331,7 +322,7 @@ def _build(
     if plain:
         settings = uncollated(settings)
     publish_found, keep = keep, stage if asked_for.restricted or plain else keep
-    ready = _prepare(vectors, counted, settings, stage, clock)
+    ready = _prepare(vectors, settings, stage, clock)
     users, plan, calibration = ready.users, ready.plan, ready.calibration
     doing = f"routing to {plan.probes:.3g} leaves a tree, joining in {plan.n_partitions} partitions, merging"
     with clock.step("join", doing) as facts:
@@ -387,11 +378,11 @@ def _build(
     return Result(table, report), _advise_on_rounding(audited, calibration) or _advise(ready, measured)
 
 
-def _prepare(vectors: DataFrame, counted: Future[int], settings: Settings, stage: Stage, clock: Steps) -> _Ready:
+def _prepare(vectors: DataFrame, settings: Settings, stage: Stage, clock: Steps) -> _Ready:
     """Check the input, grow the forest, find out how many probes the recall needs, and plan the join."""
     with clock.step("read") as facts:
-        users = read_vectors(vectors, settings, stage, counted.result)
-        cores = counted.result()
+        cores = count_cores(vectors.sparkSession)
+        users = read_vectors(vectors, settings, stage, cores)
         facts += [f"{users.rows:,} users of {users.wire.dim:,} numbers", f"{users.read - users.rows:,} rows dropped"]
     most, target = min(settings.k, users.rows - 1), settings.target
     with clock.step("sample") as facts:
@@ -403,7 +394,7 @@ def _prepare(vectors: DataFrame, counted: Future[int], settings: Settings, stage
             "plan": SHOWN,
             "forest": count_sampled(users.rows, users.width, count_limbs(n_leaves, users.width) or n_leaves),
         }
-        samples = sample_vectors(users, want)
+        users, samples = sample_vectors(users, want)
         facts += [f"{sum(len(sample.ids) for sample in samples.values()):,} users"]
     audit, known = samples["audit"], samples["calibrate"]
     # The cluster has nothing to do while the driver grows the forest.

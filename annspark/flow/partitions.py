@@ -1,10 +1,10 @@
 """Partitions: many small ones are put together before Python sees them, because a task of Python costs as it is."""
 
 import re
-from contextlib import redirect_stdout
-from io import StringIO
 
 from pyspark.sql import DataFrame
+
+from annspark.flow.cluster import printed_plan
 
 # A task that hands rows to Python takes some 50 ms before its first: sockets, and the worker's garbage collection.
 _BYTES = 64 << 20  # of a partition put together
@@ -33,16 +33,10 @@ def count_partitions(n_bytes: float | None, cores: int) -> int:
 def estimate_bytes(table: DataFrame) -> float | None:
     """Return how many bytes Spark believes a table is made from; None when it does not know.
 
-    Nothing is read: the plan is printed with its sizes, as sessions of both kinds can. What stands at the plan's ends,
+    Nothing is read: the plan is printed with its sizes. What stands at the plan's ends,
     files and cached tables, is summed; of what is made from them Spark's sizes are guesses, of joins wild ones.
     """
-    printed = StringIO()
-    try:
-        with redirect_stdout(printed):
-            table.explain(mode="cost")
-    except Exception:  # what is wrong with the table is said by who reads it
-        return None
-    return sum_of_leaves(printed.getvalue())
+    return sum_of_leaves(printed_plan(table, "cost"))
 
 
 def sum_of_leaves(plan: str) -> float | None:

@@ -12,15 +12,14 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from annspark.config import Settings
-from annspark.core.coordinates import Coordinates, OutOfRange, choose_coordinates
-from annspark.core.draw import draw_limit, slot_of
-from annspark.core.metric import METRICS
-from annspark.core.rows import Vectors, is_sparse, take_rows
+from annspark.core.coordinates import Coordinates
+from annspark.core.draw import slot_of
+from annspark.core.rows import Vectors, is_sparse
 from annspark.errors import InputError
-from annspark.flow.arrow import collect, elements, numbers, to_binary
+from annspark.flow.arrow import elements, numbers, to_binary
 from annspark.flow.block import block_fields, block_users, blocked, unblocked
 from annspark.flow.check import MEANING, REASONS, check_rows, check_sparse_rows, mllib_lists
-from annspark.flow.cluster import partition_keys, start_beside
+from annspark.flow.cluster import partition_keys
 from annspark.flow.mllib import check_structs
 from annspark.flow.partitions import count_partitions, estimate_bytes, put_together
 from annspark.flow.source import MLLIB, MLLIB_DENSE, VALUES, Source, is_collated, open_source, type_of_ids
@@ -33,7 +32,6 @@ _EXAMPLE, _ROWS, _ID_BYTES, _NUMBERS = "example", "rows", "id_bytes", "numbers"
 _LARGEST, _ROUNDED = "largest", "rounded"
 _SPREAD_BYTES = 32 << 20  # fewer bytes than this are not worth a shuffle to keep every core busy
 _HASHES_TOGETHER = 4_000_000  # hashes sorted by one task
-_SEEN = 2_000  # users whose vectors tell where all lie and how large they are
 
 
 @dataclass(frozen=True)
@@ -45,6 +43,8 @@ class Users:
     rows     : users in table
     wire     : how their vectors are stored
     coordinates : what becomes of their numbers before they are compared
+    largest  : the largest of their numbers, without its sign
+    rounded  : float32 does not hold all of them
     width    : numbers of 4 bytes that a vector brings to the join, on average
     read     : rows of the input
     id_bytes : mean size of an id
@@ -56,6 +56,8 @@ class Users:
     rows: int
     wire: Wire
     coordinates: Coordinates
+    largest: float
+    rounded: bool
     width: float
     read: int
     id_bytes: float
@@ -63,16 +65,15 @@ class Users:
     examples: dict[str, object]
 
 
-def read_vectors(vectors: DataFrame, settings: Settings, stage: Stage, count_cores: Callable[[], int]) -> Users:
+def read_vectors(vectors: DataFrame, settings: Settings, stage: Stage, cores: int) -> Users:
     """Check and stage the input.
 
-    vectors     : any table with columns of ids and vectors, see open_source; read once
-    count_cores : tells how many tasks run at once
+    vectors : any table with columns of ids and vectors, see open_source; read once
+    cores   : how many tasks run at once
     Raises InputError for columns and types that do not fit, for bad rows unless on_bad_row is "drop", and when no
     valid row is left.
     """
-    n_bytes = estimate_bytes(vectors)  # while the cores are counted
-    source = open_source(put_together(vectors, n_bytes, count_cores()), settings)
+    source = open_source(put_together(vectors, estimate_bytes(vectors), cores), settings)
     wire = Wire(0, source.sparse)
     user = source.table.schema[USER_ID].dataType
     marks = [
@@ -102,13 +103,11 @@ def read_vectors(vectors: DataFrame, settings: Settings, stage: Stage, count_cor
     width = (2 if source.sparse else 1) * n_numbers / max(rows, 1) + source.sparse
     usable = (F.col(_REASON) == 0) & (F.col(_DIM) == dim) if source.even else F.col(_REASON) == 0
     table = checked.where(usable).select(IDS, HASHES, *wire.names, LOWEST)
-    cores, n_bytes = count_cores(), rows * (width * 4 + 16)
+    n_bytes = rows * (width * 4 + 16)
     if rows * width * 4 > _SPREAD_BYTES and partitions < cores:
         table = stage(table.repartition(2 * cores))
     elif partitions > count_partitions(n_bytes, cores):
         table = put_together(table, n_bytes, cores)
-    seen_vectors = table.select(HASHES, LOWEST, *wire.names)
-    chosen = start_beside(table.sparkSession, _coordinates, seen_vectors, wire, rows, good, settings)
     equal = F.col(USER_ID)
     kind = type_of_ids(vectors, settings)
     if is_collated(kind):
@@ -131,34 +130,21 @@ def read_vectors(vectors: DataFrame, settings: Settings, stage: Stage, count_cor
             table = put_together(stage(blocked(unique, wire)), n_bytes, cores)
 
     read = sum(part.rows for part in seen)
-    plain = Coordinates(settings.metric)
-    found = Users(table, rows, wire, plain, width, read, bytes_of_ids / max(rows, 1), dropped, examples)
+    largest, rounded = max((part.largest for part in good), default=0.0), any(part.rounded for part in good)
+    plain = Coordinates(settings.metric)  # until some have been seen
+    id_bytes = bytes_of_ids / max(rows, 1)
+    found = Users(table, rows, wire, plain, largest, rounded, width, read, id_bytes, dropped, examples)
     usual = f"Most vectors have {dim} numbers" if source.even else "Vectors are sparse"
     if settings.on_bad_row == "fail" and {"null_id", "null_vector"} & set(dropped):
         _judge(found, settings, f"{usual}. {_file_of_nulls(vectors, settings)}")
     _judge(found, settings, f"{usual}. ")
-    return replace(found, coordinates=chosen.result())
+    return found
 
 
 def in_double(users: Users) -> Users:
     """Return the users with vectors that travel to the join in float64."""
     width = (3 * (users.width - 1) / 2 + 1) if users.wire.sparse else 2 * users.width
     return replace(users, coordinates=users.coordinates.in_double(), width=width)
-
-
-def _coordinates(blocks: DataFrame, wire: Wire, rows: int, good: "list[_Part]", settings: Settings) -> Coordinates:
-    """Choose the coordinates by the users with the smallest hashes, the same ones however the table is partitioned."""
-    if METRICS[settings.metric].binary or rows == 0:
-        return Coordinates(settings.metric)
-    limit = draw_limit(min(_SEEN, rows), rows)
-    few = collect(blocks.where(F.col(LOWEST) <= limit).select(HASHES, *wire.names))
-    largest, rounded = max(part.largest for part in good), any(part.rounded for part in good)
-    drawn = np.flatnonzero(numbers(few[HASHES], np.int64) <= limit)
-    try:
-        seen = take_rows(wire.read(few), drawn)
-        return choose_coordinates(seen, settings.metric, largest, rounded=rounded)
-    except OutOfRange as error:
-        raise InputError(f"input column {settings.vector_col!r}: {error}") from error
 
 
 def _file_of_nulls(vectors: DataFrame, settings: Settings) -> str:

@@ -1,16 +1,20 @@
 """Sample: the users whose seeded hash of the id is smallest; the same ones however the table is partitioned."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 from pyspark.sql import functions as F
 
+from annspark.core.coordinates import OutOfRange, choose_coordinates
 from annspark.core.draw import draw_limit
 from annspark.core.rows import Vectors, take_rows
+from annspark.errors import InputError
 from annspark.flow.arrow import collect, elements, numbers
 from annspark.flow.read import Users
 from annspark.tables import HASHES, IDS, LOWEST, USER_ID
+
+_SEEN = 2_000  # users whose vectors tell where all lie and how large they are
 
 
 @dataclass(frozen=True)
@@ -28,23 +32,31 @@ class Sample:
     vectors: Vectors
 
 
-def sample_vectors(users: Users, want: dict[str, int]) -> dict[str, Sample]:
+def sample_vectors(users: Users, want: dict[str, int]) -> tuple[Users, dict[str, Sample]]:
     """Bring seeded samples to the driver; only the blocks that hold some of them are looked at.
 
     want    : how many users for each purpose
-    returns : per purpose min(want, rows) users; two purposes share users only when there are not enough for both
+    returns : the users with the coordinates that suit them; per purpose min(want, rows) users, two purposes sharing
+              some only when there are not enough for both
+    Raises InputError where distances would not fit the published column.
     """
-    limit = draw_limit(min(sum(want.values()), users.rows), users.rows)
+    seen = draw_limit(min(_SEEN, users.rows), users.rows)
+    limit = max(seen, draw_limit(min(sum(want.values()), users.rows), users.rows))
     blocks = collect(users.table.where(F.col(LOWEST) <= limit).select(IDS, HASHES, *users.wire.names))
     hashes, ids = numbers(blocks[HASHES], np.int64), elements(blocks[IDS])
     vectors = users.wire.read(blocks)
     found = pa.table({HASHES: hashes, USER_ID: ids, "row": np.arange(len(ids))}).filter(pa.array(hashes <= limit))
     row = found.sort_by([(HASHES, "ascending"), (USER_ID, "ascending")])["row"].to_numpy()
+    try:
+        some = take_rows(vectors, np.flatnonzero(hashes <= seen))
+        chosen = choose_coordinates(some, users.coordinates.metric, users.largest, rounded=users.rounded)
+    except OutOfRange as error:
+        raise InputError(f"input: {error}") from error
     samples, start = {}, 0
     for purpose, n in want.items():
         n = min(n, users.rows)
         mine = row[min(start, users.rows - n) :][:n]
         own = take_rows(vectors, mine)
-        samples[purpose] = Sample(ids.take(pa.array(mine)), hashes[mine], own, users.coordinates.rounded(own))
+        samples[purpose] = Sample(ids.take(pa.array(mine)), hashes[mine], own, chosen.rounded(own))
         start += n
-    return samples
+    return replace(users, coordinates=chosen), samples

@@ -19,7 +19,7 @@ LONG = "user_id bigint, rank int, neighbor_id bigint, distance float"
 
 
 def read(spark, stage, vectors, metric="cosine", partitions=4):
-    return read_vectors(make_table(spark, vectors, partitions=partitions), Settings(metric=metric), stage, lambda: 2)
+    return read_vectors(make_table(spark, vectors, partitions=partitions), Settings(metric=metric), stage, 2)
 
 
 def exact_table(spark, vectors, metric="cosine", k=K):
@@ -32,7 +32,8 @@ def exact_table(spark, vectors, metric="cosine", k=K):
 
 def audited(table, users, settings):
     """Audit as the pipeline does, with the users its sample draws."""
-    sample = sample_vectors(users, {"audit": settings.audit_users})["audit"]
+    users, samples = sample_vectors(users, {"audit": settings.audit_users})
+    sample = samples["audit"]
     (nearest,) = find_exact(users, [sample], min(settings.k, users.rows - 1))
     return audit_neighbors(table, sample, nearest, users, replace(settings, shape="long")).recall
 
@@ -91,7 +92,8 @@ def test_fewer_users_than_k_are_judged_by_the_neighbors_there_are(spark, stage):
 
 def test_a_single_user_misses_nothing(spark, stage):
     users = read(spark, stage, clustered(1))
-    sample = sample_vectors(users, {"audit": 10})["audit"]
+    users, samples = sample_vectors(users, {"audit": 10})
+    sample = samples["audit"]
     audit = audit_neighbors(spark.createDataFrame([], LONG), sample, nobody_met(1, 0), users, Settings())
     recall = audit.recall
     assert audit.distances == ()
@@ -107,7 +109,8 @@ def test_ids_of_another_type_than_the_inputs_are_found(spark, stage):
 def test_distances_by_rank_and_popularity_are_those_of_the_table(spark, stage):
     vectors = clustered(ROWS)
     table, users = exact_table(spark, vectors), read(spark, stage, vectors)
-    sample = sample_vectors(users, {"audit": ROWS})["audit"]
+    users, samples = sample_vectors(users, {"audit": ROWS})
+    sample = samples["audit"]
     (nearest,) = find_exact(users, [sample], K)
     audit = audit_neighbors(table, sample, nearest, users, Settings(k=K, shape="long"))
     recall, spreads = audit.recall, audit.distances

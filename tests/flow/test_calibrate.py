@@ -20,8 +20,8 @@ def found(spark, stage, vectors, metric, *, partitions=4, k=K, audit=30, calibra
     """Return the samples, the forest and what find_exact says."""
     order = np.arange(len(vectors)) if order is None else order
     table = make_table(spark, vectors[order], order.tolist(), partitions=partitions)
-    users = read_vectors(table, Settings(metric=metric), stage, lambda: 2)
-    samples = sample_vectors(users, {"audit": audit, "calibrate": calibrate})
+    users = read_vectors(table, Settings(metric=metric), stage, 2)
+    users, samples = sample_vectors(users, {"audit": audit, "calibrate": calibrate})
     forest = grow_forest(prepare(vectors, metric), 12, trees=trees, split="two_means", seed=0, metric="cosine")
     audited, known = find_exact(users, list(samples.values()), k)
     chances = place_neighbors(users, samples["calibrate"], known, forest)
@@ -84,8 +84,8 @@ def test_not_a_bit_depends_on_partitions_or_order_even_with_ties(spark, stage, m
 def test_a_sparse_neighbor_who_shares_nothing_counts_as_met(spark, stage):
     users = [(user, {user // 2: 1.0}) for user in range(60)]
     table = spark.createDataFrame(users, "user_id bigint, vector map<int,float>")
-    found = read_vectors(table, Settings(), stage, lambda: 2)
-    samples = sample_vectors(found, {"calibrate": 20})
+    found = read_vectors(table, Settings(), stage, 2)
+    found, samples = sample_vectors(found, {"calibrate": 20})
     (known,) = find_exact(found, [samples["calibrate"]], K)
     forest = grow_columns(samples["calibrate"].vectors, 60, 5, homes=(0,), metric="cosine")
     chances = place_neighbors(found, samples["calibrate"], known, forest)

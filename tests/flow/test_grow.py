@@ -20,7 +20,7 @@ def trunk_of(vectors, trees=1):
 
 
 def grown(spark, stage, vectors, trunk, partitions=4):
-    users = read_vectors(make_table(spark, vectors, partitions=partitions), SETTINGS, stage, lambda: 2)
+    users = read_vectors(make_table(spark, vectors, partitions=partitions), SETTINGS, stage, 2)
     return grow_limbs(users, trunk, LEAVES, SETTINGS)
 
 

@@ -18,7 +18,7 @@ def joined(
     spark, stage, vectors, *, metric="cosine", probes, merge_in=3, ids=None, schema="user_id int, vector array<float>"
 ):
     settings = Settings(metric=metric, k=K)
-    users = read_vectors(make_table(spark, vectors, ids, schema=schema), settings, stage, lambda: 2)
+    users = read_vectors(make_table(spark, vectors, ids, schema=schema), settings, stage, 2)
     ready = prepare(vectors, metric)
     forest = grow_forest(ready, LEAVES, trees=1, split="two_means", seed=0, metric=metric)
     plan = plan_join(forest, ready, probes, rows=len(vectors), cores=2)

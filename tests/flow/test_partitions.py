@@ -66,16 +66,16 @@ def test_input_in_many_partitions_is_staged_and_read_in_few(spark, stage, known,
     vectors = clustered(600, 8)
     many, few = (make_table(spark, vectors, partitions=n).cache() for n in (150, 4))
     many.count()  # from now on Spark knows its bytes
-    users = read_vectors(many, Settings(), watched, lambda: 2)
+    users = read_vectors(many, Settings(), watched, 2)
     assert n_partitions(staged[0]) == (8 if known else 32)
     assert n_partitions(users.table) == 8
-    wanted = read_vectors(few, Settings(), stage, lambda: 2)
+    wanted = read_vectors(few, Settings(), stage, 2)
     assert n_partitions(wanted.table) == 4
     assert sorted(users_in(users.table, 8)) == sorted(users_in(wanted.table, 8))
 
 
 def test_of_duplicates_in_many_partitions_few_are_left_too(spark, stage):
     table = make_table(spark, clustered(300, 8), [*range(299), 7], partitions=120)
-    users = read_vectors(table, Settings(on_bad_row="drop"), stage, lambda: 2)
+    users = read_vectors(table, Settings(on_bad_row="drop"), stage, 2)
     assert users.dropped == {"duplicate_id": 1}
     assert n_partitions(users.table) <= 8

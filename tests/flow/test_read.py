@@ -13,6 +13,7 @@ from annspark.core.metric import prepare
 from annspark.errors import InputError
 from annspark.flow.check import REASONS, check_rows
 from annspark.flow.read import read_vectors
+from annspark.flow.sample import sample_vectors
 from annspark.flow.stage import staging
 from tests.helpers import clustered, files_in, make_table, users_in
 
@@ -36,9 +37,7 @@ def read(spark, stage):
     """Return read_vectors for a list of rows."""
 
     def call(rows, schema=FLOATS, *, partitions=3, stage=stage, **named):
-        return read_vectors(
-            spark.createDataFrame(rows, schema).repartition(partitions), Settings(**named), stage, lambda: 2
-        )
+        return read_vectors(spark.createDataFrame(rows, schema).repartition(partitions), Settings(**named), stage, 2)
 
     return call
 
@@ -46,7 +45,8 @@ def read(spark, stage):
 def prepared(users):
     """Return the valid rows, as {id: vector}, prepared for the metric around the origin."""
     rows = users_in(users.table, users.wire.dim)
-    vectors, coordinates = np.array([vector for _, _, vector in rows]), users.coordinates
+    vectors = np.array([vector for _, _, vector in rows])
+    coordinates = sample_vectors(users, {})[0].coordinates
     ready = prepare(vectors, coordinates.metric, exponent=coordinates.exponent).tolist()
     vectors = {user: vector for (user, _, _), vector in zip(rows, ready, strict=True)}
     assert len(rows) == len(vectors) == users.rows
@@ -173,7 +173,7 @@ def test_numbers_whose_distances_overflow_are_infinite_where_there_are_such_dist
 
 def test_one_large_number_is_no_reason_to_lose_the_others(read):
     users = read([*GOOD, (50, [1e30, 1.0, 1.0])], metric="euclidean")
-    found, unit = prepared(users), 2.0**users.coordinates.exponent
+    found, unit = prepared(users), 2.0 ** sample_vectors(users, {})[0].coordinates.exponent
     assert np.isfinite(np.square(found[50], dtype=np.float32)).all()
     np.testing.assert_array_equal(found[7], np.array([7, 1, 2]) * unit)
 
@@ -223,14 +223,14 @@ def test_a_table_of_bad_rows_only_is_refused_with_the_reasons(read):
 def test_columns_are_taken_by_their_exact_names(spark, stage):
     rows = [(i, vector, "other") for i, vector in GOOD]
     table = spark.createDataFrame(rows, "`user. id` int, `the vector.v1` array<float>, user string")
-    users = read_vectors(table, Settings(id_col="user. id", vector_col="the vector.v1"), stage, lambda: 2)
+    users = read_vectors(table, Settings(id_col="user. id", vector_col="the vector.v1"), stage, 2)
     assert users.table.columns == ["ids", "hashes", "vectors", "lowest"]
     assert set(prepared(users)) == set(range(1, 21))
 
 
 def test_columns_named_like_our_own_may_mean_something_else(spark, stage):
     table = spark.createDataFrame([(i, vector) for i, vector in GOOD], "vector int, user_id array<float>")
-    users = read_vectors(table, Settings(id_col="vector", vector_col="user_id"), stage, lambda: 2)
+    users = read_vectors(table, Settings(id_col="vector", vector_col="user_id"), stage, 2)
     assert set(prepared(users)) == set(range(1, 21))
 
 
@@ -250,7 +250,7 @@ def test_columns_named_like_our_own_may_mean_something_else(spark, stage):
 )
 def test_unfit_columns_are_named_with_what_was_found_and_what_is_allowed(spark, stage, schema, named, parts):
     with pytest.raises(InputError) as caught:
-        read_vectors(spark.createDataFrame([], schema), Settings(**named), stage, lambda: 2)
+        read_vectors(spark.createDataFrame([], schema), Settings(**named), stage, 2)
     assert [part for part in parts if part not in str(caught.value)] == []
     assert "\n" not in str(caught.value)
 
@@ -295,7 +295,7 @@ def test_any_mixture_of_rows_in_a_batch_is_judged_row_by_row(rows, metric, preci
 
 def test_many_rows_of_one_length_are_read_at_once(spark, stage):
     vectors = clustered(300, 8)
-    users = read_vectors(make_table(spark, vectors), Settings(metric="euclidean"), stage, lambda: 2)
+    users = read_vectors(make_table(spark, vectors), Settings(metric="euclidean"), stage, 2)
     found = prepared(users)
     assert [found[i] for i in range(300)] == vectors.tolist()
     assert users.id_bytes == 8
@@ -311,7 +311,7 @@ def test_hashes_follow_from_the_ids_alone(spark, stage, read):
 
 def test_users_travel_many_to_a_block_and_none_is_lost(spark, stage):
     vectors = clustered(3000, 16)
-    users = read_vectors(make_table(spark, vectors, partitions=2), Settings(metric="euclidean"), stage, lambda: 2)
+    users = read_vectors(make_table(spark, vectors, partitions=2), Settings(metric="euclidean"), stage, 2)
     assert prepared(users) == dict(enumerate(vectors.tolist()))
     assert users.table.count() < 3000 / 20
 
@@ -320,9 +320,7 @@ def test_users_travel_many_to_a_block_and_none_is_lost(spark, stage):
 def test_a_large_input_is_spread_over_the_cores(spark, stage, monkeypatch, partitions):
     monkeypatch.setattr("annspark.flow.read._SPREAD_BYTES", 1000)
     vectors = clustered(3000, 16)
-    users = read_vectors(
-        make_table(spark, vectors, partitions=partitions), Settings(metric="euclidean"), stage, lambda: 4
-    )
+    users = read_vectors(make_table(spark, vectors, partitions=partitions), Settings(metric="euclidean"), stage, 4)
     assert prepared(users) == dict(enumerate(vectors.tolist()))
     used = users.table.select(F.spark_partition_id().alias("partition")).distinct().count()
     assert used >= 4
@@ -335,4 +333,4 @@ def test_nulls_of_a_file_that_lacks_the_column_are_told_with_its_name(spark, sta
     next((tmp_path / "more").glob("*.parquet")).rename(tmp_path / "in" / "lacking.parquet")
     read = spark.read.schema(FLOATS).parquet(str(tmp_path / "in"))
     with pytest.raises(InputError, match=r"null_vector 20 .* A null is in file:.*/in/lacking.parquet: a column a file"):
-        read_vectors(read, Settings(), stage, lambda: 2)
+        read_vectors(read, Settings(), stage, 2)

@@ -17,7 +17,7 @@ ROWS, PROBES = 1600, 4
 def line(request, spark, stage):
     """Return vectors, forest, plan and the rows shipped."""
     vectors = clustered(ROWS)
-    users = read_vectors(make_table(spark, vectors), Settings(metric="euclidean"), stage, lambda: 2)
+    users = read_vectors(make_table(spark, vectors), Settings(metric="euclidean"), stage, 2)
     forest = grow_forest(vectors[:800], 40, trees=request.param, split="two_means", seed=0, metric="euclidean")
     plan = plan_join(forest, vectors[:800], PROBES, rows=ROWS, cores=2)
     return vectors, forest, plan, arrivals(ship_vectors(users.table, forest, plan, users.wire, users.coordinates))
@@ -82,7 +82,7 @@ def test_vectors_travel_as_they_are(line):
 
 def test_batches_do_not_change_what_is_shipped(spark, stage, line):
     vectors, forest, plan, shipped = line
-    users = read_vectors(make_table(spark, vectors, partitions=1), Settings(metric="euclidean"), stage, lambda: 2)
+    users = read_vectors(make_table(spark, vectors, partitions=1), Settings(metric="euclidean"), stage, 2)
     with configured(spark, spark__sql__execution__arrow__maxRecordsPerBatch=37):
         again = arrivals(ship_vectors(users.table, forest, plan, users.wire, users.coordinates))
     assert sorted(again) == sorted(shipped)

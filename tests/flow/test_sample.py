@@ -16,13 +16,11 @@ def users(spark, stage):
 
 
 def read(spark, stage, seed=3, partitions=4):
-    return read_vectors(
-        make_table(spark, clustered(ROWS), partitions=partitions), Settings(seed=seed), stage, lambda: 2
-    )
+    return read_vectors(make_table(spark, clustered(ROWS), partitions=partitions), Settings(seed=seed), stage, 2)
 
 
 def sampled(users, want):
-    sample = sample_vectors(users, {"forest": want})["forest"]
+    sample = sample_vectors(users, {"forest": want})[1]["forest"]
     return sample.ids.to_pylist(), sample.vectors
 
 
@@ -57,7 +55,7 @@ def test_another_seed_gives_another_sample(spark, stage, users, seed):
 
 
 def test_purposes_share_no_user_while_there_are_enough(users):
-    samples = sample_vectors(users, {"audit": 20, "plan": 100, "forest": 380})
+    _, samples = sample_vectors(users, {"audit": 20, "plan": 100, "forest": 380})
     ids = [user for sample in samples.values() for user in sample.ids.to_pylist()]
     assert len(ids) == len(set(ids)) == ROWS
     np.testing.assert_array_equal(samples["forest"].vectors, prepare(clustered(ROWS), "cosine")[ids[120:]])
@@ -66,7 +64,7 @@ def test_purposes_share_no_user_while_there_are_enough(users):
 
 
 def test_purposes_share_the_fewest_users_when_there_are_too_few(users):
-    samples = sample_vectors(users, {"audit": 50, "plan": 100, "forest": 450, "more": 10 * ROWS})
+    _, samples = sample_vectors(users, {"audit": 50, "plan": 100, "forest": 450, "more": 10 * ROWS})
     ids = {purpose: set(sample.ids.to_pylist()) for purpose, sample in samples.items()}
     assert {purpose: len(found) for purpose, found in ids.items()} == {
         "audit": 50,

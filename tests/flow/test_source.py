@@ -85,7 +85,7 @@ def prepared(spark, stage):
         schema = T.StructType([T.StructField("user_id", T.IntegerType()), T.StructField("vector", vector)])
         told = [(-1, None), *((i, convert(row)) for i, row in enumerate(rows))]
         table = spark.createDataFrame(told, schema).repartition(2)
-        return decoded(read_vectors(table, Settings(metric=metric, on_bad_row="drop"), stage, lambda: 2), len(rows[0]))
+        return decoded(read_vectors(table, Settings(metric=metric, on_bad_row="drop"), stage, 2), len(rows[0]))
 
     return call
 
@@ -145,24 +145,24 @@ def test_every_form_of_fingerprints_gives_the_same_members(prepared, kind):
 def test_fingerprints_of_another_length_are_dropped_as_vectors_are(spark, stage, kind):
     told = [*((i, FINGERPRINTS[kind](row)) for i, row in enumerate(BITS)), (8, FINGERPRINTS[kind](BITS[0]) * 2)]
     table = spark.createDataFrame([*told, (9, FINGERPRINTS[kind](BITS[0])[:0])], f"user_id int, vector {kind}")
-    users = read_vectors(table, Settings(metric="jaccard", on_bad_row="drop"), stage, lambda: 2)
+    users = read_vectors(table, Settings(metric="jaccard", on_bad_row="drop"), stage, 2)
     assert (users.rows, users.dropped, users.wire.dim) == (4, {"wrong_length": 2}, 8)
     with pytest.raises(InputError, match=r"wrong_length 2 .* Most vectors have 8 numbers"):
-        read_vectors(table, Settings(metric="jaccard"), stage, lambda: 2)
+        read_vectors(table, Settings(metric="jaccard"), stage, 2)
 
 
 @pytest.mark.parametrize("kind", ["tinyint", "smallint", "int", "bigint"])
 def test_vectors_of_0_and_1_that_are_no_sets_are_refused_with_what_to_do(spark, stage, kind):
     table = spark.createDataFrame(list(enumerate(BITS)), f"user_id int, vector array<{kind}>")
     with pytest.raises(InputError, match=r"repeated_member 4 .*cast vectors of 0 and 1 to array<boolean>, give counts"):
-        read_vectors(table, Settings(metric="jaccard"), stage, lambda: 2)
+        read_vectors(table, Settings(metric="jaccard"), stage, 2)
 
 
 def test_two_columns_give_the_rows_of_their_indices_and_values(spark, stage):
     told = [(-1, None, [1.0]), *((i, members(row), floats(amounts(row))) for i, row in enumerate(ROWS))]
     table = spark.createDataFrame(told, "user_id int, `the items` array<int>, `n.` array<double>")
     settings = Settings(vector_col="the items", values_col="n.", metric="euclidean", on_bad_row="drop")
-    assert decoded(read_vectors(table, settings, stage, lambda: 2), 6) == (plain(ROWS, "euclidean"), True)
+    assert decoded(read_vectors(table, settings, stage, 2), 6) == (plain(ROWS, "euclidean"), True)
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean", "inner_product"])
@@ -216,7 +216,7 @@ def test_structs_that_mllib_would_not_have_made_are_bad_rows_with_their_own_reas
             (3, (0, 3, [0], [1.0, 2.0])), (4, (0, 3, [0, None], [1.0, 2.0])), (5, (1, None, None, [1.0, None, 2.0])),
             (6, (0, None, [0], [1.0])), (7, None), (8, (0, 3, None, None)), (9, (0, 3, [-1], [1.0]))]  # fmt: skip
     table = spark.createDataFrame(rows, f"user_id int, vector {STRUCTS['parquet']}")
-    users = read_vectors(table, Settings(metric="manhattan", on_bad_row="drop"), stage, lambda: 2)
+    users = read_vectors(table, Settings(metric="manhattan", on_bad_row="drop"), stage, 2)
     assert users.dropped == {"null_vector": 2, "uneven": 1, "bad_index": 4, "nan": 1}
     assert users.examples == {"null_vector": 7, "uneven": 3, "bad_index": 2, "nan": 5}
     vectors, ids = users.wire.read(collect(users.table)), elements(collect(users.table)["ids"]).to_pylist()
