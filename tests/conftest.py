@@ -11,6 +11,13 @@ os.environ.setdefault("SPARK_SUBMIT_OPTS", JAVA_OPTIONS)  # for the session here
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory):
     """One Spark session for all tests that ask for it; tests/core never does."""
+    session = make_session(str(tmp_path_factory.mktemp("warehouse")))
+    yield session
+    session.stop()
+
+
+def make_session(warehouse: str):
+    """Return a new Spark session of two cores, whose catalog's tables are in a folder."""
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
     os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
     # Workers import annspark from where the tests do.
@@ -25,13 +32,12 @@ def spark(tmp_path_factory):
         .config("spark.sql.shuffle.partitions", "2")
         .config("spark.sql.codegen.cache.maxEntries", "10000")  # the tests' queries are more than the 100 kept else
         .config("spark.sql.session.timeZone", "UTC")
-        .config("spark.sql.warehouse.dir", str(tmp_path_factory.mktemp("warehouse")))
+        .config("spark.sql.warehouse.dir", warehouse)
         .config("spark.sql.catalogImplementation", "in-memory")
         .getOrCreate()
     )
     session.sparkContext.setLogLevel("OFF")
-    yield session
-    session.stop()
+    return session
 
 
 @pytest.fixture
