@@ -19,10 +19,10 @@ from annspark.flow.foreign import look_up
 from annspark.flow.given import require_table
 from annspark.flow.partitions import estimate_bytes, put_together
 from annspark.flow.read import read_vectors
-from annspark.flow.reports import reports_once_done, require_folder
 from annspark.flow.sample import sample_vectors
 from annspark.flow.stage import staging
 from annspark.report import Report, Rows, versions
+from annspark.report.store import reports_once_done, require_folder
 from annspark.steps import Steps
 
 
@@ -89,7 +89,14 @@ def evaluate_neighbors(
         versions=versions(vectors.sparkSession.version),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         settings=asked,
-        rows=Rows(users.read, users.rows, found.rows, users.dropped, users.examples, short),
+        rows=Rows(
+            read=users.read,
+            valid=users.rows,
+            written=found.rows,
+            dropped=users.dropped,
+            examples=users.examples,
+            short=short,
+        ),
         recall=recall,
         calibration=None,
         topped_up=0,

@@ -56,7 +56,6 @@ from annspark.flow.links import restrict_links
 from annspark.flow.merge import merge_neighbors, told_lists
 from annspark.flow.meter import Meter, read_meter, watch_joined, watch_merged, watch_shipped
 from annspark.flow.read import Users, in_double, read_vectors
-from annspark.flow.reports import reports_once_done, require_folder, write_missed
 from annspark.flow.route import ship_vectors
 from annspark.flow.sample import Sample, sample_vectors
 from annspark.flow.shape import count_users, require_complete, shaped
@@ -65,6 +64,7 @@ from annspark.flow.stage import Stage, staging
 from annspark.flow.trial import extrapolate, try_join
 from annspark.flow.widen import find_more, find_short
 from annspark.report import Cost, Leaves, Preview, Report, Rows, versions
+from annspark.report.store import reports_once_done, require_folder, write_missed
 from annspark.steps import Steps, logger
 
 _MUCH_LOST = 0.005  # share of the neighbors lost to rounding from which on it is worth a warning
@@ -220,13 +220,25 @@ def preview(spark: SparkSession, job: Job) -> Preview:
             tried = try_join(users, ready.samples, job.settings, plan, ready.cores)
             facts += [f"{one.users:,} users in {one.seconds:.1f} s" for one in tried]
     return Preview(
-        rows=Rows(users.read, users.rows, users.rows, users.dropped, users.examples, 0),
+        rows=Rows(
+            read=users.read,
+            valid=users.rows,
+            written=users.rows,
+            dropped=users.dropped,
+            examples=users.examples,
+            short=0,
+        ),
         calibration=ready.calibration,
         probes=plan.probes,
         pairs_per_user=round(plan.expected.pairs + (len(ready.few.ids) if ready.few else 0), 1),
         copies_per_user=round(plan.copies, 3),
         shuffle_bytes=count_shuffle_bytes(plan, users.rows, users.width, ready.most, users.id_bytes),
-        leaves=Leaves(plan.n_leaves, plan.expected.median_rows, plan.expected.p99_rows, plan.expected.max_rows),
+        leaves=Leaves(
+            count=plan.n_leaves,
+            median_rows=plan.expected.median_rows,
+            p99_rows=plan.expected.p99_rows,
+            max_rows=plan.expected.max_rows,
+        ),
         partitions=plan.n_partitions,
         task_bytes=count_task_bytes(plan, users.rows, users.width),
         join_seconds=round(extrapolate(tried, users.rows), 1),
@@ -355,14 +367,14 @@ def _build(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         settings=asked,
         rows=Rows(
-            users.read,
-            users.rows,
-            seen["written"],
-            users.dropped,
-            users.examples,
-            seen["short"],
-            seen["widened"],
-            restricted,
+            read=users.read,
+            valid=users.rows,
+            written=seen["written"],
+            dropped=users.dropped,
+            examples=users.examples,
+            short=seen["short"],
+            widened=seen["widened"],
+            restricted=restricted,
         ),
         recall=audited.recall,
         calibration=calibration,
@@ -370,7 +382,12 @@ def _build(
         distances=audited.distances,
         precision=audited.precision,
         cost=Cost(round(seen["pairs"] / users.rows, 1), round(seen["copies"] / users.rows, 3), seen["shuffle_bytes"]),
-        leaves=Leaves(n_leaves, plan.expected.median_rows, plan.expected.p99_rows, seen["max_rows"]),
+        leaves=Leaves(
+            count=n_leaves,
+            median_rows=plan.expected.median_rows,
+            p99_rows=plan.expected.p99_rows,
+            max_rows=seen["max_rows"],
+        ),
         seconds=clock.total(),
     )
     if report.passed:

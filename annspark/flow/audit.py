@@ -14,7 +14,7 @@ from annspark.config import Settings
 from annspark.core.best import Nearest
 from annspark.core.metric import METRICS
 from annspark.core.nearest import places
-from annspark.core.recall import Precision, Recall, measure_recall, recall_by_user, sizes_of, tie_limit
+from annspark.core.recall import Precision, Recall, Spread, measure_recall, recall_by_user, sizes_of, tie_limit
 from annspark.core.rows import Vectors
 from annspark.core.score import measure_for
 from annspark.flow.arrow import collect, elements
@@ -24,7 +24,6 @@ from annspark.flow.exact import vectors_of
 from annspark.flow.read import Users
 from annspark.flow.sample import Sample
 from annspark.flow.shape import listed, neighbor_ids_of
-from annspark.report import Spread
 from annspark.tables import DISTANCE, NEIGHBOR_ID, USER_ID, quoted
 
 _TIMES, _HASHES = "times", "hashes"
@@ -180,5 +179,6 @@ def spreads_of(found: np.ndarray) -> tuple[Spread, ...]:
     for i, distances in enumerate(found.T):
         known = distances[np.isfinite(distances)]
         if len(known):
-            spreads.append(Spread(i + 1, *(float(f"{q:.6g}") for q in np.quantile(known, (0.05, 0.5, 0.95)))))
+            p5, median, p95 = (float(f"{q:.6g}") for q in np.quantile(known, (0.05, 0.5, 0.95)))
+            spreads.append(Spread(rank=i + 1, p5=p5, median=median, p95=p95))
     return tuple(spreads)
