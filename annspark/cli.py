@@ -74,8 +74,9 @@ def _build(given: dict[str, Any]) -> None:
     job = make_job(told | given)
     spark = _session("annspark build", "annspark.pipeline", "matplotlib.figure")
     from annspark.pipeline import preview, run
+    from annspark.report.text import preview_as_text, report_as_text
 
-    print((preview(spark, job) if plan_only else run(spark, job)).as_text())
+    print(preview_as_text(preview(spark, job)) if plan_only else report_as_text(run(spark, job)))
 
 
 def _evaluate(given: dict[str, Any]) -> None:
@@ -84,8 +85,9 @@ def _evaluate(given: dict[str, Any]) -> None:
     settings = Settings(**given)
     spark = _session("annspark evaluate", "annspark.evaluate", "matplotlib.figure")
     from annspark.evaluate import evaluate
+    from annspark.report.text import report_as_text
 
-    print(evaluate(spark, settings, **places).as_text())
+    print(report_as_text(evaluate(spark, settings, **places)))
 
 
 def _quiet_java() -> None:

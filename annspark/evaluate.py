@@ -15,11 +15,11 @@ from annspark.flow.audit import limit_of, spreads_of
 from annspark.flow.exact import find_exact
 from annspark.flow.foreign_table import look_up
 from annspark.flow.read import read_vectors
-from annspark.flow.reports import reports_once_done, require_folder
 from annspark.flow.sample import sample_vectors
 from annspark.input.given import require_table
 from annspark.output import publish
 from annspark.report import Report, Rows, versions
+from annspark.report.store import reports_once_done, require_folder
 from annspark.run import Clock
 from annspark.spark import files
 from annspark.spark.cluster import count_cores

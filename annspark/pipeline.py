@@ -39,7 +39,6 @@ from annspark.flow.grow import count_forest_sample, grow, leaves_for
 from annspark.flow.join import join_partitions
 from annspark.flow.merge import lists_again, merge_neighbors
 from annspark.flow.read import in_double, read_vectors
-from annspark.flow.reports import reports_once_done, require_folder, write_missed
 from annspark.flow.route import ship_vectors
 from annspark.flow.sample import Samples, sample_vectors
 from annspark.index import Found, Index, Known
@@ -49,6 +48,7 @@ from annspark.output import publish
 from annspark.output.finish import count_shorter, finish
 from annspark.output.layout import Layout, count_users, laid_out, layout_of, require_complete
 from annspark.report import Cost, Leaves, Preview, Report, Rows, versions
+from annspark.report.store import reports_once_done, require_folder, write_missed
 from annspark.run import Place, Run
 from annspark.spark import files, leftovers
 from annspark.spark.cluster import count_cores, start_beside, start_workers
@@ -188,13 +188,25 @@ def preview(spark: SparkSession, job: Job) -> Preview:
             facts += [f"{users:,} users in {seconds:.1f} s" for users, seconds in tried]
     users, plan, most, few = index.known.users, index.plan, index.known.neighbors, index.known.few
     return Preview(
-        rows=Rows(users.read, users.rows, users.rows, users.dropped, users.examples, 0),
+        rows=Rows(
+            read=users.read,
+            valid=users.rows,
+            written=users.rows,
+            dropped=users.dropped,
+            examples=users.examples,
+            short=0,
+        ),
         calibration=index.calibration,
         probes=plan.probes,
         pairs_per_user=round(plan.expected.pairs + (len(few.ids) if few else 0), 1),
         copies_per_user=round(plan.copies, 3),
         shuffle_bytes=count_shuffle_bytes(plan, users.rows, users.width, most, users.id_bytes),
-        leaves=Leaves(plan.n_leaves, plan.expected.median_rows, plan.expected.p99_rows, plan.expected.max_rows),
+        leaves=Leaves(
+            count=plan.n_leaves,
+            median_rows=plan.expected.median_rows,
+            p99_rows=plan.expected.p99_rows,
+            max_rows=plan.expected.max_rows,
+        ),
         partitions=plan.n_partitions,
         task_bytes=count_task_bytes(plan, users.rows, users.width),
         join_seconds=round(extrapolate(tried, users.rows), 1),

@@ -221,10 +221,10 @@ def test_what_cannot_be_drawn_costs_no_night(source, tmp_path, monkeypatch, misl
     def fail(*_):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("annspark.flow.reports.render_page", fail)
+    monkeypatch.setattr("annspark.report.store.render_page", fail)
     assert build(source, tmp_path / "out", "--recall", "0.5") == 0
     assert files_in(tmp_path / "out.report") == ["earlier", "report.json"]
-    monkeypatch.setattr("annspark.flow.reports.files.text_once_done", fail)
+    monkeypatch.setattr("annspark.report.store.files.text_once_done", fail)
     assert build(source, tmp_path / "out", "--recall", "0.99", "--overwrite") == 4
 
 

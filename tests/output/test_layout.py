@@ -49,8 +49,8 @@ def test_lists_are_read_from_both_shapes(nested, shape, id_col):
 def test_a_user_counts_once_in_both_shapes(nested, long):
     assert count_users(nested, layout_of(Settings())) == 3
     assert count_users(long, layout_of(Settings(shape="long"))) == 2
-    assert count_users(laid_out(nested, layout_of(Settings(shape="long", id_col="who. is it"))),
-                       Settings(shape="long", id_col="who. is it")) == 2  # fmt: skip
+    layout = layout_of(Settings(shape="long", id_col="who. is it"))
+    assert count_users(laid_out(nested, layout), layout) == 2
 
 
 @pytest.mark.parametrize("written", [3, 5])
