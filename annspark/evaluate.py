@@ -8,7 +8,6 @@ import numpy as np
 from pyspark.sql import DataFrame, SparkSession
 
 from annspark import __version__
-from annspark.config import Settings
 from annspark.core.recall import measure_recall, recall_by_user
 from annspark.errors import InputError, spark_errors_told
 from annspark.flow import files, publish
@@ -23,6 +22,7 @@ from annspark.flow.reports import reports_once_done, require_folder
 from annspark.flow.sample import sample_vectors
 from annspark.flow.stage import staging
 from annspark.report import Report, Rows, versions
+from annspark.settings import Settings
 from annspark.steps import Steps
 
 

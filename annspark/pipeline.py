@@ -13,7 +13,6 @@ import numpy as np
 from pyspark.sql import DataFrame, SparkSession
 
 from annspark import __version__
-from annspark.config import MOST_LEAF_ROWS, Job, Settings, require_folder_name
 from annspark.core.best import Nearest
 from annspark.core.calibrate import (
     CALIBRATED,
@@ -64,7 +63,9 @@ from annspark.flow.source import is_collated, type_of_ids
 from annspark.flow.stage import Stage, staging
 from annspark.flow.trial import extrapolate, try_join
 from annspark.flow.widen import find_more, find_short
+from annspark.job import Job, require_folder_name
 from annspark.report import Cost, Leaves, Preview, Report, Rows, versions
+from annspark.settings import MOST_LEAF_ROWS, Settings, make_settings, takes_settings
 from annspark.steps import Steps, logger
 
 _MUCH_LOST = 0.005  # share of the neighbors lost to rounding from which on it is worth a warning
@@ -79,83 +80,34 @@ class Result:
 
 
 @spark_errors_told()
-def build_neighbors(
-    vectors: DataFrame,
-    *,
-    k: int = 10,
-    id_col: str = "user_id",
-    vector_col: str = "vector",
-    values_col: str | None = None,
-    metric: str = "cosine",
-    recall: float | None = None,
-    probes: float | None = None,
-    trees: int | None = None,
-    leaf_rows: int = 512,
-    split: str = "two_means",
-    seed: int = 0,
-    shape: str = "nested",
-    on_bad_row: str = "fail",
-    audit_users: int = 1000,
-    top_up: bool = False,
-    max_distance: float | None = None,
-    links: str = "all",
-    scratch: str | PathLike[str] | None = None,
-) -> Result:
+@takes_settings
+def build_neighbors(vectors: DataFrame, *, scratch: str | PathLike[str] | None = None, **settings: Any) -> Result:
     """Return every user's approximate k nearest neighbors and a report with their measured recall.
 
     vectors     : DataFrame of any session, classic or Connect; ids of any type that has an order, vectors arrays of
                   numbers or MLlib vectors; sparse ones also map<int, float>, struct<indices, values> or sets array<int>
-    values_col  : column of the values (array) of sparse vectors whose indices (array) are in vector_col
-    metric      : "cosine" (distance 1 - cos), "euclidean", "inner_product" (the largest first), "manhattan", "hamming"
-                  (vectors of 0 and 1, or binary of bits) or "jaccard" (sets, or vectors as for hamming); sparse vectors
-                  have no manhattan, hamming
-    recall      : share of the exact neighbors to find; 0.95 unless probes are given
-    probes      : leaves a user goes to in each tree, on average, instead of as many as the recall needs
-    trees       : trees in the forest: 1 for dense vectors, as more probes are usually cheaper than more trees; as many
-                  as the recall needs for sparse ones
-    leaf_rows   : users a leaf should hold; never fewer than 4 k
-    split       : "two_means" or "two_points", how the planes of a tree are placed
-    shape       : "nested" (a row per user: id, neighbors array<struct<neighbor_id, distance>>) or "long" (a row per
-                  neighbor: id, rank, neighbor_id, distance)
-    on_bad_row  : "fail", or "drop" to leave unusable rows out and count them in the report
-    audit_users : users whose exact neighbors are computed to measure the recall
-    top_up      : when the audit shows that the recall was missed, add another tree and merge instead of raising
-    max_distance: leave farther neighbors out, once the recall has been measured
-    links       : "all", "mutual" (only neighbors that name each other) or "either" (neighbors that name the user too)
-    scratch     : folder for intermediate tables, on file systems the executors share; None caches them in the session
+    {settings}
+    scratch     : Folder for intermediate tables, on file systems the executors share. Default: none, they are cached in
+                  the session.
 
-    The table has every valid id once, with k neighbors or as many as there are others, in the order of (distance,
-    neighbor_id), nobody their own neighbor; the same data and seed give the same table, however they are partitioned.
-    It stays cached, or in scratch, until the caller unpersists or deletes it.
+    The metric cosine is 1 - cos. hamming wants vectors of 0 and 1, or binary of bits; jaccard sets, or vectors as for
+    hamming. Sparse vectors have neither manhattan nor hamming.
+
+    The nested table has the columns id and neighbors, array<struct<neighbor_id, distance>>. The long table has the
+    columns id, rank, neighbor_id and distance. Either has every valid id, with k neighbors or as many as there are
+    others, in the order of (distance, neighbor_id). Nobody is their own neighbor. The same data and seed give the same
+    table, however they are partitioned. It stays cached, or in scratch, until the caller unpersists or deletes it.
 
     Raises SettingsError for settings and InputError for data that cannot be used, RecallMissed, which carries the
     report, when the audit shows that the recall asked for was not reached, and ClusterError when Spark lacks memory,
     disk space or what its Python workers need.
     """
     vectors = require_table(vectors)
-    settings = Settings(
-        k=k,
-        id_col=id_col,
-        vector_col=vector_col,
-        values_col=values_col,
-        metric=metric,
-        recall=recall,
-        probes=probes,
-        trees=trees,
-        leaf_rows=leaf_rows,
-        split=split,
-        seed=seed,
-        shape=shape,
-        on_bad_row=on_bad_row,
-        audit_users=audit_users,
-        top_up=top_up,
-        max_distance=max_distance,
-        links=links,
-    )
+    asked = make_settings(settings, "scratch")
     with staging(require_folder_name("scratch", scratch), vectors.sparkSession) as stage:
         start_beside(vectors.sparkSession, start_workers, vectors.sparkSession)
         keep = partial(stage, keep=True)
-        result, advice = _build(vectors, settings, asdict(settings), stage, keep, Steps())
+        result, advice = _build(vectors, asked, asdict(asked), stage, keep, Steps())
         _require_recall(result.report, advice)
     return result
 

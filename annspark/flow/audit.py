@@ -10,7 +10,6 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from annspark.config import Settings
 from annspark.core.best import Nearest
 from annspark.core.metric import METRICS
 from annspark.core.nearest import places
@@ -25,6 +24,7 @@ from annspark.flow.read import Users
 from annspark.flow.sample import Sample
 from annspark.flow.shape import listed, neighbor_ids_of
 from annspark.report import Spread
+from annspark.settings import Settings
 from annspark.tables import DISTANCE, NEIGHBOR_ID, USER_ID, quoted
 
 _TIMES, _HASHES = "times", "hashes"

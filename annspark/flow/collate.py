@@ -6,8 +6,8 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from annspark.config import Settings
 from annspark.flow.shape import listed, shaped
+from annspark.settings import Settings
 from annspark.tables import DISTANCE, NEIGHBOR_ID, NEIGHBORS, USER_ID
 
 

@@ -8,7 +8,6 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from annspark.config import Settings
 from annspark.core.nearest import places
 from annspark.errors import InputError
 from annspark.flow.arrow import collect
@@ -17,6 +16,7 @@ from annspark.flow.block import id_type, seeded_hash
 from annspark.flow.given import find_column, shown
 from annspark.flow.read import Users
 from annspark.flow.sample import Sample
+from annspark.settings import Settings
 from annspark.tables import DISTANCE, NEIGHBOR_ID, NEIGHBORS, RANK, USER_ID, quoted
 
 _HASH = "hash"

@@ -7,7 +7,6 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from annspark.config import Settings
 from annspark.core.columns import ColumnForest, grow_columns
 from annspark.core.coordinates import Coordinates
 from annspark.core.draw import draw_limit
@@ -20,6 +19,7 @@ from annspark.flow.block import block_lengths
 from annspark.flow.cluster import partition_keys
 from annspark.flow.read import Users
 from annspark.flow.wire import Wire
+from annspark.settings import Settings
 from annspark.tables import HASHES, LOWEST, TARGET, VECTORS
 
 _LIMB, _CENTRES = "limb", "centres"

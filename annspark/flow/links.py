@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from annspark.config import Settings
 from annspark.flow.shape import listed, shaped
+from annspark.settings import Settings
 from annspark.tables import DISTANCE, NEIGHBOR_ID, NEIGHBORS, USER_ID
 
 _LOW, _HIGH, _TIMES = "low", "high", "times"

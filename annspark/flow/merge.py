@@ -9,7 +9,6 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from annspark.config import Settings
 from annspark.core.draw import slot_of
 from annspark.core.topk import EMPTY, merge_lists, pack, unpack
 from annspark.flow.arrow import OUT_ROWS, elements, numbers, ranks_of_ids, to_binary, to_lists
@@ -17,6 +16,7 @@ from annspark.flow.block import block_lengths, id_type, seeded_hash
 from annspark.flow.cluster import partition_keys
 from annspark.flow.read import Users
 from annspark.flow.shape import listed
+from annspark.settings import Settings
 from annspark.tables import (
     COUNTS,
     DISTANCE,

@@ -18,10 +18,10 @@ from urllib.parse import unquote
 from pyspark.errors import AnalysisException, ParseException
 from pyspark.sql import DataFrame, DataFrameReader, SparkSession
 
-from annspark.config import is_catalog_table
 from annspark.errors import InputError, SettingsError, known_failure, reason_of
 from annspark.flow import files
 from annspark.flow.leftovers import clear, is_dead, this_owner, working_in
+from annspark.job import is_catalog_table
 from annspark.tables import quoted
 
 logger = logging.getLogger("annspark")

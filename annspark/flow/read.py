@@ -11,7 +11,6 @@ from pyspark.sql import Column, DataFrame, Row, Window
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from annspark.config import Settings
 from annspark.core.coordinates import Coordinates
 from annspark.core.draw import slot_of
 from annspark.core.rows import Vectors, is_sparse
@@ -25,6 +24,7 @@ from annspark.flow.partitions import count_partitions, estimate_bytes, put_toget
 from annspark.flow.source import MLLIB, MLLIB_DENSE, VALUES, Source, is_collated, open_source, type_of_ids
 from annspark.flow.stage import Stage
 from annspark.flow.wire import Wire
+from annspark.settings import Settings
 from annspark.tables import COLUMNS, HASHES, IDS, LOWEST, TARGET, USER_ID, quoted
 
 _REASON, _DIM, _PARTITION, _REPEATED = "reason", "dim", "partition", "repeated"

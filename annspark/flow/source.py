@@ -9,11 +9,11 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from annspark.config import Settings
 from annspark.core.metric import METRICS
 from annspark.errors import InputError
 from annspark.flow.block import seeded_hash
 from annspark.flow.given import find_column, inside_of, shown
+from annspark.settings import Settings
 from annspark.tables import USER_ID, VECTOR, quoted
 
 HASH, INDICES, VALUES, MLLIB, MLLIB_DENSE = "hash", "indices", "values", "mllib", "mllib_dense"

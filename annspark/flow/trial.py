@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 from pyspark.sql import functions as F
 
-from annspark.config import Settings
 from annspark.core.draw import draw_limit
 from annspark.core.plan import (
     Plan,
@@ -19,6 +18,7 @@ from annspark.flow.merge import merge_neighbors
 from annspark.flow.read import Users
 from annspark.flow.route import ship_vectors
 from annspark.flow.sample import Sample
+from annspark.settings import Settings
 from annspark.tables import IDS, LOWEST
 
 _TRIED = (25_000, 25_000, 100_000)  # the first only warms up

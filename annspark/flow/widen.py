@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from annspark.config import Settings
 from annspark.core.best import nobody_met
 from annspark.core.coordinates import Coordinates
 from annspark.core.draw import slot_of
@@ -28,6 +27,7 @@ from annspark.flow.few import list_schema, meet_few, pick_few
 from annspark.flow.read import Users
 from annspark.flow.shape import listed
 from annspark.flow.wire import Wire
+from annspark.settings import Settings
 from annspark.tables import COUNTS, DISTANCES, HASHES, IDS, NEIGHBOR_ID, NEIGHBOR_IDS, TARGET, USER_ID
 
 _AT_ONCE_BYTES = 64 << 20  # vectors of searching users that travel in one closure

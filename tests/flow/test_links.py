@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from annspark import build_neighbors
-from annspark.config import Settings
 from annspark.flow.links import restrict_links
+from annspark.settings import Settings
 from tests.helpers import assert_sound, clustered, configured, lists_of, long_lists_of, make_table
 
 N, K = 40, 4

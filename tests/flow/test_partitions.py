@@ -3,9 +3,9 @@
 import pytest
 from pyspark.sql import functions as F
 
-from annspark.config import Settings
 from annspark.flow.partitions import count_partitions, estimate_bytes, put_together, sum_of_leaves
 from annspark.flow.read import read_vectors
+from annspark.settings import Settings
 from tests.helpers import clustered, make_table, users_in
 
 JOIN = """== Optimized Logical Plan ==

@@ -3,9 +3,9 @@ from types import SimpleNamespace
 import pytest
 from chispa import assert_df_equality
 
-from annspark.config import Settings
 from annspark.errors import AnnsparkError
 from annspark.flow.shape import count_users, listed, require_complete, shaped
+from annspark.settings import Settings
 
 NESTED = "user_id int, neighbors array<struct<neighbor_id: int, distance: float>>"
 LONG = "user_id int, rank int, neighbor_id int, distance float"

@@ -5,13 +5,13 @@ import pytest
 from pyspark.ml.linalg import DenseVector, Vectors, VectorUDT
 from pyspark.sql import types as T
 
-from annspark.config import Settings
 from annspark.core.metric import prepare
 from annspark.core.rows import is_sparse
 from annspark.errors import InputError
 from annspark.flow.arrow import collect, elements
 from annspark.flow.read import read_vectors
 from annspark.flow.source import open_source
+from annspark.settings import Settings
 
 # Small whole numbers, which every type of number holds; one row full, some nearly empty, one without numbers.
 ROWS = [[0, 1, 0, 0, 3, 0], [2, 0, 0, 0, 0, 5], [1, 2, 3, 4, 5, 6], [0, 0, 0, 7, 0, 0], [0] * 6, [0, 0, 1, 0, 0, 0]]
