@@ -336,7 +336,7 @@ def _prepare(vectors: DataFrame, settings: Settings, stage: Stage, clock: Steps)
         cores = count_cores(vectors.sparkSession)
         users = read_vectors(vectors, settings, stage, cores)
         facts += [f"{users.rows:,} users of {users.wire.dim:,} numbers", f"{users.read - users.rows:,} rows dropped"]
-    most, target = min(settings.k, users.rows - 1), settings.target
+    most, target = min(settings.k, users.rows - 1), settings.recall_asked
     with clock.step("sample") as facts:
         n_leaves = count_leaves(users.rows, settings.leaf_rows, settings.k)
         audited, calibrated = count_known(users.rows, settings.audit_users, 0 if target is None else CALIBRATED)
@@ -396,7 +396,7 @@ def _grow(users: Users, sample: Sample, settings: Settings, *, first_tree: int, 
 
 def _count_trees(users: Users, settings: Settings) -> int:
     """Return how many trees to grow; of columns as many as may be wanted, when there is a recall to reach."""
-    if users.wire.sparse and settings.target is not None:
+    if users.wire.sparse and settings.recall_asked is not None:
         return max(settings.trees or 1, MOST_TREES)
     return settings.trees or (2 if users.wire.sparse else 1)
 

@@ -138,7 +138,7 @@ class Settings:
         return replace(self, shape="nested", links="all", max_distance=None) if self.restricted else self
 
     @property
-    def target(self) -> float | None:
+    def recall_asked(self) -> float | None:
         """The recall to reach; None when the probes are given instead."""
         return None if self.probes is not None else RECALL if self.recall is None else self.recall
 

@@ -74,6 +74,12 @@ def test_restricted_settings_find_the_neighbors_that_unrestricted_ones_do():
     assert Settings(shape="long").found == Settings(shape="long")
 
 
+def test_a_recall_is_asked_for_unless_probes_are_given():
+    assert Settings().recall_asked == 0.95
+    assert Settings(recall=0.5).recall_asked == 0.5
+    assert Settings(probes=3).recall_asked is None
+
+
 @pytest.mark.parametrize(
     ("name", "value", "kind"),
     [
