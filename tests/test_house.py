@@ -11,7 +11,9 @@ PACKAGE = REPOSITORY / "annspark"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 RECORDS = {
     "annspark.tables",
-    "annspark.config",
+    "annspark.allowed",
+    "annspark.settings",
+    "annspark.job",
     "annspark.errors",
     "annspark",
 }

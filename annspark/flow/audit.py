@@ -10,7 +10,6 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from annspark.config import Settings
 from annspark.core.best import Nearest
 from annspark.core.distance import measure_for
 from annspark.core.metric import METRICS
@@ -21,6 +20,7 @@ from annspark.flow.exact import vectors_of
 from annspark.flow.read import Users
 from annspark.flow.sample import Sample
 from annspark.output.layout import Layout, lists_in, neighbor_ids_in
+from annspark.settings import Settings
 from annspark.spark.arrow import collect, elements
 from annspark.spark.block import id_type, seeded_hash
 from annspark.spark.cluster import start_beside

@@ -9,9 +9,9 @@ from pyspark.sql import functions as F
 
 from annspark import InputError, RecallMissed, build_neighbors
 from annspark.cli import main
-from annspark.config import Settings
 from annspark.core.calibrate import choose_probes
 from annspark.evaluate import evaluate_neighbors
+from annspark.settings import Settings
 from tests.helpers import count_cached, files_in, lists_of, make_table, read_report
 
 ROWS, K = 3000, 8

@@ -1,9 +1,9 @@
 import pytest
 from chispa import assert_df_equality
 
-from annspark.config import Settings
 from annspark.errors import AnnsparkError
 from annspark.output.layout import count_users, laid_out, layout_of, lists_in, require_complete
+from annspark.settings import Settings
 
 NESTED = "user_id int, neighbors array<struct<neighbor_id: int, distance: float>>"
 LONG = "user_id int, rank int, neighbor_id int, distance float"
