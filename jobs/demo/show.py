@@ -1,4 +1,4 @@
-"""Show a few rows of the demo's neighbor table, its recall and its time: demo.py TABLE REPORT."""
+"""Show a few rows of the demo's neighbor table, its recall and its time: show.py TABLE REPORT."""
 
 import json
 import sys
