@@ -4,7 +4,8 @@ import pytest
 from annspark import build_neighbors
 from annspark.config import Settings
 from annspark.flow.links import restrict_links
-from tests.helpers import assert_sound, clustered, configured, lists_of, long_lists_of, make_table
+from tests.helpers import clustered, configured, lists_of, long_lists_of, make_table
+from tests.oracle import assert_sound
 
 N, K = 40, 4
 LINKS = ("all", "mutual", "either")
