@@ -110,7 +110,8 @@ def score(table: Path, vectors: np.ndarray, truth: dict[str, np.ndarray]) -> Sco
     owners = np.repeat(users, lists.value_lengths().fill_null(0).to_numpy())
     others = lists.flatten().field("neighbor_id").to_numpy()
     asked, order = truth["query_rows"], np.argsort(owners, kind="stable")
-    sides = (np.searchsorted(owners[order], asked, side) for side in ("left", "right"))
+    ordered = owners[order]
+    sides = (np.searchsorted(ordered, asked, side) for side in ("left", "right"))
     near = (others[order[first:last]] for first, last in zip(*sides, strict=True))
     radius = truth["distances"][:, K - 1].astype(np.float64)
     by_user = recall_by_row(vectors, str(truth["metric"]), K, asked, near, radius=radius)

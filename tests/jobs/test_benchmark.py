@@ -15,7 +15,7 @@ from tests.oracle import all_distances, exact_distances
 
 psutil = pytest.importorskip("psutil", reason="the extra bench is not installed")
 
-from jobs.benchmark import commands, core_seconds, joins  # noqa: E402
+from jobs.benchmark import commands, core_seconds, joins, libraries, spark_systems  # noqa: E402
 from jobs.benchmark.runs import OK, Run, is_pointless, measure, order_of, read_results, score, write_results  # noqa: E402
 from jobs.benchmark.sets import CHUNK, Data, chunks, prepare  # noqa: E402
 from jobs.benchmark.summary import Point, as_markdown, seconds_at  # noqa: E402
@@ -53,6 +53,29 @@ def test_seconds_are_never_guessed_beyond_the_settings_tried():
 def test_a_setting_that_another_beats_in_both_takes_no_part():
     points = [Point("a", 0.8, 10.0), Point("worse", 0.9, 50.0), Point("b", 0.96, 40.0)]
     assert seconds_at(0.9, points).above == "b"
+
+
+def test_every_system_has_its_code():
+    codes = {kind: {one.code for one in SYSTEMS.values() if one.runner == kind} for kind in ("library", "spark")}
+    assert codes["library"] == set(libraries.SEARCHES)
+    assert codes["spark"] == set(spark_systems.SEARCHES) == set(spark_systems.CONF)
+
+
+def test_a_library_writes_what_it_finds_without_oneself_and_tells_its_phases(tmp_path, monkeypatch, capsys):
+    def search(library, vectors, metric, setting):
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-6)
+        far = all_distances(vectors, metric)
+        rows = np.argsort(far, axis=1, kind="stable")[:, : setting["most"]]
+        rows[0, -1] = -1
+        return rows, np.take_along_axis(far, rows, axis=1)
+
+    monkeypatch.setitem(libraries.SEARCHES, "json", search)  # any module can be imported in its place
+    data = prepare("synthetic:40x8", tmp_path)
+    libraries.main("json", str(data.folder / "vectors.parquet"), str(tmp_path / "table"), "cosine", '{"most": 11}')
+    assert set(json.loads(capsys.readouterr().out)) == {"import", "load", "compute", "write"}
+    found = score(tmp_path / "table", np.load(data.folder / "vectors.npy"), dict(np.load(data.folder / "truth.npz")))
+    assert found.recall == pytest.approx((40 * 10 - 1) / 400)
+    assert found.faults == {"short": 1}
 
 
 def test_the_order_interleaves_the_systems_in_every_repeat():
