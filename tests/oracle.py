@@ -22,7 +22,7 @@ ASKED, BLOCK = 1_000, 10_000  # rows compared at once
 def between(a: Rows, b: Rows, metric: str) -> np.ndarray:
     """Return the distance of every row of a to every row of b: float64 (len(a), len(b))."""
     if issparse(a):
-        return _between_sparse(a.astype(np.float64), b.astype(np.float64), metric)
+        return _between_sparse(*_narrowed(a, b), metric)
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if metric == "inner_product":
         return -(a @ b.T)
@@ -157,6 +157,15 @@ def _between_sparse(a: csr_array, b: csr_array, metric: str) -> np.ndarray:
         return np.sqrt(np.maximum(squares[:, None] + theirs - 2 * products, 0))
     union = squares[:, None] + theirs - products
     return np.where(union > 0, 1 - products / np.maximum(union, 1), 0)  # two empty sets are the same
+
+
+def _narrowed(a: csr_array, b: csr_array) -> list[csr_array]:
+    """Return copies without the columns that both lack: a product takes time and memory for every column."""
+    used = np.union1d(a.indices, b.indices)
+    return [
+        csr_array((x.data.astype(np.float64), np.searchsorted(used, x.indices), x.indptr), (x.shape[0], len(used)))
+        for x in (a, b)
+    ]
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
