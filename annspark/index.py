@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from pyspark.sql import DataFrame
 
-from annspark.core.best import Nearest
 from annspark.core.calibrate import Calibration, Chances
 from annspark.core.forest import Forest
+from annspark.core.nearest_lists import Nearest
 from annspark.core.plan import Plan
 from annspark.flow.few import Few
 from annspark.flow.read import Users

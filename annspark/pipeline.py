@@ -17,10 +17,10 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from annspark import __version__
-from annspark.core.calibrate import CALIBRATED, MOST_PROBES, MOST_TREES, settings_to_meet
+from annspark.core.calibrate import CALIBRATION_USERS, MOST_PROBES, MOST_TREES, suggest_settings
 from annspark.core.metric import METRICS
 from annspark.core.plan import (
-    SHOWN,
+    ROUTED_SAMPLE,
     count_known,
     count_merge_partitions,
     count_shuffle_bytes,
@@ -179,8 +179,8 @@ def fit(vectors: DataFrame, settings: Settings, run: Run) -> Index:
         facts += [f"{users.rows:,} users of {users.wire.dim:,} numbers", f"{users.read - users.rows:,} rows dropped"]
     neighbors, n_leaves = min(settings.k, users.rows - 1), leaves_for(users.rows, settings)
     with run.clock.step("sample") as facts:
-        known = count_known(users.rows, settings.audit_users, 0 if settings.recall_asked is None else CALIBRATED)
-        users, drawn = sample_vectors(users, [*known, SHOWN, count_forest_sample(users, settings)])
+        known = count_known(users.rows, settings.audit_users, 0 if settings.recall_asked is None else CALIBRATION_USERS)
+        users, drawn = sample_vectors(users, [*known, ROUTED_SAMPLE, count_forest_sample(users, settings)])
         samples = Samples(*drawn)
         facts += [f"{sum(len(sample.ids) for sample in drawn):,} users"]
     # The cluster has nothing to do while the driver grows the forest.
@@ -454,7 +454,7 @@ def _advise(index: Index, measured: float | None) -> str:
     if index.calibration is None or index.chances is None:
         return ""
     chosen, sample = (index.calibration, len(index.plan.reach)), index.known.samples.shown.vectors
-    found = settings_to_meet(index.grown, sample, index.chances, chosen, measured)
+    found = suggest_settings(index.grown, sample, index.chances, chosen, measured)
     if found and index.grown.gains_by_trees:  # where probes are set, trees do not follow from the recall
         advice = f"Set probes to {found[0]:g} and trees to {found[1]}"
     elif found:

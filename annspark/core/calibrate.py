@@ -1,7 +1,8 @@
-"""Calibrate: what recall every number of probes would give, from where exact neighbors fall in a grown forest.
+"""Calibration: the recall that each number of probes would give, predicted from users whose exact neighbors are known.
 
-A pair of neighbors is met when one of the two visits the home of the other.  For a few users whose exact neighbors are
-known, that says for every number of probes which of their neighbors would be found, before anything is shipped.
+A pair is compared when one of the two visits the home of the other.  So the homes of a user and its exact neighbors in
+a grown forest decide, for every number of probes, which of these neighbors would be found.  Nothing need be shipped for
+that.
 Source: design from inverted-file indexes that learn their number of probes from held-out queries (Li et al. 2020,
 SIGMOD), here for both ends of a pair.
 """
@@ -16,18 +17,18 @@ from annspark.core.recall import mean_interval
 from annspark.core.routes import reach_for
 from annspark.core.vectors import Vectors, slice_rows
 
-CALIBRATED = 1_000  # users whose exact neighbors are found: some 0.005 either way
+CALIBRATION_USERS = 1_000  # users whose exact neighbors are found: the recall is then known to about 0.005
 MOST_PROBES = 1_000
-_STEPS = 16  # numbers of probes tried between one and its double
-_MORE = 2**0.5  # times the probes that did not do, how many are tried to tell what would
-_TREES = (1, 2, 4, 8)  # numbers of trees of columns that are tried
+_STEPS = 16  # the numbers of probes tried are 2 ** (step / _STEPS)
+_MORE = 2**0.5  # factor between the numbers of probes tried after the chosen ones missed the recall
+_TREES = (1, 2, 4, 8)  # numbers of trees tried, for a forest that gains by trees
 MOST_TREES = _TREES[-1]
-_SHOWN = 5_000  # sampled vectors that tell the reach of a number of probes
+_ROUTED_SAMPLE = 5_000  # sampled vectors that are routed to find the reach of a number of probes
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Recall predicted for a mean number of probes, and its 95 % interval."""
+    """The recall predicted for a mean number of probes, and its 95 % interval."""
 
     probes: float
     mean: float
@@ -37,10 +38,13 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Calibration:
-    """The recall asked for, the probes chosen for it, and what they are predicted to give.
+    """The probes chosen for the recall asked for, and the recall they are predicted to give.
 
-    users : whose exact neighbors told
-    curve : predictions for other numbers of probes, ascending
+    target    : the recall asked for
+    probes    : mean number of leaves a vector goes to in each tree, its home included
+    predicted : recall, with its 95 % interval from low to high
+    users     : number of users it is predicted from
+    curve     : predictions for all numbers of probes tried, ascending
     """
 
     target: float
@@ -54,12 +58,16 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Chances:
-    """The ways in which pairs of a user and an exact neighbor may be met: in each tree, either may visit the other.
+    """How far each user and each of its exact neighbors are from the home of the other.
+
+    They are compared if one visits the home of the other in some tree, so there are two ways a tree, in the order of
+    the trees: the user visits the neighbor's home, and the other way round.  A vector visits a leaf if the leaf's rank
+    is below the most leaves it may go to, and the leaf's margin is within reach.
 
     exists  : bool (n_users, k), False where a user has fewer neighbors
-    ranks   : int32 (n_users, k, ways), leaves that are nearer to where the one looks than the home of the other
-    margins : float32 (n_users, k, ways), distance of the one to the boundary with the home of the other; less than
-              any reach where both live in one leaf
+    ranks   : int32 (n_users, k, ways), how many leaves are nearer to the one than the home of the other
+    margins : float32 (n_users, k, ways), distance of the one to the boundary with the home of the other; SAME_LEAF,
+              which is less than any reach, where both have one home
     """
 
     exists: np.ndarray
@@ -67,113 +75,125 @@ class Chances:
     margins: np.ndarray
 
     def first(self, n_trees: int) -> "Chances":
-        """Return the chances in the first trees."""
+        """Return the chances that are left with the first trees only."""
         ways = slice(0, 2 * n_trees)
         return Chances(self.exists, self.ranks[..., ways], self.margins[..., ways])
 
 
 def choose(
-    grown: Forest, sample: Vectors, chances: Chances, target: float, *, trees: int | None, rows: int
+    grown: Forest, sample: Vectors, chances: Chances, recall_asked: float, *, trees: int | None, rows: int
 ) -> tuple[Forest, Calibration]:
-    """Return the trees and the probes that reach a recall with the least work.
+    """Return the trees and the probes that reach the recall asked for with the least work.
 
     grown  : all trees there are to choose from
     sample : as for choose_probes
     trees  : how many to take; None for as many as the recall needs
-    rows   : how many vectors there are in all
+    rows   : number of all vectors
     """
     if trees is None and grown.gains_by_trees:
-        return choose_trees(grown, sample, chances, target, rows)
+        return choose_trees(grown, sample, chances, recall_asked, rows)
     forest = grown.first(trees or len(grown.sizes))
-    return forest, choose_probes(forest, sample, chances.first(len(forest.sizes)), target)
+    return forest, choose_probes(forest, sample, chances.first(len(forest.sizes)), recall_asked)
 
 
 def choose_trees(
-    forest: Forest, sample: Vectors, chances: Chances, target: float, rows: int
+    forest: Forest, sample: Vectors, chances: Chances, recall_asked: float, rows: int
 ) -> tuple[Forest, Calibration]:
-    """Return the first few trees that find enough by the fewest pairs, and what choose_probes says of them.
+    """Return the first few trees that reach the recall asked for by the fewest pairs, and their calibration.
 
-    rows : how many there are in all
+    Where no number of trees does, those of the highest predicted recall.
+
+    rows : number of all vectors
     """
     tried = []
     for n_trees in (n for n in _TREES if n <= len(forest.sizes)):
         first = forest.first(n_trees)
-        found = choose_probes(first, sample, chances.first(n_trees), target)
-        clears = found.low >= target or found.predicted == 1
-        pairs = expect_pairs(first, sample, found.probes, rows)
-        tried.append((not clears, pairs if clears else -found.predicted, n_trees, first, found))
-    *_, first, found = min(tried, key=lambda one: one[:3])
-    return first, found
+        calibration = choose_probes(first, sample, chances.first(n_trees), recall_asked)
+        reaches = calibration.low >= recall_asked or calibration.predicted == 1
+        pairs = expect_pairs(first, sample, calibration.probes, rows)
+        tried.append((not reaches, pairs if reaches else -calibration.predicted, n_trees, first, calibration))
+    *_, first, calibration = min(tried, key=lambda one: one[:3])
+    return first, calibration
 
 
-def choose_probes(forest: Forest, sample: Vectors, chances: Chances, target: float) -> Calibration:
-    """Return the fewest probes, of a grid, whose predicted recall clears the target with its lower bound.
+def choose_probes(forest: Forest, sample: Vectors, chances: Chances, recall_asked: float) -> Calibration:
+    """Return the fewest probes whose predicted recall is at least the one asked for, by the lower end of its interval.
 
-    Where none does, the fewest that are predicted to miss nothing, or the most there are: the audit will tell.
+    Where none are, the fewest whose predicted recall is 1, or else the most there are.  The audit then measures whether
+    they reach it.
 
-    sample : n_sample vectors, prepared, in an order that is a function of the seed; they tell the reach of probes
+    sample : n_sample vectors, prepared, in an order that is a function of the seed; they are routed to find the reach
+             of a number of probes
     """
-    shown = slice_rows(sample, 0, _SHOWN)
-    most = min(MOST_PROBES, forest.most_probes(shown))
+    routed = slice_rows(sample, 0, _ROUTED_SAMPLE)
+    most = min(MOST_PROBES, forest.most_probes(routed))
     predicted: dict[int, Prediction] = {}
 
-    def clears(step: int) -> bool:
+    def reaches(step: int) -> bool:
         if step not in predicted:
-            predicted[step] = _predict(forest, shown, chances, min(2.0 ** (step / _STEPS), most))
-        # Where nothing is missed, more probes have nothing to add, whatever so few users can prove.
-        return predicted[step].low >= target or predicted[step].mean == 1
+            predicted[step] = _predict(forest, routed, chances, min(2.0 ** (step / _STEPS), most))
+        # At a predicted recall of 1 the lower end depends on the number of users alone: more probes cannot raise it.
+        return predicted[step].low >= recall_asked or predicted[step].mean == 1
 
     low, high = -1, 0
-    while not clears(high) and 2.0 ** (high / _STEPS) < most:
+    while not reaches(high) and 2.0 ** (high / _STEPS) < most:
         low, high = high, high + _STEPS
-    clears(high + _STEPS)  # to show what more would give
+    reaches(high + _STEPS)  # for the curve, to show what more probes would give
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if clears(middle) else (middle, high)
+        low, high = (low, middle) if reaches(middle) else (middle, high)
     chosen = predicted[high]
     curve = {one.probes: one for _, one in sorted(predicted.items())}
-    n_users = len(chances.exists)
-    return Calibration(target, chosen.probes, chosen.mean, chosen.low, chosen.high, n_users, tuple(curve.values()))
+    return Calibration(
+        target=recall_asked,
+        probes=chosen.probes,
+        predicted=chosen.mean,
+        low=chosen.low,
+        high=chosen.high,
+        users=len(chances.exists),
+        curve=tuple(curve.values()),
+    )
 
 
-def _predict(forest: Forest, shown: Vectors, chances: Chances, probes: float) -> Prediction:
-    met, most = np.zeros(chances.exists.shape, bool), forest.candidates(probes)
-    for tree, goals in enumerate(forest.find_routes(shown, probes)):
-        reach = np.float32(reach_for(goals, probes))
+def _predict(forest: Forest, routed: Vectors, chances: Chances, probes: float) -> Prediction:
+    found, most = np.zeros(chances.exists.shape, bool), forest.most_leaves(probes)
+    for tree, routes in enumerate(forest.find_routes(routed, probes)):
+        reach = np.float32(reach_for(routes, probes))
         ways = slice(2 * tree, 2 * tree + 2)
-        met |= ((chances.ranks[..., ways] < most) & (chances.margins[..., ways] <= reach)).any(axis=-1)
+        found |= ((chances.ranks[..., ways] < most) & (chances.margins[..., ways] <= reach)).any(axis=-1)
     n_neighbors = chances.exists.sum(axis=1)
-    # Who has no neighbor has nothing to miss.
-    by_user = np.where(n_neighbors > 0, (met & chances.exists).sum(axis=1) / np.maximum(n_neighbors, 1), 1.0)
+    # The recall of a user without neighbors is 1.
+    by_user = np.where(n_neighbors > 0, (found & chances.exists).sum(axis=1) / np.maximum(n_neighbors, 1), 1.0)
     mean, low, high = mean_interval(by_user, int(n_neighbors.max()))
-    return Prediction(round(probes, 3), mean, low, high)
+    return Prediction(probes=round(probes, 3), mean=mean, low=low, high=high)
 
 
-def settings_to_meet(
+def suggest_settings(
     forest: Forest, sample: Vectors, chances: Chances, chosen: tuple[Calibration, int], measured: float | None
 ) -> tuple[float, int] | None:
-    """Return probes and trees that should reach a target that was, or will be, missed; None where there are none.
+    """Return probes and trees that should reach a recall that was missed, or is predicted to be; None if none should.
 
     forest   : with all trees that were grown, which may be more than were chosen
     sample   : as for choose_probes
-    chosen   : the calibration, and with how many trees
-    measured : recall that its probes were found to give; None when it has still to be seen
+    chosen   : the calibration, and its number of trees
+    measured : the recall that the audit measured with them; None before the audit
     """
-    goal, n_trees = chosen
-    shown = slice_rows(sample, 0, _SHOWN)
-    # Who misses twice what was predicted is taken to do so with more probes, too; if that cannot help, the most may.
-    missed, expected = 1 - (goal.predicted if measured is None else measured), 1 - goal.predicted
+    calibration, n_trees = chosen
+    routed = slice_rows(sample, 0, _ROUTED_SAMPLE)
+    # If twice as many neighbors were missed as predicted, the same is assumed of more probes.  If no number of probes
+    # reaches the recall then, the last one tried is returned whose uncorrected prediction does.
+    missed, expected = 1 - (calibration.predicted if measured is None else measured), 1 - calibration.predicted
     factor = max(1.0, missed / expected) if expected > 0 else np.inf
     last = None
     for n in [n_trees, *(n for n in _TREES if n_trees < n <= len(forest.sizes))]:
         some = forest.first(n)
-        most = min(float(MOST_PROBES), some.most_probes(shown))
-        probes = goal.probes if n == n_trees else max(1.0, goal.probes / 2)
+        most = min(float(MOST_PROBES), some.most_probes(routed))
+        probes = calibration.probes if n == n_trees else max(1.0, calibration.probes / 2)
         while probes < most:
             probes = min(_MORE * probes, most)
-            mean = _predict(some, shown, chances.first(n), probes).mean
-            if (1 - mean) * factor <= 1 - goal.target if mean < 1 else np.isfinite(factor):
+            mean = _predict(some, routed, chances.first(n), probes).mean
+            if (1 - mean) * factor <= 1 - calibration.target if mean < 1 else np.isfinite(factor):
                 return round(probes, 3), n
-            if mean >= goal.target:
+            if mean >= calibration.target:
                 last = round(probes, 3), n
     return last if measured is not None else None

@@ -1,100 +1,95 @@
-"""The forest: trees of hyperplane splits, grown on the driver from a sample, kept as leaf centres."""
+"""The forest of dense vectors: trees of hyperplane splits, grown from a sample, of which the leaf centres are kept."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
+from annspark.core.boundaries import chances_in_tree, most_leaves, routes_in_tree
 from annspark.core.metric import METRICS
-from annspark.core.routes import Routes
-from annspark.core.space import PLAIN, Space, span_space
+from annspark.core.routes import SAME_LEAF, Routes
+from annspark.core.routing_space import PLAIN, RoutingSpace, choose_space
 from annspark.core.two_level import Groups, group_centres, nearest_grouped
-from annspark.core.visit import TOGETHER, count_candidates, find_routes, find_ways
 
 SPLITS = ("two_means", "two_points")
-_LLOYD_STEPS = 3  # relaxing the centres finds some 5 % more pairs at the same probes; further steps add little
+_LLOYD_STEPS = 3  # they find some 5 % more pairs at the same probes; further steps add little
 _MEANS_STEPS = 6  # 2-means steps of one split
-_MEANS_ROWS = 2048  # rows a split looks at to place its plane
+_MEANS_ROWS = 2048  # rows that a split places its plane by
 
 
 @dataclass(frozen=True)
 class CentreForest:
-    """Trees of leaves, each leaf held by its centre.
+    """Trees of leaves, each leaf known by its centre.
 
-    A vector's home in a tree is the leaf with the nearest centre, so the boundary between two leaves is the hyperplane
+    A vector's home in a tree is the leaf with the nearest centre.  So the boundary between two leaves is the hyperplane
     equidistant between two points, as in Annoy.  Leaves are numbered in tree order, so that consecutive leaves are
-    neighbors in space and may share a partition.
+    near each other in space and may share a partition.
 
-    origin : float32 (dim,), subtracted from every point before routing (float32 loses digits far from 0)
-    trees  : one float32 (n_leaves, dim) per tree
+    origin : float32 (dim,), subtracted from every point before routing, since float32 loses digits far from 0
+    trees  : for each tree float32 (n_leaves, dim), centres around the origin
     space  : how vectors become points
     """
 
     origin: np.ndarray
     trees: tuple[np.ndarray, ...]
-    space: Space = PLAIN
+    space: RoutingSpace = PLAIN
 
     @cached_property
     def groups(self) -> tuple[Groups, ...]:
-        """The centres of each tree, grouped: found where they are needed, as they are twice the size of the trees."""
+        """The centres of each tree in groups.  They are twice the size of the trees, so each process makes its own."""
         return tuple(group_centres(centres) for centres in self.trees)
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Leaves of each tree."""
+        """Number of leaves of each tree."""
         return tuple(len(centres) for centres in self.trees)
 
     @property
     def gains_by_trees(self) -> bool:
-        """More probes are cheaper."""
+        """False: more probes are cheaper than more trees."""
         return False
 
     def first(self, n_trees: int) -> "CentreForest":
         """Return the forest of the first trees."""
         return replace(self, trees=self.trees[:n_trees])
 
-    def residents(self, vectors: np.ndarray) -> np.ndarray:
-        """Return the points where vectors live, around the origin: float32 (n, dim)."""
-        return self.space.residents(vectors) - self.origin
+    def home_points(self, vectors: np.ndarray) -> np.ndarray:
+        """Return the points that decide homes, around the origin: float32 (n, dim)."""
+        return self.space.home_points(vectors) - self.origin
 
-    def visitors(self, vectors: np.ndarray) -> np.ndarray | None:
-        """Return the points from where vectors look for neighbors; None where it is the points where they live."""
-        points = self.space.visitors(vectors)
+    def visit_points(self, vectors: np.ndarray) -> np.ndarray | None:
+        """Return the points that decide visits, around the origin; None where they are the home points."""
+        points = self.space.visit_points(vectors)
         return None if points is None else points - self.origin
 
     def find_routes(self, vectors: np.ndarray, probes: float) -> list[Routes]:
-        """Return per tree where vectors live and what they may visit."""
-        residents, visitors, hubs = self.residents(vectors), self.visitors(vectors), self.are_hubs(vectors)
-        return [find_routes(residents, visitors, hubs, groups, probes) for groups in self.groups]
+        """Return for each tree the home of every vector, and the leaves it may visit, see Forest."""
+        home_points, visit_points, hubs = self.home_points(vectors), self.visit_points(vectors), self.are_hubs(vectors)
+        return [routes_in_tree(home_points, visit_points, hubs, groups, probes) for groups in self.groups]
 
     def find_chances(
         self, left: np.ndarray, i: np.ndarray, right: np.ndarray, j: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return ranks and margins of left[i] and right[j] as Chances has them, ways in the order of the trees.
-
-        left, right : float32 (n, dim), prepared
-        i, j        : int (n_pairs,)
-        returns     : int32 and float32 (n_pairs, 2 * trees)
-        """
+        """Return ranks and margins of left[i] and right[j], see Forest."""
         pairs = left.take(i, axis=0), right.take(j, axis=0)
-        ends = [(self.residents(end), self.visitors(end)) for end in pairs]
-        found = [find_ways(ends, groups) for groups in self.groups]
+        ends = [(self.home_points(end), self.visit_points(end)) for end in pairs]
+        found = [chances_in_tree(ends, groups) for groups in self.groups]
         ranks, margins = (np.concatenate(parts, axis=1) for parts in zip(*found, strict=True))
-        meet_all = self.are_hubs(pairs[0]) | self.are_hubs(pairs[1])
-        ranks[meet_all], margins[meet_all] = 0, TOGETHER
+        has_hub = self.are_hubs(pairs[0]) | self.are_hubs(pairs[1])
+        ranks[has_hub], margins[has_hub] = 0, SAME_LEAF
         return ranks, margins
 
     def are_hubs(self, vectors: np.ndarray) -> np.ndarray:
-        """Return which vectors visit every leaf of the first tree: bool (n,)."""
+        """Return which vectors are hubs, which visit every leaf of the first tree: bool (n,)."""
         return self.space.are_hubs(vectors)
 
     def most_probes(self, sample: np.ndarray) -> float:
         """Return how many leaves of a tree vectors like the sampled ones can go to on average."""
         return max(self.sizes)
 
-    def candidates(self, probes: float) -> int:
-        """Return how many leaves of a tree a vector may go to at most."""
-        return count_candidates(probes, max(self.sizes))
+    def most_leaves(self, probes: float) -> int:
+        """Return how many leaves of a tree a vector may go to at most, when it goes to probes leaves on average."""
+        return most_leaves(probes, max(self.sizes))
 
     def __getstate__(self) -> dict[str, object]:
         return {"origin": self.origin, "trees": self.trees, "space": self.space}
@@ -107,15 +102,16 @@ def grow_forest(
 
     sample     : float32 (n_sample, dim), prepared, in an order that is a function of the seed; at least one
     n_leaves   : about how many leaves a tree should have; a tree has fewer when the sample has fewer distinct vectors
+    trees      : how many trees to grow
     split      : "two_means" (plane between two 2-means centres) or "two_points" (plane between two random points)
     first_tree : number of the first tree; tree t is the same however many trees are grown
 
     Source: random projection trees as in Annoy (github.com/spotify/annoy); routing to the nearest centre and Lloyd
     steps as in inverted-file indexes.
     """
-    space = span_space(sample, metric)
-    points = space.residents(sample)
-    # The median, as one outlier moves a mean far.
+    space = choose_space(sample, metric)
+    points = space.home_points(sample)
+    # The median, since one outlier would move a mean far.
     origin = np.median(points, axis=0) if METRICS[metric].centred else np.zeros(points.shape[1], np.float32)
     shifted = points - origin
     grown = (_grow_tree(shifted, n_leaves, split, np.random.default_rng([seed, first_tree + t])) for t in range(trees))
@@ -123,19 +119,23 @@ def grow_forest(
 
 
 def grow_limb(sample: np.ndarray, n_leaves: int, *, split: str, seed: int, limb: int) -> np.ndarray:
-    """Grow what takes the place of one leaf of a trunk.
+    """Grow a limb: the leaves that replace one leaf of a trunk.
+
+    A trunk is a small forest that the driver grows first, where a tree has too many leaves for the driver's sample.
 
     sample  : float32 (n_sample, dim), around the trunk's origin, in an order that is a function of the seed
-    limb    : number of the leaf through all trees of the trunk
+    limb    : number of the trunk's leaf, counted through all of its trees
     returns : float32 (about n_leaves, dim), centres in tree order
     """
     return _grow_tree(sample, n_leaves, split, np.random.default_rng([seed, limb, 1]))
 
 
 def graft_limbs(trunk: CentreForest, limbs: dict[int, np.ndarray]) -> CentreForest:
-    """Replace leaves of a trunk, by their number through all trees, by the leaves grown in their place.
+    """Return the forest in which each leaf of a trunk is replaced by the leaves of its limb.
 
-    A leaf without a limb, where no sampled vector was at home, is left out: nobody lives there.
+    A leaf that was the home of no sampled vector has no limb.  It is left out.
+
+    limbs : for a leaf's number, counted through all trees, the centres that grow_limb returned
     """
     trees, first = [], 0
     for centres in trunk.trees:
@@ -146,7 +146,7 @@ def graft_limbs(trunk: CentreForest, limbs: dict[int, np.ndarray]) -> CentreFore
 
 
 def _grow_tree(sample: np.ndarray, n_leaves: int, split: str, rng: np.random.Generator) -> np.ndarray:
-    """Return the relaxed leaf centres of one tree, in tree order: float32 (n_leaves, dim)."""
+    """Return the leaf centres of one tree, after Lloyd steps, in tree order: float32 (n_leaves, dim)."""
     leaves = _split_rows(sample, n_leaves, split, rng)
     centres = np.stack([sample[rows].mean(axis=0, dtype=np.float64) for rows in leaves]).astype(np.float32)
     for _ in range(_LLOYD_STEPS if len(centres) > 1 else 0):
@@ -159,8 +159,8 @@ def _grow_tree(sample: np.ndarray, n_leaves: int, split: str, rng: np.random.Gen
 
 
 def _split_rows(sample: np.ndarray, n_leaves: int, split: str, rng: np.random.Generator) -> list[np.ndarray]:
-    """Split the sample by planes until no part is much above its share; return the parts in tree order."""
-    # Halving a part just above the limit gives two of 0.71 of the mean: the average comes out near n_leaves.
+    """Split the sample by planes until no part is much larger than its share; return the parts in tree order."""
+    # A part just above the limit is halved into two of 0.71 of the mean size: about n_leaves parts come out.
     limit = max(1.0, 1.42 * len(sample) / n_leaves)
     waiting = [np.arange(len(sample))]
     leaves = []
@@ -175,7 +175,7 @@ def _split_rows(sample: np.ndarray, n_leaves: int, split: str, rng: np.random.Ge
 
 
 def _right_side(sample: np.ndarray, rows: np.ndarray, split: str, rng: np.random.Generator) -> np.ndarray | None:
-    """Say which rows lie right of a plane equidistant between two points; None when all rows are the same vector."""
+    """Return which rows lie right of a plane equidistant between two points; None when all rows are the same vector."""
     few = sample[rows[rng.choice(len(rows), min(_MEANS_ROWS, len(rows)), replace=False)]]
     different = np.flatnonzero((few != few[0]).any(axis=1))
     if len(different) == 0:
@@ -192,7 +192,8 @@ def _right_side(sample: np.ndarray, rows: np.ndarray, split: str, rng: np.random
             inside = np.einsum("i,ij->j", right.astype(np.float32), few)
             a, b = inside / n_right, (total - inside) / (len(few) - n_right)
     right = _margin(sample[rows], a, b) > 0
-    # A lopsided plane (heavy duplicates, an outlier) costs depth and gains nothing: halve at random, as Annoy does.
+    # A lopsided plane, which many equal rows or an outlier cause, makes the tree deeper for nothing.  The rows are then
+    # halved at random, as Annoy does.
     return right if 0.02 < right.mean() < 0.98 else _halves(len(rows), rng)
 
 
@@ -201,5 +202,8 @@ def _halves(n: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _margin(rows: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Positive where a row is nearer to a than to b.  einsum, not BLAS: the same bits on any number of cores."""
+    """Return numbers that are positive where a row is nearer to a than to b.
+
+    By einsum and not BLAS, for the same bits on any number of cores.
+    """
     return np.einsum("ij,j->i", rows, a - b) - np.einsum("j,j->", (a + b) / 2, a - b)

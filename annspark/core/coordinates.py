@@ -1,9 +1,10 @@
 """Coordinates: how the numbers of the input become vectors that float32 can tell apart.
 
-float32 keeps 24 bits of a number and ends at some 1e38, so that squared lengths vanish below 1e-19.  Three things keep
-what the input tells: where vectors lie far from the origin, their middle is taken away in float64, which no distance
-notices; where numbers are very large or very small, all are multiplied by one power of two; and where neighbors are
-still nearer to each other than float32 can tell, vectors travel to the join in float64.
+float32 keeps 24 bits of a number, up to some 1e38, and the square of a length below 1e-19 vanishes.  Three things
+preserve the neighbors of the input all the same:
+- Where vectors are far from the origin, their middle is subtracted in float64.  Distances stay the same.
+- Where numbers are very large or very small, all are multiplied by one power of two.
+- Where neighbors are still nearer to each other than float32 can tell, vectors are shipped to the join in float64.
 """
 
 from dataclasses import dataclass, replace
@@ -13,16 +14,18 @@ import numpy as np
 from annspark.core.metric import METRICS, prepare
 from annspark.core.vectors import Vectors, fits_float32, is_sparse, len_of, lengths_of
 
-_FAR = 16  # times their squared spread that vectors may be away from the origin, squared
-_NORMAL = (-30.0, 30.0)  # typical lengths, as powers of two: float32 holds squared distances some 10^10 times smaller
-_LONGEST = 60.0  # the longest vector whose square float32 holds, as a power of two
-_SHORTEST = -50.0  # the shortest typical vector of which it holds squared distances between neighbors
+_FAR = 16  # vectors are far from the origin if |middle|^2 is more than this times the median of |x - middle|, squared
+# Lengths and distances, as powers of two:
+_NORMAL = (-30.0, 30.0)  # typical lengths that need no factor: float32 holds squared distances some 10^10 times smaller
+_LONGEST = 60.0  # the longest vector whose square float32 holds
+_SHORTEST = -50.0  # the shortest typical vector of which float32 holds squared distances between neighbors
 _PUBLISHED = (-110.0, 124.0)  # typical distances of which a column of type float holds all digits
-_HALF_BIT = 2.0**-24  # share of a number that rounding to float32 takes at most
-_SUMMED = 2.0**-20  # share of a distance that adding up its parts in float32 may take
-_UNCLEAR = 1e-5  # share of a distance that rounding may take
-_NOISES = 16  # times what float64 loses of a distance of 0 that twins may be away from each other
-_FEW = 0.01  # share of users whose distances may lose more
+# Errors:
+_HALF_BIT = 2.0**-24  # error of rounding to float32, as a share of the number, at most
+_SUMMED = 2.0**-20  # error of adding up a distance in float32, as a share of the distance, at most
+_UNCLEAR = 1e-5  # error of a distance that is accepted, as a share of the distance
+_FEW = 0.01  # share of users for whom a larger error is accepted
+_NOISES = 16  # a distance up to this times the noise, the error of float64 at distance 0, may be that of equal vectors
 
 
 class OutOfRange(ValueError):
@@ -33,10 +36,10 @@ class OutOfRange(ValueError):
 class Coordinates:
     """How the numbers of the input become vectors.
 
-    metric   : what distances are
-    origin   : float64 (dim,), taken away in float64, of unit vectors for cosine; None where nothing is
+    metric   : a key of METRICS
+    origin   : float64 (dim,), subtracted in float64, for cosine from unit vectors; None where nothing is
     exponent : vectors are multiplied by 2**exponent
-    double   : vectors travel to the join, and are measured there, in float64
+    double   : vectors are shipped to the join, and measured there, in float64
     """
 
     metric: str
@@ -45,28 +48,30 @@ class Coordinates:
     double: bool = False
 
     def whole(self, vectors: Vectors) -> Vectors:
-        """Return vectors in float64, as exact as the input is: what exact distances are measured between."""
+        """Return vectors in float64, as exact as the input, for exact distances."""
         return prepare(vectors, self.metric, exponent=self.exponent, kind=np.float64)
 
     def rounded(self, vectors: Vectors) -> Vectors:
-        """Return vectors in float32: what is routed."""
+        """Return vectors in float32, for routing."""
         return prepare(vectors, self.metric, origin=self.origin, exponent=self.exponent)
 
     def joined(self, vectors: Vectors) -> Vectors:
-        """Return vectors as they travel to the join: float32, or float64 where float32 is not enough."""
+        """Return vectors for the join: in float32, or in float64 where float32 is not enough."""
         kind = np.float64 if self.double else np.float32
         return prepare(vectors, self.metric, origin=self.origin, exponent=self.exponent, kind=kind)
 
     def published(self, distances: np.ndarray) -> np.ndarray:
-        """Return distances between such vectors in the units of the input, in the precision they come in."""
+        """Return distances between such vectors in the units of the input, in their own precision."""
         if self.exponent == 0:
             return distances
         return np.ldexp(distances, -self.exponent * (2 if METRICS[self.metric].largest else 1))
 
     def lost_of(self, vectors: Vectors) -> np.ndarray:
-        """Return what rounding vectors for the join may take of a distance: float64 (n,), published units.
+        """Return the error that rounding vectors for the join may make in a distance: float64 (n,), published units.
 
-        vectors : as the input has them; for cosine of the distance between unit vectors
+        For cosine that is the error of the euclidean distance between unit vectors.
+
+        vectors : as the input has them
         """
         facts = METRICS[self.metric]
         exact = facts.binary or self.double or (self.origin is None and self.keeps(vectors))
@@ -77,11 +82,12 @@ class Coordinates:
         return self.published(_HALF_BIT * sizes)
 
     def need_double(self, vectors: Vectors, nearest: np.ndarray, noise: np.ndarray) -> bool:
-        """Say whether rounding to float32 would take too many digits of neighbors' distances.
+        """Return whether rounding to float32 would make too large errors in the distances of neighbors.
 
         vectors : sampled ones, as the input has them
         nearest : float64 (n,), published distance of the exact k-th neighbor of each, inf where there is none
-        noise   : float64 (n,), distances of that size may as well be 0, and do not count
+        noise   : float64 (n,), error of float64 at distance 0; distances of about that size are ignored, as they may be
+                  those of equal vectors
         """
         if METRICS[self.metric].binary or (self.origin is None and self.keeps(vectors)):
             return False
@@ -92,7 +98,7 @@ class Coordinates:
         return bool((lost[known] > _UNCLEAR * distance[known]).mean() > _FEW) if known.any() else False
 
     def join_limit(self, vectors: Vectors, radius: np.ndarray) -> np.ndarray:
-        """Return the largest distance that a join cannot tell from the given ones: float64 (n,).
+        """Return the largest distances that a join cannot tell from the given ones: float64 (n,).
 
         vectors : as the input has them
         radius  : float64 (n,), distances in published units
@@ -103,20 +109,21 @@ class Coordinates:
         return np.where(np.isfinite(radius), radius + _SUMMED * np.abs(radius) + lost, radius)
 
     def keeps(self, vectors: Vectors) -> bool:
-        """Say whether these vectors lose nothing in float32."""
+        """Return whether float32 holds these vectors to the last bit."""
         return not METRICS[self.metric].unit and fits_float32(vectors)
 
     def in_double(self) -> "Coordinates":
-        """Return the same with vectors in float64."""
+        """Return the same coordinates with vectors joined in float64."""
         return replace(self, double=True)
 
 
 def choose_coordinates(sample: Vectors, metric: str, largest: float, *, rounded: bool) -> Coordinates:
-    """Return the coordinates for vectors like the sampled ones; a function of what is given, not of its order.
+    """Return the coordinates for vectors like the sampled ones, whatever the order of the sample.
 
-    sample  : as the input has them, at least one
+    sample  : vectors as the input has them, at least one
     largest : the largest number of all vectors, without its sign
-    rounded : float32 does not hold all numbers of the input
+    rounded : whether float32 does not hold all numbers of the input to the last bit
+
     Raises OutOfRange where distances would not fit a column of type float.
     """
     facts = METRICS[metric]
@@ -126,7 +133,7 @@ def choose_coordinates(sample: Vectors, metric: str, largest: float, *, rounded:
     origin = None
     if not is_sparse(sample) and not facts.largest:
         middle = np.median(around, axis=0)
-        # Of numbers that float32 holds differences lose nothing, wherever they lie; unit vectors are always rounded.
+        # Rounding takes nothing from numbers that float32 holds, however large; unit vectors are always rounded.
         if (rounded or facts.unit) and _is_far(middle, around - middle):
             origin = middle
         around = around - middle if origin is not None else around
@@ -139,8 +146,8 @@ def choose_coordinates(sample: Vectors, metric: str, largest: float, *, rounded:
     longest = size + 1 + np.log2(max(1, numbers)) / 2
     typical = float(np.log2(np.median(lengths[lengths > 0]))) + size if (lengths > 0).any() else longest
     _require_range(metric, 2 * typical if facts.largest else typical)
-    wanted = 0 if _NORMAL[0] <= typical <= _NORMAL[1] else -round(typical)
-    exponent = min(wanted, int(_LONGEST - longest)) if longest + wanted > _LONGEST else wanted
+    centring = 0 if _NORMAL[0] <= typical <= _NORMAL[1] else -round(typical)
+    exponent = min(centring, int(_LONGEST - longest)) if longest + centring > _LONGEST else centring
     if typical + exponent < _SHORTEST:
         raise OutOfRange(
             f"the largest number is {largest:.3g}, and most vectors are some {_power_of_ten(typical)} long: float32 "
@@ -150,7 +157,11 @@ def choose_coordinates(sample: Vectors, metric: str, largest: float, *, rounded:
 
 
 def _is_far(middle: np.ndarray, around: np.ndarray) -> bool:
-    """Say whether vectors are so far from the origin that their numbers hold few digits of their differences."""
+    """Return whether vectors are so far from the origin that their numbers hold few digits of their differences.
+
+    middle : float64 (dim,), the median of the vectors
+    around : float64 (n, dim), the vectors less the middle
+    """
     away = np.abs(middle).max(initial=0)
     if away == 0:
         return False
@@ -159,7 +170,10 @@ def _is_far(middle: np.ndarray, around: np.ndarray) -> bool:
 
 
 def _require_range(metric: str, typical: float) -> None:
-    """Raise OutOfRange for typical distances, or products, that are no numbers of a column of type float."""
+    """Raise OutOfRange if a column of type float does not hold typical distances, or products, to all its digits.
+
+    typical : as a power of two
+    """
     low, high = _PUBLISHED
     if low <= typical <= high:
         return

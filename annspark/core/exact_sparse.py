@@ -1,9 +1,11 @@
-"""Brute force among sparse rows: products of sparse matrices for who shares something, hashes for who does not.
+"""Brute force among sparse rows: a product of sparse matrices for related pairs, and one order for unrelated ones.
 
-A product of sparse rows takes time for the columns that pairs share, not for pairs: 2,000 rows meet 100,000 others of
-55 numbers in 1.7 s, and 120,000 of 2.5 in 0.02 s, where a product with the queries made dense takes 16 and 2.5.
-Those that share nothing with a query are all equally far from it, or for euclidean the farther the longer they are, so
-that the first few in that order, ties by hash, are all that a query needs.
+Two rows are related if their product is not 0.  A product of sparse matrices takes time for each column that a pair
+shares, and none for pairs that share no column.  Compared with 2,000 queries:
+    100,000 rows of 55 numbers     1.7 s, with the queries made dense 16 s
+    120,000 rows of 2.5 numbers    0.02 s, with the queries made dense 2.5 s
+All unrelated rows are equally far from a query, or under euclidean distance the farther the longer they are.  So the
+unrelated rows have one order for all queries, ties by hash, and each query needs only the first few of them.
 """
 
 from collections.abc import Iterator
@@ -11,59 +13,59 @@ from typing import Any
 
 import numpy as np
 
-from annspark.core.best import Nearest, entering, merged
 from annspark.core.distance import SparseProducts
 from annspark.core.metric import METRICS
+from annspark.core.nearest_lists import Nearest, find_entering, merge_pairs
 from annspark.core.vectors import Vectors, len_of, owner_of, renumbered, slice_rows, squared_lengths, take_rows
 
 _PRODUCTS = 1 << 20  # products of two numbers made at once: some 100 MB with what follows from them
-_Met = tuple[np.ndarray, np.ndarray, np.ndarray]  # row, query and distance of pairs
-_ROUNDING = 1e-6  # share of squared lengths that float32 may lose of distances
-_WAITING = 4  # times the neighbors kept, how many candidates may wait to be merged
+_Found = tuple[np.ndarray, np.ndarray, np.ndarray]  # row, query and distance of pairs
+_ROUNDING = 1e-6  # error of a squared distance in float32, as a share of the squared lengths
+_WAITING = 4  # candidates that wait to be merged, at most, as a multiple of the neighbors in all lists
 
 
-def meet_sparse(queries: Vectors, vectors: Vectors, hashes: np.ndarray, best: Nearest, metric: str) -> Nearest:
-    """Return the nearest of each query among some more vectors and those met before; at least one of either.
+def search_sparse(queries: Vectors, vectors: Vectors, hashes: np.ndarray, lists: Nearest, metric: str) -> Nearest:
+    """Compare queries with some more vectors, and return new lists of the nearest of each query.
 
-    queries, vectors : sparse, prepared
-    hashes           : int64 (n,)
+    queries, vectors : sparse, prepared; at least one of either
+    hashes           : int64 (n,), of the vectors' ids
     """
-    pairs = _Pairs(queries, vectors, metric, best.distances.dtype)
-    best = _meet_related(pairs, hashes, best)
-    for some in pairs.unrelated(hashes, best):
-        best = _merged(best, [_entering(best, some, hashes)], hashes)
-    return best
+    pairs = _Pairs(queries, vectors, metric, lists.distances.dtype)
+    lists = _search_related(pairs, hashes, lists)
+    for some in pairs.unrelated(hashes, lists):
+        lists = _lists_with(lists, [_those_entering(lists, some, hashes)], hashes)
+    return lists
 
 
-def meet_related(queries: Vectors, vectors: Vectors, hashes: np.ndarray, best: Nearest, metric: str) -> Nearest:
-    """Do so among the vectors whose product with a query is not 0."""
-    return _meet_related(_Pairs(queries, vectors, metric, best.distances.dtype), hashes, best)
+def search_related(queries: Vectors, vectors: Vectors, hashes: np.ndarray, lists: Nearest, metric: str) -> Nearest:
+    """Do what search_sparse does for related pairs alone, those whose product is not 0."""
+    return _search_related(_Pairs(queries, vectors, metric, lists.distances.dtype), hashes, lists)
 
 
-def _meet_related(pairs: "_Pairs", hashes: np.ndarray, best: Nearest) -> Nearest:
-    waiting: list[_Met] = []
+def _search_related(pairs: "_Pairs", hashes: np.ndarray, lists: Nearest) -> Nearest:
+    waiting: list[_Found] = []
     for start, end in pairs.blocks():
-        waiting.append(_entering(best, pairs.related(start, end, best.distances[:, -1]), hashes))
-        if sum(len(row) for row, _, _ in waiting) > _WAITING * best.distances.size:
-            best, waiting = _merged(best, waiting, hashes), []
-    return _merged(best, waiting, hashes)
+        waiting.append(_those_entering(lists, pairs.related(start, end, lists.distances[:, -1]), hashes))
+        if sum(len(row) for row, _, _ in waiting) > _WAITING * lists.distances.size:
+            lists, waiting = _lists_with(lists, waiting, hashes), []
+    return _lists_with(lists, waiting, hashes)
 
 
-def _entering(best: Nearest, met: _Met, hashes: np.ndarray) -> _Met:
-    row, query, distance = met
-    enters = entering(best, query, distance, hashes.take(row))
+def _those_entering(lists: Nearest, found: _Found, hashes: np.ndarray) -> _Found:
+    row, query, distance = found
+    enters = find_entering(lists, query, distance, hashes.take(row))
     return row.take(enters), query.take(enters), distance.take(enters)
 
 
-def _merged(best: Nearest, waiting: list[_Met], hashes: np.ndarray) -> Nearest:
+def _lists_with(lists: Nearest, waiting: list[_Found], hashes: np.ndarray) -> Nearest:
     if not waiting:
-        return best
+        return lists
     row, query, distance = (np.concatenate(part) for part in zip(*waiting, strict=True))
-    return merged(best, query, distance, hashes.take(row)) if len(row) else best
+    return merge_pairs(lists, query, distance, hashes.take(row)) if len(row) else lists
 
 
 class _Pairs:
-    """Distances between vectors and queries, of which only the columns that queries have are kept."""
+    """Queries and vectors, both without the columns that no query has, and the distances between them."""
 
     def __init__(self, queries: Vectors, vectors: Vectors, metric: str, kind: np.dtype[Any]):
         self.kernel, self.kind = SparseProducts(metric), kind
@@ -75,61 +77,66 @@ class _Pairs:
         self.right = self.queries.T.tocsr()
 
     def blocks(self) -> Iterator[tuple[int, int]]:
-        """Cut the vectors so that few enough products are made at once: first row and end of each block."""
+        """Return first row and end of blocks of the vectors, for each of which few enough products are made."""
         each = np.diff(self.right.indptr).take(self.vectors.indices)
         work = np.cumsum(np.bincount(owner_of(self.vectors), each, minlength=len_of(self.vectors)))
         cut = np.searchsorted(work, np.arange(_PRODUCTS, work[-1], _PRODUCTS), side="right")
         cut = np.unique(np.concatenate([[0], cut, [len(work)]]))
         return zip(cut[:-1].tolist(), cut[1:].tolist(), strict=True)
 
-    def related(self, start: int, end: int, bar: np.ndarray) -> _Met:
-        """Return the pairs of rows start..end whose product is not 0 and whose distance may be within their bars."""
+    def related(self, start: int, end: int, bar: np.ndarray) -> _Found:
+        """Return the related pairs of rows start..end whose distance may be within the query's bar.
+
+        bar : (n_queries,), distances
+        """
         products = slice_rows(self.vectors, start, end) @ self.right
-        # Looked at as they are: distances of all would take longer than their products.
+        # Products are compared with a bound, since to measure all distances would take longer than the products do.
         least = self.kernel.least_product(self.query_lengths, self.to_raw(bar).astype(np.float64))
         some = np.flatnonzero((products.data >= least.take(products.indices)) & (products.data != 0))
         row = np.searchsorted(products.indptr, some, side="right") - 1 + start
         query = products.indices.take(some)
         return row, query, self._distance(row, query, products.data.take(some))
 
-    def unrelated(self, hashes: np.ndarray, best: Nearest) -> Iterator[_Met]:
-        """Yield pairs whose product is 0: for each query all that may be kept."""
+    def unrelated(self, hashes: np.ndarray, lists: Nearest) -> Iterator[_Found]:
+        """Yield unrelated pairs: for each query all that may get into its list."""
         empty = self.query_lengths == 0
         if not self.kernel.jaccard:
             euclidean = not (self.kernel.product or self.kernel.unit)
             sizes = self.lengths if euclidean else np.zeros(len(self.lengths))
-            yield from self._first(np.arange(len(empty)), sizes, hashes, best, _ROUNDING if euclidean else 0)
+            yield from self._first_unrelated(np.arange(len(empty)), sizes, hashes, lists, _ROUNDING if euclidean else 0)
             return
-        # Empty sets are nearest to each other; to other sets all they share nothing with are alike.
-        for asking, sizes in ((empty, self.lengths > 0), (~empty, np.zeros(len(self.lengths)))):
-            yield from self._first(np.flatnonzero(asking), sizes, hashes, best, 0)
+        # Empty sets are nearest to each other.  From any other set all unrelated sets are equally far.
+        for queries, sizes in ((empty, self.lengths > 0), (~empty, np.zeros(len(self.lengths)))):
+            yield from self._first_unrelated(np.flatnonzero(queries), sizes, hashes, lists, 0)
 
-    def _first(
-        self, asking: np.ndarray, sizes: np.ndarray, hashes: np.ndarray, best: Nearest, rounding: float
-    ) -> Iterator[_Met]:
-        """Do so for some queries, to which rows they share nothing with are as near as they are small.
+    def _first_unrelated(
+        self, queries: np.ndarray, sizes: np.ndarray, hashes: np.ndarray, lists: Nearest, rounding: float
+    ) -> Iterator[_Found]:
+        """Yield unrelated pairs of some queries, in the order of the rows' sizes, until the lists have all they need.
 
-        rounding : share of both sizes by which distances may be equal though sizes are not
+        queries  : int, the queries for which that is the order of distances
+        sizes    : (n,), of the rows
+        rounding : distances may be equal where sizes differ by no more than this share of both squared lengths
         """
         nearest = np.lexsort((hashes, sizes))
-        bar, m = best.distances[:, -1], best.distances.shape[1]
-        lacking = np.full(len(asking), m)
+        bar, m = lists.distances[:, -1], lists.distances.shape[1]
+        lacking = np.full(len(queries), m)
         start = 0
         while start < len(nearest):
             last, following = sizes[nearest[max(0, start - 1)]], nearest[start : start + 1]
-            ties = sizes[following] < last + rounding * (self.query_lengths.take(asking) + last)
-            may_enter = self._distance(following, asking) <= bar.take(asking)
-            wanting = ((lacking > 0) | ties) & may_enter
-            asking, lacking = asking[wanting], lacking[wanting]
-            if len(asking) == 0:
+            ties = sizes[following] < last + rounding * (self.query_lengths.take(queries) + last)
+            may_enter = self._distance(following, queries) <= bar.take(queries)
+            unfinished = ((lacking > 0) | ties) & may_enter
+            queries, lacking = queries[unfinished], lacking[unfinished]
+            if len(queries) == 0:
                 return
-            # Most queries share something with few rows, and find all they want among twice as many.
+            # Most queries are related to few rows, so that 2 m rows give them m unrelated ones.
             rows = nearest[start : start + max(start, 2 * m)]
             start += len(rows)
             right = take_rows(self.vectors, rows).T.tocsr()
             step = max(1, _PRODUCTS // len(rows))
-            for first in range(0, len(asking), step):
-                some = asking[first : first + step]
+            for first in range(0, len(queries), step):
+                some = queries[first : first + step]
                 query, place = np.nonzero((take_rows(self.queries, some) @ right).toarray() == 0)
                 lacking[first : first + step] -= np.bincount(query, minlength=len(some))
                 row, query = rows.take(place), some.take(query)

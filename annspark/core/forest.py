@@ -1,4 +1,4 @@
-"""What every forest offers: trees of leaves, a home for every vector, and the leaves near to it."""
+"""What every forest offers: trees of leaves, a home leaf for each vector, and the leaves near to it."""
 
 from typing import Protocol, Self
 
@@ -9,42 +9,46 @@ from annspark.core.vectors import Vectors
 
 
 class Forest(Protocol):
-    """Trees of leaves.  A vector has a home leaf in each tree, or none, and may visit other leaves.
+    """Trees of leaves.  A vector has one home leaf in each tree, or none, and may visit other leaves.
 
-    A CentreForest has a leaf for every centre, for dense vectors; a ColumnForest one for every column, for sparse ones.
+    A CentreForest, for dense vectors, has a leaf for each centre.  A ColumnForest, for sparse rows, has a leaf for each
+    column.
     """
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Leaves of each tree."""
+        """Number of leaves of each tree."""
 
     @property
     def gains_by_trees(self) -> bool:
         """Whether more trees are a cheaper way to a higher recall than more probes."""
 
     def find_routes(self, vectors: Vectors, probes: float) -> list[Routes]:
-        """Return per tree the home of every vector, and the leaves it may visit.
+        """Return for each tree the home of every vector, and the leaves it may visit.
 
-        probes : mean number of leaves a vector goes to in a tree, its home included
+        vectors : n, prepared
+        probes  : mean number of leaves a vector goes to in a tree, its home included
         """
 
     def find_chances(
         self, left: Vectors, i: np.ndarray, right: Vectors, j: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return how near left[i] and right[j] come to each other's home leaves, see Chances.
+        """Return how far left[i] and right[j] are from each other's homes, as calibrate.Chances has it.
 
-        i, j    : int (n_pairs,)
-        returns : ranks int32 and margins float32 (n_pairs, 2 * trees), in the order of the trees
+        left, right : prepared
+        i, j        : int (n_pairs,)
+        returns     : ranks int32 and margins float32 (n_pairs, 2 * trees), two columns a tree, in the order of the
+                      trees: of the left from the home of the right, then of the right from the home of the left
         """
 
     def are_hubs(self, vectors: Vectors) -> np.ndarray:
-        """Return which vectors visit every leaf of the first tree: bool (n,)."""
+        """Return which vectors are hubs, which visit every leaf of the first tree: bool (n,)."""
 
     def most_probes(self, sample: Vectors) -> float:
         """Return how many leaves of a tree vectors like the sampled ones can go to on average."""
 
-    def candidates(self, probes: float) -> int:
-        """Return how many leaves of a tree a vector may go to at most."""
+    def most_leaves(self, probes: float) -> int:
+        """Return how many leaves of a tree a vector may go to at most, when it goes to probes leaves on average."""
 
     def first(self, n_trees: int) -> Self:
         """Return the forest of the first trees."""

@@ -1,7 +1,9 @@
-"""Metrics: what preparing, routing and joining have to know of each; nothing else distinguishes them.
+"""Metrics: what preparing, routing and joining have to know of each.
 
-Kernels compare raw distances, which order as the metric's own do and cost less: the squared euclidean distance of
-prepared vectors (cosine, euclidean, hamming), -2 x.y (inner product), and the distance itself (manhattan, jaccard).
+Kernels compare raw distances, which have the same order as the metric's own distances and cost less:
+    cosine, euclidean, hamming    squared euclidean distance of prepared vectors
+    inner_product                 -2 x.y
+    manhattan, jaccard            the distance itself
 """
 
 from collections.abc import Callable
@@ -11,7 +13,7 @@ from typing import Any
 import numpy as np
 
 Raw = Callable[[np.ndarray], np.ndarray]
-_NUMBERS = 1 << 15  # numbers of float64 in flight: 256 KB
+_NUMBERS = 1 << 15  # numbers of float64 prepared at once: 256 KB
 
 
 @dataclass(frozen=True)
@@ -20,11 +22,11 @@ class Metric:
 
     unit        : prepared vectors have unit length, so an all-zero vector cannot be used
     binary      : vectors are sets or bits: numbers are 0 or 1
-    centred     : euclidean routing around the median of the data, where float32 keeps its digits
-    largest     : what is published is a similarity, minus the distance, the largest first
-    unrelated   : distance of sparse rows that have no column in common; inf where it is not one for all
-    from_raw    : raw distances to the metric's own distances (smaller is nearer)
-    to_raw      : distances to raw ones no smaller than any whose from_raw is at most the given; inf stays inf
+    centred     : vectors are routed around the median of the data, where float32 keeps its digits
+    largest     : published is minus the distance, a similarity, the largest first
+    unrelated   : distance of sparse rows that share no column; inf where not all such pairs have the same distance
+    from_raw    : turns raw distances into the metric's own distances (smaller is nearer)
+    to_raw      : the inverse of from_raw, rounded up: from_raw(r) <= d implies r <= to_raw(d); inf stays inf
     """
 
     unit: bool = False
@@ -66,14 +68,14 @@ def prepare(
     exponent: int = 0,
     kind: type[np.generic] = np.float32,
 ) -> Any:
-    """Return vectors between which raw distances order neighbors as the metric does.
+    """Return prepared vectors, whose raw distances order neighbors as the metric does.
 
     vectors  : float32 or float64 (n, dim), finite; a scipy csr_array for sparse rows
-    origin   : float64 (dim,), taken from every vector (of unit length, if the metric makes it so); dense vectors only
+    origin   : float64 (dim,), subtracted from every vector (after it has unit length, for cosine); dense vectors only
     exponent : numbers are multiplied by 2**exponent after that
     kind     : float32 or float64, of the numbers returned; everything before is computed in float64
-    returns  : (n, dim); unit length for cosine (an all-zero vector stays zero), 1 for every number that is not 0 for
-               jaccard, else unchanged but for origin, exponent and rounding
+    returns  : (n, dim); for cosine of unit length, though an all-zero vector stays zero; for jaccard 1 in place of
+               every number that is not 0; else unchanged but for origin, exponent and rounding
     """
     if not isinstance(vectors, np.ndarray):
         return _prepare_sparse(vectors, metric, exponent, kind)
@@ -81,12 +83,12 @@ def prepare(
     if not unit and origin is None and exponent == 0:
         return np.ascontiguousarray(vectors, kind)
     prepared = np.empty(vectors.shape, kind)
-    # Some rows at a time: what is made of them stays in the second-level cache.
+    # Some rows at a time, so that intermediate results stay in the second-level cache.
     step = max(1, _NUMBERS // max(1, vectors.shape[1]))
     for start in range(0, len(vectors), step):
         wide = vectors[start : start + step].astype(np.float64)
         if unit:
-            # A first scaling by the largest component: squares neither overflow nor vanish.
+            # Scaled by the largest number first, so that squares neither overflow nor vanish.
             largest = np.abs(wide).max(axis=1, keepdims=True, initial=0)
             wide /= np.where(largest > 0, largest, 1)
             norms = np.sqrt(np.einsum("ij,ij->i", wide, wide))[:, None]

@@ -1,4 +1,4 @@
-"""The plan of the join: which run of leaves shares a partition, decided from the sample before anything is shipped."""
+"""The plan of the join: which leaves share a partition.  It is made from a sample, before any vector is shipped."""
 
 from dataclasses import dataclass
 from math import ceil
@@ -6,22 +6,22 @@ from math import ceil
 import numpy as np
 
 from annspark.core.forest import Forest
-from annspark.core.routes import Routes, reach_for, within
+from annspark.core.routes import Routes, reach_for, within_reach
 from annspark.core.vectors import Vectors, len_of, width_of
 
 _SAMPLED_PER_LEAF = 40
 _SAMPLED_AT_LEAST = 10_000
-_SAMPLE_BYTES = 512 << 20
+_SAMPLE_BYTES = 512 << 20  # the sample a tree is grown from on the driver, at most
 _LIMB_BYTES = 64 << 20  # the sample of a limb: some 6,000 leaves of 64 numbers, half a minute of a task
-SHOWN = 20_000  # vectors routed by the driver: enough to tell the shares of runs of many leaves
+ROUTED_SAMPLE = 20_000  # vectors routed by the driver: enough to measure the shares of runs of many leaves
 _PARTITION_BYTES = 192 << 20  # a worker holds a partition about three times over while it joins
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What a sample's own routing lets expect of the join.
+    """What the routes of a sample predict for the join.
 
-    pairs       : distances compared for a user
+    pairs       : distances measured for a user, on average
     median_rows : users at home in half of the leaves at most
     p99_rows    : users at home in 99 % of the leaves at most
     max_rows    : users at home in the largest leaf
@@ -38,12 +38,12 @@ class Plan:
     """Where leaves are joined.
 
     probes            : mean number of leaves a vector goes to in each tree, its home included
-    reach             : per tree, the margin up to which a vector visits leaves
+    reach             : for each tree, the margin up to which a vector visits leaves
     first_leaf        : int (trees + 1,), number of the first leaf of each tree; leaves are numbered through all trees
     partition_of_leaf : int32 (n_leaves,), ascending
     n_partitions      : partitions of the join, over all trees
     copies            : partitions a vector is shipped to on average
-    expected          : of the join
+    expected          : what the routes of the sample predict
     """
 
     probes: float
@@ -61,7 +61,7 @@ class Plan:
 
     @property
     def n_home_partitions(self) -> int:
-        """Partitions of the first tree, in one of which every dense vector is at home."""
+        """Number of partitions of the first tree, in which every vector has a home."""
         return int(self.partition_of_leaf[self.first_leaf[1] - 1]) + 1
 
 
@@ -70,32 +70,32 @@ def plan_join(
 ) -> Plan:
     """Cut the leaves, in tree order, into partitions of about equal work.
 
-    A run of consecutive leaves is a subtree or nearly so: most leaves a vector visits lie in few partitions, and the
-    vector is shipped once to each.  Work is the pairs a leaf will compare.  That, the reach and the copies are what the
-    sample's own routing shows.
+    A partition is a run of consecutive leaves, so a subtree or nearly so.  Most leaves that a vector visits therefore
+    lie in few partitions, and the vector is shipped once to each.  The work of a leaf is the number of pairs it will
+    compare.  Work, reach and copies are measured on the routes of the sample.
 
-    sample : n_sample vectors, prepared; not the one the forest was grown from, which lies nearer to its centres
-    probes : mean number of leaves a vector is to go to in each tree, its home included
-    rows   : users to be joined
-    cores  : tasks that run at once
-    width  : numbers of 4 bytes that a vector brings, on average; those of the sample where not given
+    sample : n_sample vectors, prepared; not those the forest was grown from, which are nearer to its centres
+    probes : mean number of leaves a vector goes to in each tree, its home included
+    rows   : number of users to be joined
+    cores  : number of tasks that run at once
+    width  : numbers of 4 bytes that a vector takes, on average; measured on the sample when None
     """
     width = width_of(sample) if width is None else width
-    near = forest.find_routes(sample, probes)
-    reach = tuple(reach_for(goals, probes) for goals in near)
-    goals = [within(*one) for one in zip(near, reach, strict=True)]
+    reachable = forest.find_routes(sample, probes)
+    reach = tuple(reach_for(of_tree, probes) for of_tree in reachable)
+    routes = [within_reach(*one) for one in zip(reachable, reach, strict=True)]
     sizes, n_hubs = forest.sizes, int(np.count_nonzero(forest.are_hubs(sample)))
-    hubs = [n_hubs] + [0] * (len(sizes) - 1)  # they meet everybody in the first tree
-    visits = sum(len(goal.leaf) for goal in goals) / max(1, len_of(sample))
+    hubs = [n_hubs] + [0] * (len(sizes) - 1)  # a hub visits all leaves of the first tree, and none of the others
+    visits = sum(len(of_tree.leaf) for of_tree in routes) / max(1, len_of(sample))
     n_partitions, copies = 0, float(len(sizes))
-    while True:  # more partitions make more copies, which may want more partitions
-        wanted = _count_partitions(rows, 4 * (copies * (width + 4) + visits), cores)
-        if wanted <= n_partitions:
+    while True:  # more partitions make more copies, which may need more partitions
+        needed = _count_partitions(rows, 4 * (copies * (width + 4) + visits), cores)
+        if needed <= n_partitions:
             break
-        n_partitions = wanted
+        n_partitions = needed
         each = max(1, round(n_partitions / len(sizes)))
-        runs = [_cut_tree(*one, each) for one in zip(goals, sizes, hubs, strict=True)]
-        copies = sum(_count_copies(*one) for one in zip(goals, runs, strict=True))
+        runs = [_runs_of_leaves(*one, each) for one in zip(routes, sizes, hubs, strict=True)]
+        copies = sum(_mean_copies(*one) for one in zip(routes, runs, strict=True))
     first_run = np.cumsum([0] + [run[-1] + 1 for run in runs])
     return Plan(
         probes=probes,
@@ -106,26 +106,33 @@ def plan_join(
         ),
         n_partitions=int(first_run[-1]),
         copies=copies,
-        expected=_expect(goals, sizes, n_hubs, rows),
+        expected=_expect(routes, sizes, n_hubs, rows),
     )
 
 
 def expect_pairs(forest: Forest, sample: Vectors, probes: float, rows: int) -> float:
-    """Return how many distances will be compared for a user, as far as a sample can tell; see plan_join."""
-    goals = [within(near, reach_for(near, probes)) for near in forest.find_routes(sample, probes)]
-    return _expect(goals, forest.sizes, int(np.count_nonzero(forest.are_hubs(sample))), rows).pairs
+    """Return the mean number of distances that will be measured for a user; arguments are those of plan_join."""
+    routes = [within_reach(one, reach_for(one, probes)) for one in forest.find_routes(sample, probes)]
+    return _expect(routes, forest.sizes, int(np.count_nonzero(forest.are_hubs(sample))), rows).pairs
 
 
-def _expect(goals: list[Routes], sizes: tuple[int, ...], n_hubs: int, rows: int) -> Expected:
-    """Scale what is seen of a sample to all rows; goals and sizes have an entry a tree."""
-    scale = rows / goals[0].n_rows
+def _expect(routes: list[Routes], sizes: tuple[int, ...], n_hubs: int, rows: int) -> Expected:
+    """Return what the routes of a sample predict for all rows.
+
+    routes : of each tree, within reach
+    sizes  : leaves of each tree
+    n_hubs : sampled vectors that visit every leaf of the first tree
+    rows   : number of all rows
+    """
+    scale = rows / routes[0].n_rows
     pairs, residents = n_hubs * scale * rows, []
-    for goal, n_leaves in zip(goals, sizes, strict=True):
-        home = _residents(goal, n_leaves).astype(np.float64)
-        met = np.bincount(goal.leaf, minlength=n_leaves)
-        # Residents all meet each other, both ways round.  A sampled user is no evidence for others like itself.
-        pairs += float((home * (home - 1) + home * (met - home)).sum()) * scale**2
-        # Counts of a few users a leaf vary by chance as well: what chance adds to their variance is taken out.
+    for of_tree, n_leaves in zip(routes, sizes, strict=True):
+        home = _count_residents(of_tree, n_leaves).astype(np.float64)
+        going = np.bincount(of_tree.leaf, minlength=n_leaves)
+        # Each resident is compared with the other residents and with the visitors.  home - 1 and not home: that a
+        # sampled user is at home in a leaf says nothing of how many others are.
+        pairs += float((home * (home - 1) + home * (going - home)).sum()) * scale**2
+        # Counts of a few users a leaf also vary by chance.  The variance that chance adds is taken out.
         mean, variance = home.mean(), home.var()
         shrink = np.sqrt(max(0.0, 1 - mean / variance)) if variance > 0 else 0.0
         residents.append((mean + (home - mean) * shrink) * scale)
@@ -133,75 +140,81 @@ def _expect(goals: list[Routes], sizes: tuple[int, ...], n_hubs: int, rows: int)
     return Expected(pairs / rows, round(median), round(p99), round(largest))
 
 
-def _residents(goals: Routes, n_leaves: int) -> np.ndarray:
-    """Count the sampled vectors at home in each leaf."""
-    return np.bincount(goals.leaf[goals.home], minlength=n_leaves)
+def _count_residents(routes: Routes, n_leaves: int) -> np.ndarray:
+    """Return the number of sampled vectors at home in each leaf: int (n_leaves,)."""
+    return np.bincount(routes.leaf[routes.home], minlength=n_leaves)
 
 
-def _cut_tree(goals: Routes, n_leaves: int, n_hubs: int, runs: int) -> np.ndarray:
+def _runs_of_leaves(routes: Routes, n_leaves: int, n_hubs: int, runs: int) -> np.ndarray:
     """Return the run of each leaf of a tree, runs of about equal work: int (n_leaves,), ascending from 0.
 
-    goals  : of sampled vectors
+    routes : of sampled vectors, within reach
     n_hubs : sampled vectors that visit every leaf
+    runs   : how many are asked for; there are no more than leaves
     """
-    residents = _residents(goals, n_leaves) + 1e-3
-    met = np.bincount(goals.leaf, minlength=n_leaves) + n_hubs + 1e-3
-    work = np.cumsum(residents * met)
+    residents = _count_residents(routes, n_leaves) + 1e-3
+    going = np.bincount(routes.leaf, minlength=n_leaves) + n_hubs + 1e-3
+    work = np.cumsum(residents * going)
     runs = min(runs, n_leaves)
     cut = np.searchsorted(work, work[-1] * np.arange(1, runs) / runs)
-    # Every run keeps at least one leaf, whatever the shares.
+    # Every run gets at least one leaf, however little the work of its leaves is.
     place = np.arange(1, runs)
     cut = np.maximum.accumulate(np.maximum(cut - place, 0)) + place
     cut = np.minimum(cut, n_leaves - runs + place)
     return np.searchsorted(cut, np.arange(n_leaves), side="right")
 
 
-def _count_copies(goals: Routes, run: np.ndarray) -> float:
-    """Return to how many runs of leaves a sampled vector goes on average."""
-    reached = goals.row * len(run) + run[goals.leaf]
+def _mean_copies(routes: Routes, run: np.ndarray) -> float:
+    """Return the mean number of runs that a sampled vector goes to.
+
+    run : int (n_leaves,), the run of each leaf
+    """
+    reached = routes.row * len(run) + run[routes.leaf]
     reached.sort()  # np.unique hashes, which takes ten times as long
-    return np.count_nonzero(np.diff(reached, prepend=-1)) / max(goals.n_rows, 1)
+    return np.count_nonzero(np.diff(reached, prepend=-1)) / max(routes.n_rows, 1)
 
 
 def count_leaves(rows: int, leaf_rows: int, k: int) -> int:
-    """Return how many leaves a tree should have; a leaf holds at least four times the neighbors wanted."""
+    """Return how many leaves a tree should have, of leaf_rows rows each, or of 4 k where that is more."""
     return max(1, round(rows / max(leaf_rows, 4 * k)))
 
 
 def count_limbs(n_leaves: int, width: float) -> int:
-    """Return into how many limbs a tree is divided, to be grown on the executors; 0 when the driver grows it whole.
+    """Return how many limbs of a tree are grown on the executors; 0 when the driver grows the whole tree.
 
-    The driver does so as long as its sample will do: leaves are not relaxed across limbs, which costs recall.  1 M
-    vectors of 64 numbers, 2 probes, 2,150 leaves: 0.954 grown whole, 0.924 in 6 limbs.
+    The driver does so as long as the sample that its leaves need fits.  Lloyd steps do not move centres across limbs,
+    and that costs recall: 0.954 grown whole, 0.924 in 6 limbs (1 M vectors of 64 numbers, 2 probes, 2,150 leaves).
     """
-    wanted = 4 * width * _SAMPLED_PER_LEAF * n_leaves
-    return 0 if wanted <= _SAMPLE_BYTES else ceil(wanted / _LIMB_BYTES)
+    sample_bytes = 4 * width * _SAMPLED_PER_LEAF * n_leaves
+    return 0 if sample_bytes <= _SAMPLE_BYTES else ceil(sample_bytes / _LIMB_BYTES)
 
 
 def count_shuffle_bytes(plan: Plan, rows: int, width: float, k: int, id_bytes: float) -> int:
-    """Return about how many bytes the shuffles will carry: copies of vectors, then a list for each copy."""
+    """Return about how many bytes will be shuffled: copies of vectors, and then a list for each copy."""
     visits = 4 * len(plan.reach) * (plan.probes - 1)
     copy = 4 * width + 16 + id_bytes  # hash, home, number of visits
     return round(rows * (plan.copies * (copy + (k + 1) * (4 + id_bytes)) + visits))
 
 
 def count_task_bytes(plan: Plan, rows: int, width: float) -> int:
-    """Return about how many bytes a Python worker holds at most, beside its 100 MB of libraries."""
+    """Return about how many bytes a Python worker holds at most, besides 100 MB of libraries."""
     each = plan.copies * (width + 4) + len(plan.reach) * plan.probes
     return round(3 * rows * 4 * each / plan.n_partitions)
 
 
 def count_known(rows: int, audit_users: int, calibrated: int) -> tuple[int, int]:
-    """Return of how many users the exact neighbors are found, for the audit and for calibration.
+    """Return for how many users exact neighbors are found: for the audit, and for calibration.
 
-    Nobody serves both: of few users each gets half, and only a single user has to do.
+    No user serves both.  Of few users each gets half; a table of one user has it in both.
+
+    calibrated : users asked for by calibration; 0 where there is none
     """
     audited = min(audit_users, rows if calibrated == 0 else max(1, rows // 2))
     return audited, min(calibrated, max(1, rows - audited))
 
 
 def count_sampled_for_limbs(rows: int, n_leaves: int) -> int:
-    """Return how many rows the limbs of a tree are grown from, all together."""
+    """Return how many rows all limbs of a tree together are grown from."""
     return min(rows, _SAMPLED_PER_LEAF * n_leaves)
 
 
@@ -213,15 +226,15 @@ def count_sampled(rows: int, width: float, n_leaves: int) -> int:
 
 
 def count_merge_partitions(rows: int, copies: float, k: int, id_bytes: float, cores: int) -> int:
-    """Return how many partitions to merge in, when a user has as many lists as copies."""
+    """Return how many partitions lists are merged in, when a user has a list for each copy."""
     return _count_partitions(rows, copies * (id_bytes + k * (4 + id_bytes)), cores)
 
 
 def _count_partitions(rows: int, row_bytes: float, cores: int) -> int:
-    """Return how many partitions to use for rows that bring row_bytes each.
+    """Return how many partitions to use for rows that take row_bytes each.
 
-    Few, because every partition a vector is shipped to costs a copy; two a core, so that no core waits long for the
-    last one; more when a partition would not fit a worker comfortably.
+    As few as possible, since every partition a vector is shipped to costs a copy.  But at least two for each core, so
+    that no core waits long for the last one, and so many that a partition is no larger than _PARTITION_BYTES.
     """
-    wanted = max(2 * cores, ceil(rows * row_bytes / _PARTITION_BYTES))
-    return min(-(-wanted // cores) * cores, max(1, rows // 500))
+    needed = max(2 * cores, ceil(rows * row_bytes / _PARTITION_BYTES))
+    return min(-(-needed // cores) * cores, max(1, rows // 500))

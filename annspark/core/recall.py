@@ -1,4 +1,4 @@
-"""Recall: the share of the exact neighbors found, counted by distance, with its interval."""
+"""Recall: the share of the exact neighbors that were found, counted by distance, with its interval."""
 
 from dataclasses import dataclass
 
@@ -8,14 +8,17 @@ from annspark.core.metric import METRICS
 from annspark.core.vectors import Vectors, len_of, lengths_of
 
 _Z = 1.959964  # two-sided 95 %
-_RELATIVE = 2.0**-46  # share of a distance that adding up its parts in float64 may take, up to some thousand of them
-_ROUNDING = 2.0**-52  # share of two numbers that rounding both to float64 takes of their difference at most
-_BANDS = (0, 1, 5, 10, 20, 50)  # how often a user is a neighbor: where a band begins
+_RELATIVE = 2.0**-46  # error of a distance of up to some thousand terms added in float64, as a share of the distance
+_ROUNDING = 2.0**-52  # error of x - y after both were rounded to float64, as a share of x and y, at most
+_BANDS = (0, 1, 5, 10, 20, 50)  # the first popularity of each band
 
 
 @dataclass(frozen=True)
 class Band:
-    """Recall of the users who are somebody's neighbor from first to last times (None: or more)."""
+    """The recall of the users whose popularity is from first to last; last is None where there is no end.
+
+    The popularity of a user is how many lists of the table it is in.
+    """
 
     first: int
     last: int | None
@@ -27,11 +30,11 @@ class Band:
 
 @dataclass(frozen=True)
 class Precision:
-    """What rounding takes, of the distances published and of the recall.
+    """What rounding costs: the error of published distances, and the recall lost.
 
     numbers        : "float32" or "float64", in which vectors were joined
-    distance_error : largest error of a published distance that was seen, as a share of the distance
-    recall_lost    : share of the exact neighbors that were missed since float32 cannot tell them from those found
+    distance_error : largest error of a published distance among those measured again, as a share of the distance
+    recall_lost    : share of the exact neighbors that were missed because float32 cannot tell them from those found
     """
 
     numbers: str
@@ -41,7 +44,7 @@ class Precision:
 
 @dataclass(frozen=True)
 class Spread:
-    """Distances of the audited users' neighbors of one rank: 5th, 50th and 95th percentile."""
+    """Percentiles of the distance of the neighbor of one rank, over the audited users: the 5th, 50th and 95th."""
 
     rank: int
     p5: float
@@ -51,11 +54,11 @@ class Spread:
 
 @dataclass(frozen=True)
 class Recall:
-    """Recall@k of sampled users: mean and its 95 % interval, and how it is spread over users.
+    """Recall@k of sampled users: the mean with its 95 % interval, and how recall is spread over users.
 
-    p5         : 5 % of the users have this recall or less
+    p5         : 5th percentile: 5 % of the users have this recall or less
     below_half : share of users with a recall below 0.5
-    bands      : by how often a user is somebody's neighbor in the table; empty when that is not known
+    bands      : recall by popularity; empty when that is not known
     """
 
     k: int
@@ -69,13 +72,14 @@ class Recall:
 
 
 def tie_limit(radius: np.ndarray, sizes: np.ndarray, metric: str, *, sparse: bool) -> np.ndarray:
-    """Return the largest distance that counts as that of the exact k-th neighbor: float64 (n_users,).
+    """Return the largest distance that counts as a tie with the exact k-th neighbor: float64 (n_users,).
 
-    Two distances that are equal in truth may differ by a share of the distance, and by a share of the numbers whose
-    difference it is: what float64 loses of either.  No unit of the input changes what is a tie.
+    Two equal distances, measured in float64, may differ by rounding: by a share of the distance, and by a share of the
+    numbers that are subtracted.  All vectors may be multiplied by one number without changing what is a tie.
 
     radius : float64 (n_users,), distance of the exact k-th neighbor, measured in float64; inf where there is none
-    sizes  : float64 (n_users,), lengths of what is subtracted, see sizes_of
+    sizes  : float64 (n_users,), sizes of the numbers that are subtracted, see sizes_of
+    sparse : whether vectors are sparse rows, whose distances follow from products
     """
     facts = METRICS[metric]
     if facts.binary:
@@ -91,7 +95,7 @@ def tie_limit(radius: np.ndarray, sizes: np.ndarray, metric: str, *, sparse: boo
 
 
 def sizes_of(vectors: Vectors, metric: str) -> np.ndarray:
-    """Return the sizes of what is subtracted, or added up, where vectors are compared: float64 (n,)."""
+    """Return the sizes of the numbers that are subtracted, or added up, to measure distances: float64 (n,)."""
     if METRICS[metric].unit or METRICS[metric].binary:
         return np.zeros(len_of(vectors))
     if metric == "manhattan":
@@ -101,9 +105,9 @@ def sizes_of(vectors: Vectors, metric: str) -> np.ndarray:
 
 
 def recall_by_user(found: np.ndarray, limit: np.ndarray, k: int) -> np.ndarray:
-    """Return each user's recall@k: found neighbors within the limit, divided by k.
+    """Return each user's recall@k: the number of neighbors found within the limit, divided by k.
 
-    By distance and not by id, so that a neighbor exactly as far as the k-th counts (as in ann-benchmarks).
+    Neighbors count by distance and not by id, so that one exactly as far as the k-th counts (as in ann-benchmarks).
 
     found   : (n_users, k), distances of the neighbors found, inf where there are fewer
     limit   : (n_users,), see tie_limit
@@ -115,16 +119,17 @@ def recall_by_user(found: np.ndarray, limit: np.ndarray, k: int) -> np.ndarray:
 def mean_interval(by_user: np.ndarray, k: int) -> tuple[float, float, float]:
     """Return the mean of the users' recalls and its 95 % interval.
 
-    The k neighbors of one user stand or fall together, so users are the sampling unit.  The interval is Wilson's with
-    the effective sample size of a clustered sample, n p (1 - p) / s^2 (Dean and Pagano 2015, Survey Research Methods
-    9(3), after Korn and Graubard 1998); unlike a normal interval it stays honest near 1, even when no miss was seen.
+    The k neighbors of one user are often found or missed together, so users are the sampling unit.  The interval is
+    Wilson's with the effective sample size of a clustered sample, n p (1 - p) / s^2 (Dean and Pagano 2015, Survey
+    Research Methods 9(3), after Korn and Graubard 1998).  Unlike a normal interval it does not become too narrow near
+    1, even when no neighbor was missed.
 
     by_user : float64 (n_users,), at least one
     """
     n = len(by_user)
     mean = float(by_user.mean())
     spread = float(by_user.var(ddof=1)) if n > 1 else 0.0
-    # Never fewer than the users nor more than the neighbors looked at.
+    # Never fewer than the number of users, nor more than that of their neighbors.
     size = min(max(n * mean * (1 - mean) / spread, n), n * max(k, 1)) if spread > 0 else n
     centre = (mean + _Z**2 / (2 * size)) / (1 + _Z**2 / size)
     half = _Z / (1 + _Z**2 / size) * np.sqrt(mean * (1 - mean) / size + _Z**2 / (4 * size**2))
@@ -132,23 +137,33 @@ def mean_interval(by_user: np.ndarray, k: int) -> tuple[float, float, float]:
 
 
 def measure_recall(by_user: np.ndarray, k: int, popularity: np.ndarray | None = None) -> Recall:
-    """Return what the recalls of sampled users say of all users.
+    """Return the recall of all users, estimated from sampled ones.
 
-    by_user    : float64 (n_users,), at least one
-    popularity : int (n_users,), how often each is somebody's neighbor in the table
+    by_user    : float64 (n_users,), recall of each sampled user; at least one
+    popularity : int (n_users,), how many lists of the table each sampled user is in
     """
     mean, low, high = mean_interval(by_user, k)
     bands = () if popularity is None else tuple(_bands(by_user, k, popularity))
     p5 = float(np.quantile(by_user, 0.05, method="inverted_cdf"))
-    return Recall(k, mean, low, high, len(by_user), p5, float((by_user < 0.5).mean()), bands)
+    return Recall(
+        k=k,
+        mean=mean,
+        low=low,
+        high=high,
+        users=len(by_user),
+        p5=p5,
+        below_half=float((by_user < 0.5).mean()),
+        bands=bands,
+    )
 
 
 def _bands(by_user: np.ndarray, k: int, popularity: np.ndarray) -> list[Band]:
     band = np.searchsorted(_BANDS, popularity, side="right") - 1
     ends: list[int | None] = [*(first - 1 for first in _BANDS[1:]), None]
-    members = [by_user[band == i] for i in range(len(_BANDS))]
-    return [
-        Band(first, last, len(mine), *mean_interval(mine, k))
-        for first, last, mine in zip(_BANDS, ends, members, strict=True)
-        if len(mine)
-    ]
+    bands = []
+    for i, (first, last) in enumerate(zip(_BANDS, ends, strict=True)):
+        members = by_user[band == i]
+        if len(members):
+            mean, low, high = mean_interval(members, k)
+            bands.append(Band(first=first, last=last, users=len(members), mean=mean, low=low, high=high))
+    return bands

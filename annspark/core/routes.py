@@ -1,19 +1,25 @@
-"""Routes: the leaves that vectors go to, one after the other, so that a vector costs no more than it visits."""
+"""Routes: the leaves of a tree that each vector goes to, its home and those it visits.
+
+They are kept one after the other, so that a vector takes no more memory than it has leaves to go to.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
 
+EVERY_LEAF = -2  # a visit that stands for all leaves of a partition
+SAME_LEAF = -2.0  # margin of two vectors with the same home: within the reach, -1, even where vectors visit no leaf
+
 
 @dataclass(frozen=True)
 class Routes:
-    """Leaves of a tree that vectors live in or may visit, in the order of the vectors.
+    """The leaves of one tree that are homes of vectors or may be visited by them, in the order of the vectors.
 
-    n_rows : vectors there are
-    row    : int (n,), ascending; every vector has one home or none
-    leaf   : int32 (n,)
-    margin : float32 (n,), 0 at home
-    home   : bool (n,)
+    n_rows : number of vectors
+    row    : int (n,), ascending, a vector; each has one home or none
+    leaf   : int32 (n,), a leaf it may go to
+    margin : float32 (n,), how far that leaf is: what a reach is compared with; 0 for the home
+    home   : bool (n,), True for the home
     """
 
     n_rows: int
@@ -23,16 +29,22 @@ class Routes:
     home: np.ndarray
 
     def take(self, which: np.ndarray) -> "Routes":
-        """Return some of them, by a mask or by ascending places."""
-        return Routes(self.n_rows, self.row[which], self.leaf[which], self.margin[which], self.home[which])
+        """Return some of the entries, by a mask or by ascending places."""
+        return Routes(
+            n_rows=self.n_rows,
+            row=self.row[which],
+            leaf=self.leaf[which],
+            margin=self.margin[which],
+            home=self.home[which],
+        )
 
 
 @dataclass(frozen=True)
 class Visits:
     """Leaves of a partition that vectors visit besides their homes, in any order.
 
-    row  : int (n,)
-    leaf : int32 (n,)
+    row  : int (n,), a vector
+    leaf : int32 (n,), a leaf it visits, or EVERY_LEAF
     """
 
     row: np.ndarray
@@ -40,30 +52,38 @@ class Visits:
 
 
 def visits_of(leaves: np.ndarray) -> Visits:
-    """Return visits from a row of leaves for each vector: int32 (n, m), -1 for none."""
+    """Return visits from a table of leaves.
+
+    leaves : int32 (n, m), the leaves each vector visits, -1 for none
+    """
     row, place = np.nonzero(leaves != -1)
     return Visits(row, leaves[row, place])
 
 
 def routes_of(leaves: np.ndarray, margins: np.ndarray) -> Routes:
-    """Return goals from a row of leaves for each vector, home first.
+    """Return routes from tables of leaves and margins.
 
-    leaves  : int32 (n, m)
-    margins : float32 (n, m), nan for what is no goal
+    leaves  : int32 (n, m), the leaves of each vector, home first
+    margins : float32 (n, m), nan for a leaf that it may not visit
     """
     row, place = np.nonzero(~np.isnan(margins))
-    return Routes(len(leaves), row, leaves[row, place], margins[row, place], place == 0)
+    return Routes(n_rows=len(leaves), row=row, leaf=leaves[row, place], margin=margins[row, place], home=place == 0)
 
 
-def reach_for(goals: Routes, probes: float) -> float:
-    """Return the margin up to which leaves are visited, so that vectors visit so many on average, home included."""
-    others = goals.margin[~goals.home]
-    visits = round(goals.n_rows * (probes - 1))
+def reach_for(routes: Routes, probes: float) -> float:
+    """Return the reach: the margin up to which vectors visit leaves, to go to a given number of leaves on average.
+
+    routes  : with all leaves that vectors may visit
+    probes  : mean number of leaves a vector goes to, its home included
+    returns : -1 where no vector is to visit any leaf, inf where there are fewer leaves than asked for
+    """
+    others = routes.margin[~routes.home]
+    visits = round(routes.n_rows * (probes - 1))
     if visits == 0:
         return -1.0
     return float(np.partition(others, visits - 1)[visits - 1]) if visits <= len(others) else float("inf")
 
 
-def within(goals: Routes, reach: float) -> Routes:
-    """Return the goals that vectors go to: home, and what is within reach."""
-    return goals.take(goals.home | (goals.margin <= np.float32(reach)))
+def within_reach(routes: Routes, reach: float) -> Routes:
+    """Return the leaves that vectors go to: their homes, and the leaves within reach."""
+    return routes.take(routes.home | (routes.margin <= np.float32(reach)))

@@ -1,28 +1,29 @@
-"""Nearest of very many centres: first the nearest groups of centres, then the centres of those groups."""
+"""The nearest of very many centres: first the nearest groups of centres, then the centres of those groups."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from annspark.core.nearest import bounds_of, few_at_most, in_order, nearest_centres, scoring_rows, slack_of
+from annspark.core.nearest_centres import nearest_centres, nearest_of_entries, scoring_rows, slack_of
+from annspark.core.selection import few_at_most, upper_bounds
 
-_TWO_LEVELS = 10_000  # centres from which on groups pay
-# Homes that are those of the flat search, 23,000 leaves: GloVe 99.7 %, clustered synthetic vectors 99.98 %; with 8
-# groups 97 and 99.9 %.
+_TWO_LEVELS = 10_000  # fewer centres than that are not grouped, as groups would save nothing
+# Groups that are searched.  Share of vectors for which the nearest centre of all 23,000 is found in them: GloVe 99.7 %,
+# clustered synthetic vectors 99.98 %; with 8 groups 97 and 99.9 %.
 _NEAREST_GROUPS = 24
-_STEPS = 2  # Lloyd steps; runs of the tree as they are would need twice the groups
-_WIDTH = 256  # vectors of one product, padded to as many
+_STEPS = 2  # Lloyd steps; without any, twice as many groups would have to be searched
+_WIDTH = 256  # vectors of one product, which is padded to this width
 
 
 @dataclass(frozen=True)
 class Groups:
-    """Centres, in about as many groups as each has members when they are many, in none when they are few.
+    """Centres in groups: about n_centres ** 0.5 groups, none where centres are few.
 
     centres : float32 (n_centres, dim)
     means   : float32 (n_groups, dim), the mean of each group's centres
-    members : one int (n_members,) a group, the numbers of its centres
-    scoring : one float32 (n_members or some more, dim + 1) a group, the scoring_rows of its centres
+    members : for each group int (n_members,), the numbers of its centres
+    scoring : for each group float32 (n_members or some more, dim + 1), the scoring_rows of its centres
     """
 
     centres: np.ndarray
@@ -32,9 +33,9 @@ class Groups:
 
 
 def group_centres(centres: np.ndarray) -> Groups:
-    """Group centres that come in tree order: runs of the tree, relaxed.
+    """Group centres: runs of consecutive ones at first, then improved by Lloyd steps.
 
-    centres : float32 (n_centres, dim)
+    centres : float32 (n_centres, dim), in tree order, so that consecutive ones are near each other
     """
     n = len(centres)
     if n < _TWO_LEVELS:
@@ -54,14 +55,14 @@ def _means(centres: np.ndarray, members: list[np.ndarray]) -> np.ndarray:
 def nearest_grouped(vectors: np.ndarray, groups: Groups, m: int) -> np.ndarray:
     """Return the m nearest centres of each vector among those of its nearest groups, nearest first, ties by number.
 
-    Among few centres, in no groups, this is nearest_centres.  A vector's answer does not depend on the other vectors.
+    Where centres are few, and so not grouped, all are searched.  A vector's answer does not depend on other vectors.
 
     vectors : float32 (n, dim)
     returns : int32 (n, m), m <= n_centres
     """
     if not groups.members:
         return nearest_centres(vectors, groups.centres, m)
-    # As many at once as first_of_each has bits for; more than some thousands save nothing.
+    # At once as many vectors as first_of_each has bits for; more than some thousands save nothing.
     step = 1 << min(14, 32 - len(groups.centres).bit_length())
     found = np.empty((len(vectors), m), np.int32)
     for start in range(0, len(vectors), step):
@@ -71,46 +72,47 @@ def nearest_grouped(vectors: np.ndarray, groups: Groups, m: int) -> np.ndarray:
 
 def _nearest_grouped(vectors: np.ndarray, groups: Groups, m: int) -> np.ndarray:
     n = len(vectors)
-    goals = nearest_centres(vectors, groups.means, min(_NEAREST_GROUPS, len(groups.means)))
-    # Padding scores inf, which no limit lets through.
+    near = nearest_centres(vectors, groups.means, min(_NEAREST_GROUPS, len(groups.means)))
+    # A finite limit, since rows without a centre score inf.
     limit = np.full(n, np.finfo(np.float32).max)
     found = []
-    # A bound of the m-th score in a vector's nearest group is a limit that few scores of the other groups are within.
-    for nearest, ranks in ((True, goals[:, :1]), (False, goals[:, 1:])):
-        for who, centres, scores in _scores(vectors, ranks, groups):
+    # The nearest group of a vector comes first.  The bound of its m-th score there is the limit for the other groups,
+    # of whose scores few are within.
+    for nearest, searched in ((True, near[:, :1]), (False, near[:, 1:])):
+        for some, centres, scores in _scores(vectors, searched, groups):
             if nearest and len(centres) >= m:
-                bound = bounds_of(scores, m)[: len(who)]
-                limit[who] = bound + slack_of(vectors[who], bound)
+                bound = upper_bounds(scores, m)[: len(some)]
+                limit[some] = bound + slack_of(vectors[some], bound)
             limits = np.full(_WIDTH, -np.inf, np.float32)
-            limits[: len(who)] = limit[who]
+            limits[: len(some)] = limit[some]
             row, column, score = few_at_most(scores, limits)
-            found.append((who[column], score, centres[row]))
+            found.append((some[column], score, centres[row]))
     vector, score, centre = (np.concatenate(part) for part in zip(*found, strict=True))
-    answer, count = in_order(vectors, groups.centres, (vector, score, centre), m)
+    answer, count = nearest_of_entries(vectors, groups.centres, (vector, score, centre), m)
     short = np.flatnonzero(count < m)
     answer[short] = nearest_centres(vectors[short], groups.centres, m)
     return answer
 
 
 def _scores(
-    vectors: np.ndarray, goals: np.ndarray, groups: Groups
+    vectors: np.ndarray, searched: np.ndarray, groups: Groups
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Score vectors against the groups they go to, a group at a time.
+    """Yield the scores of vectors and the centres of the groups searched for them, a group at a time.
 
-    goals  : int32 (n, n_goals), groups
-    yields : int (n_some,), vectors that go to a group; int (n_members,), its centres; float32 (n_members and padding,
-             _WIDTH), their scores, overwritten by the next
+    searched : int32 (n, n_searched), groups of each vector
+    yields   : int (n_some,), vectors that a group is searched for; int (n_members,), its centres; float32 (n_members
+               and padding, _WIDTH), scores, which the next ones overwrite
     """
-    order = np.argsort(goals, axis=None, kind="stable")
-    cut = np.searchsorted(goals.ravel()[order], np.arange(len(groups.members) + 1))
-    going = order // max(1, goals.shape[1])
+    order = np.argsort(searched, axis=None, kind="stable")
+    cut = np.searchsorted(searched.ravel()[order], np.arange(len(groups.members) + 1))
+    vector = order // max(1, searched.shape[1])
     extended = np.concatenate([vectors, np.ones((len(vectors), 1), np.float32)], axis=1)
     right = np.ones((_WIDTH, extended.shape[1]), np.float32)
     scratch = np.empty((max(map(len, groups.scoring)), _WIDTH), np.float32)
     for group, left in enumerate(groups.scoring):
         scores = scratch[: len(left)]
         for start in range(cut[group], cut[group + 1], _WIDTH):
-            who = going[start : min(start + _WIDTH, cut[group + 1])]
-            np.take(extended, who, axis=0, out=right[: len(who)], mode="clip")
+            some = vector[start : min(start + _WIDTH, cut[group + 1])]
+            np.take(extended, some, axis=0, out=right[: len(some)], mode="clip")
             np.matmul(left, right.T, out=scores)
-            yield who, groups.members[group], scores
+            yield some, groups.members[group], scores

@@ -1,6 +1,6 @@
-"""Vectors of either kind: (n, dim) arrays, or scipy csr_arrays whose columns ascend in every row; float32 or float64.
+"""Vectors of either kind: dense (n, dim) arrays, or sparse rows, scipy csr_arrays whose columns ascend in every row.
 
-scipy is imported where sparse rows are made, so that dense vectors need NumPy alone.
+Numbers are float32 or float64.  scipy is imported where sparse rows are made, so that dense vectors need NumPy alone.
 """
 
 from typing import Any
@@ -11,12 +11,17 @@ Vectors = Any  # np.ndarray or scipy.sparse.csr_array
 
 
 def is_sparse(vectors: Vectors) -> bool:
-    """Say whether vectors are sparse rows."""
+    """Return whether vectors are sparse rows."""
     return not isinstance(vectors, np.ndarray)
 
 
 def sparse_rows(counts: np.ndarray, columns: np.ndarray, values: np.ndarray, dim: int) -> Vectors:
-    """Return sparse rows: int (n,) numbers of each row, int32 columns, ascending in a row, and values."""
+    """Return sparse rows.
+
+    counts  : int (n,), how many numbers each row has
+    columns : int32 (n_numbers,), row after row, ascending in each
+    values  : float32 or float64 (n_numbers,), the numbers
+    """
     from scipy.sparse import csr_array
 
     ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
@@ -28,7 +33,7 @@ def sparse_rows(counts: np.ndarray, columns: np.ndarray, values: np.ndarray, dim
 
 
 def take_rows(vectors: Vectors, rows: np.ndarray) -> Vectors:
-    """Return some rows, in the order asked for."""
+    """Return some rows, in the order given: int (m,)."""
     rows = rows.astype(np.intp, copy=False)  # NumPy 1 takes no unsigned numbers, which Arrow's orders are
     if not is_sparse(vectors):
         return vectors.take(rows, axis=0)
@@ -38,7 +43,7 @@ def take_rows(vectors: Vectors, rows: np.ndarray) -> Vectors:
 
 
 def slice_rows(vectors: Vectors, start: int, end: int) -> Vectors:
-    """Return consecutive rows."""
+    """Return the rows from start to end, as vectors[start:end]."""
     return (
         vectors[start:end]
         if not is_sparse(vectors)
@@ -52,17 +57,17 @@ def len_of(vectors: Vectors) -> int:
 
 
 def fits_float32(vectors: Vectors) -> bool:
-    """Say whether float32 holds all numbers of the vectors to the last bit."""
+    """Return whether float32 holds all numbers of the vectors to the last bit."""
     numbers = vectors.data if is_sparse(vectors) else vectors
     if numbers.dtype == np.float32:
         return True
     with np.errstate(over="ignore"):
-        # Most numbers that do not fit are found among the first.
+        # The first rows are tried alone: if any number does not fit, most likely one of theirs does not.
         return all(bool((some.astype(np.float32) == some).all()) for some in (numbers[:64], numbers))
 
 
 def in_kind(vectors: Vectors, kind: type[np.generic]) -> Vectors:
-    """Return the vectors with numbers of float32 or float64."""
+    """Return the vectors with numbers of the given kind, float32 or float64."""
     if not is_sparse(vectors):
         return vectors.astype(kind, copy=False)
     return sparse_rows(
@@ -71,19 +76,19 @@ def in_kind(vectors: Vectors, kind: type[np.generic]) -> Vectors:
 
 
 def narrowed(vectors: Vectors) -> Vectors:
-    """Return vectors in float32 where that holds all of their numbers, as they are where it does not."""
+    """Return vectors in float32 if that holds all of their numbers to the last bit, else as they are."""
     return in_kind(vectors, np.float32) if fits_float32(vectors) else vectors
 
 
 def width_of(vectors: Vectors) -> float:
-    """Return how many numbers of 4 bytes a row holds on average."""
+    """Return how many numbers of 4 bytes a row takes on average."""
     if not is_sparse(vectors):
         return vectors.shape[1] * vectors.itemsize / 4
     return (1 + vectors.data.itemsize / 4) * len(vectors.data) / max(1, len_of(vectors)) + 1
 
 
 def concatenate_rows(parts: list[Vectors]) -> Vectors:
-    """Return the rows of all parts, one or more of one kind, together."""
+    """Return the rows of all parts together; there is at least one part, and all are of one kind."""
     if len(parts) == 1 or not is_sparse(parts[0]):
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
     columns, values = (np.concatenate([getattr(part, name) for part in parts]) for name in ("indices", "data"))
@@ -92,12 +97,15 @@ def concatenate_rows(parts: list[Vectors]) -> Vectors:
 
 
 def owner_of(rows: Vectors) -> np.ndarray:
-    """Return the row of each number of sparse rows: int (n_numbers,), ascending."""
+    """Return the row that each number of sparse rows belongs to: int (n_numbers,), ascending."""
     return np.repeat(np.arange(len_of(rows)), np.diff(rows.indptr))
 
 
 def sums_of(rows: Vectors, values: np.ndarray) -> np.ndarray:
-    """Add up what stands for the numbers of each sparse row, in their order: float64 (n,)."""
+    """Return the sum of some values over each sparse row: float64 (n,).
+
+    values : (n_numbers,), a value for each number of the rows; added up in their order
+    """
     return np.bincount(owner_of(rows), values, minlength=len_of(rows))
 
 
@@ -115,7 +123,10 @@ def lengths_of(vectors: Vectors) -> np.ndarray:
 
 
 def renumbered(rows: Vectors, columns: np.ndarray) -> Vectors:
-    """Keep only some columns, ascending, and number them from 0."""
+    """Return sparse rows with some of the columns only, numbered from 0.
+
+    columns : int, ascending, those to keep
+    """
     place = np.searchsorted(columns, rows.indices).clip(max=max(0, len(columns) - 1))
     kept = columns[place] == rows.indices if len(columns) else np.zeros(len(place), bool)
     before = np.concatenate([np.zeros(1, np.int64), np.cumsum(kept)])
@@ -124,9 +135,9 @@ def renumbered(rows: Vectors, columns: np.ndarray) -> Vectors:
 
 
 def marks_of(vectors: Vectors) -> np.ndarray:
-    """Return a number for each row, equal for equal rows and nearly always different for others: float (n,)."""
+    """Return a number for each row, the same for equal rows and nearly always another for others: float (n,)."""
     if not is_sparse(vectors):
-        # einsum gives equal vectors the same bits.
+        # By einsum, since BLAS may give equal vectors different bits.
         weights = np.random.default_rng(0).standard_normal(vectors.shape[1], np.float32).astype(vectors.dtype)
         return np.einsum("ij,j->i", vectors, weights)
     hashed = (vectors.indices.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(40)
@@ -136,7 +147,7 @@ def marks_of(vectors: Vectors) -> np.ndarray:
 
 
 def equal_rows(vectors: Vectors, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Say which pairs of rows are equal: int (m,), int (m,) to bool (m,)."""
+    """Return which pairs of rows are equal: int (m,), int (m,) to bool (m,)."""
     if not is_sparse(vectors):
         return (vectors[one] == vectors[other]).all(axis=1)
     counts = np.diff(vectors.indptr)
@@ -150,21 +161,21 @@ def equal_rows(vectors: Vectors, one: np.ndarray, other: np.ndarray) -> np.ndarr
 
 
 def surplus_twins(vectors: Vectors, most: int, rank: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Find the rows that have more equal ones of lower rank than anybody needs.
+    """Return the rows with so many twins, rows equal to them, of lower rank that no neighbor list needs them.
 
-    Whoever has such a row among the nearest has the lower ones too, and before it.
+    A list that holds such a row holds its twins of lower rank before it.
 
-    most    : how many of equal rows may be needed
-    rank    : int (n,), order among equal rows; their place when not given
-    returns : ascending rows that have more than most equal ones of lower rank, int (n_surplus,), and for each the equal
-              row that has exactly most of them
+    most    : a row is surplus if it has more than this number of twins of lower rank
+    rank    : int (n,), order among twins; their row numbers when not given
+    returns : surplus rows, int (n_surplus,), ascending; and the model of each, int (n_surplus,), its twin that has
+              exactly most twins of lower rank
     """
     n = len_of(vectors)
     mark = marks_of(vectors)
     order = np.argsort(mark, kind="stable") if rank is None else np.lexsort((rank, mark))
     same = np.zeros(n, bool)
     same[1:] = mark[order[1:]] == mark[order[:-1]]
-    # Few rows have a twin in most data: only those are compared number by number.
+    # Only rows with equal marks are compared number by number: few rows have twins in most data.
     at = np.flatnonzero(same)
     if len(at) <= most:
         return at[:0], at[:0]

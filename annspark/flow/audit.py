@@ -10,10 +10,10 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from annspark.core.best import Nearest
+from annspark.core.arrays import places_in_groups
 from annspark.core.distance import measure_for
 from annspark.core.metric import METRICS
-from annspark.core.nearest import places
+from annspark.core.nearest_lists import Nearest
 from annspark.core.recall import Precision, Recall, Spread, measure_recall, recall_by_user, sizes_of, tie_limit
 from annspark.core.vectors import Vectors
 from annspark.flow.exact import vectors_of
@@ -69,7 +69,7 @@ def audit_neighbors(
     query = pc.index_in(rows[USER_ID], pc.cast(sample.ids, rows[USER_ID].type))
     rows, query = rows.filter(query.is_valid()), query.drop_null().to_numpy()
     count = pc.list_value_length(rows[DISTANCE]).to_numpy().astype(np.int64)
-    query, rank = np.repeat(query, count), places(count)
+    query, rank = np.repeat(query, count), places_in_groups(count)
     distance, hashes = (elements(rows[name]).to_numpy() for name in (DISTANCE, _HASHES))
     first = rank < k
     at = query[first], rank[first]

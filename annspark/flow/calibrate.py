@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from annspark.core.best import Nearest
 from annspark.core.calibrate import Calibration, Chances, choose
 from annspark.core.forest import Forest
 from annspark.core.metric import METRICS
+from annspark.core.nearest_lists import Nearest
+from annspark.core.routes import SAME_LEAF
 from annspark.core.vectors import Vectors
-from annspark.core.visit import TOGETHER
 from annspark.flow.exact import vectors_of
 from annspark.flow.read import Users
 from annspark.flow.sample import Sample
@@ -39,7 +39,7 @@ def place_neighbors(
         replaceable = nearest.distances >= METRICS[users.coordinates.metric].unrelated
         if few is not None:
             replaceable |= np.isin(nearest.hashes, few)
-        ranks[replaceable], margins[replaceable] = 0, TOGETHER
+        ranks[replaceable], margins[replaceable] = 0, SAME_LEAF
     return Chances(exists, ranks, margins)
 
 

@@ -12,11 +12,11 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from annspark.core.best import nobody_met
 from annspark.core.coordinates import Coordinates
-from annspark.core.exact import meet
-from annspark.core.exact_sparse import meet_related
-from annspark.core.few import expected_products
+from annspark.core.exact import search_exactly
+from annspark.core.exact_sparse import search_related
+from annspark.core.first_rows import expected_products
+from annspark.core.nearest_lists import empty_lists
 from annspark.core.sampling import slot_of
 from annspark.core.vectors import Vectors, concatenate_rows, is_sparse, len_of, slice_rows, take_rows
 from annspark.flow.exact import vectors_of
@@ -115,11 +115,11 @@ def _searcher(
         here = here.take(pa.array(order))
         vectors, numbered = coordinates.joined(vectors), np.arange(len_of(vectors))
         # As the join has them, so that a pair has one distance wherever it was met.  One more than wanted: oneself.
-        best = nobody_met(len_of(queries), k + 1, np.float32)
+        best = empty_lists(len_of(queries), k + 1, np.float32)
         if is_sparse(queries):
-            best = meet_related(queries, vectors, numbered, best, coordinates.metric)
+            best = search_related(queries, vectors, numbered, best, coordinates.metric)
         else:
-            best = meet(queries, vectors, numbered, best, coordinates.metric)
+            best = search_exactly(queries, vectors, numbered, best, coordinates.metric)
         distances = coordinates.published(best.distances)
         own = pc.fill_null(pc.index_in(ids, here), -1).to_numpy()
         met = np.isfinite(distances) & (best.hashes != own[:, None])

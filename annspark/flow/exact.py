@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 from pyspark.sql import types as T
 
-from annspark.core.best import Nearest, nobody_met
 from annspark.core.coordinates import Coordinates
-from annspark.core.exact import meet
+from annspark.core.exact import search_exactly
+from annspark.core.nearest_lists import Nearest, empty_lists
 from annspark.core.vectors import Vectors, concatenate_rows, len_of, take_rows
 from annspark.flow.read import Users
 from annspark.flow.sample import Sample
@@ -48,10 +48,10 @@ def _searcher(
     queries: Vectors, m: int, coordinates: Coordinates, wire: Wire
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def search(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        best = nobody_met(len_of(queries), m)
+        best = empty_lists(len_of(queries), m)
         for batch in batches:
             vectors = coordinates.whole(wire.read(batch))
-            best = meet(queries, vectors, numbers(batch.column(0), np.int64), best, coordinates.metric)
+            best = search_exactly(queries, vectors, numbers(batch.column(0), np.int64), best, coordinates.metric)
         if np.isfinite(best.distances).any():
             told = [to_binary(one, np.array([one.size])) for one in (best.distances, best.hashes)]
             yield pa.RecordBatch.from_arrays(told, [DISTANCES, HASHES])

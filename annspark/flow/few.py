@@ -10,7 +10,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import types as T
 
 from annspark.core.coordinates import Coordinates
-from annspark.core.few import count_few, nearest_of_few, order_lengths
+from annspark.core.first_rows import count_first_rows, nearest_first_rows, ordering_lengths
 from annspark.core.sampling import slot_of
 from annspark.core.vectors import Vectors, concatenate_rows, len_of, take_rows
 from annspark.flow.read import Users
@@ -47,7 +47,7 @@ def pick_few(users: Users, k: int) -> Few:
     """Return the first users, the shortest where lengths tell, ties by id: what each partition has, and then of all."""
     names = [IDS, HASHES, *users.wire.names]
     blocks = users.table.select(*names)
-    pick = _picker(count_few(k), users.coordinates.metric, users.wire)
+    pick = _picker(count_first_rows(k), users.coordinates.metric, users.wire)
     found = collect(blocks.mapInArrow(pick, blocks.schema).repartition(1).mapInArrow(pick, blocks.schema))
     ids = elements(found[IDS])
     order = pc.sort_indices(ids).to_numpy()
@@ -64,7 +64,7 @@ def _picker(count: int, metric: str, wire: Wire) -> Callable[[Iterator[pa.Record
                 pair = list(zip(best, some, strict=True))
                 some = pa.concat_arrays(pair[0]), np.concatenate(pair[1]), concatenate_rows(list(pair[2]))
             ids, hashes, vectors = some
-            sized = pa.table({"size": order_lengths(vectors, metric), "id": ids, "row": np.arange(len(ids))})
+            sized = pa.table({"size": ordering_lengths(vectors, metric), "id": ids, "row": np.arange(len(ids))})
             row = sized.sort_by([("size", "ascending"), ("id", "ascending")])["row"].to_numpy()[:count]
             best = ids.take(pa.array(row)), hashes[row], take_rows(vectors, row)
         if best is not None and len(best[0]):
@@ -106,7 +106,7 @@ def _meeter(
                 theirs = few.ids.cast(mine.type)  # what the driver collected may be of a narrower type
                 own = pc.fill_null(pc.index_in(mine, theirs), -1).to_numpy()
                 my_vectors = coordinates.joined(take_rows(vectors, row))
-                neighbors, distances = nearest_of_few(my_vectors, their_vectors, own, k, coordinates.metric)
+                neighbors, distances = nearest_first_rows(my_vectors, their_vectors, own, k, coordinates.metric)
                 neighbors = np.where(neighbors >= 0, neighbors + len(row), -1)
                 everybody = pa.concat_arrays([mine, theirs])
                 slot = slot_of(hashes[row], len(keys))

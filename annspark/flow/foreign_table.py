@@ -8,7 +8,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from annspark.core.nearest import places
+from annspark.core.arrays import places_in_groups
 from annspark.errors import InputError
 from annspark.flow.audit import count_popularity, measure_pairs
 from annspark.flow.read import Users
@@ -68,7 +68,7 @@ def look_up(table: DataFrame, sample: Sample, users: Users, settings: Settings) 
     good = np.flatnonzero(exists & ~itself & ~again & (query >= 0))
     good = good[np.argsort(query[good], kind="stable")]
     count = np.bincount(query[good], minlength=len(sample.ids))
-    among = places(count)
+    among = places_in_groups(count)
     width = k if ordered else max(k, int(count.max(initial=0)))
     good, among = good[among < width], among[among < width]
     distances = np.full((len(sample.ids), width), np.inf)

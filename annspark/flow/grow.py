@@ -50,7 +50,7 @@ def grow(users: Users, sample: Vectors, settings: Settings, *, trees: int, first
     if is_sparse(sample):
         homes = tuple(range(first_tree, first_tree + trees))
         if n_leaves == 1:  # a column that no row has: the leaf of all others holds every row
-            return ColumnForest(np.array([-1], np.int32), np.ones(1, np.float32), unknown=1.0, buckets=0, homes=homes)
+            return ColumnForest(np.array([-1], np.int32), np.ones(1, np.float32), unknown=1.0, n_shared=0, homes=homes)
         return grow_columns(sample, users.rows, n_leaves, homes=homes, metric=settings.metric)
     n_limbs = count_limbs(n_leaves, users.width)
     forest = grow_forest(
@@ -98,7 +98,7 @@ def _limb_drawer(
         for batch in batches:
             hashes = numbers(batch.column(0), np.int64)
             drawn = np.flatnonzero(hashes <= limit)
-            points = trunk.residents(coordinates.rounded(take_rows(wire.read(batch), drawn)))
+            points = trunk.home_points(coordinates.rounded(take_rows(wire.read(batch), drawn)))
             first_limb = 0
             for groups in trunk.groups:
                 limb = nearest_grouped(points, groups, 1)[:, 0] + first_limb

@@ -9,7 +9,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import types as T
 
 from annspark.core.coordinates import Coordinates
-from annspark.core.join_dense import join_leaves
+from annspark.core.join import join_leaves
 from annspark.core.plan import Plan
 from annspark.core.routes import Visits
 from annspark.core.sampling import slot_of

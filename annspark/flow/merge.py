@@ -10,8 +10,8 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from annspark.core.packing import EMPTY, merge_lists, pack, unpack
 from annspark.core.sampling import slot_of
-from annspark.core.topk import EMPTY, merge_lists, pack, unpack
 from annspark.flow.read import Users
 from annspark.output.layout import Layout, lists_in
 from annspark.spark.arrow import OUT_ROWS, elements, numbers, ranks_of_ids, to_binary, to_lists

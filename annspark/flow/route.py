@@ -8,9 +8,9 @@ from pyspark.sql import DataFrame
 from pyspark.sql import types as T
 
 from annspark.core.coordinates import Coordinates
+from annspark.core.copies import route_vectors
 from annspark.core.forest import Forest
 from annspark.core.plan import Plan
-from annspark.core.route import route_vectors
 from annspark.core.vectors import in_kind, slice_rows, take_rows
 from annspark.spark.arrow import elements, numbers, to_binary, to_lists
 from annspark.spark.block import block_lengths

@@ -19,7 +19,7 @@ from jobs.benchmark import kernels  # first: it sees to one thread of linear alg
 
 import numpy as np  # isort: skip
 
-from annspark.core.join_dense import join_leaves
+from annspark.core.join import join_leaves
 from annspark.core.routes import visits_of
 from jobs.benchmark.sets import load, name_of
 from jobs.benchmark.systems import K

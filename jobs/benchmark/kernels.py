@@ -18,13 +18,13 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import numpy as np  # noqa: E402
 
-from annspark.core.best import nobody_met  # noqa: E402
 from annspark.core.centre_forest import grow_forest  # noqa: E402
-from annspark.core.exact import meet  # noqa: E402
-from annspark.core.join_dense import join_leaves  # noqa: E402
-from annspark.core.nearest import nearest_centres  # noqa: E402
+from annspark.core.exact import search_exactly  # noqa: E402
+from annspark.core.join import join_leaves  # noqa: E402
+from annspark.core.nearest_centres import nearest_centres  # noqa: E402
+from annspark.core.nearest_lists import empty_lists  # noqa: E402
+from annspark.core.packing import merge_lists, pack  # noqa: E402
 from annspark.core.routes import visits_of  # noqa: E402
-from annspark.core.topk import merge_lists, pack  # noqa: E402
 
 _TILE = 1 << 18
 
@@ -98,7 +98,9 @@ def measure(rows: int, dim: int, leaf: int, probes: int, k: int, repeats: int) -
     table.append(("merge", seconds(lambda: merge_lists(owner, keys, k), repeats), None))
 
     queries = vectors[:: max(1, rows // 200)]
-    exact = seconds(lambda: meet(queries, vectors, np.arange(rows), nobody_met(len(queries), k), "cosine"), repeats)
+    exact = seconds(
+        lambda: search_exactly(queries, vectors, np.arange(rows), empty_lists(len(queries), k), "cosine"), repeats
+    )
     table.append(("exact", exact, exact / seconds(lambda: multiply(vectors, queries, scratch), repeats)))
     return [(name, spent / rows * 1e6, ratio) for name, spent, ratio in table]
 

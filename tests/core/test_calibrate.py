@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from annspark.core.calibrate import Chances, choose_probes, settings_to_meet
+from annspark.core.calibrate import Chances, choose_probes, suggest_settings
 from annspark.core.centre_forest import grow_forest
 from annspark.core.column_forest import grow_columns
+from annspark.core.copies import route_vectors
 from annspark.core.exact import exact_neighbors
-from annspark.core.join_dense import join_leaves
+from annspark.core.join import join_leaves
 from annspark.core.metric import prepare
 from annspark.core.plan import plan_join
 from annspark.core.recall import recall_by_user
-from annspark.core.route import route_vectors
 from annspark.core.routes import visits_of
 from annspark.core.vectors import sparse_rows
 from tests.helpers import clustered
@@ -38,7 +38,7 @@ def chances_of(forest, vectors, users):
 
 
 def measured(forest, vectors, users, probes):
-    """Join everybody in one partition, and return the recall of some users."""
+    """Join all vectors in one partition, and return the recall of some users."""
     plan = plan_join(forest, vectors[3000:], probes, rows=400, cores=1)
     assert plan.n_partitions == len(forest.trees)
     found = []
@@ -62,39 +62,43 @@ def measured(forest, vectors, users, probes):
 @pytest.mark.parametrize("trees", [1, 2])
 def test_the_prediction_is_what_the_join_finds_for_the_same_users(vectors, trees):
     forest, users = grown(vectors, trees=trees), np.arange(0, ROWS, 20)
-    goal = choose_probes(forest, vectors[3000:], chances_of(forest, vectors, users), 0.9)
-    assert goal.low >= 0.9
-    assert goal.users == len(users)
+    calibration = choose_probes(forest, vectors[3000:], chances_of(forest, vectors, users), 0.9)
+    assert calibration.low >= 0.9
+    assert calibration.users == len(users)
     # The reach is told by other vectors than those joined, and so a little off.
-    assert measured(forest, vectors, users, goal.probes) == pytest.approx(goal.predicted, abs=0.004)
+    assert measured(forest, vectors, users, calibration.probes) == pytest.approx(calibration.predicted, abs=0.004)
 
 
-@pytest.mark.parametrize("target", [0.5, 0.8, 0.95, 0.99])
-def test_the_fewest_probes_that_clear_the_target_are_taken(vectors, target):
+@pytest.mark.parametrize("recall_asked", [0.5, 0.8, 0.95, 0.99])
+def test_the_fewest_probes_that_clear_the_target_are_taken(vectors, recall_asked):
     forest = grown(vectors)
-    goal = choose_probes(forest, vectors[3000:], chances_of(forest, vectors, np.arange(0, ROWS, 10)), target)
-    assert goal.low >= target
-    cheaper = [one for one in goal.curve if one.probes < goal.probes]
-    assert all(one.low < target for one in cheaper)
-    assert [one.probes for one in goal.curve] == sorted({one.probes for one in goal.curve})
+    calibration = choose_probes(
+        forest, vectors[3000:], chances_of(forest, vectors, np.arange(0, ROWS, 10)), recall_asked
+    )
+    assert calibration.low >= recall_asked
+    cheaper = [one for one in calibration.curve if one.probes < calibration.probes]
+    assert all(one.low < recall_asked for one in cheaper)
+    assert [one.probes for one in calibration.curve] == sorted({one.probes for one in calibration.curve})
     # One step of the grid cheaper was tried, unless one probe is enough.
-    assert goal.probes == 1 or cheaper[-1].probes > goal.probes / 1.1
+    assert calibration.probes == 1 or cheaper[-1].probes > calibration.probes / 1.1
 
 
-@pytest.mark.parametrize("target", [0.996, 0.998, 0.9999])
-def test_beyond_what_the_users_can_prove_the_fewest_that_miss_nothing_are_taken(vectors, target):
+@pytest.mark.parametrize("recall_asked", [0.996, 0.998, 0.9999])
+def test_beyond_what_the_users_can_prove_the_fewest_that_miss_nothing_are_taken(vectors, recall_asked):
     forest = grown(vectors)
-    goal = choose_probes(forest, vectors[3000:], chances_of(forest, vectors, np.arange(0, ROWS, 10)), target)
-    assert goal.low >= target or goal.predicted == 1
-    assert all(one.low < target and one.mean < 1 for one in goal.curve if one.probes < goal.probes)
-    assert goal.probes < len(forest.trees[0])
+    calibration = choose_probes(
+        forest, vectors[3000:], chances_of(forest, vectors, np.arange(0, ROWS, 10)), recall_asked
+    )
+    assert calibration.low >= recall_asked or calibration.predicted == 1
+    assert all(one.low < recall_asked and one.mean < 1 for one in calibration.curve if one.probes < calibration.probes)
+    assert calibration.probes < len(forest.trees[0])
 
 
 def test_a_perfect_prediction_is_enough(vectors):
     forest, users = grown(vectors, leaves=12), np.arange(0, 100, 10)
-    goal = choose_probes(forest, vectors[3000:], chances_of(forest, vectors, users), 0.999)
-    assert goal.predicted == 1
-    assert goal.low < 0.999
+    calibration = choose_probes(forest, vectors[3000:], chances_of(forest, vectors, users), 0.999)
+    assert calibration.predicted == 1
+    assert calibration.low < 0.999
 
 
 def test_users_with_few_neighbors_count_those_they_have(vectors):
@@ -102,29 +106,29 @@ def test_users_with_few_neighbors_count_those_they_have(vectors):
     chances = chances_of(forest, vectors, users)
     exists = chances.exists.copy()
     exists[0, 1:] = exists[1] = False
-    goal = choose_probes(forest, vectors, replace(chances, exists=exists), 0.5)
-    assert goal.probes == 1
-    assert goal.predicted == 1  # a user without any neighbor has nothing to miss
+    calibration = choose_probes(forest, vectors, replace(chances, exists=exists), 0.5)
+    assert calibration.probes == 1
+    assert calibration.predicted == 1  # a user without any neighbor has a recall of 1
 
 
 def test_what_would_meet_a_missed_target_has_fewer_misses_in_proportion_to_those_seen(vectors):
     forest, users = grown(vectors), np.arange(0, ROWS, 10)
     chances = chances_of(forest, vectors, users)
-    goal = choose_probes(forest, vectors[3000:], chances, 0.9)
+    calibration = choose_probes(forest, vectors[3000:], chances, 0.9)
 
     def enough(measured):
-        found = settings_to_meet(forest, vectors[3000:], chances, (goal, 1), measured)
+        found = suggest_settings(forest, vectors[3000:], chances, (calibration, 1), measured)
         return found and found[0]
 
-    assert goal.probes < enough(0.88) <= enough(0.1) <= len(forest.trees[0])
-    assert enough(None) == enough(goal.predicted) == round(2**0.5 * goal.probes, 3)
-    twice_as_bad = enough(1 - 2 * (1 - goal.predicted))
+    assert calibration.probes < enough(0.88) <= enough(0.1) <= len(forest.trees[0])
+    assert enough(None) == enough(calibration.predicted) == round(2**0.5 * calibration.probes, 3)
+    twice_as_bad = enough(1 - 2 * (1 - calibration.predicted))
     at = choose_probes(forest, vectors[3000:], chances, 0.95).probes
     assert at / 2 < twice_as_bad < 4 * at
     # Where all was found in calibration and not in the end, the most there are.
     most = len(forest.trees[0])
-    assert settings_to_meet(forest, vectors[3000:], chances, (replace(goal, predicted=1.0), 1), 0.5) == (most, 1)
-    assert settings_to_meet(forest, vectors[3000:], chances, (replace(goal, probes=most), 1), 0.5) is None
+    assert suggest_settings(forest, vectors[3000:], chances, (replace(calibration, predicted=1.0), 1), 0.5) == (most, 1)
+    assert suggest_settings(forest, vectors[3000:], chances, (replace(calibration, probes=most), 1), 0.5) is None
 
 
 def test_more_trees_of_columns_are_named_where_more_probes_do_not_help():
@@ -138,7 +142,7 @@ def test_more_trees_of_columns_are_named_where_more_probes_do_not_help():
     ranks, margins = np.zeros((1, 1, 8), np.int32), np.full((1, 1, 8), np.inf, np.float32)
     margins[..., 2] = 0
     chances = Chances(exists, ranks, margins)
-    goal = choose_probes(forest.first(1), rows, chances.first(1), 0.9)
-    assert goal.predicted == 0
-    assert settings_to_meet(forest, rows, chances, (goal, 1), None)[1] == 2
-    assert settings_to_meet(forest.first(1), rows, chances.first(1), (goal, 1), None) is None
+    calibration = choose_probes(forest.first(1), rows, chances.first(1), 0.9)
+    assert calibration.predicted == 0
+    assert suggest_settings(forest, rows, chances, (calibration, 1), None)[1] == 2
+    assert suggest_settings(forest.first(1), rows, chances.first(1), (calibration, 1), None) is None

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from annspark.core.centre_forest import SPLITS, grow_forest
-from annspark.core.nearest import nearest_centres
+from annspark.core.nearest_centres import nearest_centres
 
 
 def grow(sample, n_leaves, *, trees=1, split="two_means", seed=0, metric="euclidean"):

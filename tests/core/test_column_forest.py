@@ -2,9 +2,8 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from annspark.core.column_forest import grow_columns
-from annspark.core.routes import within
+from annspark.core.routes import SAME_LEAF, within_reach
 from annspark.core.vectors import sparse_rows
-from annspark.core.visit import TOGETHER
 
 
 def rows_of(lists):
@@ -14,10 +13,10 @@ def rows_of(lists):
     return sparse_rows(counts, columns, values, 1000)
 
 
-def homes_of(goals):
+def homes_of(routes):
     """Return the home of each row, -1 for none."""
-    homes = np.full(goals.n_rows, -1)
-    homes[goals.row[goals.home]] = goals.leaf[goals.home]
+    homes = np.full(routes.n_rows, -1)
+    homes[routes.row[routes.home]] = routes.leaf[routes.home]
     return homes.tolist()
 
 
@@ -27,21 +26,21 @@ def test_a_row_lives_in_its_heaviest_column_and_visits_the_others_by_weight():
     assert first.leaf[:3].tolist() == second.leaf[:3].tolist() == [1, 2, 0]  # columns 7, 9, 5
     assert (homes_of(first), homes_of(second)) == ([1] * 8, [2] * 8)
     np.testing.assert_allclose(first.margin[:3], [0, 1 / 3, 2 / 3], rtol=1e-6)
-    assert within(first, 0.5).leaf[:4].tolist() == [1, 2, 1, 2]
-    assert within(second, -1).leaf.tolist() == [2] * 8
+    assert within_reach(first, 0.5).leaf[:4].tolist() == [1, 2, 1, 2]
+    assert within_reach(second, -1).leaf.tolist() == [2] * 8
 
 
 def test_rarer_columns_are_preferred_and_those_of_one_row_are_not():
     rows = rows_of([{1: 1.0, 2: 1.0}] * 4 + [{1: 1.0}] * 60 + [{1: 1.0, 3: 1.0}])
-    (goals,) = grow_columns(rows, 65, 1, homes=(0,), metric="cosine").find_routes(rows, 1)
-    homes = homes_of(goals)
+    (routes,) = grow_columns(rows, 65, 1, homes=(0,), metric="cosine").find_routes(rows, 1)
+    homes = homes_of(routes)
     assert (homes[0], homes[64]) == (1, 0)
 
 
 def test_columns_that_were_not_sampled_share_buckets_and_rows_without_numbers_a_leaf():
     forest = grow_columns(rows_of([{1: 1.0}]), 100, 4, homes=(0,), metric="cosine")
-    (goals,) = forest.find_routes(rows_of([{900: 1.0}, {}, {1: 2.0}]), 1)
-    homes = homes_of(goals)
+    (routes,) = forest.find_routes(rows_of([{900: 1.0}, {}, {1: 2.0}]), 1)
+    homes = homes_of(routes)
     assert 1 <= homes[0] < 5
     assert homes[1:] == [5, 0]
     assert forest.sizes == (6,)
@@ -49,16 +48,16 @@ def test_columns_that_were_not_sampled_share_buckets_and_rows_without_numbers_a_
 
 def test_a_sample_without_numbers_and_numbers_too_small_to_weigh_are_routed():
     rows = rows_of([{3: 1e-45, 4: 1e-45}, {3: 1.0}])
-    (goals,) = grow_columns(rows_of([{}, {}]), 100, 4, homes=(0,), metric="cosine").find_routes(rows, 2)
-    assert min(homes_of(goals)) >= 0
-    assert np.isfinite(goals.margin).all()
+    (routes,) = grow_columns(rows_of([{}, {}]), 100, 4, homes=(0,), metric="cosine").find_routes(rows, 2)
+    assert min(homes_of(routes)) >= 0
+    assert np.isfinite(routes.margin).all()
 
 
 def test_a_row_of_fewer_columns_than_trees_lives_nowhere_in_the_last():
     rows = rows_of([{1: 1.0}, {1: 1.0, 2: 0.5}])
-    _, goals = grow_columns(rows, 2, 1, homes=(0, 1), metric="cosine").find_routes(rows, 4)
-    assert homes_of(goals) == [-1, 1]
-    assert within(goals, -1).row.tolist() == [1]
+    _, routes = grow_columns(rows, 2, 1, homes=(0, 1), metric="cosine").find_routes(rows, 4)
+    assert homes_of(routes) == [-1, 1]
+    assert within_reach(routes, -1).row.tolist() == [1]
 
 
 def test_chances_are_those_of_the_goals():
@@ -70,15 +69,15 @@ def test_chances_are_those_of_the_goals():
     forest = grow_columns(rows, 60, 1, homes=(0, 1), metric="cosine")
     one, other = (index.ravel() for index in np.indices((60, 60)))
     _, chances = forest.find_chances(rows, one, rows, other)
-    for tree, goals in enumerate(forest.find_routes(rows, 30)):
-        home = np.array(homes_of(goals))
+    for tree, routes in enumerate(forest.find_routes(rows, 30)):
+        home = np.array(homes_of(routes))
         for reach in (-1.0, 0.3, 0.9):
-            going = within(goals, reach)
+            visited = within_reach(routes, reach)
             goes = np.zeros((60, forest.sizes[0]), bool)
-            goes[going.row, going.leaf] = True
+            goes[visited.row, visited.leaf] = True
             visits = goes[one, home[other]] & (home[other] >= 0)
             np.testing.assert_array_equal(chances[:, 2 * tree] <= reach, visits)
-    assert (chances[one == other][:, 0] == TOGETHER).all()
+    assert (chances[one == other][:, 0] == SAME_LEAF).all()
 
 
 def test_the_longest_rows_meet_everybody_under_inner_product():
@@ -92,11 +91,11 @@ def test_the_longest_rows_meet_everybody_under_inner_product():
     assert hubs[7::400].all()
     assert 10 < hubs.sum() <= 2000
     assert not grow_columns(rows, 4000, 1, homes=(0,), metric="cosine").are_hubs(rows).any()
-    for goals in forest.find_routes(rows, 5):
-        assert min(homes_of(goals)) >= 0
-        assert (np.bincount(goals.row)[hubs] == 1).all()
+    for routes in forest.find_routes(rows, 5):
+        assert min(homes_of(routes)) >= 0
+        assert (np.bincount(routes.row)[hubs] == 1).all()
     _, margins = forest.find_chances(rows, np.arange(400), rows, np.full(400, 407))
-    assert (margins == TOGETHER).all()
+    assert (margins == SAME_LEAF).all()
 
 
 def test_nobody_is_a_hub_where_all_are_as_long_or_too_few_are_sampled():

@@ -6,11 +6,11 @@ from scipy.sparse import csr_array
 
 from annspark.core import join_sparse
 from annspark.core.distance import SparseProducts, kernel_for, looseness, measure_for
-from annspark.core.join_dense import join_leaves
+from annspark.core.join import join_leaves
 from annspark.core.metric import METRICS, prepare
 from annspark.core.routes import visits_of
 from annspark.core.vectors import squared_lengths, surplus_twins, take_rows
-from tests.core.worlds import DENSE, alike, nearest_of, random_visits, who_meets
+from tests.core.worlds import DENSE, alike, compared_pairs, nearest_of, random_visits
 from tests.oracle import all_distances
 
 SPARSE = ["cosine", "euclidean", "inner_product", "jaccard"]
@@ -85,9 +85,9 @@ def test_any_leaves_and_visits_give_the_nearest_of_those_met(seed, n, k, n_leave
     i, j = (index.ravel() for index in np.indices((n, n)))
     raw = measure_for(metric, vectors).exact(vectors, i, vectors, j).reshape(n, n)
     distance = METRICS[metric].from_raw(raw)
-    # Sparse rows that share nothing do not count as met, where they are all equally far.
-    meets = who_meets(home, visits) & ((distance < METRICS[metric].unrelated) if is_sparse else True)
-    expected, distances = nearest_of(distance, meets, k)
+    # Sparse rows that share nothing do not count as compared, where they are all equally far.
+    compared = compared_pairs(home, visits) & ((distance < METRICS[metric].unrelated) if is_sparse else True)
+    expected, distances = nearest_of(distance, compared, k)
     # Who has k twins of lower rank gets them at home, and nothing elsewhere.
     surplus = np.isin(np.arange(n), surplus_twins(vectors, k)[0]) & (home < 0) & (not METRICS[metric].largest)
     assert np.isinf(joined.distances[surplus]).all()

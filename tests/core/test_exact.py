@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annspark.core.best import Nearest, nobody_met
-from annspark.core.exact import exact_neighbors, meet
+from annspark.core.exact import exact_neighbors, search_exactly
 from annspark.core.metric import METRICS, prepare
+from annspark.core.nearest_lists import Nearest, empty_lists
 from tests.core.worlds import DENSE, all_raw
 
 DISTANCES = [metric for metric in DENSE if not METRICS[metric].largest]
@@ -29,7 +29,7 @@ def from_scratch(queries, vectors, m, metric):
 
 
 def all_met(queries, vectors, m, metric):
-    return meet(queries, vectors, np.arange(len(vectors)), nobody_met(len(queries), m, np.float32), metric)
+    return search_exactly(queries, vectors, np.arange(len(vectors)), empty_lists(len(queries), m, np.float32), metric)
 
 
 def exact_distances(vectors, queries, metric):
@@ -79,10 +79,10 @@ def test_batches_with_a_running_best_have_the_bits_of_one_batch(metric, order):
     vectors = prepare(np.round(rng.normal(size=(3000, 7)), 1), metric)  # rounded: ties
     queries = vectors[rng.permutation(3000)[:300]]
     together = all_met(queries, vectors, 11, metric)
-    best = nobody_met(300, 11, np.float32)
+    best = empty_lists(300, 11, np.float32)
     for rows in np.split(np.arange(3000)[::order], [0, 1, 5, 900, 2990]):
         copy = Nearest(best.distances.copy(), best.hashes.copy())
-        best, before = meet(queries, vectors[rows], rows, best, metric), best
+        best, before = search_exactly(queries, vectors[rows], rows, best, metric), best
         assert_same(before, copy)
     assert_same(best, together)
     np.testing.assert_array_equal(together.distances[:, 1:], exact_distances(vectors, queries, metric)[:, 1:11])
@@ -145,4 +145,4 @@ def test_the_radius_is_the_last_distance_also_when_it_is_negative():
     nearest = all_met(vectors[:9], vectors, 5, "inner_product")
     np.testing.assert_array_equal(nearest.radius, nearest.distances.max(axis=1))
     assert (nearest.radius < 0).all()
-    assert nobody_met(3, 0).radius.tolist() == [0, 0, 0]
+    assert empty_lists(3, 0).radius.tolist() == [0, 0, 0]

@@ -5,10 +5,10 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
 from annspark.core import exact_sparse
-from annspark.core.best import nobody_met
 from annspark.core.distance import measure_for
-from annspark.core.exact import meet
+from annspark.core.exact import search_exactly
 from annspark.core.metric import METRICS, prepare
+from annspark.core.nearest_lists import empty_lists
 from annspark.core.vectors import take_rows
 from tests.core.test_distance import SPARSE
 
@@ -53,9 +53,9 @@ def test_the_nearest_by_distance_and_hash_are_those_of_all_pairs(seed, n, m, dim
     queries = take_rows(vectors, rng.integers(0, vectors.shape[0], 9)) if vectors.shape[0] else vectors
     # Twins beyond the m-th may be any: everybody has a hash of the place, as all have that are asked for.
     hashes = rng.permutation(vectors.shape[0])
-    best = nobody_met(queries.shape[0], m)
+    best = empty_lists(queries.shape[0], m)
     for part in np.array_split(rng.permutation(vectors.shape[0]), rng.integers(1, 5)):
-        best = meet(queries, take_rows(vectors, part), hashes[part], best, metric)
+        best = search_exactly(queries, take_rows(vectors, part), hashes[part], best, metric)
     assert_nearest(best, queries, vectors, hashes, metric)
 
 
@@ -66,7 +66,7 @@ def test_many_blocks_and_many_merges_change_nothing(metric, monkeypatch):
     rng = np.random.default_rng(1)
     vectors = rows_of(rng, 400, 300, metric)
     hashes = rng.permutation(vectors.shape[0])
-    found = meet(vectors, vectors, hashes, nobody_met(vectors.shape[0], 11), metric)
+    found = search_exactly(vectors, vectors, hashes, empty_lists(vectors.shape[0], 11), metric)
     assert_nearest(found, vectors, vectors, hashes, metric)
 
 
@@ -74,7 +74,7 @@ def test_of_rows_that_share_nothing_the_lowest_hashes_are_nearest_and_at_exactly
     rng = np.random.default_rng(2)
     vectors = prepare(csr_array((rng.uniform(0.5, 2, 600), np.arange(600), 2 * np.arange(301)), (300, 600)), "cosine")
     hashes = rng.permutation(300)
-    found = meet(vectors, vectors, hashes, nobody_met(300, 6), "cosine")
+    found = search_exactly(vectors, vectors, hashes, empty_lists(300, 6), "cosine")
     assert (found.distances[:, 0] == 0).all()
     assert (found.distances[:, 1:] == 1).all()
     assert all(
@@ -86,7 +86,7 @@ def test_of_rows_that_share_nothing_the_lowest_hashes_are_nearest_and_at_exactly
 def test_euclidean_neighbors_that_share_nothing_are_the_shortest():
     lengths = np.random.default_rng(3).permutation(np.arange(1, 101)).astype(np.float32)
     vectors = csr_array((lengths, np.arange(100), np.arange(101)), (100, 100))
-    found = meet(vectors, vectors, np.arange(100), nobody_met(100, 4), "euclidean")
+    found = search_exactly(vectors, vectors, np.arange(100), empty_lists(100, 4), "euclidean")
     for row, mine in enumerate(found.hashes):
         others = [one for one in np.argsort(lengths).tolist() if one != row]
         assert mine.tolist() == [row, *others[:3]]

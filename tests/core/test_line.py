@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from annspark.core.centre_forest import grow_forest
-from annspark.core.join_dense import join_leaves
+from annspark.core.copies import route_vectors
+from annspark.core.join import join_leaves
 from annspark.core.metric import prepare
+from annspark.core.packing import EMPTY, merge_lists, pack, unpack
 from annspark.core.plan import plan_join
-from annspark.core.route import route_vectors
 from annspark.core.routes import visits_of
-from annspark.core.topk import EMPTY, merge_lists, pack, unpack
-from tests.core.worlds import nearest_of_those_met, who_meets
+from tests.core.worlds import compared_pairs, nearest_compared
 
 K = 8
 
@@ -84,8 +84,8 @@ def test_the_table_does_not_depend_on_how_leaves_are_cut_into_partitions(kind, t
 def test_the_table_holds_the_nearest_of_those_met(kind):
     forest, plan, vectors, metric = make(kind)
     copies = route_vectors(forest, cut(plan, 1), vectors)
-    meets = who_meets(copies.home, padded_visits(copies))
-    expected, expected_distances = nearest_of_those_met(vectors, meets, K, metric)
+    compared = compared_pairs(copies.home, padded_visits(copies))
+    expected, expected_distances = nearest_compared(vectors, compared, K, metric)
     neighbors, distances = build_table(forest, cut(plan, 3), vectors, metric)
     np.testing.assert_allclose(distances, expected_distances, rtol=1e-6)
     np.testing.assert_array_equal(neighbors, expected)

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from annspark.core.centre_forest import CentreForest, grow_forest
+from annspark.core.copies import route_vectors
 from annspark.core.plan import (
     count_known,
     count_leaves,
@@ -13,7 +14,6 @@ from annspark.core.plan import (
     count_sampled_for_limbs,
     plan_join,
 )
-from annspark.core.route import route_vectors
 
 
 def forest_of(rng, trees, most_leaves, dim=3):

@@ -6,12 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
-from annspark.core.best import nobody_met
 from annspark.core.coordinates import OutOfRange, choose_coordinates
 from annspark.core.distance import measure_for
-from annspark.core.exact import meet
-from annspark.core.join_dense import join_leaves
+from annspark.core.exact import search_exactly
+from annspark.core.join import join_leaves
 from annspark.core.metric import METRICS
+from annspark.core.nearest_lists import empty_lists
 from annspark.core.recall import recall_by_user, sizes_of, tie_limit
 from annspark.core.routes import visits_of
 from annspark.core.vectors import fits_float32, is_sparse, narrowed, take_rows
@@ -46,9 +46,9 @@ def coordinates_of(vectors, metric):
 
 
 def exact_of(vectors, coordinates):
-    """Return float64 distances and rows of the exact neighbors of everybody, as the audit has them."""
+    """Return float64 distances and rows of the exact neighbors of all rows, as the audit has them."""
     n, whole = vectors.shape[0], coordinates.whole(vectors)
-    best = meet(whole, whole, np.arange(n), nobody_met(n, K + 1), coordinates.metric)
+    best = search_exactly(whole, whole, np.arange(n), empty_lists(n, K + 1), coordinates.metric)
     distances = coordinates.published(np.where(best.hashes == np.arange(n)[:, None], np.inf, best.distances))
     order = np.lexsort((best.hashes, distances), axis=1)[:, :K]
     return np.take_along_axis(distances, order, 1), np.take_along_axis(best.hashes, order, 1)
@@ -205,7 +205,7 @@ def test_a_join_of_everybody_finds_what_float64_finds(seed, kind, shape, power, 
     ready, n = coordinates.joined(vectors), len(dense)
     joined = join_leaves(ready, np.zeros(n, np.int32), visits_of(np.full((n, 1), -1, np.int32)), K, metric)
     distances, lists = coordinates.published(joined.distances), joined.neighbors
-    met = lists >= 0  # sparse rows that share nothing are not met in a join
+    listed = lists >= 0  # sparse rows that share nothing are not compared in a join
     true = true_distances(dense, metric)
     exact = np.take_along_axis(true, lists.clip(min=0), 1)
     radius = np.sort(true, axis=1)[:, K - 1]
@@ -217,9 +217,9 @@ def test_a_join_of_everybody_finds_what_float64_finds(seed, kind, shape, power, 
     if METRICS[metric].largest:
         lost = lost + 1e-6 * np.abs(true[np.isfinite(true)]).max()
     limit = radius + 2e-6 * np.abs(radius) + lost
-    assert (exact <= limit[:, None])[met].all()
+    assert (exact <= limit[:, None])[listed].all()
     size = np.abs(exact) + 1e5 * lost[:, None]
-    np.testing.assert_array_less((np.abs(distances - exact))[met], (3e-5 * size + 1e-300)[met])
+    np.testing.assert_array_less(np.abs(distances[listed] - exact[listed]), (3e-5 * size + 1e-300)[listed])
 
 
 def test_projected_coordinates_keep_their_millimetres():

@@ -5,7 +5,7 @@ import pytest
 
 from annspark.core import two_level
 from annspark.core.centre_forest import CentreForest, grow_forest
-from annspark.core.nearest import nearest_centres
+from annspark.core.nearest_centres import nearest_centres
 from annspark.core.two_level import group_centres, nearest_grouped
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from annspark.core.exact import exact_neighbors
-from annspark.core.join_dense import Joined, join_leaves
+from annspark.core.join import Joined, join_leaves
 from annspark.core.metric import METRICS
 from annspark.core.routes import visits_of
 
@@ -21,13 +21,13 @@ def all_raw(left: np.ndarray, right: np.ndarray, metric: str) -> np.ndarray:
 
 
 def join_one_leaf(vectors: np.ndarray, k: int, metric: str = "euclidean") -> Joined:
-    """Join vectors that all live in one leaf and visit none."""
+    """Join vectors that all have one home leaf and visit no other."""
     n = len(vectors)
     return join_leaves(vectors, np.zeros(n, np.int32), visits_of(np.full((n, 1), -1, np.int32)), k, metric)
 
 
 def assert_exact(joined: Joined, vectors: np.ndarray, k: int, metric: str = "euclidean") -> None:
-    """Check that everybody has met everybody and kept the k nearest in the order of (distance, row)."""
+    """Check that all rows were compared with each other and kept the k nearest, by (distance, row)."""
     neighbors, distances = exact_neighbors(vectors, np.arange(len(vectors)), k, metric)
     np.testing.assert_array_equal(joined.neighbors, neighbors)
     np.testing.assert_allclose(joined.distances, distances, rtol=1e-6)
@@ -49,19 +49,19 @@ def alike(vectors: np.ndarray, home: np.ndarray, visits: np.ndarray) -> tuple[np
     return home[same], visits[same]
 
 
-def who_meets(home: np.ndarray, visits: np.ndarray) -> np.ndarray:
-    """Return bool (n, n): true where one of the two lives in, or visits, the home of the other."""
+def compared_pairs(home: np.ndarray, visits: np.ndarray) -> np.ndarray:
+    """Return bool (n, n): True where one of the two has, or visits, the home of the other."""
     goes_to_home_of = (home[:, None] == home) | (visits[:, :, None] == home).any(axis=1)
     goes_to_home_of &= home >= 0
-    meets = goes_to_home_of | goes_to_home_of.T
-    np.fill_diagonal(meets, False)
-    return meets
+    compared = goes_to_home_of | goes_to_home_of.T
+    np.fill_diagonal(compared, False)
+    return compared
 
 
-def nearest_of(distances: np.ndarray, meets: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the k nearest by (distance, row) among those each row meets, from all distances: float32 (n, n)."""
+def nearest_of(distances: np.ndarray, compared: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the k nearest by (distance, row) among the compared pairs, given all distances: float32 (n, n)."""
     n = len(distances)
-    far = np.where(meets, distances, np.inf).astype(np.float32)
+    far = np.where(compared, distances, np.inf).astype(np.float32)
     order = np.argsort(far, axis=1, kind="stable")[:, :k]
     found = np.take_along_axis(far, order, axis=1)
     neighbors, nearest = np.full((n, k), -1), np.full((n, k), np.inf, np.float32)
@@ -70,15 +70,15 @@ def nearest_of(distances: np.ndarray, meets: np.ndarray, k: int) -> tuple[np.nda
     return neighbors, nearest
 
 
-def nearest_of_those_met(
-    vectors: np.ndarray, meets: np.ndarray, k: int, metric: str = "euclidean"
+def nearest_compared(
+    vectors: np.ndarray, compared: np.ndarray, k: int, metric: str = "euclidean"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the k nearest by (distance, row) among those each row meets: neighbors with -1, distances with inf."""
+    """Return the k nearest by (distance, row) among the compared pairs: neighbors with -1, distances with inf."""
     n = len(vectors)
     order, distance = exact_neighbors(vectors, np.arange(n), max(n - 1, 1), metric)
     neighbors, distances = np.full((n, k), -1), np.full((n, k), np.inf, np.float32)
     for row in range(n):
-        met = (order[row] >= 0) & meets[row, order[row]]
-        count = min(k, met.sum())
-        neighbors[row, :count], distances[row, :count] = order[row, met][:count], distance[row, met][:count]
+        among = (order[row] >= 0) & compared[row, order[row]]
+        count = min(k, among.sum())
+        neighbors[row, :count], distances[row, :count] = order[row, among][:count], distance[row, among][:count]
     return neighbors, distances

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from pyspark.sql import functions as F
 
-from annspark.core.best import nobody_met
 from annspark.core.exact import exact_neighbors
 from annspark.core.metric import prepare
+from annspark.core.nearest_lists import empty_lists
 from annspark.flow.audit import audit_neighbors
 from annspark.flow.exact import find_exact
 from annspark.flow.read import read_vectors
@@ -92,7 +92,7 @@ def test_fewer_users_than_k_are_judged_by_the_neighbors_there_are(spark, stage):
 def test_a_single_user_misses_nothing(spark, stage):
     users = read(spark, stage, clustered(1))
     users, (sample,) = sample_vectors(users, [10])
-    audit = audit_neighbors(spark.createDataFrame([], LONG), LAID_OUT, sample, nobody_met(1, 0), users, Settings())
+    audit = audit_neighbors(spark.createDataFrame([], LONG), LAID_OUT, sample, empty_lists(1, 0), users, Settings())
     recall = audit.recall
     assert audit.distances == ()
     assert (recall.k, recall.mean, recall.users) == (0, 1.0, 1)

@@ -5,7 +5,7 @@ from annspark.core.centre_forest import grow_forest
 from annspark.core.column_forest import grow_columns
 from annspark.core.exact import exact_neighbors
 from annspark.core.metric import prepare
-from annspark.core.visit import TOGETHER
+from annspark.core.routes import SAME_LEAF
 from annspark.flow.calibrate import place_neighbors
 from annspark.flow.exact import find_exact
 from annspark.flow.read import read_vectors
@@ -64,7 +64,7 @@ def test_chances_are_ranks_and_margins_of_the_exact_neighbors(spark, stage, tree
             np.testing.assert_array_equal(chances.ranks[..., 2 * tree + way], ranks)
             apart = np.linalg.norm(centres[home[one]] - centres[there], axis=2)
             margins = (squared[one, there] - squared[one, home[one]]) / (2 * np.where(apart > 0, apart, np.inf))
-            margins[home[one] == there] = TOGETHER
+            margins[home[one] == there] = SAME_LEAF
             np.testing.assert_allclose(chances.margins[..., 2 * tree + way], margins, atol=1e-5)
 
 
@@ -90,5 +90,5 @@ def test_a_sparse_neighbor_who_shares_nothing_counts_as_met(spark, stage):
     forest = grow_columns(samples[-1].vectors, 60, 5, homes=(0,), metric="cosine")
     chances = place_neighbors(found, samples[-1], known, forest)
     assert known.distances.tolist() == [[0, *[1] * (K - 1)]] * 20
-    assert (chances.margins[:, 1:] == TOGETHER).all()
+    assert (chances.margins[:, 1:] == SAME_LEAF).all()
     assert not chances.ranks[:, 1:].any()

@@ -4,7 +4,7 @@ import pytest
 from annspark.core import plan
 from annspark.core.centre_forest import CentreForest, graft_limbs, grow_forest
 from annspark.core.exact import exact_neighbors
-from annspark.core.nearest import nearest_centres
+from annspark.core.nearest_centres import nearest_centres
 from annspark.flow.grow import grow_limbs
 from annspark.flow.read import read_vectors
 from annspark.pipeline import build_neighbors

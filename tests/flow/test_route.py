@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from annspark.core.boundaries import near_leaves
 from annspark.core.centre_forest import grow_forest
 from annspark.core.plan import plan_join
-from annspark.core.visit import near_leaves
 from annspark.flow.read import read_vectors
 from annspark.flow.route import ship_vectors
 from annspark.settings import Settings

@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annspark.core import join_dense, keeper
+from annspark.core import join, join_dense, keeper
 from annspark.core.exact import exact_neighbors
-from annspark.core.join_dense import join_leaves
+from annspark.core.join import join_leaves
 from annspark.core.metric import prepare
 from annspark.core.routes import visits_of
 from annspark.core.vectors import surplus_twins
-from tests.core.worlds import DENSE, alike, assert_exact, join_one_leaf, nearest_of_those_met, random_visits, who_meets
+from tests.core.worlds import DENSE, alike, assert_exact, compared_pairs, join_one_leaf, nearest_compared, random_visits
 
 
 def normal(n, dim=8, seed=0):
@@ -69,7 +69,7 @@ def test_twins_that_visit_find_their_twins():
     vectors = np.concatenate([np.repeat(normal(1, 16, 3), 300, axis=0), normal(300, 16, 4)])
     home = np.concatenate([np.zeros(150), np.ones(150), np.repeat([0, 1], 150)]).astype(np.int32)
     visits = (1 - home)[:, None]
-    expected, distances = nearest_of_those_met(vectors, who_meets(home, visits), 10)
+    expected, distances = nearest_compared(vectors, compared_pairs(home, visits), 10)
     joined = join_leaves(vectors, home, visits_of(visits), 10, "euclidean")
     np.testing.assert_array_equal(joined.neighbors, expected)
     np.testing.assert_allclose(joined.distances, distances, rtol=1e-6)
@@ -132,7 +132,7 @@ def test_everybody_keeps_the_nearest_of_those_met(seed, n, n_leaves, width, k, w
     home = rng.integers(-1, n_leaves, n).astype(np.int32)  # some are guests
     home, visits = alike(vectors, home, random_visits(rng, home, n_leaves, width))
     joined = join_leaves(vectors, home, visits_of(visits), k, metric)
-    expected, distances = nearest_of_those_met(vectors, who_meets(home, visits), k, metric)
+    expected, distances = nearest_compared(vectors, compared_pairs(home, visits), k, metric)
     # Of more than k + 1 equal vectors the others meet nobody: they are told, if at home, what these found.
     surplus, _ = surplus_twins(vectors, k)
     untold = surplus[home[surplus] < 0]
@@ -161,7 +161,7 @@ def test_leaves_larger_than_a_fold_or_a_tile(monkeypatch, fold_rows, tile, kind)
     home = np.array([0] * 170 + [1] * 60 + [-1] * 30, np.int32)
     home, visits = alike(vectors, home, random_visits(rng, home, 2, 2))
     joined = join_leaves(vectors, home, visits_of(visits), 6, "euclidean")
-    expected, distances = nearest_of_those_met(vectors, who_meets(home, visits), 6)
+    expected, distances = nearest_compared(vectors, compared_pairs(home, visits), 6)
     np.testing.assert_allclose(joined.distances, distances, rtol=1e-6)
     np.testing.assert_array_equal(joined.neighbors, expected)
 
@@ -215,7 +215,7 @@ def test_a_leaf_of_millions_of_twins_and_a_few_others():
 
 
 def test_too_many_rows_for_the_packing_are_refused(monkeypatch):
-    monkeypatch.setattr(join_dense, "MAX_ROWS", 10)
+    monkeypatch.setattr(join, "MAX_ROWS", 10)
     with pytest.raises(ValueError, match="11 rows in one partition"):
         join_one_leaf(normal(11), 2)
 

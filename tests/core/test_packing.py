@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annspark.core.topk import EMPTY, merge_lists, pack, unpack
+from annspark.core.packing import EMPTY, merge_lists, pack, unpack
 
 
 def test_packing_orders_by_distance_then_rank():

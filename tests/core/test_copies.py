@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from annspark.core.boundaries import near_leaves
 from annspark.core.centre_forest import CentreForest
+from annspark.core.copies import route_vectors
 from annspark.core.plan import plan_join
-from annspark.core.route import route_vectors
-from annspark.core.visit import near_leaves
 
 
 def make(rng, sizes, probes, n, dim=3, cores=4):

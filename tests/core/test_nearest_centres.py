@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annspark.core.nearest import bounds_of, few_at_most, first_of_each, group_bound, nearest_centres, ranks_of
-from annspark.core.nearest import squared_distances as all_squared
+from annspark.core.distance import squared_distances as all_squared
+from annspark.core.nearest_centres import nearest_centres, ranks_of
 
 
 def squared_distances(vectors, centres):
@@ -49,27 +49,13 @@ def test_the_answer_does_not_depend_on_the_batch(dim, n_centres):
     np.testing.assert_array_equal(nearest_centres(vectors[shuffled], centres, m), together[shuffled])
 
 
-def test_a_single_centre_is_everybodys():
+def test_a_single_centre_is_the_nearest_of_all_vectors():
     vectors = np.random.default_rng(3).normal(size=(10, 5)).astype(np.float32)
     np.testing.assert_array_equal(nearest_centres(vectors, vectors[:1], 1), np.zeros((10, 1)))
 
 
 def test_no_vectors_have_no_centres():
     assert nearest_centres(np.empty((0, 3), np.float32), np.ones((4, 3), np.float32), 2).shape == (0, 2)
-
-
-@given(st.integers(0, 2**32 - 1), st.integers(1, 10), st.integers(1, 50), st.data())
-def test_few_are_within_a_bound_of_the_mth_smallest(seed, groups, levels, data):
-    m = data.draw(st.integers(1, 32 * groups))
-    scores = np.random.default_rng(seed).integers(-levels, levels, (32 * groups, 15)).astype(np.float32)
-    scores[:, 3] *= np.float32(0)  # zeros of either sign are equal
-    bound = bounds_of(scores, m)
-    assert (bound >= np.sort(scores, axis=0)[m - 1]).all()
-    row, column, score = few_at_most(scores, bound)
-    first, values, count = first_of_each(column, score, row, 15, m)
-    np.testing.assert_array_equal(first, np.argsort(scores, axis=0, kind="stable")[:m].T)
-    np.testing.assert_array_equal(values, np.sort(scores, axis=0)[:m].T)
-    np.testing.assert_array_equal(count, (scores <= bound).sum(axis=0))
 
 
 @pytest.mark.parametrize("m", [1, 2, 7, 192])
@@ -90,20 +76,3 @@ def test_order_and_ranks_are_those_of_distances_by_differences_also_where_roundi
     np.testing.assert_array_equal(nearest_centres(vectors, centres, 4), np.argsort(distances, kind="stable")[:, :4])
     ranks = (distances < distances[np.arange(2500), pairs[1]][:, None]).sum(axis=1)
     np.testing.assert_array_equal(ranks_of(vectors, centres, pairs[1]), ranks)
-
-
-@given(st.integers(0, 2**32 - 1), st.integers(1, 600), st.integers(1, 80))
-def test_group_bound_is_an_upper_bound_of_the_mth_smallest(seed, n_rows, m):
-    block = np.random.default_rng(seed).normal(size=(n_rows, 10)).astype(np.float32)
-    before = block.copy()
-    bound = group_bound(block, m)
-    mth = np.sort(block, axis=0)[m - 1] if m <= n_rows else np.full(10, np.inf)
-    assert (bound >= mth).all()
-    np.testing.assert_array_equal(block, before)
-
-
-def test_group_bound_is_close_when_there_are_many_rows():
-    block = np.random.default_rng(5).random((2000, 100), np.float32)
-    survivors = (block <= group_bound(block, 10)).sum(axis=0)
-    assert survivors.min() >= 10
-    assert survivors.mean() < 15

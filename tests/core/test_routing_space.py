@@ -3,13 +3,12 @@ import pytest
 from scipy.sparse import csr_array
 
 from annspark.core.centre_forest import grow_forest
-from annspark.core.join_dense import join_leaves
+from annspark.core.copies import route_vectors
+from annspark.core.join import join_leaves
 from annspark.core.plan import plan_join
-from annspark.core.route import route_vectors
-from annspark.core.routes import visits_of
-from annspark.core.space import Space, span_space
+from annspark.core.routes import EVERY_LEAF, SAME_LEAF, visits_of
+from annspark.core.routing_space import RoutingSpace, choose_space
 from annspark.core.vectors import sparse_rows
-from annspark.core.visit import EVERY_LEAF, TOGETHER
 
 
 def normal(n, dim=6, seed=0):
@@ -21,25 +20,25 @@ def some_of(vectors):
     return sparse_rows(np.diff(kept.indptr), kept.indices, kept.data, vectors.shape[1])
 
 
-def test_the_nearest_points_of_a_visitor_are_its_largest_products():
+def test_the_nearest_home_points_to_a_visit_point_are_the_largest_products():
     vectors = normal(300)
-    space = span_space(vectors, "inner_product")
-    points, looking = space.residents(vectors), space.visitors(vectors)
+    space = choose_space(vectors, "inner_product")
+    points, visiting = space.home_points(vectors), space.visit_points(vectors)
     np.testing.assert_allclose(np.linalg.norm(points, axis=1), space.radius, rtol=1e-5)
-    distances = np.linalg.norm(looking[:, None] - points, axis=2)
+    distances = np.linalg.norm(visiting[:, None] - points, axis=2)
     np.testing.assert_array_equal(np.argsort(distances, axis=1)[:, :5], np.argsort(-vectors @ vectors.T, axis=1)[:, :5])
 
 
 def test_other_metrics_are_routed_as_they_are():
     vectors = normal(20)
-    space = span_space(vectors, "manhattan")
-    assert space.residents(vectors) is vectors
-    assert space.visitors(vectors) is None
+    space = choose_space(vectors, "manhattan")
+    assert space.home_points(vectors) is vectors
+    assert space.visit_points(vectors) is None
     assert not space.are_hubs(vectors * 1000).any()
 
 
-def test_zero_vectors_have_a_place_to_look_from():
-    assert np.isfinite(Space(2.0).visitors(np.zeros((3, 4), np.float32))).all()
+def test_zero_vectors_have_finite_visit_points():
+    assert np.isfinite(RoutingSpace(2.0).visit_points(np.zeros((3, 4), np.float32))).all()
 
 
 def test_a_vector_longer_than_all_sampled_ones_visits_every_leaf_of_a_tree():
@@ -57,12 +56,12 @@ def test_a_vector_longer_than_all_sampled_ones_visits_every_leaf_of_a_tree():
         assert (copies.home[mine] >= 0).sum() == 2
         assert len(mine) == plan.n_home_partitions + 1
     _, margins = forest.find_chances(vectors, np.arange(50), vectors, np.full(50, 7))
-    assert (margins == TOGETHER).all()
+    assert (margins == SAME_LEAF).all()
 
 
 @pytest.mark.parametrize("sparse", [False, True])
 @pytest.mark.parametrize("metric", ["inner_product", "euclidean"])
-def test_who_visits_every_leaf_meets_everybody_once(metric, sparse):
+def test_a_hub_is_compared_with_all_rows_once(metric, sparse):
     vectors, home = normal(400), np.random.default_rng(1).integers(0, 9, 400).astype(np.int32)
     if sparse:
         vectors = some_of(np.abs(vectors))
@@ -71,7 +70,7 @@ def test_who_visits_every_leaf_meets_everybody_once(metric, sparse):
     visits[[3, 50, 200], 0] = EVERY_LEAF
     everywhere = np.full((400, 9), -1, np.int32)
     everywhere[[3, 50, 200]] = np.where(np.arange(9) == home[[3, 50, 200]][:, None], -1, np.arange(9))
-    told, same = (join_leaves(vectors, home, visits_of(these), 6, metric) for these in (visits, everywhere))
-    np.testing.assert_array_equal(told.neighbors, same.neighbors)
-    np.testing.assert_array_equal(told.distances, same.distances)
-    assert sparse or told.pairs == same.pairs
+    hubs, same = (join_leaves(vectors, home, visits_of(these), 6, metric) for these in (visits, everywhere))
+    np.testing.assert_array_equal(hubs.neighbors, same.neighbors)
+    np.testing.assert_array_equal(hubs.distances, same.distances)
+    assert sparse or hubs.pairs == same.pairs

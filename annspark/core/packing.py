@@ -1,27 +1,31 @@
-"""Ordering and merging of neighbor lists: one packed integer per candidate, so that a plain sort orders them.
+"""Candidates packed into one integer each, so that a plain sort orders them, and the merging of packed lists.
 
-Ties are decided by the neighbor's rank (its place among the ids in ascending order), so every order here is total:
-(distance, neighbor_id).  A sort of packed uint64 is several times faster than argsort and gathers.
+A candidate is a neighbor before lists are merged.  Ties are decided by the neighbor's rank, its place among the ids in
+ascending order, so every order here is total: (distance, neighbor_id).  A sort of packed uint64 is several times faster
+than argsort and gathers.
 """
 
 import numpy as np
 
-EMPTY = np.uint64(2**64 - 1)
+EMPTY = np.uint64(2**64 - 1)  # no candidate: behind all others
 DISTANCE_BITS = 32
 _RANK_BITS = np.uint64(32)
 
 
 def ordered_bits(values: np.ndarray) -> np.ndarray:
-    """Return integers of DISTANCE_BITS bits that are ordered as the values are: float32, any shape, to uint64.
+    """Return integers of DISTANCE_BITS bits that are ordered as the values are.
 
-    Bits of floats that are not negative sort like the floats; those of negative ones the other way round.
+    The bits of floats that are not negative sort like the floats, those of negative floats the other way round.
+
+    values  : float32, any shape
+    returns : uint64, same shape
     """
     bits = np.asarray(values + np.float32(0), np.float32).view(np.int32)  # -0 becomes 0
     return (bits ^ ((bits >> 31) | np.int32(-(2**31)))).view(np.uint32).astype(np.uint64)
 
 
 def from_ordered_bits(bits: np.ndarray) -> np.ndarray:
-    """Undo ordered_bits; bits above the DISTANCE_BITS are ignored."""
+    """Undo ordered_bits: float32; bits above the lowest DISTANCE_BITS are ignored."""
     low = bits.astype(np.uint32).view(np.int32)
     return (low ^ (~(low >> 31) | np.int32(-(2**31)))).view(np.float32)
 
@@ -43,25 +47,19 @@ def unpack(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.where(empty, np.float32(np.inf), from_ordered_bits(keys >> _RANK_BITS)), np.where(empty, -1, ranks)
 
 
-def by_first(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return pairs in the order of the first, then the second: both ints in [0, 2**31), to int64 and int32."""
-    keys = first.astype(np.int64) << 32 | second
-    keys.sort()
-    return keys >> 32, keys.astype(np.int32)
-
-
 def low_bits(bits: np.uint64) -> np.uint64:
-    """Return a mask of so many lowest bits."""
+    """Return a mask of the lowest bits, as many as given."""
     return (np.uint64(1) << bits) - np.uint64(1)
 
 
 def merge_lists(owner: np.ndarray, keys: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Merge all lists of the same owner into its k best candidates, each neighbor once, nearest first.
+    """Merge all lists of the same owner into its k nearest candidates, each neighbor once, nearest first.
 
-    owner   : int (n_lists,), whose list it is
-    keys    : uint64 (n_lists, width), packed candidates, EMPTY where a list is short; the same neighbor of the
-              same owner carries the same distance wherever it was met, so equal keys are the same candidate
-    returns : owners (n_owners,) ascending, uint64 (n_owners, k), EMPTY where fewer candidates exist
+    A pair has the same distance wherever it was measured, so equal keys of one owner are the same neighbor.
+
+    owner   : int (n_lists,), the vector that a list belongs to
+    keys    : uint64 (n_lists, width), packed candidates, EMPTY where a list is short
+    returns : owners (n_owners,), ascending; uint64 (n_owners, k), EMPTY where there are fewer candidates
     """
     order = np.argsort(owner, kind="stable")
     owners, first, count = np.unique(owner[order], return_index=True, return_counts=True)

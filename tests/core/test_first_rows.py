@@ -5,12 +5,12 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
 from annspark.core import exact_sparse
-from annspark.core import few as module
-from annspark.core.best import nobody_met
+from annspark.core import first_rows as module
 from annspark.core.exact import exact_neighbors
-from annspark.core.few import count_few, nearest_of_few, order_lengths
-from annspark.core.join_dense import join_leaves
+from annspark.core.first_rows import count_first_rows, nearest_first_rows, ordering_lengths
+from annspark.core.join import join_leaves
 from annspark.core.metric import METRICS, prepare
+from annspark.core.nearest_lists import empty_lists
 from annspark.core.routes import visits_of
 from annspark.core.vectors import sparse_rows, take_rows
 
@@ -30,12 +30,12 @@ def sparse_world(seed, n, metric, columns=12):
 def nearest_related(rows, k, metric):
     """Return the nearest rows each shares something with, itself among them, as the join measures them."""
     n = rows.shape[0]
-    best = exact_sparse.meet_related(rows, rows, np.arange(n), nobody_met(n, k, np.float32), metric)
+    best = exact_sparse.search_related(rows, rows, np.arange(n), empty_lists(n, k, np.float32), metric)
     return np.where(np.isfinite(best.distances), best.hashes, -1), best.distances
 
 
 def all_pairs(rows, metric):
-    """Return the exact neighbors the join finds where everybody meets everybody one by one: float32 (n, n), nan."""
+    """Return the distances of all pairs, measured one by one as the join does: float32 (n, n), nan for a row itself."""
     n = rows.shape[0]
     measure = module.measure_for(metric, rows)
     one, other = (index.ravel() for index in np.indices((n, n)))
@@ -60,7 +60,7 @@ def test_the_nearest_of_a_few_are_theirs_ties_by_place_and_nobody_is_their_own(s
     own = np.full(n, -1)
     own[among] = np.arange(len(among))
     wanted = nearest_by_place(all_pairs(rows, metric), among, k)
-    for found, right in zip(nearest_of_few(rows, take_rows(rows, among), own, k, metric), wanted, strict=True):
+    for found, right in zip(nearest_first_rows(rows, take_rows(rows, among), own, k, metric), wanted, strict=True):
         np.testing.assert_array_equal(found, right)
 
 
@@ -68,7 +68,7 @@ def test_the_nearest_of_a_few_are_theirs_ties_by_place_and_nobody_is_their_own(s
 def test_so_are_those_of_dense_rows(metric):
     rows = np.random.default_rng(0).normal(size=(50, 5)).astype(np.float32)
     rows = prepare((rows > 0).astype(np.float32) if metric == "hamming" else rows, metric)
-    found = nearest_of_few(rows, rows, np.arange(50), 7, metric)
+    found = nearest_first_rows(rows, rows, np.arange(50), 7, metric)
     for one, right in zip(found, exact_neighbors(rows, np.arange(50), 7, metric), strict=True):
         np.testing.assert_allclose(one, right, rtol=1e-6)
 
@@ -78,10 +78,10 @@ def test_so_are_those_of_dense_rows(metric):
 def test_pieces_of_any_size_give_the_same(monkeypatch, metric, pairs):
     rows = sparse_world(3, 70, metric)
     own = np.where(np.arange(70) < 20, np.arange(70), -1)
-    whole = nearest_of_few(rows, take_rows(rows, np.arange(20)), own, 5, metric), nearest_related(rows, 5, metric)
+    whole = nearest_first_rows(rows, take_rows(rows, np.arange(20)), own, 5, metric), nearest_related(rows, 5, metric)
     monkeypatch.setattr(module, "_PAIRS", pairs)
     monkeypatch.setattr(exact_sparse, "_PRODUCTS", pairs)
-    again = nearest_of_few(rows, take_rows(rows, np.arange(20)), own, 5, metric), nearest_related(rows, 5, metric)
+    again = nearest_first_rows(rows, take_rows(rows, np.arange(20)), own, 5, metric), nearest_related(rows, 5, metric)
     np.testing.assert_equal(again, whole)
 
 
@@ -97,19 +97,19 @@ def test_related_rows_and_the_first_few_hold_the_nearest_with_the_distances_of_t
         assert mine.keys() >= {j for j in range(n) if j != i and abs(products[j]) > 1e-9}
     # The join of one leaf finds the same bits, where it is not left out for being unrelated.
     joined = join_leaves(rows, np.zeros(n, np.int32), visits_of(np.full((n, 1), -1, np.int32)), k, metric)
-    met = joined.neighbors >= 0
-    row = np.nonzero(met)[0]
-    np.testing.assert_array_equal(joined.distances[met], distances[row, joined.neighbors[met]])
+    found = joined.neighbors >= 0
+    row = np.nonzero(found)[0]
+    np.testing.assert_array_equal(joined.distances[found], distances[row, joined.neighbors[found]])
 
 
 def test_the_shortest_come_first_under_euclidean_only():
     rows = sparse_world(0, 30, "euclidean")
-    np.testing.assert_array_equal(order_lengths(rows, "euclidean"), (rows.toarray() ** 2).sum(axis=1))
+    np.testing.assert_array_equal(ordering_lengths(rows, "euclidean"), (rows.toarray() ** 2).sum(axis=1))
     for metric in ("cosine", "inner_product", "jaccard"):
-        assert not order_lengths(rows, metric).any()
-    assert not order_lengths(np.ones((3, 2), np.float32), "euclidean").any()
+        assert not ordering_lengths(rows, metric).any()
+    assert not ordering_lengths(np.ones((3, 2), np.float32), "euclidean").any()
 
 
 @pytest.mark.parametrize("k", [1, 10, 100, 1000])
 def test_a_few_are_more_than_twice_what_anybody_wants(k):
-    assert 2 * k < count_few(k) <= 200 + 2 * k
+    assert 2 * k < count_first_rows(k) <= 200 + 2 * k

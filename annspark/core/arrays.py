@@ -1,0 +1,23 @@
+"""Two array operations that NumPy lacks."""
+
+import numpy as np
+
+
+def places_in_groups(counts: np.ndarray) -> np.ndarray:
+    """Number the members of consecutive groups from 0 in each group.
+
+    counts  : int (n_groups,), members of each group
+    returns : int (sum of counts,); counts of [3, 1, 2] give [0, 1, 2, 0, 0, 1]
+    """
+    return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+
+
+def sort_pairs(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sort pairs of integers by the first, then by the second.
+
+    first, second : int (n,), in [0, 2**31)
+    returns       : int64 (n,) and int32 (n,)
+    """
+    keys = first.astype(np.int64) << 32 | second
+    keys.sort()
+    return keys >> 32, keys.astype(np.int32)

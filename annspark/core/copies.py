@@ -1,0 +1,80 @@
+"""Copies: which partitions a vector is shipped to, and which leaves it goes to in each."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from annspark.core.forest import Forest
+from annspark.core.plan import Plan
+from annspark.core.routes import EVERY_LEAF, within_reach
+from annspark.core.vectors import Vectors
+
+_ENTRY_BITS = 40
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Vectors as they are shipped: one copy for each vector and partition, by (partition, row).
+
+    row       : int (n,), the vector's row in the batch
+    partition : int32 (n,)
+    home      : int32 (n,), its home leaf when that is joined in this partition, else -1
+    visits    : int32 (sum of n_visits,), the leaves it visits there, copy after copy; EVERY_LEAF stands for all
+    n_visits  : int32 (n,)
+    """
+
+    row: np.ndarray
+    partition: np.ndarray
+    home: np.ndarray
+    visits: np.ndarray
+    n_visits: np.ndarray
+
+
+def route_vectors(forest: Forest, plan: Plan, vectors: Vectors) -> Copies:
+    """Return one copy of each vector for every partition that joins its home or a leaf it visits.
+
+    vectors : n, dense or sparse, prepared
+    """
+    parts, hubs = [], np.flatnonzero(forest.are_hubs(vectors))
+    for tree, reachable in enumerate(forest.find_routes(vectors, plan.probes)):
+        routes = within_reach(reachable, plan.reach[tree])
+        leaf = routes.leaf + np.int32(plan.first_leaf[tree])
+        entries: tuple[np.ndarray, ...] = (routes.row, leaf, routes.home, plan.partition_of_leaf[leaf])
+        if len(hubs) and tree == 0:  # the tree in which every vector has a home
+            entries = _with_hubs(entries, hubs, np.arange(plan.n_home_partitions))
+        parts.append(entries)
+    row, leaf, home, partition = (np.concatenate(part) for part in zip(*parts, strict=True))
+    # Trees share no partition, so the entries of each partition are in the order of rows already.  A plain sort of
+    # partition | number of the entry costs a third of an argsort and its gathers.
+    keys = partition.astype(np.int64) << _ENTRY_BITS | np.arange(len(leaf))
+    keys.sort()
+    partition, entry = keys >> _ENTRY_BITS, keys & ((1 << _ENTRY_BITS) - 1)
+    leaf, row, home = leaf[entry], row[entry], home[entry]
+    begins = np.ones(len(keys), bool)
+    begins[1:] = (row[1:] != row[:-1]) | (partition[1:] != partition[:-1])
+    first = np.flatnonzero(begins)
+    number = np.cumsum(begins) - 1
+    home_leaf = np.full(len(first), -1, np.int32)
+    home_leaf[number[home]] = leaf[home]
+    n_visits = np.bincount(number[~home], minlength=len(first)).astype(np.int32)
+    return Copies(
+        row=row[first],
+        partition=partition[first].astype(np.int32),
+        home=home_leaf,
+        visits=leaf[~home],
+        n_visits=n_visits,
+    )
+
+
+def _with_hubs(entries: tuple[np.ndarray, ...], hubs: np.ndarray, partitions: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return entries (row, leaf, home, partition), by row, with a visit of EVERY_LEAF for each hub and partition."""
+    n = len(hubs) * len(partitions)
+    more = (
+        np.repeat(hubs, len(partitions)),
+        np.full(n, EVERY_LEAF, np.int32),
+        np.zeros(n, bool),
+        np.tile(partitions, len(hubs)),
+    )
+    together = [np.concatenate(both) for both in zip(entries, more, strict=True)]
+    order = np.argsort(together[0], kind="stable")
+    return tuple(part[order] for part in together)

@@ -1,0 +1,73 @@
+"""The leaf join: residents of a leaf are compared with each other and with its visitors; all keep their nearest.
+
+A leaf's residents are the vectors whose home it is; its visitors are the vectors that visit it.  Either end of a pair
+may keep the other, so a pair is found when one of the two visits the home of the other.  Visitors are not compared with
+each other.
+
+Selection decides the speed, and not the matrix product.  So each vector has a bar, the distance of the worst neighbor
+it has kept so far, and a pair has to beat the bar of either end.  The product gives no more than a lower bound of the
+distance.  The few pairs whose bound beats a bar are measured exactly, and are merged into the lists by one sort of
+packed integers.  The lists are therefore exact among the pairs compared, ties included, and do not depend on the leaf,
+block or partition in which a pair was compared.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from annspark.core.join_dense import compare_dense
+from annspark.core.join_sparse import compare_sparse
+from annspark.core.keeper import MAX_ROWS, Keeper
+from annspark.core.metric import METRICS
+from annspark.core.routes import Visits
+from annspark.core.vectors import Vectors, is_sparse, len_of, surplus_twins
+
+
+@dataclass(frozen=True)
+class Joined:
+    """The nearest neighbors of the vectors of one partition, among those they were compared with in it.
+
+    Under cosine, jaccard and inner product, lists of sparse rows have no neighbor as far as a row that shares no column
+    with theirs, or farther.
+
+    neighbors : int32 (n, k), row numbers, by (distance, row number); -1 where fewer were compared
+    distances : float32 (n, k), exact (for dense vectors by differences); inf where fewer were compared
+    pairs     : number of pairs compared
+    max_rows  : number of residents of the largest leaf
+    """
+
+    neighbors: np.ndarray
+    distances: np.ndarray
+    pairs: int
+    max_rows: int
+
+
+def join_leaves(vectors: Vectors, home: np.ndarray, visits: Visits, k: int, metric: str) -> Joined:
+    """Join every leaf of a partition: return each vector's k nearest among those it is compared with.
+
+    vectors : n, dense or sparse, prepared, float32 or float64, in ascending order of id, n <= MAX_ROWS
+    home    : int32 (n,), a vector's home leaf; -1 for a guest, whose home is in another partition
+    visits  : of other leaves of this partition, EVERY_LEAF for all; equal vectors have equal homes and visits
+
+    Raises ValueError for more than MAX_ROWS vectors.
+    """
+    n = len_of(vectors)
+    if n > MAX_ROWS:
+        raise ValueError(f"join_leaves: {n:,} rows in one partition; at most {MAX_ROWS:,} are allowed.")
+    neighbors = np.full((n, k), -1, np.int32)
+    distances = np.full((n, k), np.inf, np.float32)
+    # Of equal vectors (twins) no list needs more than the first k + 1.  Further ones, the surplus, are not joined: they
+    # get the list of the last one that is, their model.  So 10^5 equal vectors cost no more than k + 1.
+    surplus, model = surplus_twins(vectors, k)
+    rows = np.delete(np.arange(n), surplus)
+    rows = rows[np.argsort(np.where(home[rows] < 0, np.iinfo(np.int32).max, home[rows]), kind="stable")]
+    keeper = Keeper(vectors, rows, home, visits, k, metric)
+    pairs = (compare_sparse if is_sparse(vectors) else compare_dense)(keeper, metric)
+    neighbors[rows], distances[rows] = keeper.nearest()
+    # A surplus guest gets no list here: in the partition of its home, k twins at distance 0 fill its list.  Here they
+    # are guests like it, and guests are not compared with each other.  Under the inner product twins need not be
+    # nearest, so there it gets its model's list.
+    copying = (home[surplus] >= 0) | METRICS[metric].largest
+    neighbors[surplus[copying]], distances[surplus[copying]] = neighbors[model[copying]], distances[model[copying]]
+    max_rows = int(np.unique(home[home >= 0], return_counts=True)[1].max(initial=0))
+    return Joined(neighbors=neighbors, distances=distances, pairs=pairs, max_rows=max_rows)
