@@ -4,10 +4,10 @@ Rows near each other share a column that matters to one of them.  In the first t
 most important column, in the second tree that of its second column, and so on.  A row visits the leaves of its other
 columns, the more important ones first.
 
-No centres are needed, and few pairs are compared, measured against leaves around the centres of a learned projection
-to 128 numbers:
-    word x subreddit counts    recall 0.976 by 1,000 pairs a row    centres: 0.935 by 15,000
-    tf-idf of titles           recall 0.987 by 1,160 pairs a row    centres: 0.42 by 11,000
+No centres are needed, and few pairs are compared.  Recall, by pairs compared a row, against that of leaves around the
+centres of a learned projection to 128 numbers:
+    word x subreddit counts    0.976 by 1,000    centres: 0.935 by 15,000
+    tf-idf of titles           0.987 by 1,160    centres: 0.42 by 11,000
 Source: all-pairs search by inverted lists of the heaviest columns (Bayardo, Ma, Srikant 2007, WWW, "Scaling up all
 pairs similarity search").
 
@@ -29,7 +29,7 @@ from annspark.core.routes import SAME_LEAF, Routes
 from annspark.core.vectors import Vectors, len_of, owner_of, squared_lengths
 
 _RARITY = 0.25  # importance is frequency ** -_RARITY: rarer columns make smaller leaves
-_RECURS = 3  # a column with fewer rows is the home of rows that have no other column only
+_RECURS = 3  # columns that fewer rows have come after all other columns of a row: they bring few rows together
 _MOST = 8  # a row may go to this many times the mean number of leaves, at most
 _HUBS = 2_000  # hubs, at most
 _HUB_SHARE = 0.1  # share of all rows that are hubs, at most

@@ -31,8 +31,8 @@ def search_exactly(queries: Vectors, vectors: Vectors, hashes: np.ndarray, lists
         return lists
     surplus, _ = surplus_twins(vectors, lists.distances.shape[1], hashes)
     if len(surplus):
-        kept = np.delete(np.arange(n), surplus)
-        vectors, hashes = take_rows(vectors, kept), hashes[kept]
+        others = np.delete(np.arange(n), surplus)
+        vectors, hashes = take_rows(vectors, others), hashes[others]
     return (search_sparse if is_sparse(vectors) else _search_dense)(queries, vectors, hashes, lists, metric)
 
 
@@ -54,13 +54,13 @@ def _search_dense(queries: np.ndarray, vectors: np.ndarray, hashes: np.ndarray, 
         bar = lists.distances[:, -1]
         # A bar at the lowest possible distance cannot be beaten: further twins of the query cost nothing.
         limit = np.where(bar > kernel.lowest, facts.to_raw(bar), -np.inf).astype(np.float32)
-        rows, searching = [], []
+        found_rows, found_queries = [], []
         for first in range(start, end, step):
             left = kernel.side(vectors, np.arange(first, min(first + step, end)), centre)
             row, query, _ = few_at_most(kernel.tile(left, right, 0, 0, scratch), limit)
-            rows.append(first + row)
-            searching.append(query)
-        row, query = np.concatenate(rows), np.concatenate(searching)
+            found_rows.append(first + row)
+            found_queries.append(query)
+        row, query = np.concatenate(found_rows), np.concatenate(found_queries)
         if len(row):
             raw = kernel.exact(queries, query, vectors, row)
             distance = facts.from_raw(raw.astype(lists.distances.dtype, copy=False))

@@ -33,7 +33,7 @@ def search_sparse(queries: Vectors, vectors: Vectors, hashes: np.ndarray, lists:
     pairs = _Pairs(queries, vectors, metric, lists.distances.dtype)
     lists = _search_related(pairs, hashes, lists)
     for some in pairs.unrelated(hashes, lists):
-        lists = _lists_with(lists, [_those_entering(lists, some, hashes)], hashes)
+        lists = _merged_lists(lists, [_entering_pairs(lists, some, hashes)], hashes)
     return lists
 
 
@@ -45,19 +45,19 @@ def search_related(queries: Vectors, vectors: Vectors, hashes: np.ndarray, lists
 def _search_related(pairs: "_Pairs", hashes: np.ndarray, lists: Nearest) -> Nearest:
     waiting: list[_Found] = []
     for start, end in pairs.blocks():
-        waiting.append(_those_entering(lists, pairs.related(start, end, lists.distances[:, -1]), hashes))
+        waiting.append(_entering_pairs(lists, pairs.related(start, end, lists.distances[:, -1]), hashes))
         if sum(len(row) for row, _, _ in waiting) > _WAITING * lists.distances.size:
-            lists, waiting = _lists_with(lists, waiting, hashes), []
-    return _lists_with(lists, waiting, hashes)
+            lists, waiting = _merged_lists(lists, waiting, hashes), []
+    return _merged_lists(lists, waiting, hashes)
 
 
-def _those_entering(lists: Nearest, found: _Found, hashes: np.ndarray) -> _Found:
+def _entering_pairs(lists: Nearest, found: _Found, hashes: np.ndarray) -> _Found:
     row, query, distance = found
     enters = find_entering(lists, query, distance, hashes.take(row))
     return row.take(enters), query.take(enters), distance.take(enters)
 
 
-def _lists_with(lists: Nearest, waiting: list[_Found], hashes: np.ndarray) -> Nearest:
+def _merged_lists(lists: Nearest, waiting: list[_Found], hashes: np.ndarray) -> Nearest:
     if not waiting:
         return lists
     row, query, distance = (np.concatenate(part) for part in zip(*waiting, strict=True))

@@ -27,8 +27,8 @@ from annspark.core.vectors import Vectors, is_sparse, len_of, surplus_twins
 class Joined:
     """The nearest neighbors of the vectors of one partition, among those they were compared with in it.
 
-    Under cosine, jaccard and inner product, lists of sparse rows have no neighbor as far as a row that shares no column
-    with theirs, or farther.
+    Under cosine, jaccard and inner product sparse rows get no neighbor that is as far as unrelated rows, or farther:
+    see join_sparse.py.
 
     neighbors : int32 (n, k), row numbers, by (distance, row number); -1 where fewer were compared
     distances : float32 (n, k), exact (for dense vectors by differences); inf where fewer were compared

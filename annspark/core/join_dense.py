@@ -80,8 +80,8 @@ class _Tiles:
         some = keeper.vectors[:: max(1, len(keeper.vectors) // 256)]
         self.centre = far_middle(some, 0) if self.kernel.moves and len(some) else None
         self.all = self.kernel.side(keeper.vectors, keeper.rank, self.centre)
-        # Vectors in the order of homes.  Where none is moved or rounded, the array is that of the products, so that a
-        # vector just multiplied is still in a cache when its pairs are measured.
+        # Vectors in the order of homes, for exact distances.  Where none is moved or rounded, the array is that of the
+        # products, so that a vector just multiplied is still in a cache when its pairs are measured.
         moved = self.centre is not None or keeper.vectors.dtype != np.float32
         self.vectors = keeper.vectors.take(keeper.rank, axis=0) if moved else self.all.values
         # Every tile is written to the same place, which stays in the cache.
@@ -98,7 +98,7 @@ class _Tiles:
         for a in range(start, end, self.keeper.fold_rows):
             residents = np.arange(a, min(a + self.keeper.fold_rows, end))
             side = self._side(residents, centre)
-            leaf = _Leaf(residents, side, self.kernel.facing(side), centre)
+            leaf = _Leaf(residents=residents, side=side, facing=self.kernel.facing(side), centre=centre)
             without_bar = np.isinf(self.keeper.bar[visitors])
             for some, find_pairs in (
                 (visitors[~without_bar], self._pairs_with_bar),
@@ -170,7 +170,8 @@ class _Tiles:
         column = flat - row * len(theirs)
         mine, other = own.take(row), theirs.take(column)
         excess = np.maximum(np.minimum(mine, other) - middle, middle - np.maximum(mine, other))
-        # The excess is rounded, too; where bars are much larger than the vectors, that matters, hence the slack.
+        # excess is the number subtracted less the larger bar.  It is rounded, too, which matters where bars are much
+        # larger than the vectors: hence the slack.
         keep = np.flatnonzero(scores.ravel().take(flat) <= np.maximum(excess, 0) * np.float32(BOUND_SLACK - 1))
         return row.take(keep), column.take(keep)
 
@@ -179,8 +180,8 @@ class _Tiles:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return such pairs for rows that have no bar yet; the bounds themselves give them one.
 
-        These rows are the right side, a column each: minima of groups cost a third in columns of what they cost in
-        rows.
+        These rows are the right side, a column each, since the minima of a column's groups take a third of the time of
+        a row's.
         """
         same = np.array_equal(rows, leaf.residents)
         right = leaf.facing if same else self.kernel.facing(self._side(rows, leaf.centre))

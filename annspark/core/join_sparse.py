@@ -68,7 +68,7 @@ def compare_sparse(keeper: Keeper, metric: str) -> int:
     mine = take_rows(keeper.vectors, keeper.rank)
     marked = _marked(mine, np.isinf(keeper.metric.unrelated) | (keeper.metric.binary & (np.diff(mine.indptr) == 0)))
     number = np.full(marked.shape[1], -1, np.int32)
-    rows = _Rows(marked, squared_lengths(mine), number, SparseProducts(metric))
+    rows = _Rows(marked=marked, lengths=squared_lengths(mine), number=number, measure=SparseProducts(metric))
     residents = np.lexsort((rows.lengths, keeper.home))
     residents = residents[keeper.home[residents] >= 0]
     pairs = 0

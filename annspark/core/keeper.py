@@ -16,7 +16,8 @@ from annspark.core.vectors import Vectors
 
 # Rows of one partition, at most.  While it is folded, a candidate is one integer of 64 bits:
 #     row of the fold (6 bits or more) | bits of the distance (32) | rank of the neighbor (26 or fewer).
-# Folds of 64 rows, where a partition has 2**26, take more time, unless most rows are equal: those are not folded.
+# With ranks of 26 bits a fold has 64 rows.  That takes more time, but not where most rows are equal: of equal rows no
+# more than k + 1 are joined.
 MAX_ROWS = 2**26
 _FOLD_ROWS = 2**13  # rows of one fold, at most
 _FEW = 64  # where no row has more visits, comparing a leaf with all of them is the fastest way to find it
@@ -30,6 +31,7 @@ class Keeper:
     home      : int32 (n_rows,), home leaves; -1 for guests
     visits    : by (row, leaf), without those of hubs
     hubs      : int (n_hubs,), ascending, rows that visit every leaf
+    k         : neighbors that a list has room for
     bar       : float32 (n_rows,), raw distance of the worst neighbor in a row's list, inf while it has fewer than k
     fold_rows : rows of either end in one call of fold
     """
@@ -135,7 +137,7 @@ class Keeper:
     def fold_pairs(self, row: np.ndarray, rank: np.ndarray, raw: np.ndarray) -> None:
         """Fold candidates of any number of rows, in any order.
 
-        row : int (n,), row of each candidate
+        row       : int (n,), row of each candidate
         rank, raw : as for fold
         """
         order = np.argsort(row, kind="stable")

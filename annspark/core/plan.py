@@ -21,7 +21,7 @@ _PARTITION_BYTES = 192 << 20  # a worker holds a partition about three times ove
 class Expected:
     """What the routes of a sample predict for the join.
 
-    pairs       : distances measured for a user, on average
+    pairs       : pairs compared for a user, on average
     median_rows : users at home in half of the leaves at most
     p99_rows    : users at home in 99 % of the leaves at most
     max_rows    : users at home in the largest leaf
@@ -85,7 +85,7 @@ def plan_join(
     reach = tuple(reach_for(of_tree, probes) for of_tree in reachable)
     routes = [within_reach(*one) for one in zip(reachable, reach, strict=True)]
     sizes, n_hubs = forest.sizes, int(np.count_nonzero(forest.are_hubs(sample)))
-    hubs = [n_hubs] + [0] * (len(sizes) - 1)  # a hub visits all leaves of the first tree, and none of the others
+    hubs = [n_hubs] + [0] * (len(sizes) - 1)  # hubs visit all leaves of the first tree, and no leaf of others
     visits = sum(len(of_tree.leaf) for of_tree in routes) / max(1, len_of(sample))
     n_partitions, copies = 0, float(len(sizes))
     while True:  # more partitions make more copies, which may need more partitions
@@ -111,7 +111,7 @@ def plan_join(
 
 
 def expect_pairs(forest: Forest, sample: Vectors, probes: float, rows: int) -> float:
-    """Return the mean number of distances that will be measured for a user; arguments are those of plan_join."""
+    """Return the mean number of pairs that will be compared for a user; arguments are those of plan_join."""
     routes = [within_reach(one, reach_for(one, probes)) for one in forest.find_routes(sample, probes)]
     return _expect(routes, forest.sizes, int(np.count_nonzero(forest.are_hubs(sample))), rows).pairs
 
@@ -137,7 +137,7 @@ def _expect(routes: list[Routes], sizes: tuple[int, ...], n_hubs: int, rows: int
         shrink = np.sqrt(max(0.0, 1 - mean / variance)) if variance > 0 else 0.0
         residents.append((mean + (home - mean) * shrink) * scale)
     median, p99, largest = np.quantile(np.concatenate(residents), (0.5, 0.99, 1.0))
-    return Expected(pairs / rows, round(median), round(p99), round(largest))
+    return Expected(pairs=pairs / rows, median_rows=round(median), p99_rows=round(p99), max_rows=round(largest))
 
 
 def _count_residents(routes: Routes, n_leaves: int) -> np.ndarray:

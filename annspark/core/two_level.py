@@ -39,13 +39,18 @@ def group_centres(centres: np.ndarray) -> Groups:
     """
     n = len(centres)
     if n < _TWO_LEVELS:
-        return Groups(centres, centres[:0], [], [])
+        return Groups(centres=centres, means=centres[:0], members=[], scoring=[])
     members = np.array_split(np.arange(n), round(n**0.5))
     for _ in range(_STEPS):
         group = nearest_centres(centres, _means(centres, members), 1)[:, 0]
         order = np.argsort(group, kind="stable")
         members = np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
-    return Groups(centres, _means(centres, members), members, [scoring_rows(centres[rows]) for rows in members])
+    return Groups(
+        centres=centres,
+        means=_means(centres, members),
+        members=members,
+        scoring=[scoring_rows(centres[rows]) for rows in members],
+    )
 
 
 def _means(centres: np.ndarray, members: list[np.ndarray]) -> np.ndarray:

@@ -65,12 +65,12 @@ def test_the_prediction_is_what_the_join_finds_for_the_same_users(vectors, trees
     calibration = choose_probes(forest, vectors[3000:], chances_of(forest, vectors, users), 0.9)
     assert calibration.low >= 0.9
     assert calibration.users == len(users)
-    # The reach is told by other vectors than those joined, and so a little off.
+    # The reach is that of other vectors than those joined, and so a little off.
     assert measured(forest, vectors, users, calibration.probes) == pytest.approx(calibration.predicted, abs=0.004)
 
 
 @pytest.mark.parametrize("recall_asked", [0.5, 0.8, 0.95, 0.99])
-def test_the_fewest_probes_that_clear_the_target_are_taken(vectors, recall_asked):
+def test_the_fewest_probes_that_reach_the_recall_asked_for_are_taken(vectors, recall_asked):
     forest = grown(vectors)
     calibration = choose_probes(
         forest, vectors[3000:], chances_of(forest, vectors, np.arange(0, ROWS, 10)), recall_asked
@@ -84,7 +84,7 @@ def test_the_fewest_probes_that_clear_the_target_are_taken(vectors, recall_asked
 
 
 @pytest.mark.parametrize("recall_asked", [0.996, 0.998, 0.9999])
-def test_beyond_what_the_users_can_prove_the_fewest_that_miss_nothing_are_taken(vectors, recall_asked):
+def test_where_too_few_users_prove_the_recall_the_fewest_probes_predicted_to_give_1_are_taken(vectors, recall_asked):
     forest = grown(vectors)
     calibration = choose_probes(
         forest, vectors[3000:], chances_of(forest, vectors, np.arange(0, ROWS, 10)), recall_asked
@@ -111,7 +111,7 @@ def test_users_with_few_neighbors_count_those_they_have(vectors):
     assert calibration.predicted == 1  # a user without any neighbor has a recall of 1
 
 
-def test_what_would_meet_a_missed_target_has_fewer_misses_in_proportion_to_those_seen(vectors):
+def test_settings_suggested_for_a_missed_recall_allow_for_the_misses_seen(vectors):
     forest, users = grown(vectors), np.arange(0, ROWS, 10)
     chances = chances_of(forest, vectors, users)
     calibration = choose_probes(forest, vectors[3000:], chances, 0.9)

@@ -20,7 +20,7 @@ def homes_of(routes):
     return homes.tolist()
 
 
-def test_a_row_lives_in_its_heaviest_column_and_visits_the_others_by_weight():
+def test_a_row_is_at_home_in_its_heaviest_column_and_visits_the_others_by_weight():
     rows = rows_of([{5: 1.0, 7: 3.0, 9: 2.0}] * 8)
     first, second = grow_columns(rows, 8, 1, homes=(0, 1), metric="cosine").find_routes(rows, 3)
     assert first.leaf[:3].tolist() == second.leaf[:3].tolist() == [1, 2, 0]  # columns 7, 9, 5
@@ -53,14 +53,14 @@ def test_a_sample_without_numbers_and_numbers_too_small_to_weigh_are_routed():
     assert np.isfinite(routes.margin).all()
 
 
-def test_a_row_of_fewer_columns_than_trees_lives_nowhere_in_the_last():
+def test_a_row_of_fewer_columns_than_trees_has_no_home_in_the_last():
     rows = rows_of([{1: 1.0}, {1: 1.0, 2: 0.5}])
     _, routes = grow_columns(rows, 2, 1, homes=(0, 1), metric="cosine").find_routes(rows, 4)
     assert homes_of(routes) == [-1, 1]
     assert within_reach(routes, -1).row.tolist() == [1]
 
 
-def test_chances_are_those_of_the_goals():
+def test_chances_agree_with_routes():
     rng = np.random.default_rng(0)
     dense = rng.random((60, 25)) * (rng.random((60, 25)) < 0.2)
     dense[:, 0] += 0.1
@@ -80,7 +80,7 @@ def test_chances_are_those_of_the_goals():
     assert (chances[one == other][:, 0] == SAME_LEAF).all()
 
 
-def test_the_longest_rows_meet_everybody_under_inner_product():
+def test_the_longest_rows_are_hubs_under_inner_product():
     rng = np.random.default_rng(0)
     rows = rows_of(
         [{int(c): float(v) for c, v in zip(rng.choice(90, 9, False), rng.random(9), strict=True)} for _ in range(4000)]
@@ -98,7 +98,7 @@ def test_the_longest_rows_meet_everybody_under_inner_product():
     assert (margins == SAME_LEAF).all()
 
 
-def test_nobody_is_a_hub_where_all_are_as_long_or_too_few_are_sampled():
+def test_no_row_is_a_hub_where_all_have_one_length_or_too_few_are_sampled():
     alike = rows_of([{c: 1.0, c + 1: 1.0} for c in range(300)])
     assert not grow_columns(alike, 300, 1, homes=(0,), metric="inner_product").are_hubs(alike).any()
     lengths = rows_of([{c: 1.0 + c} for c in range(300)])

@@ -48,7 +48,7 @@ def test_exact_neighbors_equal_naive_float64_loops(metric):
         np.testing.assert_allclose(distances[i], [distance for distance, _ in naive], rtol=1e-4)
 
 
-def test_ties_come_by_row_and_nobody_is_its_own_neighbor():
+def test_ties_come_by_row_and_no_row_is_its_own_neighbor():
     neighbors, distances = exact_neighbors(np.ones((5, 3), np.float32), np.array([0, 2, 4]), 3, "euclidean")
     assert neighbors.tolist() == [[1, 2, 3], [0, 1, 3], [0, 1, 2]]
     assert not distances.any()

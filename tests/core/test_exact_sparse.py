@@ -51,7 +51,7 @@ def test_the_nearest_by_distance_and_hash_are_those_of_all_pairs(seed, n, m, dim
     rng = np.random.default_rng(seed)
     vectors = rows_of(rng, n, dim, metric, signs=signs and metric != "jaccard")
     queries = take_rows(vectors, rng.integers(0, vectors.shape[0], 9)) if vectors.shape[0] else vectors
-    # Twins beyond the m-th may be any: everybody has a hash of the place, as all have that are asked for.
+    # Twins have different hashes, so that only one answer is right.
     hashes = rng.permutation(vectors.shape[0])
     best = empty_lists(queries.shape[0], m)
     for part in np.array_split(rng.permutation(vectors.shape[0]), rng.integers(1, 5)):

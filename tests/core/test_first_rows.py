@@ -54,7 +54,7 @@ def nearest_by_place(distances, among, k):
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.integers(1, 12), st.sampled_from(SPARSE))
-def test_the_nearest_of_a_few_are_theirs_ties_by_place_and_nobody_is_their_own(seed, n, k, metric):
+def test_the_nearest_first_rows_come_by_distance_and_place_and_no_row_is_its_own_neighbor(seed, n, k, metric):
     rows = sparse_world(seed, n, metric)
     among = np.sort(np.random.default_rng(seed).permutation(n)[: max(1, n // 3)])
     own = np.full(n, -1)
@@ -86,7 +86,7 @@ def test_pieces_of_any_size_give_the_same(monkeypatch, metric, pairs):
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.sampled_from(SPARSE))
-def test_related_rows_and_the_first_few_hold_the_nearest_with_the_distances_of_the_join(seed, n, metric):
+def test_related_rows_and_first_rows_hold_the_nearest_with_the_distances_of_the_join(seed, n, metric):
     k, rows = 4, sparse_world(seed, n, metric)
     related, near = nearest_related(rows, n, metric)
     distances = all_pairs(rows, metric)
@@ -111,5 +111,5 @@ def test_the_shortest_come_first_under_euclidean_only():
 
 
 @pytest.mark.parametrize("k", [1, 10, 100, 1000])
-def test_a_few_are_more_than_twice_what_anybody_wants(k):
+def test_first_rows_are_more_than_twice_k(k):
     assert 2 * k < count_first_rows(k) <= 200 + 2 * k

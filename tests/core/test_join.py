@@ -29,7 +29,7 @@ def test_one_leaf_is_exact(seed, n, dim, k, metric):
     assert joined.neighbors.shape == joined.distances.shape == (n, k)
     assert_exact(joined, vectors, k, metric)
     assert joined.max_rows == n
-    # Of many twins, which unit vectors of one number are, only some meet.
+    # Of many twins, which unit vectors of one number are, only some are compared.
     assert joined.pairs == n * n or dim == 1 or metric == "hamming"
 
 
@@ -124,7 +124,7 @@ def test_very_short_and_very_long_vectors(dim, length):
     st.integers(1, 8),
     st.sampled_from([("normal", "cosine"), ("normal", "euclidean"), ("grid", "euclidean")]),
 )
-def test_everybody_keeps_the_nearest_of_those_met(seed, n, n_leaves, width, k, world):
+def test_each_row_keeps_the_nearest_of_those_it_is_compared_with(seed, n, n_leaves, width, k, world):
     kind, metric = world
     rng = np.random.default_rng(seed)
     raw = rng.normal(size=(n, 5)) if kind == "normal" else rng.integers(1, 4, (n, 3))
@@ -133,17 +133,17 @@ def test_everybody_keeps_the_nearest_of_those_met(seed, n, n_leaves, width, k, w
     home, visits = alike(vectors, home, random_visits(rng, home, n_leaves, width))
     joined = join_leaves(vectors, home, visits_of(visits), k, metric)
     expected, distances = nearest_compared(vectors, compared_pairs(home, visits), k, metric)
-    # Of more than k + 1 equal vectors the others meet nobody: they are told, if at home, what these found.
+    # Equal vectors beyond k + 1 are not compared: those at home get the list of one that is.
     surplus, _ = surplus_twins(vectors, k)
-    untold = surplus[home[surplus] < 0]
-    told = np.delete(np.arange(n), untold)
-    assert (joined.neighbors[untold] == -1).all()
-    np.testing.assert_allclose(joined.distances[told], distances[told], rtol=1e-6)
-    np.testing.assert_array_equal(joined.neighbors[told], expected[told])
+    without_list = surplus[home[surplus] < 0]
+    with_list = np.delete(np.arange(n), without_list)
+    assert (joined.neighbors[without_list] == -1).all()
+    np.testing.assert_allclose(joined.distances[with_list], distances[with_list], rtol=1e-6)
+    np.testing.assert_array_equal(joined.neighbors[with_list], expected[with_list])
     assert (joined.neighbors != np.arange(n)[:, None]).all()
     for row in joined.neighbors:
-        met = row[row >= 0]
-        assert len(np.unique(met)) == len(met)
+        listed = row[row >= 0]
+        assert len(np.unique(listed)) == len(listed)
     assert joined.max_rows == np.bincount(home[home >= 0], minlength=n_leaves).max()
     home, visits = np.delete(home, surplus), np.delete(visits, surplus, axis=0)
     residents = np.bincount(home[home >= 0], minlength=n_leaves)
@@ -178,14 +178,14 @@ def test_alone_in_a_leaf_and_not_visited_is_without_neighbors():
     assert np.isinf(joined.distances).all()
 
 
-def test_a_leaf_of_one_meets_its_visitors_who_do_not_meet_each_other():
+def test_the_one_resident_of_a_leaf_is_compared_with_visitors_which_are_not_compared_with_each_other():
     home, visits = np.array([4, 7, -1], np.int32), np.array([[-1], [4], [4]], np.int32)
     joined = join_leaves(np.array([[0], [1], [-2]], np.float32), home, visits_of(visits), 2, "euclidean")
     assert joined.neighbors.tolist() == [[1, 2], [0, -1], [0, -1]]
     assert joined.distances.tolist() == [[1, 2], [1, np.inf], [2, np.inf]]
 
 
-def test_a_leaf_without_residents_introduces_nobody():
+def test_in_a_leaf_without_residents_no_pair_is_compared():
     home, visits = np.array([0, 1], np.int32), np.array([[5], [5]], np.int32)
     joined = join_leaves(normal(2), home, visits_of(visits), 2, "euclidean")
     assert (joined.neighbors == -1).all()

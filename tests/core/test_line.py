@@ -34,7 +34,7 @@ def padded_visits(copies):
 
 
 def build_table(forest, plan, vectors, metric):
-    """Return neighbors and distances of everybody, as the Spark job puts them together."""
+    """Return neighbors and distances of all vectors, as the Spark job puts them together."""
     copies = route_vectors(forest, plan, vectors)
     visits = padded_visits(copies)
     owner, keys = [], []
@@ -92,7 +92,7 @@ def test_the_table_holds_the_nearest_of_those_met(kind):
 
 
 @pytest.mark.parametrize("kind", ["normal", "cosine", "grid", "twins"])
-def test_nobody_is_missing_alone_doubled_or_its_own_neighbor(kind):
+def test_no_vector_is_missing_alone_doubled_or_its_own_neighbor(kind):
     forest, plan, vectors, metric = make(kind, trees=2)
     neighbors, distances = build_table(forest, cut(plan, 5), vectors, metric)
     assert (neighbors >= 0).all()

@@ -23,7 +23,7 @@ def test_unpack_undoes_pack(candidates):
     np.testing.assert_array_equal(ranks_again, ranks)
 
 
-def test_an_empty_key_is_nobody_infinitely_far():
+def test_an_empty_key_is_no_neighbor_infinitely_far():
     distances, ranks = unpack(np.append(pack(np.array([2], np.float32), np.array([3])), EMPTY))
     np.testing.assert_array_equal(distances, [2, np.inf])
     np.testing.assert_array_equal(ranks, [3, -1])

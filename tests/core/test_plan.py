@@ -125,7 +125,7 @@ def test_leaves_are_grown_in_limbs_when_their_sample_is_too_large_for_the_driver
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.sampled_from([0, 1000]))
-def test_nobody_is_both_audited_and_calibrated_on(rows, audit_users, calibrated):
+def test_no_user_is_both_audited_and_calibrated_on(rows, audit_users, calibrated):
     audited, known = count_known(rows, audit_users, calibrated)
     assert 1 <= audited <= min(audit_users, rows)
     assert known <= calibrated

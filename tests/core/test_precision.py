@@ -191,7 +191,7 @@ def test_a_random_table_has_the_recall_of_chance_in_any_unit(metric, is_sparse_,
 
 @settings(deadline=None, max_examples=150)
 @given(st.integers(0, 2**31), st.sampled_from(KINDS), st.sampled_from(WORLDS), st.integers(-99, 99), st.booleans())
-def test_a_join_of_everybody_finds_what_float64_finds(seed, kind, shape, power, moved):
+def test_a_join_of_all_rows_finds_what_float64_finds(seed, kind, shape, power, moved):
     metric, is_sparse_ = kind
     dense = prepared_world(shape, metric, is_sparse_, seed, n=50)
     if not METRICS[metric].binary:

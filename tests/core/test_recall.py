@@ -41,7 +41,7 @@ def test_the_limit_grows_with_what_was_subtracted():
     assert limits([np.inf], 1e9)[0] == np.inf
 
 
-def test_distances_of_nearly_equal_directions_are_told_apart():
+def test_distances_of_nearly_equal_directions_are_distinguished():
     # 1 - cos of 1e-12 and 1.001e-12: unit vectors of float64 hold some 10 digits of their difference.
     assert 1e-12 < limits([1e-12], metric="cosine")[0] < 1.001e-12
     # From 1 - x.y, as sparse rows have it, only what is above 1e-15 is known.
@@ -102,7 +102,7 @@ def test_the_interval_covers_the_true_recall(a, b):
     assert covered / repetitions >= 0.93
 
 
-def test_the_spread_over_users_is_told():
+def test_the_spread_over_users_is_measured():
     by_user = np.array([0.1] * 4 + [0.4] * 6 + [0.5] * 10 + [1.0] * 80)
     found = measure_recall(by_user, 10)
     assert found.p5 == pytest.approx(0.4)
