@@ -1,6 +1,5 @@
 """Duplicates: of several rows that share an id one stays, the same one at every run."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +9,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from annspark.core.sampling import slot_of
-from annspark.spark.arrow import numbers, to_binary
+from annspark.spark.arrow import Batches, numbers, to_binary
 from annspark.spark.block import blocked, id_type, unblocked
 from annspark.spark.cluster import partition_keys
 from annspark.spark.types import is_collated, readable, showable
@@ -65,7 +64,7 @@ def _has_repeated_hashes(blocks: DataFrame, rows: int) -> bool:
     n_partitions = -(-rows // _HASHES_TOGETHER)
     keys = partition_keys(n_partitions)
 
-    def split(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def split(batches: Batches) -> Batches:
         for batch in batches:
             hashes = numbers(batch.column(0), np.int64)
             slot = slot_of(hashes, n_partitions)
@@ -73,7 +72,7 @@ def _has_repeated_hashes(blocks: DataFrame, rows: int) -> bool:
             counts = np.bincount(slot, minlength=n_partitions)
             yield pa.RecordBatch.from_arrays([pa.array(keys), to_binary(hashes[order], counts)], [TARGET, HASHES])
 
-    def count(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def count(batches: Batches) -> Batches:
         hashes = np.sort(np.concatenate([np.empty(0, np.int64), *(numbers(b.column(1), np.int64) for b in batches)]))
         repeated = int((hashes[1:] == hashes[:-1]).sum())
         yield pa.RecordBatch.from_arrays([pa.array([repeated])], [_REPEATED])

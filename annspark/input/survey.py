@@ -1,6 +1,5 @@
 """Survey: every row is checked once, on the executors, and what was seen is counted."""
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +13,7 @@ from annspark.core.vectors import Vectors, is_sparse
 from annspark.input.check import REASONS, check_rows, check_sparse_rows, mllib_lists
 from annspark.input.mllib import check_structs
 from annspark.input.source import MLLIB, MLLIB_DENSE, VALUES, Source
-from annspark.spark.arrow import elements
+from annspark.spark.arrow import Batches, Mapper, elements
 from annspark.spark.block import block_fields, block_users, id_type
 from annspark.spark.types import readable, showable
 from annspark.spark.wire import Wire
@@ -162,10 +161,10 @@ def _count(checked: DataFrame, user: T.DataType, wire: Wire, even: bool) -> list
     ]
 
 
-def _counter(user: T.DataType, even: bool) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def _counter(user: T.DataType, even: bool) -> Mapper:
     lengthy = isinstance(user, T.StringType | T.BinaryType)
 
-    def count(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def count(batches: Batches) -> Batches:
         for batch in batches:
             reason, dim = (batch.column(i).to_numpy() for i in range(2))
             groups = np.column_stack([reason, dim if even else np.zeros_like(dim)])
@@ -194,10 +193,10 @@ def _usual_length(lengths: list[tuple[int, int]]) -> int:
     return min(((-rows, length) for length, rows in lengths if length > 0), default=(0, 0))[1]
 
 
-def _checker(source: Source, metric: str, wire: Wire) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def _checker(source: Source, metric: str, wire: Wire) -> Mapper:
     even, columns = source.even, source.table.columns
 
-    def check(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def check(batches: Batches) -> Batches:
         for batch in batches:
             ids, hashes = batch.column(0), batch.column(1).to_numpy()
             if MLLIB in columns:
