@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from annspark.core.calibrate import MOST_PROBES
-from annspark.core.forest import SPLITS
+from annspark.core.centre_forest import SPLITS
 from annspark.core.metric import METRICS
 from annspark.errors import SettingsError
 

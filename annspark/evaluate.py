@@ -11,18 +11,19 @@ from annspark import __version__
 from annspark.config import Settings
 from annspark.core.recall import measure_recall, recall_by_user
 from annspark.errors import InputError, spark_errors_told
-from annspark.flow import files, publish
 from annspark.flow.audit import limit_of, spreads_of
-from annspark.flow.cluster import count_cores
 from annspark.flow.exact import find_exact
-from annspark.flow.foreign import look_up
-from annspark.flow.given import require_table
-from annspark.flow.partitions import estimate_bytes, put_together
+from annspark.flow.foreign_table import look_up
 from annspark.flow.read import read_vectors
 from annspark.flow.reports import reports_once_done, require_folder
 from annspark.flow.sample import sample_vectors
-from annspark.flow.stage import staging
+from annspark.input.given import require_table
+from annspark.output import publish
 from annspark.report import Report, Rows, versions
+from annspark.spark import files
+from annspark.spark.cluster import count_cores
+from annspark.spark.partitions import estimate_bytes, put_together
+from annspark.spark.staging import staging
 from annspark.steps import Steps
 
 

@@ -25,8 +25,8 @@ from annspark.core.calibrate import (
     choose_trees,
     settings_to_meet,
 )
-from annspark.core.columns import ColumnForest
-from annspark.core.forest import Forest
+from annspark.core.centre_forest import Forest
+from annspark.core.column_forest import ColumnForest
 from annspark.core.metric import METRICS
 from annspark.core.plan import (
     SHOWN,
@@ -42,29 +42,30 @@ from annspark.core.plan import (
     plan_join,
 )
 from annspark.errors import RecallMissed, spark_errors_told
-from annspark.flow import files, leftovers, publish
 from annspark.flow.audit import Audit, audit_neighbors, noise_of
 from annspark.flow.calibrate import place_neighbors
-from annspark.flow.cluster import count_cores, start_beside, start_workers
-from annspark.flow.collate import collated, uncollated
+from annspark.flow.complete import find_more, find_short
 from annspark.flow.exact import find_exact
 from annspark.flow.few import Few, meet_few, pick_few
-from annspark.flow.given import require_table
 from annspark.flow.grow import grow, grow_limbs
 from annspark.flow.join import join_partitions
-from annspark.flow.links import restrict_links
 from annspark.flow.merge import merge_neighbors, told_lists
-from annspark.flow.meter import Meter, read_meter, watch_joined, watch_merged, watch_shipped
 from annspark.flow.read import Users, in_double, read_vectors
 from annspark.flow.reports import reports_once_done, require_folder, write_missed
 from annspark.flow.route import ship_vectors
 from annspark.flow.sample import Sample, sample_vectors
-from annspark.flow.shape import count_users, require_complete, shaped
-from annspark.flow.source import is_collated, type_of_ids
-from annspark.flow.stage import Stage, staging
 from annspark.flow.trial import extrapolate, try_join
-from annspark.flow.widen import find_more, find_short
+from annspark.input.given import require_table
+from annspark.input.source import is_collated, type_of_ids
+from annspark.output import publish
+from annspark.output.collate import collated, uncollated
+from annspark.output.layout import count_users, require_complete, shaped
+from annspark.output.links import restrict_links
 from annspark.report import Cost, Leaves, Preview, Report, Rows, versions
+from annspark.spark import files, leftovers
+from annspark.spark.cluster import count_cores, start_beside, start_workers
+from annspark.spark.meter import Meter, read_meter, watch_joined, watch_merged, watch_shipped
+from annspark.spark.staging import Stage, staging
 from annspark.steps import Steps, logger
 
 _MUCH_LOST = 0.005  # share of the neighbors lost to rounding from which on it is worth a warning
@@ -482,11 +483,11 @@ def _join(
         seen["pairs"] += users.rows * len(few.ids)
         seen["shuffle_bytes"] += round(users.rows * (settings.k + 1) * (4 + users.id_bytes))
     # A user without neighbors has no row of the long shape.
-    require_complete(written + (seen["lonely"] if settings.shape == "long" else 0), users)
+    require_complete(written + (seen["lonely"] if settings.shape == "long" else 0), users.rows)
     if seen["short"]:
         table = _widen(table, seen["short"], ready, settings, keep, merge_in)
         written = count_users(table, settings)
-        require_complete(written, users)
+        require_complete(written, users.rows)
         seen |= {"widened": seen["short"], "short": 0}
     return table, seen | {"written": written}
 

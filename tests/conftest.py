@@ -53,7 +53,7 @@ def vectors(spark):
 @pytest.fixture(scope="module")
 def stage(spark):
     """Return what stages tables in the session's cache until the module's tests are over."""
-    from annspark.flow.stage import staging
+    from annspark.spark.staging import staging
 
     with staging(None) as stage:
         yield stage

@@ -9,7 +9,7 @@ from annspark import InputError, SettingsError, build_neighbors
 from annspark.core.exact import exact_neighbors
 from annspark.core.metric import prepare
 from annspark.core.recall import recall_by_user
-from annspark.flow.stage import stage_table
+from annspark.spark.staging import stage_table
 from tests.helpers import (
     assert_sound,
     clustered,

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from annspark.core.columns import ColumnForest
-from annspark.core.goals import reach_for
+from annspark.core.column_forest import ColumnForest
 from annspark.core.plan import AnyForest, expect_pairs
 from annspark.core.recall import mean_interval
-from annspark.core.rows import Vectors, slice_rows
+from annspark.core.routes import reach_for
+from annspark.core.vectors import Vectors, slice_rows
 
 CALIBRATED = 1_000  # users whose exact neighbors are found: some 0.005 either way
 MOST_PROBES = 1_000

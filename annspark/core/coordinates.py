@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from annspark.core.metric import METRICS, prepare
-from annspark.core.rows import Vectors, fits_float32, is_sparse, len_of, lengths_of
+from annspark.core.vectors import Vectors, fits_float32, is_sparse, len_of, lengths_of
 
 _FAR = 16  # times their squared spread that vectors may be away from the origin, squared
 _NORMAL = (-30.0, 30.0)  # typical lengths, as powers of two: float32 holds squared distances some 10^10 times smaller

@@ -3,11 +3,11 @@
 import numpy as np
 
 from annspark.core.best import Nearest, merged
+from annspark.core.distance import kernel_for, middle_of
 from annspark.core.exact_sparse import meet_sparse
 from annspark.core.metric import METRICS
 from annspark.core.nearest import few_at_most
-from annspark.core.rows import Vectors, is_sparse, len_of, surplus_twins, take_rows
-from annspark.core.score import kernel_for, middle_of
+from annspark.core.vectors import Vectors, is_sparse, len_of, surplus_twins, take_rows
 
 _TILE = 1 << 18  # bounds of one product: 1 MB, so that they are still in the second-level cache when compared
 _FIRST = 32  # vectors met first, of which every distance is taken

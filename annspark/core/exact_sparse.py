@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from annspark.core.best import Nearest, entering, merged
+from annspark.core.distance import SparseProducts
 from annspark.core.metric import METRICS
-from annspark.core.rows import Vectors, len_of, owner_of, renumbered, slice_rows, squared_lengths, take_rows
-from annspark.core.score import SparseProducts
+from annspark.core.vectors import Vectors, len_of, owner_of, renumbered, slice_rows, squared_lengths, take_rows
 
 _PRODUCTS = 1 << 20  # products of two numbers made at once: some 100 MB with what follows from them
 _Met = tuple[np.ndarray, np.ndarray, np.ndarray]  # row, query and distance of pairs

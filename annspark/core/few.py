@@ -7,10 +7,10 @@ shortest of all.  Either way some hundred rows serve everybody, and meeting them
 
 import numpy as np
 
+from annspark.core.distance import SparseProducts, measure_for
 from annspark.core.metric import METRICS
-from annspark.core.rows import Vectors, is_sparse, len_of, renumbered, slice_rows, squared_lengths
-from annspark.core.score import SparseProducts, measure_for
 from annspark.core.topk import EMPTY, pack, unpack
+from annspark.core.vectors import Vectors, is_sparse, len_of, renumbered, slice_rows, squared_lengths
 
 # Rows, and rows beyond twice the neighbors wanted: who shares something with some of them needs others.
 _AT_LEAST, _MORE = 200, 100

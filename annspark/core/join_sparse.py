@@ -14,11 +14,11 @@ from math import isqrt
 
 import numpy as np
 
-from annspark.core.keep import Keeper
+from annspark.core.distance import SparseProducts
+from annspark.core.keeper import Keeper
 from annspark.core.metric import Metric
 from annspark.core.nearest import places
-from annspark.core.rows import Vectors, owner_of, sparse_rows, squared_lengths, take_rows
-from annspark.core.score import SparseProducts
+from annspark.core.vectors import Vectors, owner_of, sparse_rows, squared_lengths, take_rows
 
 _PAIRS = 1 << 20  # pairs of one product: some 50 MB with what is made of them
 _NUMBERS = 1 << 22  # numbers of the visitors of one product: a very long row may visit many leaves

@@ -19,12 +19,12 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import numpy as np  # noqa: E402
 
 from annspark.core.best import nobody_met  # noqa: E402
+from annspark.core.centre_forest import grow_forest  # noqa: E402
 from annspark.core.exact import meet  # noqa: E402
-from annspark.core.forest import grow_forest  # noqa: E402
-from annspark.core.goals import visits_of  # noqa: E402
-from annspark.core.join import join_leaves  # noqa: E402
+from annspark.core.join_dense import join_leaves  # noqa: E402
 from annspark.core.metric import prepare  # noqa: E402
 from annspark.core.nearest import nearest_centres  # noqa: E402
+from annspark.core.routes import visits_of  # noqa: E402
 from annspark.core.topk import merge_lists, pack  # noqa: E402
 
 _TILE = 1 << 18

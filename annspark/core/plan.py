@@ -5,10 +5,10 @@ from math import ceil
 
 import numpy as np
 
-from annspark.core.columns import ColumnForest
-from annspark.core.forest import Forest
-from annspark.core.goals import Goals, reach_for, within
-from annspark.core.rows import Vectors, len_of, width_of
+from annspark.core.centre_forest import Forest
+from annspark.core.column_forest import ColumnForest
+from annspark.core.routes import Goals, reach_for, within
+from annspark.core.vectors import Vectors, len_of, width_of
 
 AnyForest = Forest | ColumnForest
 _SAMPLED_PER_LEAF = 40

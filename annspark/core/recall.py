@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from annspark.core.metric import METRICS
-from annspark.core.rows import Vectors, len_of, lengths_of
+from annspark.core.vectors import Vectors, len_of, lengths_of
 
 _Z = 1.959964  # two-sided 95 %
 _RELATIVE = 2.0**-46  # share of a distance that adding up its parts in float64 may take, up to some thousand of them

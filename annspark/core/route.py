@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from annspark.core.goals import within
 from annspark.core.plan import AnyForest, Plan
-from annspark.core.rows import Vectors
+from annspark.core.routes import within
+from annspark.core.vectors import Vectors
 from annspark.core.visit import EVERY_LEAF
 
 _GOAL_BITS = 40

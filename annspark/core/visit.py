@@ -11,8 +11,8 @@ from math import ceil
 
 import numpy as np
 
-from annspark.core.goals import Goals, goals_of
 from annspark.core.nearest import ranks_of
+from annspark.core.routes import Goals, goals_of
 from annspark.core.two_level import Groups, nearest_grouped
 
 # Of the leaves nearest to a vector, how many times the mean number of visits it may visit.  Three or four times find

@@ -12,19 +12,19 @@ from pyspark.sql import types as T
 
 from annspark.config import Settings
 from annspark.core.best import Nearest
+from annspark.core.distance import measure_for
 from annspark.core.metric import METRICS
 from annspark.core.nearest import places
 from annspark.core.recall import Precision, Recall, measure_recall, recall_by_user, sizes_of, tie_limit
-from annspark.core.rows import Vectors
-from annspark.core.score import measure_for
-from annspark.flow.arrow import collect, elements
-from annspark.flow.block import id_type, seeded_hash
-from annspark.flow.cluster import start_beside
+from annspark.core.vectors import Vectors
 from annspark.flow.exact import vectors_of
 from annspark.flow.read import Users
 from annspark.flow.sample import Sample
-from annspark.flow.shape import listed, neighbor_ids_of
+from annspark.output.layout import listed, neighbor_ids_of
 from annspark.report import Spread
+from annspark.spark.arrow import collect, elements
+from annspark.spark.block import id_type, seeded_hash
+from annspark.spark.cluster import start_beside
 from annspark.tables import DISTANCE, NEIGHBOR_ID, USER_ID, quoted
 
 _TIMES, _HASHES = "times", "hashes"

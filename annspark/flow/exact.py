@@ -9,11 +9,11 @@ from pyspark.sql import types as T
 from annspark.core.best import Nearest, nobody_met
 from annspark.core.coordinates import Coordinates
 from annspark.core.exact import meet
-from annspark.core.rows import Vectors, concatenate_rows, len_of, take_rows
-from annspark.flow.arrow import collect, numbers, to_binary
+from annspark.core.vectors import Vectors, concatenate_rows, len_of, take_rows
 from annspark.flow.read import Users
 from annspark.flow.sample import Sample
-from annspark.flow.wire import Wire
+from annspark.spark.arrow import collect, numbers, to_binary
+from annspark.spark.wire import Wire
 from annspark.tables import DISTANCES, HASHES
 
 

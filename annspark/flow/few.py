@@ -10,14 +10,14 @@ from pyspark.sql import DataFrame
 from pyspark.sql import types as T
 
 from annspark.core.coordinates import Coordinates
-from annspark.core.draw import slot_of
 from annspark.core.few import count_few, nearest_of_few, order_lengths
-from annspark.core.rows import Vectors, concatenate_rows, len_of, take_rows
-from annspark.flow.arrow import OUT_ROWS, collect, elements, numbers, to_binary, to_lists
-from annspark.flow.block import block_lists, id_type
-from annspark.flow.cluster import partition_keys
+from annspark.core.sampling import slot_of
+from annspark.core.vectors import Vectors, concatenate_rows, len_of, take_rows
 from annspark.flow.read import Users
-from annspark.flow.wire import Wire
+from annspark.spark.arrow import OUT_ROWS, collect, elements, numbers, to_binary, to_lists
+from annspark.spark.block import block_lists, id_type
+from annspark.spark.cluster import partition_keys
+from annspark.spark.wire import Wire
 from annspark.tables import COUNTS, DISTANCES, HASHES, IDS, NEIGHBOR_IDS, TARGET
 
 

@@ -8,18 +8,18 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from annspark.config import Settings
-from annspark.core.columns import ColumnForest, grow_columns
+from annspark.core.centre_forest import Forest, graft_limbs, grow_forest, grow_limb
+from annspark.core.column_forest import ColumnForest, grow_columns
 from annspark.core.coordinates import Coordinates
-from annspark.core.draw import draw_limit
-from annspark.core.forest import Forest, graft_limbs, grow_forest, grow_limb
 from annspark.core.plan import AnyForest, count_sampled_for_limbs
-from annspark.core.rows import Vectors, is_sparse, take_rows
+from annspark.core.sampling import draw_limit
 from annspark.core.two_level import nearest_grouped
-from annspark.flow.arrow import collect, numbers, to_binary
-from annspark.flow.block import block_lengths
-from annspark.flow.cluster import partition_keys
+from annspark.core.vectors import Vectors, is_sparse, take_rows
 from annspark.flow.read import Users
-from annspark.flow.wire import Wire
+from annspark.spark.arrow import collect, numbers, to_binary
+from annspark.spark.block import block_lengths
+from annspark.spark.cluster import partition_keys
+from annspark.spark.wire import Wire
 from annspark.tables import HASHES, LOWEST, TARGET, VECTORS
 
 _LIMB, _CENTRES = "limb", "centres"

@@ -9,15 +9,15 @@ from pyspark.sql import DataFrame
 from pyspark.sql import types as T
 
 from annspark.core.coordinates import Coordinates
-from annspark.core.draw import slot_of
-from annspark.core.goals import Visits
-from annspark.core.join import join_leaves
+from annspark.core.join_dense import join_leaves
 from annspark.core.plan import Plan
-from annspark.core.rows import take_rows
-from annspark.flow.arrow import OUT_ROWS, elements, numbers
-from annspark.flow.block import block_lists
-from annspark.flow.cluster import partition_keys
-from annspark.flow.wire import Wire
+from annspark.core.routes import Visits
+from annspark.core.sampling import slot_of
+from annspark.core.vectors import take_rows
+from annspark.spark.arrow import OUT_ROWS, elements, numbers
+from annspark.spark.block import block_lists
+from annspark.spark.cluster import partition_keys
+from annspark.spark.wire import Wire
 from annspark.tables import (
     COUNTS,
     DISTANCES,

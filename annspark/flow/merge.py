@@ -10,13 +10,13 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from annspark.config import Settings
-from annspark.core.draw import slot_of
+from annspark.core.sampling import slot_of
 from annspark.core.topk import EMPTY, merge_lists, pack, unpack
-from annspark.flow.arrow import OUT_ROWS, elements, numbers, ranks_of_ids, to_binary, to_lists
-from annspark.flow.block import block_lengths, id_type, seeded_hash
-from annspark.flow.cluster import partition_keys
 from annspark.flow.read import Users
-from annspark.flow.shape import listed
+from annspark.output.layout import listed
+from annspark.spark.arrow import OUT_ROWS, elements, numbers, ranks_of_ids, to_binary, to_lists
+from annspark.spark.block import block_lengths, id_type, seeded_hash
+from annspark.spark.cluster import partition_keys
 from annspark.tables import (
     COUNTS,
     DISTANCE,

@@ -13,18 +13,18 @@ from pyspark.sql import types as T
 
 from annspark.config import Settings
 from annspark.core.coordinates import Coordinates
-from annspark.core.draw import slot_of
-from annspark.core.rows import Vectors, is_sparse
+from annspark.core.sampling import slot_of
+from annspark.core.vectors import Vectors, is_sparse
 from annspark.errors import InputError
-from annspark.flow.arrow import elements, numbers, to_binary
-from annspark.flow.block import block_fields, block_users, blocked, unblocked
-from annspark.flow.check import MEANING, REASONS, check_rows, check_sparse_rows, mllib_lists
-from annspark.flow.cluster import partition_keys
-from annspark.flow.mllib import check_structs
-from annspark.flow.partitions import count_partitions, estimate_bytes, put_together
-from annspark.flow.source import MLLIB, MLLIB_DENSE, VALUES, Source, is_collated, open_source, type_of_ids
-from annspark.flow.stage import Stage
-from annspark.flow.wire import Wire
+from annspark.input.check import MEANING, REASONS, check_rows, check_sparse_rows, mllib_lists
+from annspark.input.mllib import check_structs
+from annspark.input.source import MLLIB, MLLIB_DENSE, VALUES, Source, is_collated, open_source, type_of_ids
+from annspark.spark.arrow import elements, numbers, to_binary
+from annspark.spark.block import block_fields, block_users, blocked, unblocked
+from annspark.spark.cluster import partition_keys
+from annspark.spark.partitions import count_partitions, estimate_bytes, put_together
+from annspark.spark.staging import Stage
+from annspark.spark.wire import Wire
 from annspark.tables import COLUMNS, HASHES, IDS, LOWEST, TARGET, USER_ID, quoted
 
 _REASON, _DIM, _PARTITION, _REPEATED = "reason", "dim", "partition", "repeated"

@@ -7,9 +7,9 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from typing import Any
 
 from annspark.errors import SettingsError, reason_of
-from annspark.flow import files
 from annspark.page import can_render, render_page
 from annspark.report import Report
+from annspark.spark import files
 
 logger = logging.getLogger("annspark")
 _EARLIER = "earlier"

@@ -10,11 +10,11 @@ from pyspark.sql import types as T
 from annspark.core.coordinates import Coordinates
 from annspark.core.plan import AnyForest, Plan
 from annspark.core.route import route_vectors
-from annspark.core.rows import in_kind, slice_rows, take_rows
-from annspark.flow.arrow import elements, numbers, to_binary, to_lists
-from annspark.flow.block import block_lengths
-from annspark.flow.cluster import partition_keys
-from annspark.flow.wire import Wire, row_bytes
+from annspark.core.vectors import in_kind, slice_rows, take_rows
+from annspark.spark.arrow import elements, numbers, to_binary, to_lists
+from annspark.spark.block import block_lengths
+from annspark.spark.cluster import partition_keys
+from annspark.spark.wire import Wire, row_bytes
 from annspark.tables import HASHES, HOMES, IDS, N_VISITS, TARGET, VISITS
 
 _SLICE_BYTES = 4 << 20  # vectors routed at once: what is in flight stays a few times this

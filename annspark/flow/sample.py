@@ -7,11 +7,11 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 
 from annspark.core.coordinates import OutOfRange, choose_coordinates
-from annspark.core.draw import draw_limit
-from annspark.core.rows import Vectors, take_rows
+from annspark.core.sampling import draw_limit
+from annspark.core.vectors import Vectors, take_rows
 from annspark.errors import InputError
-from annspark.flow.arrow import collect, elements, numbers
 from annspark.flow.read import Users
+from annspark.spark.arrow import collect, elements, numbers
 from annspark.tables import HASHES, IDS, LOWEST, USER_ID
 
 _SEEN = 2_000  # users whose vectors tell where all lie and how large they are

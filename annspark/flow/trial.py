@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from pyspark.sql import functions as F
 
 from annspark.config import Settings
-from annspark.core.draw import draw_limit
 from annspark.core.plan import (
     Plan,
     count_leaves,
     count_merge_partitions,
     plan_join,
 )
+from annspark.core.sampling import draw_limit
 from annspark.flow.grow import grow
 from annspark.flow.join import join_partitions
 from annspark.flow.merge import merge_neighbors

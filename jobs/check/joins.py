@@ -8,11 +8,11 @@ from annspark.core import kernels  # first: it sees to one thread of linear alge
 import numpy as np  # isort: skip
 
 from annspark.core.best import nobody_met
+from annspark.core.centre_forest import grow_forest
 from annspark.core.exact import meet
-from annspark.core.forest import grow_forest
-from annspark.core.goals import visits_of
-from annspark.core.join import join_leaves
+from annspark.core.join_dense import join_leaves
 from annspark.core.nearest import nearest_centres
+from annspark.core.routes import visits_of
 
 USERS = 1_000  # whose exact neighbors are found
 

@@ -5,16 +5,16 @@ import pytest
 from scipy.sparse import csr_array
 
 from annspark.core.calibrate import Chances, choose_probes, settings_to_meet
-from annspark.core.columns import grow_columns
+from annspark.core.centre_forest import grow_forest
+from annspark.core.column_forest import grow_columns
 from annspark.core.exact import exact_neighbors
-from annspark.core.forest import grow_forest
-from annspark.core.goals import visits_of
-from annspark.core.join import join_leaves
+from annspark.core.join_dense import join_leaves
 from annspark.core.metric import prepare
 from annspark.core.plan import plan_join
 from annspark.core.recall import recall_by_user
 from annspark.core.route import route_vectors
-from annspark.core.rows import sparse_rows
+from annspark.core.routes import visits_of
+from annspark.core.vectors import sparse_rows
 from tests.helpers import clustered
 
 ROWS, K = 6000, 10

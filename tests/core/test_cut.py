@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from annspark.core.forest import grow_forest
-from annspark.core.goals import visits_of
-from annspark.core.join import join_leaves
+from annspark.core.centre_forest import grow_forest
+from annspark.core.join_dense import join_leaves
 from annspark.core.metric import prepare
 from annspark.core.plan import plan_join
 from annspark.core.route import route_vectors
+from annspark.core.routes import visits_of
 from annspark.core.topk import EMPTY, merge_lists, pack, unpack
 from tests.core.worlds import nearest_of_those_met, who_meets
 

@@ -6,11 +6,11 @@ from scipy.sparse import csr_array
 
 from annspark.core import exact_sparse
 from annspark.core.best import nobody_met
+from annspark.core.distance import measure_for
 from annspark.core.exact import meet
 from annspark.core.metric import METRICS, prepare
-from annspark.core.rows import take_rows
-from annspark.core.score import measure_for
-from tests.core.test_score import SPARSE
+from annspark.core.vectors import take_rows
+from tests.core.test_distance import SPARSE
 
 
 def rows_of(rng, n, dim, metric, each=3, signs=False):

@@ -9,10 +9,10 @@ from annspark.core import few as module
 from annspark.core.best import nobody_met
 from annspark.core.exact import exact_neighbors
 from annspark.core.few import count_few, nearest_of_few, order_lengths
-from annspark.core.goals import visits_of
-from annspark.core.join import join_leaves
+from annspark.core.join_dense import join_leaves
 from annspark.core.metric import METRICS, prepare
-from annspark.core.rows import sparse_rows, take_rows
+from annspark.core.routes import visits_of
+from annspark.core.vectors import sparse_rows, take_rows
 
 SPARSE = ("cosine", "euclidean", "inner_product", "jaccard")
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annspark.core.forest import Forest, grow_forest
+from annspark.core.centre_forest import Forest, grow_forest
 from annspark.core.plan import (
     count_known,
     count_leaves,

@@ -9,13 +9,13 @@ from scipy.spatial.distance import cdist
 
 from annspark.core.best import nobody_met
 from annspark.core.coordinates import OutOfRange, choose_coordinates
+from annspark.core.distance import measure_for
 from annspark.core.exact import meet
-from annspark.core.goals import visits_of
-from annspark.core.join import join_leaves
+from annspark.core.join_dense import join_leaves
 from annspark.core.metric import METRICS
 from annspark.core.recall import recall_by_user, sizes_of, tie_limit
-from annspark.core.rows import fits_float32, is_sparse, narrowed, take_rows
-from annspark.core.score import measure_for
+from annspark.core.routes import visits_of
+from annspark.core.vectors import fits_float32, is_sparse, narrowed, take_rows
 
 K = 5
 METRICS_OF_NUMBERS = ["cosine", "euclidean", "inner_product", "manhattan"]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annspark.core.forest import Forest
+from annspark.core.centre_forest import Forest
 from annspark.core.plan import plan_join
 from annspark.core.route import route_vectors
 from annspark.core.visit import near_leaves

@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from annspark.core.forest import grow_forest
-from annspark.core.goals import visits_of
-from annspark.core.join import join_leaves
+from annspark.core.centre_forest import grow_forest
+from annspark.core.join_dense import join_leaves
 from annspark.core.plan import plan_join
 from annspark.core.route import route_vectors
-from annspark.core.rows import sparse_rows
+from annspark.core.routes import visits_of
 from annspark.core.space import Space, span_space
+from annspark.core.vectors import sparse_rows
 from annspark.core.visit import EVERY_LEAF, TOGETHER
 
 

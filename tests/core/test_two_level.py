@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from annspark.core import two_level
-from annspark.core.forest import Forest, grow_forest
+from annspark.core.centre_forest import Forest, grow_forest
 from annspark.core.nearest import nearest_centres
 from annspark.core.two_level import group_centres, nearest_grouped
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annspark.core.goals import goals_of, reach_for, within
+from annspark.core.routes import goals_of, reach_for, within
 from annspark.core.two_level import group_centres
 from annspark.core.visit import near_leaves
 

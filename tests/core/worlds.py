@@ -3,9 +3,9 @@
 import numpy as np
 
 from annspark.core.exact import exact_neighbors
-from annspark.core.goals import visits_of
-from annspark.core.join import Joined, join_leaves
+from annspark.core.join_dense import Joined, join_leaves
 from annspark.core.metric import METRICS
+from annspark.core.routes import visits_of
 
 DENSE = [metric for metric in METRICS if metric != "jaccard"]  # metrics of dense vectors
 

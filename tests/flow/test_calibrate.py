@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from annspark.config import Settings
-from annspark.core.columns import grow_columns
+from annspark.core.centre_forest import grow_forest
+from annspark.core.column_forest import grow_columns
 from annspark.core.exact import exact_neighbors
-from annspark.core.forest import grow_forest
 from annspark.core.metric import prepare
 from annspark.core.visit import TOGETHER
 from annspark.flow.calibrate import place_neighbors

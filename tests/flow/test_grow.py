@@ -3,8 +3,8 @@ import pytest
 
 from annspark.config import Settings
 from annspark.core import plan
+from annspark.core.centre_forest import Forest, graft_limbs, grow_forest
 from annspark.core.exact import exact_neighbors
-from annspark.core.forest import Forest, graft_limbs, grow_forest
 from annspark.core.nearest import nearest_centres
 from annspark.flow.grow import grow_limbs
 from annspark.flow.read import read_vectors

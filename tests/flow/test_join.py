@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from annspark.config import Settings
+from annspark.core.centre_forest import grow_forest
 from annspark.core.exact import exact_neighbors
-from annspark.core.forest import grow_forest
 from annspark.core.metric import prepare
 from annspark.core.plan import plan_join
 from annspark.flow.join import join_partitions

@@ -11,10 +11,10 @@ from pyspark.sql import types as T
 from annspark.config import Settings
 from annspark.core.metric import prepare
 from annspark.errors import InputError
-from annspark.flow.check import REASONS, check_rows
 from annspark.flow.read import read_vectors
 from annspark.flow.sample import sample_vectors
-from annspark.flow.stage import staging
+from annspark.input.check import REASONS, check_rows
+from annspark.spark.staging import staging
 from tests.helpers import clustered, files_in, make_table, users_in
 
 NAN, INF = math.nan, math.inf

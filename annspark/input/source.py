@@ -1,0 +1,199 @@
+"""Source: the columns that hold ids and vectors, of whatever types users bring them in, under common names."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from annspark.config import Settings
+from annspark.core.metric import METRICS
+from annspark.errors import InputError
+from annspark.input.given import find_column, inside_of, shown
+from annspark.spark.block import seeded_hash
+from annspark.tables import USER_ID, VECTOR, quoted
+
+HASH, INDICES, VALUES, MLLIB, MLLIB_DENSE = "hash", "indices", "values", "mllib", "mllib_dense"
+SPARSE_METRICS = ("cosine", "euclidean", "inner_product", "jaccard")
+_ID_TYPES = (
+    *(T.ByteType, T.ShortType, T.IntegerType, T.LongType, T.StringType, T.BinaryType),
+    *(T.DecimalType, T.DateType, T.TimestampType, T.TimestampNTZType),
+)
+_WHOLE = (T.ByteType, T.ShortType, T.IntegerType, T.LongType)
+_NUMBERS = (*_WHOLE, T.FloatType, T.DoubleType, T.DecimalType)
+
+
+@dataclass(frozen=True)
+class Source:
+    """The input under common names.
+
+    table  : user_id, hash (bigint) and the columns of the vector: vector (array<float> or array<double>; binary, of
+             bits, 8 to a byte), or mllib_dense (MLlib's struct, of dense and sparse vectors, that has lost its type);
+             or of sparse rows indices (array<bigint>) and, unless all are 1, values (array<double>), or mllib (its
+             vectors as they are, because no function tells their indices)
+    sparse : vectors travel as sparse rows
+    """
+
+    table: DataFrame
+    sparse: bool
+
+    @property
+    def even(self) -> bool:
+        """Whether vectors give all their numbers, so that all have to be equally long."""
+        return bool({VECTOR, MLLIB_DENSE} & set(self.table.columns))
+
+
+def open_source(vectors: DataFrame, settings: Settings) -> Source:
+    """Find the columns, or raise InputError saying what is wrong with them."""
+    types: dict[str, T.DataType] = {}
+    names: dict[str, str] = {}
+    for name in filter(None, (settings.id_col, settings.vector_col, settings.values_col)):
+        field = find_column(vectors, name)
+        if field is None:
+            there = shown(vectors.columns)
+            hint = inside_of(vectors, name)
+            raise InputError(
+                f"input: no column {shown([name])}; there are {there or 'none'}.{hint or ' Name the right one.'}"
+            )
+        if field.name in names:
+            raise InputError(
+                f"input: {names[field.name]!r} and {name!r} are one column, {field.name!r}. Name two columns."
+            )
+        types[name], names[field.name] = field.dataType, name
+    if not isinstance(types[settings.id_col], _ID_TYPES):
+        raise InputError(
+            f"input column {settings.id_col!r} is {types[settings.id_col].simpleString()}; ids may be integers, "
+            "decimals, strings, binary, dates or timestamps. Cast it."
+        )
+    user_id = F.col(quoted(settings.id_col))
+    if is_collated(types[settings.id_col]):
+        user_id = user_id.cast(T.StringType())  # inside, ids are equal when their bytes are
+    columns = _vector_columns(vectors, types, settings)
+    sparse = not {VECTOR, MLLIB_DENSE} & set(columns) or settings.metric == "jaccard"
+    if sparse and settings.metric not in SPARSE_METRICS:
+        raise InputError(
+            f"input column {settings.vector_col!r} is {types[settings.vector_col].simpleString()}: sparse vectors, "
+            f"which can be compared by {', '.join(SPARSE_METRICS)}, not by {settings.metric}. "
+            "Choose one of these, or give arrays of all numbers."
+        )
+    named = (column.alias(name) for name, column in columns.items())
+    hashed = seeded_hash(user_id, settings.seed)
+    return Source(vectors.select(user_id.alias(USER_ID), hashed.alias(HASH), *named), sparse)
+
+
+def _vector_columns(vectors: DataFrame, types: dict[str, T.DataType], settings: Settings) -> dict[str, Column]:
+    kind, column = types[settings.vector_col], F.col(quoted(settings.vector_col))
+    item = kind.elementType if isinstance(kind, T.ArrayType) else None
+    if settings.values_col is not None:
+        values = types[settings.values_col]
+        if isinstance(item, _WHOLE) and isinstance(values, T.ArrayType) and isinstance(values.elementType, _NUMBERS):
+            return _sparse(column, F.col(quoted(settings.values_col)))
+        raise InputError(
+            f"input columns {settings.vector_col!r} and {settings.values_col!r} are {kind.simpleString()} and "
+            f"{values.simpleString()}; indices are arrays of integers, values arrays of numbers. Cast them."
+        )
+    if isinstance(kind, T.MapType) and isinstance(kind.keyType, _WHOLE) and isinstance(kind.valueType, _NUMBERS):
+        return _sparse(F.map_keys(column), F.map_values(column))
+    if isinstance(kind, T.StructType) and _is_mllib_struct(kind):
+        return _struct_columns(vectors, column, kind, settings.metric)
+    if isinstance(kind, T.StructType) and {INDICES, VALUES} <= set(kind.names):
+        inner = [kind[name].dataType for name in (INDICES, VALUES)]
+        lists = [one.elementType for one in inner if isinstance(one, T.ArrayType)]
+        if len(lists) == 2 and isinstance(lists[0], _WHOLE) and isinstance(lists[1], _NUMBERS):
+            return _sparse(column[INDICES], column[VALUES])
+    if type(kind).__name__ == "VectorUDT":
+        return _mllib_columns(vectors, column, settings.metric)
+    if isinstance(item, _WHOLE) and settings.metric == "jaccard":
+        return {INDICES: column.cast("array<bigint>")}
+    if isinstance(item, (*_NUMBERS, T.BooleanType)):
+        return {VECTOR: column if isinstance(item, T.FloatType | T.DoubleType) else column.cast("array<double>")}
+    if isinstance(kind, T.BinaryType) and METRICS[settings.metric].binary:
+        return {VECTOR: column}
+    raise InputError(
+        f"input column {settings.vector_col!r} is {kind.simpleString()}; vectors may be arrays of numbers or booleans, "
+        "MLlib vectors, and binary (of bits) for hamming and jaccard; sparse ones maps from integers to numbers, "
+        "structs of two arrays `indices` and `values`, two columns of arrays (values_col), or arrays of integers, the "
+        "members of sets, for jaccard. Cast it."
+    )
+
+
+def _sparse(indices: Column, values: Column) -> dict[str, Column]:
+    return {INDICES: indices.cast("array<bigint>"), VALUES: values.cast("array<double>")}
+
+
+def _mllib_columns(vectors: DataFrame, column: Column, metric: str) -> dict[str, Column]:
+    """Return the column of MLlib vectors, sparse where that can be compared and is smaller: their type does not tell.
+
+    VectorAssembler mixes dense and sparse ones, so all are looked at: the first may be of either kind.
+    """
+    from pyspark.ml.functions import vector_to_array
+
+    if metric == "jaccard" or (metric in SPARSE_METRICS and _are_mostly_zeros(vectors, column)):
+        return {MLLIB: column}
+    return {VECTOR: F.when(column.isNotNull(), vector_to_array(column))}  # vector_to_array refuses null
+
+
+def _is_mllib_struct(kind: T.StructType) -> bool:
+    """Say whether this is how MLlib keeps vectors, without its type, as other writers, and JSON, leave them.
+
+    JSON has no column for what no row has: of dense vectors alone there are type and values.
+    """
+    types = {field.name: field.dataType for field in kind.fields}
+    whole = [types.get(name, T.NullType()) for name in ("type", "size")]
+    lists = {name: one.elementType for name, one in types.items() if isinstance(one, T.ArrayType)}
+    return (
+        set(types) <= {"type", "size", INDICES, VALUES}
+        and "type" in types
+        and all(isinstance(one, (*_WHOLE, T.NullType)) for one in whole)
+        and isinstance(lists.get(VALUES), _NUMBERS)
+        and (isinstance(types.get(INDICES, T.NullType()), T.NullType) or isinstance(lists.get(INDICES), _WHOLE))
+    )
+
+
+def _struct_columns(vectors: DataFrame, column: Column, kind: T.StructType, metric: str) -> dict[str, Column]:
+    """Return the columns of MLlib's struct as those of its type would be: sparse where that is possible and smaller."""
+    values = column[VALUES].cast("array<double>")
+    if not {INDICES, "size"} <= set(kind.names) or isinstance(kind[INDICES].dataType, T.NullType):
+        return {VECTOR: values}
+    is_dense = (column["type"] == 1) | column[INDICES].isNull()
+    indices = F.when(is_dense, _positions(values)).otherwise(column[INDICES].cast("array<bigint>"))
+    size = F.when(is_dense, F.size(values)).otherwise(column["size"]).cast("int")
+    alike = F.struct(size.alias("size"), indices.alias(INDICES), values.alias(VALUES))
+    alike = F.when(column.isNotNull(), alike)
+    if metric == "jaccard" or (metric in SPARSE_METRICS and _are_mostly_zeros(vectors, alike)):
+        return _sparse(indices, values)
+    return {MLLIB_DENSE: alike}
+
+
+def _are_mostly_zeros(vectors: DataFrame, column: Column) -> bool:
+    """Say whether MLlib vectors keep less than half of their numbers: of a sparse row every number needs its index."""
+
+    def count(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            kept = pc.list_value_length(pc.struct_field(batch.column(0), VALUES))
+            size = pc.coalesce(pc.struct_field(batch.column(0), "size"), kept)
+            sums = (pa.array([pc.sum(one).as_py()], pa.int64()) for one in (kept, size))
+            yield pa.RecordBatch.from_arrays(list(sums), ["kept", "size"])
+
+    counted = vectors.select(column.alias(MLLIB)).mapInArrow(count, "kept long, size long")
+    kept, size = counted.agg(F.sum("kept"), F.sum("size")).collect()[0]
+    return 2 * (kept or 0) < (size or 0)
+
+
+def type_of_ids(vectors: DataFrame, settings: Settings) -> T.DataType:
+    """Return the type of the input's ids, which those that are published have again."""
+    field = find_column(vectors, settings.id_col)
+    return field.dataType if field else T.NullType()
+
+
+def is_collated(kind: T.DataType) -> bool:
+    """Say whether strings of a type may be equal though their bytes are not (Spark 4)."""
+    return isinstance(kind, T.StringType) and getattr(kind, "collation", "UTF8_BINARY") != "UTF8_BINARY"
+
+
+def _positions(values: Column) -> Column:
+    """Return 0, 1, ... for an array's items."""
+    return F.when(F.size(values) > 0, F.sequence(F.lit(0), F.size(values) - 1)).otherwise(F.array().cast("array<int>"))

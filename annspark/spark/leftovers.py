@@ -1,0 +1,178 @@
+"""Left-overs: a run's folder says whose it is, so that the next run knows which of them nobody needs any more."""
+
+import json
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+from annspark.errors import AnnsparkError, SettingsError, reason_of
+from annspark.spark import files
+
+logger = logging.getLogger("annspark")
+OWNER = "_owner.json"
+_ENDED = "ended"
+_CALM, _PATIENCE = 1.0, 15.0  # seconds a deleted folder has to stay away, and to wait for that
+_OPEN: list[tuple[int, str]] = []  # folders of this process's runs, with their threads
+_FAILED: dict[str, list[str]] = {}  # those of runs that failed, with the folders above that were made for them
+_FIRST_NAMESPACE = "pid:[4026531836]"  # Linux: that of the machine, not of a container
+
+
+def this_owner() -> dict[str, Any]:
+    """Return what tells this process from all others."""
+    pid = os.getpid()
+    return {
+        "host": socket.gethostname(),
+        "machine": _text("/etc/machine-id"),
+        "boot": _text("/proc/sys/kernel/random/boot_id"),
+        "namespace": _namespace(),
+        "pid": pid,
+        "started": _started(pid),
+    }
+
+
+def is_dead(owner: Any) -> bool | None:
+    """Say whether the process of an owner is gone; None when that cannot be told from here.
+
+    Its process id says something on its own machine only, since that was last started, and in its own namespace of
+    processes: two containers may have the same host name, and a process 7 each.
+    """
+    here = this_owner()
+    if not isinstance(owner, dict) or os.name != "posix" or not isinstance(owner.get("pid"), int):
+        return None
+    if any(owner.get(name) != here[name] for name in ("host", "machine", "namespace")):
+        return None
+    if owner.get("boot") != here["boot"]:  # a container keeps its name on another machine, a machine does not
+        return True if here["machine"] and here["namespace"] == _FIRST_NAMESPACE else None
+    try:
+        os.kill(owner["pid"], 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        pass  # somebody else's
+    started = _started(owner["pid"])
+    if started == _ENDED:
+        return True
+    return None if not started or not owner.get("started") else started != owner["started"]
+
+
+@contextmanager
+def working_in(folder: str, role: str, given: str, spark: SparkSession | None) -> Iterator[None]:
+    """Make a run's folder, with its owner's file; when the block ends, delete it with all it holds.
+
+    role, given : the setting it follows from, for the SettingsError when it cannot be made, or Spark does not see it
+    """
+    files.require_reach(role, folder)
+    made = files.missing_folders(folder)
+    opened = (threading.get_ident(), folder)
+    _OPEN.append(opened)
+    try:
+        try:
+            files.make_folder(folder)
+            files.write_text(f"{folder}/{OWNER}", json.dumps(this_owner()))
+        except OSError as error:
+            raise SettingsError(files.unwritable(role, given, error)) from error
+        if spark is not None:
+            files.require_seen(spark, role, given, f"{folder}/{OWNER}")
+        yield
+    except BaseException as error:
+        _clean(folder)
+        if not isinstance(error, AnnsparkError):  # Spark was writing, perhaps
+            _FAILED[folder] = made[1:]
+            if all(one[0] != opened[0] or one[1] in _FAILED for one in _OPEN):  # this is the outermost of its run
+                sweep()
+        files.remove_empty(made[1:])
+        raise
+    finally:
+        _OPEN.remove(opened)
+    _clean(folder)
+
+
+def sweep() -> None:
+    """Delete the folders of this process's failed runs again until they stay away.
+
+    After an error, and until the session is stopped, tasks that still run make them anew.
+    """
+    calm = time.monotonic() + _CALM
+    end = time.monotonic() + _PATIENCE
+    while time.monotonic() < min(calm, end):
+        for folder in _FAILED:
+            if files.exists(folder):
+                _clean(folder)
+                calm = time.monotonic() + _CALM
+        time.sleep(0.05)
+    for made in _FAILED.values():
+        files.remove_empty(made)
+
+
+def clear(parent: str, prefix: str, rescue: Callable[[str], bool]) -> None:
+    """Delete the folders of runs that are dead; name those of which that cannot be told.
+
+    rescue : is given the folder of a dead run first, and says whether it may be deleted
+    """
+    unknown = []
+    for name in _names(parent, prefix):
+        folder = f"{parent}/{name}"
+        dead = is_dead(_read_owner(folder))
+        if dead is None:
+            unknown.append(folder)
+        elif dead and rescue(folder):
+            _clean(folder)
+            logger.info("left over: %s, of a run that ended before its time, is deleted", folder)
+    unknown = [folder for folder in unknown if files.exists(folder)]  # its run may just have ended
+    if unknown:
+        logger.info("left over: %s; delete by hand what belongs to no running job", ", ".join(unknown))
+
+
+def _names(parent: str, prefix: str) -> list[str]:
+    try:
+        return [name for name in files.names_in(parent) if name.startswith(prefix)]
+    except OSError:  # no folder, or none of ours: the run itself will say so
+        return []
+
+
+def _read_owner(folder: str) -> Any:
+    with suppress(OSError, ValueError):
+        return json.loads(files.read_text(f"{folder}/{OWNER}"))
+    return None
+
+
+def _clean(folder: str) -> None:
+    """Delete a folder; what cannot be deleted must not turn a good night into a failed one."""
+    for _ in range(3):  # somebody may be writing there still
+        try:
+            if files.exists(folder):
+                files.remove(folder)
+            return
+        except OSError as error:
+            problem = reason_of(error)
+    if files.exists(folder):
+        logger.warning("left over: %s could not be deleted (%s); delete it by hand.", folder, problem)
+
+
+def _namespace() -> str:
+    with suppress(OSError):
+        return os.readlink("/proc/self/ns/pid")
+    return ""
+
+
+def _started(pid: int) -> str:
+    """Return when a process was started, in the kernel's count; "" where that is not told."""
+    # The name in brackets may hold blanks and brackets itself; the start is the 20th number after it.
+    fields = _text(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    if fields and fields[0] in "ZX":  # it has ended, and its parent has not asked how
+        return _ENDED
+    return fields[19] if len(fields) > 19 else ""
+
+
+def _text(path: str) -> str:
+    with suppress(OSError):
+        return Path(path).read_text().strip()
+    return ""

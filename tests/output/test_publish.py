@@ -1,0 +1,463 @@
+from functools import partial
+from uuid import uuid4
+
+import pandas as pd
+import pyarrow.dataset as ds
+import pytest
+from chispa import assert_df_equality
+from pyspark.sql import functions as F
+
+from annspark.errors import InputError, SettingsError
+from annspark.output.publish import (
+    aside,
+    check_target,
+    commit,
+    discard,
+    is_catalog_table,
+    open_input,
+    require_apart,
+    require_format,
+    write_pending,
+)
+from annspark.spark import files
+from tests.helpers import files_in
+
+
+def write(spark, first, name, overwrite=False, file_format=None):
+    """Write rows aside, as a run does that began now."""
+    return write_pending(rows(spark, first), opened(spark, name, overwrite), file_format)
+
+
+def opened(spark, name, overwrite=False):
+    target = check_target(spark, name, overwrite)
+    if not target.is_table:
+        files.make_folder(target.aside)
+    return target
+
+
+def put(spark, first, name, overwrite=False, file_format=None):
+    """Publish rows, and leave nothing aside."""
+    target = check_target(spark, name, overwrite)
+    with aside(spark, target):
+        commit(write_pending(rows(spark, first), target, file_format))
+
+
+def names(spark, database):
+    return sorted(t.name for t in spark.catalog.listTables(database))
+
+
+def rows(spark, first):
+    return spark.range(first, first + 20, numPartitions=3).withColumnRenamed("id", "user_id")
+
+
+def broken(spark):
+    """Return a table whose last partition fails, once the others are written."""
+    return rows(spark, 0).withColumn(
+        "late", F.when(F.col("user_id") == 19, F.raise_error("the disk is on fire").cast("int"))
+    )
+
+
+def read(spark, target):
+    return spark.read.table(target) if is_catalog_table(target) else spark.read.parquet(target)
+
+
+@pytest.fixture(params=["path", "table"])
+def place(request, spark, tmp_path):
+    """Return a target, and a function that lists what lies where it belongs."""
+    if request.param == "path":
+        yield str(tmp_path / "neighbors of all"), lambda: files_in(tmp_path)
+    else:
+        database = f"night_{uuid4().hex[:8]}"
+        spark.sql(f"CREATE DATABASE {database}")
+        yield f"{database}.neighbors", lambda: sorted(t.name for t in spark.catalog.listTables(database))
+        spark.sql(f"DROP DATABASE {database} CASCADE")
+
+
+@pytest.mark.parametrize(
+    ("name", "catalog"),
+    [("a.b", True), ("main.night.users", True), ("/data/a.b", False), ("./a.b", False), ("users", False),
+     ("s3://bucket/a.b", False), (".", False), ("..", False), (".hidden", False), ("a..b", False)],
+)  # fmt: skip
+def test_dots_and_no_slash_mean_a_catalog_table(name, catalog):
+    assert is_catalog_table(name) == catalog
+
+
+def test_a_new_target_appears_only_when_committed_and_whole(spark, place):
+    target, listing = place
+    checked = check_target(spark, target, overwrite=False)
+    with aside(spark, checked):
+        pending = write_pending(rows(spark, 0), checked, None)
+        assert target.rpartition("/")[2].rpartition(".")[2] not in listing()
+        assert_df_equality(pending.table, rows(spark, 0), ignore_row_order=True, ignore_nullable=True)
+        commit(pending)
+    assert_df_equality(read(spark, target), rows(spark, 0), ignore_row_order=True, ignore_nullable=True)
+    assert listing() in (["neighbors of all"], ["neighbors"])
+
+
+def test_a_pending_folder_is_hidden_from_readers_of_the_parent(spark, tmp_path):
+    rows(spark, 50).write.parquet(str(tmp_path / "day=1"))
+    write(spark, 0, str(tmp_path / "day=2"))
+    assert spark.read.parquet(str(tmp_path)).where("user_id < 50").count() == 0
+    assert all(name.startswith((".", "day=1")) for name in files_in(tmp_path))
+
+
+def test_a_discarded_table_leaves_nothing(spark, place):
+    target, listing = place
+    checked = check_target(spark, target, overwrite=False)
+    with aside(spark, checked):
+        discard(write_pending(rows(spark, 0), checked, None))
+        write_pending(rows(spark, 0), checked, None)
+    assert listing() == []
+
+
+def test_an_existing_target_is_refused_without_overwrite(spark, place):
+    target, _ = place
+    put(spark, 0, target)
+    with pytest.raises(SettingsError, match=r"exists.*--overwrite"):
+        check_target(spark, target, overwrite=False)
+    check_target(spark, target, overwrite=True)
+
+
+def test_overwriting_replaces_all_rows_and_leaves_nothing_behind(spark, place):
+    target, listing = place
+    put(spark, 0, target)
+    after_first = listing()
+    put(spark, 100, target, overwrite=True)
+    spark.catalog.clearCache()
+    assert_df_equality(read(spark, target), rows(spark, 100), ignore_row_order=True, ignore_nullable=True)
+    assert listing() == after_first
+
+
+def test_a_crash_while_writing_keeps_the_last_table_and_leaves_nothing_else(spark, place):
+    target, listing = place
+    put(spark, 0, target)
+    before = listing()
+    checked = check_target(spark, target, overwrite=True)
+    with pytest.raises(Exception, match="disk is on fire"), aside(spark, checked):
+        write_pending(broken(spark), checked, None)
+    assert listing() == before
+    assert read(spark, target).count() == 20
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_a_crash_while_the_new_table_takes_its_place_keeps_the_last_one(spark, tmp_path, monkeypatch, error):
+    target = str(tmp_path / "neighbors")
+    put(spark, 0, target)
+    checked = check_target(spark, target, overwrite=True)
+    moves, move = [], files.move
+
+    def fail_second(source, destination):
+        moves.append(source)
+        if len(moves) == 2:
+            raise error("the lights went out")
+        move(source, destination)
+
+    monkeypatch.setattr(files, "move", fail_second)
+    with pytest.raises(error), aside(spark, checked):
+        commit(write_pending(rows(spark, 100), checked, None))
+    assert_df_equality(read(spark, target), rows(spark, 0), ignore_row_order=True, ignore_nullable=True)
+    assert files_in(tmp_path) == ["neighbors"]
+
+
+def test_a_relative_path_with_a_scheme_or_a_slash_at_its_end_is_the_same_folder(spark, tmp_path, monkeypatch):
+    put(spark, 0, f"file:{tmp_path}/one/")
+    assert files_in(tmp_path) == ["one"]
+    with pytest.raises(SettingsError, match="exists"):
+        check_target(spark, str(tmp_path / "one"), overwrite=False)
+
+
+@pytest.mark.parametrize(
+    "name", ["a b", "a%20b", "größe", "a+b", "a#b", "run [1]", "{a,b}", "a*b", "w?t", "a\\b", "[", "x:y", "'a'"]
+)
+def test_unusual_folder_names_are_published_under_that_name(spark, tmp_path, name):
+    (tmp_path / "run 1").mkdir()  # which the name would match, were it a pattern
+    put(spark, 0, str(tmp_path / name))
+    assert files_in(tmp_path) == sorted([name, "run 1"])
+    assert open_input(spark, str(tmp_path / name), None).count() == 20
+    assert pd.read_parquet(tmp_path / name)["user_id"].sum() == sum(range(20))
+    assert ds.dataset(tmp_path / name).count_rows() == 20
+
+
+def test_other_formats_are_written_and_read(spark, tmp_path):
+    put(spark, 0, str(tmp_path / "orc"), file_format="orc")
+    assert_df_equality(
+        open_input(spark, str(tmp_path / "orc"), "orc"), rows(spark, 0), ignore_row_order=True, ignore_nullable=True
+    )
+
+
+@pytest.mark.parametrize("name", ["s3://bucket/table", "s3a://bucket/table", "gs://bucket/table"])
+def test_a_store_that_cannot_rename_is_refused_with_what_can(spark, name):
+    with pytest.raises(SettingsError, match=r"cannot rename a folder.*catalog table"):
+        check_target(spark, name, overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("{tmp}/nowhere", ["there is no such path", "nowhere"]),
+        ("night.nowhere", ["there is no such catalog table", "./night.nowhere"]),
+    ],
+)
+def test_a_missing_input_is_named(spark, tmp_path, name, parts):
+    name = name.format(tmp=tmp_path)
+    with pytest.raises(InputError) as caught:
+        open_input(spark, name, None)
+    assert [part for part in parts if part not in str(caught.value)] == []
+
+
+def test_an_input_folder_without_data_is_an_input_error_of_one_line(spark, tmp_path):
+    with pytest.raises(InputError) as caught:
+        open_input(spark, str(tmp_path), None)
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_a_catalog_table_is_opened(spark, place):
+    target, _ = place
+    put(spark, 0, target)
+    assert open_input(spark, target, None).count() == 20
+
+
+def test_a_text_appears_once_the_block_is_done(tmp_path):
+    path = tmp_path / "new folder" / "report.json"
+    for text in ("{}", '{"a": "é"}'):
+        before = path.read_text(encoding="utf-8") if path.exists() else None
+        with files.text_once_done(str(path), text):
+            assert (path.read_text(encoding="utf-8") if path.exists() else None) == before
+        assert path.read_text(encoding="utf-8") == text
+    assert files_in(path.parent) == ["report.json"]
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_a_text_leaves_nothing_when_the_block_fails(tmp_path, existing):
+    folder = tmp_path / "report"
+    if existing:
+        folder.mkdir()
+        (folder / "report.json").write_text("last night's")
+    with pytest.raises(KeyboardInterrupt), files.text_once_done(str(folder / "report.json"), "tonight's"):
+        raise KeyboardInterrupt
+    assert files_in(tmp_path) == (["report"] if existing else [])
+    assert not existing or (folder / "report.json").read_text() == "last night's"
+
+
+def test_a_three_part_name_is_published_and_replaced(spark):
+    database = f"night_{uuid4().hex[:8]}"
+    spark.sql(f"CREATE DATABASE {database}")
+    target = f"spark_catalog.{database}.neighbors"
+    for start in (0, 100):
+        put(spark, start, target, overwrite=start > 0)
+        assert spark.table(target).agg({"user_id": "min"}).collect()[0][0] == start
+    assert [table.name for table in spark.catalog.listTables(database)] == ["neighbors"]
+    spark.sql(f"DROP DATABASE {database} CASCADE")
+
+
+@pytest.mark.parametrize("name", ["default.my-out", "default.my out", "`default`.`out`", "my-out.parquet", "a.b c.d"])
+def test_a_name_no_table_can_have_is_refused_with_a_hint(spark, name):
+    with pytest.raises(SettingsError, match=rf"no name that can be given .* write '\./{name}'"):
+        check_target(spark, name, False)
+
+
+def test_a_target_in_no_database_is_refused_with_a_hint(spark):
+    with pytest.raises(SettingsError, match=r"no database 'nowhere'.*'\./nowhere\.neighbors'"):
+        check_target(spark, "nowhere.neighbors", overwrite=True)
+
+
+def test_annspark_knows_its_own_folder_until_somebody_changes_it(spark, tmp_path):
+    put(spark, 0, str(tmp_path / "out"))
+    assert files.is_published(f"{tmp_path}/out")
+    (tmp_path / "out" / "more.parquet").write_text("somebody's")
+    assert not files.is_published(f"{tmp_path}/out")
+
+
+def somebody(spark, target):
+    """Put a table of somebody else at the target."""
+    if is_catalog_table(target):
+        spark.range(7).write.mode("overwrite").saveAsTable(target)
+    else:
+        spark.range(7).write.mode("overwrite").parquet(target)
+
+
+def publish_after(spark, first, target, overwrite, happens):
+    """Publish rows, having let something happen since the run began."""
+    checked = check_target(spark, target, overwrite)
+    with aside(spark, checked):
+        pending = write_pending(rows(spark, first), checked, None)
+        happens()
+        commit(pending)
+
+
+def kept_in(listing):
+    return [name for name in listing() if "kept" in name]
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_table_that_appears_or_changes_meanwhile_stays_and_ours_is_kept(spark, place, there):
+    target, listing = place
+    if there:
+        spark.range(3).write.saveAsTable(target) if is_catalog_table(target) else spark.range(3).write.parquet(target)
+    with pytest.raises(SettingsError, match="kept at") as caught:
+        publish_after(spark, 0, target, there, lambda: somebody(spark, target))
+    spark.catalog.clearCache()
+    assert read(spark, target).count() == 7
+    (kept,) = kept_in(listing)
+    assert kept in str(caught.value)
+    assert len(listing()) == 2
+    parent, separator, _ = target.rpartition("." if is_catalog_table(target) else "/")
+    assert read(spark, parent + separator + kept).count() == 20
+
+
+def test_of_two_runs_the_last_wins_with_overwrite_and_the_first_without(spark, place):
+    target, listing = place
+    publish_after(spark, 200, target, True, lambda: put(spark, 100, target))
+    spark.catalog.clearCache()
+    assert read(spark, target).agg({"user_id": "min"}).collect()[0][0] == 200
+    assert listing() in (["neighbors of all"], ["neighbors"])
+    spark.sql(f"DROP TABLE {target}") if is_catalog_table(target) else files.remove(target)
+    with pytest.raises(SettingsError, match="kept at"):
+        publish_after(spark, 200, target, False, lambda: put(spark, 100, target))
+    spark.catalog.clearCache()
+    assert read(spark, target).agg({"user_id": "min"}).collect()[0][0] == 100
+    assert len(kept_in(listing)) == 1
+    assert len(listing()) == 2
+
+
+def test_with_overwrite_what_vanished_meanwhile_is_not_missed(spark, place):
+    target, listing = place
+    put(spark, 0, target)
+    drop = partial(spark.sql, f"DROP TABLE {target}") if is_catalog_table(target) else partial(files.remove, target)
+    publish_after(spark, 100, target, True, drop)
+    assert listing() in (["neighbors of all"], ["neighbors"])
+
+
+@pytest.mark.parametrize("overwriting", [False, True])
+def test_who_comes_between_the_look_and_the_rename_loses_nothing(spark, tmp_path, monkeypatch, overwriting):
+    target, move = str(tmp_path / "out"), files.move
+    if overwriting:
+        put(spark, 0, target)
+    checked = check_target(spark, target, overwriting)
+
+    def be_quicker(source, destination):
+        if destination.endswith("/out"):
+            (tmp_path / "out").mkdir()
+            (tmp_path / "out" / "data.csv").write_text("somebody's")
+        move(source, destination)
+
+    monkeypatch.setattr(files, "move", be_quicker)
+    with pytest.raises(SettingsError, match="kept at"), aside(spark, checked):
+        commit(write_pending(rows(spark, 100), checked, None))
+    assert (tmp_path / "out" / "data.csv").read_text() == "somebody's"
+    assert len(files_in(tmp_path)) == 2 + overwriting  # and what was to be replaced
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_file_or_a_link_that_leads_nowhere_is_no_output(spark, tmp_path, overwrite):
+    (tmp_path / "out").write_text("somebody's")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("out", "link"):
+        with pytest.raises(SettingsError, match="is a file"):
+            check_target(spark, str(tmp_path / name), overwrite)
+    assert (tmp_path / "out").read_text() == "somebody's"
+
+
+def test_a_link_to_a_folder_stays_and_leads_to_the_new_table(spark, tmp_path):
+    put(spark, 0, str(tmp_path / "disk" / "out"))
+    (tmp_path / "now").symlink_to(tmp_path / "disk" / "out")
+    put(spark, 100, str(tmp_path / "now"), overwrite=True)
+    assert (tmp_path / "now").is_symlink()
+    assert spark.read.parquet(str(tmp_path / "disk" / "out")).agg({"user_id": "min"}).collect()[0][0] == 100
+    assert files_in(tmp_path) == ["disk", "now"]
+    assert files_in(tmp_path / "disk") == ["out"]
+    assert check_target(spark, str(tmp_path / "now"), True).report == f"file:{tmp_path}/now.report"
+
+
+def test_what_the_input_is_read_from_is_not_replaced_whatever_it_is_called(spark, tmp_path):
+    spark.sql("CREATE DATABASE read_from")
+    folder = tmp_path / "data of all"
+    rows(spark, 0).write.option("path", str(folder)).saveAsTable("read_from.users")
+    spark.sql("CREATE VIEW read_from.some AS SELECT * FROM read_from.users WHERE user_id < 9")
+    for output, given in (
+        (str(folder), "read_from.users"),
+        (str(folder), "read_from.some"),
+        ("read_from.users", str(folder)),
+        ("read_from.users", "read_from.some"),
+    ):
+        with pytest.raises(SettingsError, match=r"holds files that the input .* is read from"):
+            require_apart(spark, check_target(spark, output, True), open_input(spark, given, None), given)
+    (tmp_path / "other").mkdir()
+    for output in (str(tmp_path / "new"), str(tmp_path / "other")):
+        require_apart(spark, check_target(spark, output, True), open_input(spark, str(folder), None), str(folder))
+    spark.sql("DROP DATABASE read_from CASCADE")
+
+
+@pytest.mark.parametrize("inside", ["users", "users/day=1"])
+def test_a_folder_that_is_no_table_is_not_replaced(spark, tmp_path, monkeypatch, inside):
+    (tmp_path / "data" / inside).mkdir(parents=True)
+    with pytest.raises(SettingsError, match=r"holds folders that no table has \('users'\)"):
+        check_target(spark, str(tmp_path / "data"), True)
+    assert check_target(spark, str(tmp_path / "data" / "users"), True).found
+    monkeypatch.chdir(tmp_path / "data" / "users")
+    for here in (tmp_path / "data", tmp_path / "data" / "users"):
+        with pytest.raises(SettingsError, match="is or holds the folder this job runs in"):
+            check_target(spark, str(here), True)
+
+
+def test_a_name_that_leaves_no_room_for_what_is_written_aside_is_refused(spark, tmp_path):
+    with pytest.raises(SettingsError, match="too long a name"):
+        check_target(spark, str(tmp_path / ("y" * 240)), False)
+
+
+@pytest.mark.parametrize(("file_format", "shape"), [("csv", "nested"), ("text", "long"), ("x", "long")])
+def test_a_format_that_cannot_hold_neighbors_is_refused_before_any_work(spark, place, file_format, shape):
+    target, listing = place
+    checked = check_target(spark, target, False)
+    with aside(spark, checked), pytest.raises(SettingsError, match=r"'format' is .* Give parquet, orc or json"):
+        require_format(spark, checked, file_format, shape)
+    assert listing() == []
+
+
+def test_a_format_that_loses_the_names_of_columns_is_for_catalogs_only(spark, tmp_path):
+    checked = check_target(spark, str(tmp_path / "out"), False)
+    with aside(spark, checked), pytest.raises(SettingsError, match="names of columns are lost"):
+        require_format(spark, checked, "csv", "long")
+
+
+def test_a_view_is_no_output(spark):
+    database = f"night_{uuid4().hex[:8]}"
+    spark.sql(f"CREATE DATABASE {database}")
+    spark.sql(f"CREATE VIEW {database}.seen AS SELECT 1 AS user_id")
+    for overwrite in (False, True):
+        with pytest.raises(SettingsError, match="is a view"):
+            check_target(spark, f"{database}.seen", overwrite)
+    spark.sql(f"DROP DATABASE {database} CASCADE")
+
+
+@pytest.mark.parametrize("parent", ["{tmp}/file", "{tmp}/file/below", "/proc/annspark"])
+def test_a_place_where_nothing_can_be_made_is_refused_at_once(spark, tmp_path, parent):
+    (tmp_path / "file").write_text("somebody's")
+    with pytest.raises(SettingsError, match=r"output.*no file can be written there"):
+        put(spark, 0, f"{parent.format(tmp=tmp_path)}/out")
+    assert files_in(tmp_path) == ["file"]
+
+
+def test_folders_made_to_try_are_gone_when_the_run_fails_and_those_of_others_stay(spark, tmp_path):
+    def fail(happens):
+        with aside(spark, check_target(spark, f"{tmp_path}/new/folder/out", overwrite=False)):
+            happens()
+            raise InputError("no rows")
+
+    for happens, left in ((lambda: None, []), ((tmp_path / "new" / "theirs").mkdir, ["new"])):
+        with pytest.raises(InputError):
+            fail(happens)
+        assert files_in(tmp_path) == left
+    assert files_in(tmp_path / "new") == ["theirs"]
+
+
+def test_an_input_name_means_itself_first_and_then_a_pattern(spark, tmp_path):
+    for first, name in ((0, "day=[1]"), (100, "day=1"), (200, "day=2")):
+        rows(spark, first).write.parquet(f"{tmp_path}/{name}")
+    for name, first, count in (("day=[1]", 0, 20), ("day=[2]", 200, 20), ("day={1,2}", 100, 40), ("day=?", 100, 40)):
+        found = open_input(spark, f"{tmp_path}/{name}", None)
+        assert (found.count(), found.agg({"user_id": "min"}).collect()[0][0]) == (count, first)
+    for name in ("day=[3]", "[", "{a"):
+        with pytest.raises(InputError, match="there is no such path"):
+            open_input(spark, f"{tmp_path}/{name}", None)

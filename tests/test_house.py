@@ -1,0 +1,107 @@
+"""The shape of the code: imports go one way, and only through what every Spark session kind has."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import REPOSITORY
+
+PACKAGE = REPOSITORY / "annspark"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+RECORDS = {
+    "annspark.tables",
+    "annspark.config",
+    "annspark.errors",
+    "annspark.steps",
+    "annspark.report",
+    "annspark.page",
+    "annspark",
+}
+LAYERS = ("annspark.core", "annspark.spark", "annspark.input", "annspark.output", "annspark.flow")
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(REPOSITORY).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(path: Path) -> set[str]:
+    """Return the modules a file imports anywhere, those of `from package import module` in full."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            known = {name_of(module) for module in MODULES}
+            whole = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in known else node.module for name in whole}
+    return found
+
+
+def layer_of(module: str) -> str:
+    for layer in LAYERS:
+        if module == layer or module.startswith(layer + "."):
+            return layer
+    return "records" if module in RECORDS else module
+
+
+BELOW = {"annspark.core", "annspark.spark", "records"}
+ALLOWED = {
+    "annspark.core": {"annspark.core"},
+    "records": {"annspark.core", "records"},
+    "annspark.spark": BELOW,
+    "annspark.input": BELOW | {"annspark.input"},
+    "annspark.output": BELOW | {"annspark.output"},
+    "annspark.flow": BELOW | {"annspark.input", "annspark.output", "annspark.flow"},
+    "annspark.pipeline": BELOW | {"annspark.input", "annspark.output", "annspark.flow"},
+    "annspark.evaluate": BELOW | {"annspark.input", "annspark.output", "annspark.flow"},
+    "annspark.cli": {"annspark.pipeline", "annspark.evaluate", "records"},
+    "annspark.__main__": {"annspark.cli"},
+}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_go_one_way(path):
+    module = name_of(path)
+    ours = {layer_of(name) for name in imports_of(path) if name.split(".")[0] == "annspark"}
+    allowed = ALLOWED[layer_of(module)]
+    if module == "annspark":  # the package's front door, which loads on first use
+        allowed = allowed | {"annspark.pipeline"}
+    assert ours <= allowed
+
+
+def test_jobs_call_the_package_and_nothing_in_the_package_calls_jobs():
+    assert all(not name.startswith("jobs") for path in MODULES for name in imports_of(path))
+    called = imports_of(REPOSITORY / "jobs" / "build_neighbors.py")
+    assert {name for name in called if name.startswith("annspark")} == {"annspark.cli"}
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "core").glob("*.py")), ids=name_of)
+def test_the_core_knows_neither_spark_nor_files(path):
+    roots = {name.split(".")[0] for name in imports_of(path)}
+    if path.name == "kernels.py":  # a script as well, which tells times
+        roots -= {"argparse", "os", "sys", "time"}
+    if path.name == "vectors.py":  # sparse rows are scipy's
+        roots -= {"scipy"}
+    assert roots <= {"annspark", "numpy", "dataclasses", "hashlib", "functools", "math", "collections", "typing"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_no_way_around_the_dataframe_api_and_no_pandas(path):
+    tree = ast.parse(path.read_text())
+    attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    assert not attributes & {"sparkContext", "_sc", "rdd", "_jvm", "_jsc", "_jdf", "_jsparkSession", "toPandas"}
+    assert not {"pandas", "py4j"} & {name.split(".")[0] for name in imports_of(path)}
+
+
+def test_each_step_of_the_line_is_a_file_named_like_it():
+    assert {"read", "sample", "exact", "grow", "calibrate", "route", "join", "merge", "complete", "audit"} <= {
+        path.stem for path in (PACKAGE / "flow").glob("*.py")
+    }
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "jobs").rglob("*.py")), ids=lambda path: path.stem)
+def test_jobs_are_shells(path):
+    assert len(path.read_text().splitlines()) < 80
