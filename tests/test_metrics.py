@@ -62,6 +62,7 @@ def test_with_many_leaves_the_recall_is_high_and_what_the_audit_says(spark, metr
     assert report.cost.pairs_per_user < 1400
 
 
+@pytest.mark.spark35
 def test_fingerprints_of_bits_have_the_jaccard_distances_scipy_gives_empty_ones_too(spark):
     bits = vectors_for("jaccard", "sparse", 300) > 0
     bits[7], bits[40] = False, False

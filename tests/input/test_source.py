@@ -126,7 +126,6 @@ def test_every_form_of_bits_gives_the_same_rows(prepared, kind):
     assert prepared(BITS, kind, HAMMING[kind], "hamming") == (plain(BITS, "hamming"), False)
 
 
-@pytest.mark.spark35
 @pytest.mark.parametrize("kind", everyday(SPARSE, *list(SPARSE)[0::2]))
 def test_every_sparse_form_gives_the_prepared_rows_of_the_plain_one(prepared, kind):
     found, sparse = prepared(ROWS, kind, SPARSE[kind], "inner_product")
@@ -164,6 +163,7 @@ def test_vectors_of_0_and_1_that_are_no_sets_are_refused_with_what_to_do(spark, 
         read_vectors(table, Settings(metric="jaccard"), stage, 2)
 
 
+@pytest.mark.spark35
 def test_two_columns_give_the_rows_of_their_indices_and_values(spark, stage):
     told = [(-1, None, [1.0]), *((i, members(row), floats(amounts(row))) for i, row in enumerate(ROWS))]
     table = spark.createDataFrame(told, "user_id int, `the items` array<int>, `n.` array<double>")
@@ -233,6 +233,7 @@ def test_json_of_dense_mllib_vectors_alone_has_no_indices(prepared):
     assert prepared(ROWS, kind, lambda row: (1, floats(row)), "euclidean") == (plain(ROWS, "euclidean"), False)
 
 
+@pytest.mark.spark35
 def test_structs_that_mllib_would_not_have_made_are_bad_rows_with_their_own_reason(spark, stage):
     rows = [(0, (0, 3, [0, 2], [1.0, 2.0])), (1, (1, None, None, [1.0, 0.0, 2.0])), (2, (0, 3, [0, 3], [1.0, 2.0])),
             (3, (0, 3, [0], [1.0, 2.0])), (4, (0, 3, [0, None], [1.0, 2.0])), (5, (1, None, None, [1.0, None, 2.0])),

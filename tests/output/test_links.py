@@ -59,6 +59,7 @@ def restrict(spark, stage):
     return call
 
 
+@pytest.mark.spark35
 @pytest.mark.parametrize("shape", ["nested", "long"])
 @pytest.mark.parametrize(
     ("links", "max_distance"), [*((links, 2) for links in LINKS), ("mutual", None), ("either", None)]
