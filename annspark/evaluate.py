@@ -20,11 +20,11 @@ from annspark.flow.sample import sample_vectors
 from annspark.input.given import require_table
 from annspark.output import publish
 from annspark.report import Report, Rows, versions
+from annspark.run import Clock
 from annspark.spark import files
 from annspark.spark.cluster import count_cores
 from annspark.spark.partitions import estimate_bytes, put_together
 from annspark.spark.staging import staging
-from annspark.steps import Steps
 
 
 @spark_errors_told()
@@ -63,7 +63,7 @@ def evaluate_neighbors(
                 with neighbor_id and rank or distance
     """
     vectors, neighbors = require_table(vectors), require_table(neighbors, "neighbors")
-    clock = Steps()
+    clock = Clock()
     with staging(scratch, vectors.sparkSession) as stage:
         with clock.step("read") as facts:
             cores = count_cores(vectors.sparkSession)
@@ -73,8 +73,7 @@ def evaluate_neighbors(
             raise InputError("input: a single user has no neighbors to evaluate.")
         k = min(settings.k, users.rows - 1)
         with clock.step("exact") as facts:
-            users, samples = sample_vectors(users, {"audit": settings.audit_users})
-            sample = samples["audit"]
+            users, (sample,) = sample_vectors(users, [settings.audit_users])
             (nearest,) = find_exact(users, [sample], k)
             facts += [f"exact neighbors of {len(sample.ids):,} users"]
         with clock.step("audit") as facts:
@@ -90,7 +89,14 @@ def evaluate_neighbors(
         versions=versions(vectors.sparkSession.version),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         settings=asked,
-        rows=Rows(users.read, users.rows, found.rows, users.dropped, users.examples, short),
+        rows=Rows(
+            read=users.read,
+            valid=users.rows,
+            written=found.rows,
+            dropped=users.dropped,
+            examples=users.examples,
+            short=short,
+        ),
         recall=recall,
         calibration=None,
         topped_up=0,

@@ -1,9 +1,11 @@
-"""The straight line: read, sample, grow, calibrate, route, join, merge, audit, publish."""
+"""The line: read, sample, grow, calibrate, route, join, merge, complete, audit, publish."""
 
+import logging
 import math
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from os import PathLike
@@ -11,64 +13,53 @@ from typing import Any
 
 import numpy as np
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
 from annspark import __version__
 from annspark.config import MOST_LEAF_ROWS, Job, Settings, require_folder_name
-from annspark.core.best import Nearest
-from annspark.core.calibrate import (
-    CALIBRATED,
-    MOST_PROBES,
-    MOST_TREES,
-    Calibration,
-    Chances,
-    choose_probes,
-    choose_trees,
-    settings_to_meet,
-)
-from annspark.core.centre_forest import Forest
-from annspark.core.column_forest import ColumnForest
+from annspark.core.calibrate import CALIBRATED, MOST_PROBES, MOST_TREES, settings_to_meet
 from annspark.core.metric import METRICS
 from annspark.core.plan import (
     SHOWN,
-    AnyForest,
-    Plan,
     count_known,
-    count_leaves,
-    count_limbs,
     count_merge_partitions,
-    count_sampled,
     count_shuffle_bytes,
     count_task_bytes,
     plan_join,
 )
+from annspark.core.sampling import draw_limit
 from annspark.errors import RecallMissed, spark_errors_told
 from annspark.flow.audit import Audit, audit_neighbors, noise_of
-from annspark.flow.calibrate import place_neighbors
+from annspark.flow.calibrate import calibrate
 from annspark.flow.complete import find_more, find_short
 from annspark.flow.exact import find_exact
-from annspark.flow.few import Few, meet_few, pick_few
-from annspark.flow.grow import grow, grow_limbs
+from annspark.flow.few import meet_few, pick_few
+from annspark.flow.grow import count_forest_sample, grow, leaves_for
 from annspark.flow.join import join_partitions
-from annspark.flow.merge import merge_neighbors, told_lists
-from annspark.flow.read import Users, in_double, read_vectors
+from annspark.flow.merge import lists_again, merge_neighbors
+from annspark.flow.read import in_double, read_vectors
 from annspark.flow.reports import reports_once_done, require_folder, write_missed
 from annspark.flow.route import ship_vectors
-from annspark.flow.sample import Sample, sample_vectors
-from annspark.flow.trial import extrapolate, try_join
+from annspark.flow.sample import Samples, sample_vectors
+from annspark.index import Found, Index, Known
 from annspark.input.given import require_table
-from annspark.input.source import is_collated, type_of_ids
+from annspark.input.source import type_of_ids
 from annspark.output import publish
-from annspark.output.collate import collated, uncollated
-from annspark.output.layout import count_users, require_complete, shaped
-from annspark.output.links import restrict_links
+from annspark.output.finish import count_shorter, finish
+from annspark.output.layout import Layout, count_users, laid_out, layout_of, require_complete
 from annspark.report import Cost, Leaves, Preview, Report, Rows, versions
+from annspark.run import Place, Run
 from annspark.spark import files, leftovers
 from annspark.spark.cluster import count_cores, start_beside, start_workers
 from annspark.spark.meter import Meter, read_meter, watch_joined, watch_merged, watch_shipped
 from annspark.spark.staging import Stage, staging
-from annspark.steps import Steps, logger
+from annspark.spark.types import is_collated
+from annspark.tables import IDS, LOWEST
 
+logger = logging.getLogger("annspark")
 _MUCH_LOST = 0.005  # share of the neighbors lost to rounding from which on it is worth a warning
+_TRIED = (25_000, 25_000, 100_000)  # users that a preview joins; the first only warm up
 
 
 @dataclass(frozen=True)
@@ -154,9 +145,8 @@ def build_neighbors(
         links=links,
     )
     with staging(require_folder_name("scratch", scratch), vectors.sparkSession) as stage:
-        start_beside(vectors.sparkSession, start_workers, vectors.sparkSession)
-        keep = partial(stage, keep=True)
-        result, advice = _build(vectors, settings, asdict(settings), stage, keep, Steps())
+        run = _start(vectors.sparkSession, stage, partial(stage, keep=True))
+        result, advice = _build(vectors, settings, asdict(settings), run)
         _require_recall(result.report, advice)
     return result
 
@@ -165,26 +155,301 @@ def build_neighbors(
 def run(spark: SparkSession, job: Job) -> Report:
     """Read the job's input, and publish the neighbor table and its report together; both appear whole or not at all."""
     with _ready_to_write(spark, job, job.overwrite) as (target, stage):
-        start_beside(spark, start_workers, spark)
-        vectors = publish.open_input(spark, job.input, job.format)
-        publish.require_apart(spark, target, vectors, job.input)
-        pending: list[publish.Pending] = []
+        written: list[publish.Pending] = []
 
         def keep(table: DataFrame) -> DataFrame:
-            pending.append(publish.write_pending(table, target, job.format))
-            return pending[-1].table
+            written.append(publish.write_pending(table, target, job.format))
+            return written[-1].table
 
-        clock = Steps()
-        result, advice = _build(vectors, job.settings, _asked(job), stage, keep, clock)
+        run = _start(spark, stage, keep)
+        vectors = publish.open_input(spark, job.input, job.format)
+        publish.require_apart(spark, target, vectors, job.input)
+        result, advice = _build(vectors, job.settings, _asked(job), run)
         folder = _report_folder(job, target)
         if not result.report.passed:
             write_missed(folder, result.report)
             _require_recall(result.report, advice)
         quietly = partial(publish.undisturbed, target)
-        with clock.step("publish") as facts, reports_once_done(folder, result.report, quietly):
-            publish.commit(pending[-1])
+        with run.clock.step("publish") as facts, reports_once_done(folder, result.report, quietly):
+            publish.commit(written[-1])
             facts += [target.place, f"report in {folder}"]
     return result.report
+
+
+@spark_errors_told()
+def preview(spark: SparkSession, job: Job) -> Preview:
+    """Go as far as the plan of the join, join some users to see how fast this machine is, and publish nothing."""
+    with _ready_to_write(spark, job, overwrite=True) as (_, stage):
+        run = _start(spark, stage, stage)
+        vectors = publish.open_input(spark, job.input, job.format)
+        index = fit(vectors, job.settings, run)
+        with run.clock.step("try", "joining some users to see how fast it goes") as facts:
+            tried = _try(index, run)
+            facts += [f"{users:,} users in {seconds:.1f} s" for users, seconds in tried]
+    users, plan, most, few = index.known.users, index.plan, index.known.neighbors, index.known.few
+    return Preview(
+        rows=Rows(users.read, users.rows, users.rows, users.dropped, users.examples, 0),
+        calibration=index.calibration,
+        probes=plan.probes,
+        pairs_per_user=round(plan.expected.pairs + (len(few.ids) if few else 0), 1),
+        copies_per_user=round(plan.copies, 3),
+        shuffle_bytes=count_shuffle_bytes(plan, users.rows, users.width, most, users.id_bytes),
+        leaves=Leaves(plan.n_leaves, plan.expected.median_rows, plan.expected.p99_rows, plan.expected.max_rows),
+        partitions=plan.n_partitions,
+        task_bytes=count_task_bytes(plan, users.rows, users.width),
+        join_seconds=round(extrapolate(tried, users.rows), 1),
+        seconds=run.clock.total(),
+    )
+
+
+def sweep() -> None:
+    """Delete once more what failed runs of this process wrote aside; until it is stopped, Spark may write it anew."""
+    leftovers.sweep()
+
+
+def fit(vectors: DataFrame, settings: Settings, run: Run) -> Index:
+    """Read the input, grow the forest, find out how many probes the recall needs, and plan the join."""
+    spark = vectors.sparkSession
+    with run.clock.step("read") as facts:
+        users = read_vectors(vectors, settings, run.stage, run.cores)
+        facts += [f"{users.rows:,} users of {users.wire.dim:,} numbers", f"{users.read - users.rows:,} rows dropped"]
+    neighbors, n_leaves = min(settings.k, users.rows - 1), leaves_for(users.rows, settings)
+    with run.clock.step("sample") as facts:
+        known = count_known(users.rows, settings.audit_users, 0 if settings.target is None else CALIBRATED)
+        users, drawn = sample_vectors(users, [*known, SHOWN, count_forest_sample(users, settings)])
+        samples = Samples(*drawn)
+        facts += [f"{sum(len(sample.ids) for sample in drawn):,} users"]
+    # The cluster has nothing to do while the driver grows the forest.
+    searched = start_beside(spark, find_exact, users, [samples.audit, samples.calibrate], neighbors)
+    by_length = users.wire.sparse and np.isinf(METRICS[settings.metric].unrelated) and n_leaves > 1
+    picked = start_beside(spark, pick_few, users, settings.k) if by_length else None
+    with run.clock.step("grow") as facts:
+        grown = grow(users, samples.forest.vectors, settings, trees=_count_trees(users.wire.sparse, settings))
+        facts += [f"{sum(grown.sizes):,} leaves"]
+    with run.clock.step("calibrate") as facts:
+        audited, nearest = searched.result()
+        if users.coordinates.need_double(samples.audit.own, audited.radius, noise_of(samples.audit, users)):
+            users = in_double(users)
+            facts += ["neighbors too near for float32: vectors travel in float64"]
+        facts += [f"exact neighbors of {len(samples.audit.ids) + len(samples.calibrate.ids):,} users"]
+        few = picked.result() if picked else None
+        shown, hashes = samples.shown.vectors, few.hashes if few else None
+        chosen = calibrate(users, samples.calibrate, nearest, grown, shown, settings, hashes)
+        if goal := chosen.calibration:
+            facts += [f"predicted {goal.predicted:.4f} for the {goal.target:g} asked for"]
+        probes = goal.probes if goal else settings.probes or 1
+        if n_leaves == 1:
+            probes = 1
+        plan = plan_join(chosen.forest, shown, probes, rows=users.rows, cores=run.cores, width=users.width)
+    index = Index(
+        settings=settings,
+        known=Known(users, samples, audited, few, neighbors),
+        forest=chosen.forest,
+        grown=grown,
+        chances=chosen.chances,
+        calibration=goal,
+        plan=plan,
+    )
+    if goal and goal.high < goal.target:
+        logger.warning(
+            "calibrate: recall %.4f (%.4f to %.4f) is predicted for the most probes there are, %g was asked for. %s",
+            *(goal.predicted, goal.low, goal.high, goal.target, _advise(index, None)),
+        )
+    return index
+
+
+def find(index: Index, layout: Layout, place: Place, cores: int, earlier: Found | None = None) -> Found:
+    """Return every user's nearest among those it meets in the forest.
+
+    layout  : of the table
+    place   : where it is put
+    earlier : neighbors that those found are merged with
+    """
+    users, plan, few, k = index.known.users, index.plan, index.known.few, index.settings.k
+    copies = plan.copies + (earlier is not None) + (few is not None)
+    merge_in = count_merge_partitions(users.rows, copies, k, users.id_bytes, cores)
+    meter = Meter()
+    shipped = ship_vectors(users.table, index.forest, plan, users.wire, users.coordinates)
+    shipped = watch_shipped(shipped, meter, users.wire)
+    joined = join_partitions(shipped, plan, merge_in, users.wire, users.coordinates, k)
+    candidates = [watch_joined(joined, meter)]
+    if earlier is not None:
+        candidates += [lists_again(earlier.table, earlier.layout, users, merge_in, index.settings.seed)]
+    if few is not None:
+        candidates += [meet_few(users, few, None, merge_in, k)]
+    merged = watch_merged(merge_neighbors(candidates, merge_in, k), index.known.neighbors, meter)
+    table = place(laid_out(merged, layout))
+    counts = read_meter(meter, users.id_bytes, index.known.neighbors, users.rows, count_users(table, layout))
+    if few is not None:
+        counts = counts.with_few(len(few.ids), users.rows, (k + 1) * (4 + users.id_bytes))
+    # A user without neighbors has no row of the long shape.
+    require_complete(counts.written + (counts.lonely if layout.long else 0), users.rows)
+    found = Found(table, layout, counts, plan.n_leaves)
+    return complete(found, index, place, merge_in) if counts.short else found
+
+
+def complete(found: Found, index: Index, place: Place, merge_in: int) -> Found:
+    """Return the neighbors with whole lists for those whose leaves held too few others."""
+    known, settings, counts = index.known, index.settings, found.counts
+    users, layout = known.users, found.layout
+    short = find_short(found.table, layout, users, known.neighbors, counts.short, settings.seed)
+    candidates = [
+        find_more(users, short, known.samples.shown.vectors, merge_in, settings.k),
+        lists_again(found.table, layout, users, merge_in, settings.seed),
+    ]
+    table = place(laid_out(merge_neighbors(candidates, merge_in, settings.k), layout))
+    written = count_users(table, layout)
+    require_complete(written, users.rows)
+    return replace(found, table=table, counts=replace(counts, written=written, completed=counts.short, short=0))
+
+
+def grow_another(index: Index, cores: int) -> Index:
+    """Return an index of the same users with a single tree, which the forest does not have yet."""
+    users, samples = index.known.users, index.known.samples
+    forest = grow(users, samples.forest.vectors, index.settings, trees=1, first_tree=len(index.plan.reach))
+    plan = plan_join(forest, samples.shown.vectors, index.plan.probes, rows=users.rows, cores=cores, width=users.width)
+    return replace(index, known=replace(index.known, few=None), forest=forest, plan=plan)
+
+
+def take_part(index: Index, want: int, cores: int) -> Index:
+    """Return an index of about so many of the users, with leaves as large and as many probes as for all."""
+    users, samples = index.known.users, index.known.samples
+    table = users.table.where(F.col(LOWEST) <= draw_limit(min(want, users.rows), users.rows))
+    some = replace(users, table=table, rows=table.agg(F.sum(F.size(IDS))).collect()[0][0])
+    forest = grow(some, samples.forest.vectors, index.settings, trees=len(index.plan.reach))
+    plan = plan_join(forest, samples.shown.vectors, index.plan.probes, rows=some.rows, cores=cores, width=users.width)
+    neighbors = min(index.settings.k, some.rows - 1)
+    return replace(index, known=replace(index.known, users=some, neighbors=neighbors), forest=forest, plan=plan)
+
+
+def _build(vectors: DataFrame, settings: Settings, asked: dict[str, Any], run: Run) -> tuple[Result, str]:
+    """Walk the line; return the result, and what to do if the recall was missed."""
+    kind = type_of_ids(vectors, settings)
+    finish_after = settings.restricted or is_collated(kind)
+    layout = layout_of(settings)
+    # What is found is the finished table, unless something is left out of it or changed in it first.
+    found_layout, place = (layout.nested, run.stage) if finish_after else (layout, run.keep)
+    index = fit(vectors, settings, run)
+    users, goal, plan = index.known.users, index.calibration, index.plan
+    doing = f"routing to {plan.probes:.3g} leaves a tree, joining in {plan.n_partitions} partitions, merging"
+    with run.clock.step("join", doing) as facts:
+        found = find(index, found_layout, place, run.cores)
+        facts += [f"{users.rows:,} users"]
+    audited = first = _audit(found, index, run)
+    if settings.top_up and goal and audited.recall.high < goal.target:
+        with run.clock.step("top up", "growing another tree, joining and merging its neighbors with those found"):
+            another = grow_another(index, run.cores)
+            more = find(another, found_layout, place, run.cores, found)
+            n_leaves, plan = found.n_leaves + more.n_leaves, another.plan
+            found = replace(more, counts=more.counts.after(found.counts), n_leaves=n_leaves)
+        audited = _audit(found, index, run)
+    table, fewer = _finish(found, index, kind, run) if finish_after else (found.table, 0)
+    counts = found.counts
+    report = Report(
+        version=__version__,
+        versions=versions(vectors.sparkSession.version),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        settings=asked,
+        rows=Rows(
+            read=users.read,
+            valid=users.rows,
+            written=counts.written,
+            dropped=users.dropped,
+            examples=users.examples,
+            short=counts.short,
+            widened=counts.completed,
+            restricted=fewer,
+        ),
+        recall=audited.recall,
+        calibration=goal,
+        topped_up=int(audited is not first),
+        distances=audited.distances,
+        precision=audited.precision,
+        cost=Cost(
+            pairs_per_user=round(counts.pairs / users.rows, 1),
+            copies_per_user=round(counts.copies / users.rows, 3),
+            shuffle_bytes=counts.shuffle_bytes,
+        ),
+        leaves=Leaves(
+            count=found.n_leaves,
+            median_rows=plan.expected.median_rows,
+            p99_rows=plan.expected.p99_rows,
+            max_rows=counts.max_rows,
+        ),
+        seconds=run.clock.total(),
+    )
+    advice = "" if report.passed else _advise_on_rounding(audited, index) or _advise(index, first.recall.mean)
+    return Result(table, report), advice
+
+
+def _finish(found: Found, index: Index, kind: T.DataType, run: Run) -> tuple[DataFrame, int]:
+    """Return the table to publish, and how many users have fewer neighbors in it than were found.
+
+    kind : type of the published ids
+    """
+    neighbors, layout = index.known.neighbors, layout_of(index.settings)
+    with run.clock.step("links") as facts:
+        table = run.keep(finish(found.table, found.layout, layout, index.settings, kind))
+        # Counting computes the table: what it is made from goes when the run ends.
+        fewer = count_shorter(table, layout, neighbors, index.known.users.rows)
+        facts += [f"{fewer:,} users have fewer than {neighbors:,}"]
+    return table, fewer
+
+
+def _audit(found: Found, index: Index, run: Run) -> Audit:
+    known = index.known
+    with run.clock.step("audit") as facts:
+        audit = audit_neighbors(
+            found.table, found.layout, known.samples.audit, known.audited, known.users, index.settings
+        )
+        facts += [f"recall@{audit.recall.k} {audit.recall.mean:.4f} of {audit.recall.users:,} users"]
+    if audit.precision.recall_lost > _MUCH_LOST:
+        logger.warning(
+            "audit: %.1f %% of the neighbors are lost to rounding: distances (inner products) of neighbors differ by "
+            "less than float32 holds of them. Take away what all vectors share, such as the mean of every column, or "
+            "leave out all but one of vectors that are nearly the same.",
+            100 * audit.precision.recall_lost,
+        )
+    return audit
+
+
+def _try(index: Index, run: Run) -> list[tuple[int, float]]:
+    """Join a small and a larger part of the users; return how many they were, and the seconds each took."""
+    tried = []
+    rows = index.known.users.rows
+    for want in _TRIED if rows > _TRIED[0] else (rows,):
+        part = take_part(index, want, run.cores)
+        start = time.perf_counter()
+        find(part, layout_of(index.settings), run.stage, run.cores)
+        tried.append((part.known.users.rows, time.perf_counter() - start))
+    return tried
+
+
+def extrapolate(tried: list[tuple[int, float]], rows: int) -> float:
+    """Return the seconds that so many rows will take: what the last trial took, and more for each row beyond it.
+
+    tried : users and seconds of each trial
+    """
+    users, seconds = tried[-1]
+    if len(tried) < 2 or rows <= users or users <= tried[-2][0]:
+        return seconds * max(1.0, rows / users)
+    users_before, seconds_before = tried[-2]
+    # Never less than half of what the last trial took a row: the difference of two times is noisy.
+    each = max((seconds - seconds_before) / (users - users_before), seconds / users / 2)
+    return seconds + each * (rows - users)
+
+
+def _start(spark: SparkSession, stage: Stage, keep: Place) -> Run:
+    """Return a new run; Python's workers start while the driver looks at the input."""
+    start_beside(spark, start_workers, spark)
+    return Run(count_cores(spark), stage, keep)
+
+
+def _count_trees(sparse: bool, settings: Settings) -> int:
+    """Return how many trees to grow: of columns as many as may be needed, when there is a recall to reach."""
+    if sparse and settings.target is not None:
+        return max(settings.trees or 1, MOST_TREES)
+    return settings.trees or (2 if sparse else 1)
 
 
 @contextmanager
@@ -199,40 +464,8 @@ def _ready_to_write(spark: SparkSession, job: Job, overwrite: bool) -> Iterator[
         yield target, stage
 
 
-def sweep() -> None:
-    """Delete once more what failed runs of this process wrote aside; until it is stopped, Spark may write it anew."""
-    leftovers.sweep()
-
-
 def _report_folder(job: Job, target: publish.Target) -> str:
     return job.report or target.report
-
-
-@spark_errors_told()
-def preview(spark: SparkSession, job: Job) -> Preview:
-    """Go as far as the plan of the join, join some users to see how fast this machine is, and publish nothing."""
-    clock = Steps()
-    with _ready_to_write(spark, job, overwrite=True) as (_, stage):
-        start_beside(spark, start_workers, spark)
-        vectors = publish.open_input(spark, job.input, job.format)
-        ready = _prepare(vectors, job.settings, stage, clock)
-        users, plan = ready.users, ready.plan
-        with clock.step("try", "joining some users to see how fast it goes") as facts:
-            tried = try_join(users, ready.samples, job.settings, plan, ready.cores)
-            facts += [f"{one.users:,} users in {one.seconds:.1f} s" for one in tried]
-    return Preview(
-        rows=Rows(users.read, users.rows, users.rows, users.dropped, users.examples, 0),
-        calibration=ready.calibration,
-        probes=plan.probes,
-        pairs_per_user=round(plan.expected.pairs + (len(ready.few.ids) if ready.few else 0), 1),
-        copies_per_user=round(plan.copies, 3),
-        shuffle_bytes=count_shuffle_bytes(plan, users.rows, users.width, ready.most, users.id_bytes),
-        leaves=Leaves(plan.n_leaves, plan.expected.median_rows, plan.expected.p99_rows, plan.expected.max_rows),
-        partitions=plan.n_partitions,
-        task_bytes=count_task_bytes(plan, users.rows, users.width),
-        join_seconds=round(extrapolate(tried, users.rows), 1),
-        seconds=clock.total(),
-    )
 
 
 def _asked(job: Job) -> dict[str, Any]:
@@ -252,272 +485,32 @@ def _require_recall(report: Report, advice: str) -> None:
     )
 
 
-def _advise(ready: "_Ready", measured: float | None) -> str:
+def _advise(index: Index, measured: float | None) -> str:
     """Return what would reach a recall that was, or will be, missed, as far as calibration can tell."""
-    if ready.calibration is None or ready.chances is None:
+    if index.calibration is None or index.chances is None:
         return ""
-    chosen, sample = (ready.calibration, len(ready.plan.reach)), ready.samples["plan"].vectors
-    found = settings_to_meet(ready.grown, sample, ready.chances, chosen, measured)
-    if found and isinstance(ready.grown, ColumnForest):  # whose trees follow from the recall, which probes replace
+    chosen, sample = (index.calibration, len(index.plan.reach)), index.known.samples.shown.vectors
+    found = settings_to_meet(index.grown, sample, index.chances, chosen, measured)
+    if found and index.grown.gains_by_trees:  # where probes are set, trees do not follow from the recall
         advice = f"Set probes to {found[0]:g} and trees to {found[1]}"
     elif found:
         advice = f"Set probes to {found[0]:g}"
-    elif isinstance(ready.grown, Forest) and max(ready.grown.sizes) > MOST_PROBES:
-        advice = f"Set trees to {2 * len(ready.plan.reach)}"
-    elif (rows := ready.users.rows) <= MOST_LEAF_ROWS:
+    elif not index.grown.gains_by_trees and max(index.grown.sizes) > MOST_PROBES:
+        advice = f"Set trees to {2 * len(index.plan.reach)}"
+    elif (rows := index.known.users.rows) <= MOST_LEAF_ROWS:
         advice = f"More probes or trees would not do. Set leaf_rows to {rows} (one leaf, which is exact, if slow)"
     else:
         return "More probes or trees would not do. Ask for less."
     return f"{advice}, or ask for less."
 
 
-def _advise_on_rounding(audited: Audit, calibration: Calibration | None) -> str:
+def _advise_on_rounding(audited: Audit, index: Index) -> str:
     """Return what to do where the recall asked for was missed by what float32 cannot tell; "" where it was not."""
     recall, lost = audited.recall.mean, audited.precision.recall_lost
-    if calibration is None or recall + lost < calibration.target:
+    if index.calibration is None or recall + lost < index.calibration.target:
         return ""
     return (
         f"Rounding took {lost:.4f} of it: other neighbors than the exact ones are as near as float32 can tell, which "
         f"neither probes nor leaf_rows change. Set recall to {math.floor(100 * recall) / 100:g}, or leave out all but "
         "one of vectors that are nearly the same."
     )
-
-
-@dataclass(frozen=True)
-class _Ready:
-    """What is known before the join.
-
-    few     : sparse rows whom everybody meets, the shortest of all, where those are nearest to what shares nothing
-    grown   : with more trees than the forest that was chosen of it, where it says how many are needed
-    chances : that neighbors are met in its trees; None where no recall was asked for
-    """
-
-    users: Users
-    samples: dict[str, Sample]
-    few: Few | None
-    grown: AnyForest
-    chances: Chances | None
-    forest: AnyForest
-    audit_nearest: Nearest
-    calibration: Calibration | None
-    plan: Plan
-    cores: int
-    most: int
-
-
-def _build(
-    vectors: DataFrame,
-    settings: Settings,
-    asked: dict[str, Any],
-    stage: Stage,
-    keep: Callable[[DataFrame], DataFrame],
-    clock: Steps,
-) -> tuple[Result, str]:
-    """Walk the line; keep materialises a finished table, and everything after reads what it returns.
-
-    Returns the result, and what to do if the recall was missed.
-    """
-    asked_for, settings = settings, settings.found
-    kind = type_of_ids(vectors, settings)
-    plain = is_collated(kind)  # inside, such ids are plain strings
-    if plain:
-        settings = uncollated(settings)
-    publish_found, keep = keep, stage if asked_for.restricted or plain else keep
-    ready = _prepare(vectors, settings, stage, clock)
-    users, plan, calibration = ready.users, ready.plan, ready.calibration
-    doing = f"routing to {plan.probes:.3g} leaves a tree, joining in {plan.n_partitions} partitions, merging"
-    with clock.step("join", doing) as facts:
-        table, seen = _join(ready, ready.forest, plan, settings, keep)
-        facts += [f"{users.rows:,} users"]
-    audited = _audit(table, ready, settings, clock)
-    topped_up, n_leaves, restricted, measured = 0, plan.n_leaves, 0, audited.recall.mean
-    if settings.top_up and calibration and audited.recall.high < calibration.target:
-        with clock.step("top up", "growing another tree, joining and merging its neighbors with those found"):
-            forest = _grow(users, ready.samples["forest"], settings, first_tree=len(plan.reach), trees=1)
-            shown = ready.samples["plan"].vectors
-            plan = plan_join(forest, shown, plan.probes, rows=users.rows, cores=ready.cores, width=users.width)
-            table, more = _join(ready, forest, plan, settings, keep, table)
-            sums = {name: seen[name] + more[name] for name in ("pairs", "copies", "shuffle_bytes", "widened")}
-            seen = more | sums | {"max_rows": max(seen["max_rows"], more["max_rows"])}
-            n_leaves += plan.n_leaves
-        audited = _audit(table, ready, settings, clock)
-        topped_up = 1
-    if asked_for.restricted:
-        with clock.step("links") as facts:
-            asked_links, finish = (uncollated(asked_for), stage) if plain else (asked_for, publish_found)
-            table, restricted = restrict_links(table, users.rows, ready.most, asked_links, finish)
-            facts += [f"{restricted:,} users have fewer than {ready.most:,}"]
-    if plain:
-        table = publish_found(collated(table, kind, asked_for))
-        table.count()  # what it is made from goes with this block
-    report = Report(
-        version=__version__,
-        versions=versions(vectors.sparkSession.version),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        settings=asked,
-        rows=Rows(
-            users.read,
-            users.rows,
-            seen["written"],
-            users.dropped,
-            users.examples,
-            seen["short"],
-            seen["widened"],
-            restricted,
-        ),
-        recall=audited.recall,
-        calibration=calibration,
-        topped_up=topped_up,
-        distances=audited.distances,
-        precision=audited.precision,
-        cost=Cost(round(seen["pairs"] / users.rows, 1), round(seen["copies"] / users.rows, 3), seen["shuffle_bytes"]),
-        leaves=Leaves(n_leaves, plan.expected.median_rows, plan.expected.p99_rows, seen["max_rows"]),
-        seconds=clock.total(),
-    )
-    if report.passed:
-        return Result(table, report), ""
-    return Result(table, report), _advise_on_rounding(audited, calibration) or _advise(ready, measured)
-
-
-def _prepare(vectors: DataFrame, settings: Settings, stage: Stage, clock: Steps) -> _Ready:
-    """Check the input, grow the forest, find out how many probes the recall needs, and plan the join."""
-    with clock.step("read") as facts:
-        cores = count_cores(vectors.sparkSession)
-        users = read_vectors(vectors, settings, stage, cores)
-        facts += [f"{users.rows:,} users of {users.wire.dim:,} numbers", f"{users.read - users.rows:,} rows dropped"]
-    most, target = min(settings.k, users.rows - 1), settings.target
-    with clock.step("sample") as facts:
-        n_leaves = count_leaves(users.rows, settings.leaf_rows, settings.k)
-        audited, calibrated = count_known(users.rows, settings.audit_users, 0 if target is None else CALIBRATED)
-        want = {
-            "audit": audited,
-            "calibrate": calibrated,
-            "plan": SHOWN,
-            "forest": count_sampled(users.rows, users.width, count_limbs(n_leaves, users.width) or n_leaves),
-        }
-        users, samples = sample_vectors(users, want)
-        facts += [f"{sum(len(sample.ids) for sample in samples.values()):,} users"]
-    audit, known = samples["audit"], samples["calibrate"]
-    # The cluster has nothing to do while the driver grows the forest.
-    searched = start_beside(vectors.sparkSession, find_exact, users, [audit, known], most)
-    by_length = users.wire.sparse and np.isinf(METRICS[settings.metric].unrelated) and n_leaves > 1
-    picked = start_beside(vectors.sparkSession, pick_few, users, settings.k) if by_length else None
-    with clock.step("grow") as facts:
-        grown = _grow(users, samples["forest"], settings, first_tree=0, trees=_count_trees(users, settings))
-        facts += [f"{sum(grown.sizes):,} leaves"]
-    with clock.step("calibrate") as facts:
-        audit_nearest, known_nearest = searched.result()
-        if users.coordinates.need_double(audit.own, audit_nearest.radius, noise_of(audit, users)):
-            users = in_double(users)
-            facts += ["neighbors too near for float32: vectors travel in float64"]
-        facts += [f"exact neighbors of {len(audit.ids) + len(known.ids):,} users"]
-        shown, forest, calibration, chances = samples["plan"].vectors, grown, None, None
-        few = picked.result() if picked else None
-        if target is not None:
-            all_meet = few.hashes if few else None
-            chances = place_neighbors(users, known, known_nearest, grown, all_meet)
-            if isinstance(grown, ColumnForest) and settings.trees is None:
-                forest, calibration = choose_trees(grown, shown, chances, target, users.rows)
-            else:
-                if isinstance(grown, ColumnForest) and settings.trees is not None:
-                    forest = grown.first(settings.trees)
-                calibration = choose_probes(forest, shown, chances.first(len(forest.sizes)), target)
-            facts += [f"predicted {calibration.predicted:.4f} for the {target:g} asked for"]
-        probes = calibration.probes if calibration else settings.probes or 1
-        if n_leaves == 1:
-            probes = 1
-        plan = plan_join(forest, shown, probes, rows=users.rows, cores=cores, width=users.width)
-    ready = _Ready(users, samples, few, grown, chances, forest, audit_nearest, calibration, plan, cores, most)
-    if calibration and calibration.high < calibration.target:
-        logger.warning(
-            "calibrate: recall %.4f (%.4f to %.4f) is predicted for the most probes there are, %g was asked for. %s",
-            *(calibration.predicted, calibration.low, calibration.high, calibration.target, _advise(ready, None)),
-        )
-    return ready
-
-
-def _grow(users: Users, sample: Sample, settings: Settings, *, first_tree: int, trees: int) -> AnyForest:
-    n_leaves = count_leaves(users.rows, settings.leaf_rows, settings.k)
-    n_limbs = 0 if users.wire.sparse else count_limbs(n_leaves, users.width)
-    forest = grow(sample.vectors, n_limbs or n_leaves, settings, rows=users.rows, first_tree=first_tree, trees=trees)
-    return grow_limbs(users, forest, n_leaves, settings) if n_limbs and isinstance(forest, Forest) else forest
-
-
-def _count_trees(users: Users, settings: Settings) -> int:
-    """Return how many trees to grow; of columns as many as may be wanted, when there is a recall to reach."""
-    if users.wire.sparse and settings.target is not None:
-        return max(settings.trees or 1, MOST_TREES)
-    return settings.trees or (2 if users.wire.sparse else 1)
-
-
-def _join(
-    ready: _Ready,
-    forest: AnyForest,
-    plan: Plan,
-    settings: Settings,
-    keep: Callable[[DataFrame], DataFrame],
-    earlier: DataFrame | None = None,
-) -> tuple[DataFrame, dict[str, Any]]:
-    """Return the table and what was seen while it was made.
-
-    earlier : a table whose neighbors are merged with those found
-    """
-    users, cores, meter = ready.users, ready.cores, Meter()
-    few = ready.few if earlier is None else None
-    copies = plan.copies + (earlier is not None) + (few is not None)
-    merge_in = count_merge_partitions(users.rows, copies, settings.k, users.id_bytes, cores)
-    shipped = watch_shipped(ship_vectors(users.table, forest, plan, users.wire, users.coordinates), meter, users.wire)
-    joined = join_partitions(shipped, plan, merge_in, users.wire, users.coordinates, settings.k)
-    candidates = watch_joined(joined, meter)
-    if earlier is not None:
-        told = told_lists(earlier, users, merge_in, settings)
-        candidates = candidates.select(*told.columns).unionByName(told)
-    if few is not None:
-        told = meet_few(users, few, None, merge_in, settings.k)
-        candidates = candidates.select(*told.columns).unionByName(told)
-    neighbors = watch_merged(merge_neighbors(candidates, merge_in, settings.k), ready.most, meter)
-    table = keep(shaped(neighbors, settings))
-    written = count_users(table, settings)
-    seen = read_meter(meter, users.id_bytes, ready.most, users.rows, written) | {"widened": 0}
-    if few is not None:
-        seen["pairs"] += users.rows * len(few.ids)
-        seen["shuffle_bytes"] += round(users.rows * (settings.k + 1) * (4 + users.id_bytes))
-    # A user without neighbors has no row of the long shape.
-    require_complete(written + (seen["lonely"] if settings.shape == "long" else 0), users.rows)
-    if seen["short"]:
-        table = _widen(table, seen["short"], ready, settings, keep, merge_in)
-        written = count_users(table, settings)
-        require_complete(written, users.rows)
-        seen |= {"widened": seen["short"], "short": 0}
-    return table, seen | {"written": written}
-
-
-def _widen(
-    table: DataFrame,
-    count: int,
-    ready: _Ready,
-    settings: Settings,
-    keep: Callable[[DataFrame], DataFrame],
-    merge_in: int,
-) -> DataFrame:
-    """Return the table with whole lists for those whose leaves held too few others."""
-    users = ready.users
-    short = find_short(table, users, ready.most, count, settings)
-    told = told_lists(table, users, merge_in, settings)
-    shown = ready.samples["plan"].vectors
-    candidates = find_more(users, short, shown, merge_in, settings).unionByName(told)
-    return keep(shaped(merge_neighbors(candidates, merge_in, settings.k), settings))
-
-
-def _audit(table: DataFrame, ready: _Ready, settings: Settings, clock: Steps) -> Audit:
-    with clock.step("audit") as facts:
-        found = audit_neighbors(table, ready.samples["audit"], ready.audit_nearest, ready.users, settings)
-        facts += [f"recall@{found.recall.k} {found.recall.mean:.4f} of {found.recall.users:,} users"]
-    if found.precision.recall_lost > _MUCH_LOST:
-        logger.warning(
-            "audit: %.1f %% of the neighbors are lost to rounding: distances (inner products) of neighbors differ by "
-            "less than float32 holds of them. Take away what all vectors share, such as the mean of every column, or "
-            "leave out all but one of vectors that are nearly the same.",
-            100 * found.precision.recall_lost,
-        )
-    return found

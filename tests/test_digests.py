@@ -173,7 +173,7 @@ def test_a_published_catalog_table_is_the_same_to_the_bit(spark, known, tmp_path
 def promise_much(monkeypatch) -> None:
     """Have calibration promise much of few probes, so that another tree is wanted."""
     monkeypatch.setattr(
-        "annspark.pipeline.choose_probes", lambda *told: replace(choose_probes(*told), probes=1.5, target=0.97)
+        "annspark.core.calibrate.choose_probes", lambda *told: replace(choose_probes(*told), probes=1.5, target=0.97)
     )
 
 

@@ -132,7 +132,7 @@ def test_any_table_gives_a_clear_error_or_a_sound_table(spark, told, metric, k, 
     table = spark.createDataFrame(rows, schema).repartition(2)
     named = {"k": k, "metric": metric, "shape": shape, "on_bad_row": on_bad_row, "audit_users": 5, "probes": probes}
     result = error = None
-    with patch("annspark.pipeline.count_leaves", lambda n, *_: max(1, n // leaf_rows)):
+    with patch("annspark.flow.grow.count_leaves", lambda n, *_: max(1, n // leaf_rows)):
         try:
             result = build_neighbors(table, **named)
         except InputError as caught:

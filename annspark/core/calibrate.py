@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from annspark.core.column_forest import ColumnForest
-from annspark.core.plan import AnyForest, expect_pairs
+from annspark.core.forest import Forest
+from annspark.core.plan import expect_pairs
 from annspark.core.recall import mean_interval
 from annspark.core.routes import reach_for
 from annspark.core.vectors import Vectors, slice_rows
@@ -72,15 +72,31 @@ class Chances:
         return Chances(self.exists, self.ranks[..., ways], self.margins[..., ways])
 
 
+def choose(
+    grown: Forest, sample: Vectors, chances: Chances, target: float, *, trees: int | None, rows: int
+) -> tuple[Forest, Calibration]:
+    """Return the trees and the probes that reach a recall with the least work.
+
+    grown  : all trees there are to choose from
+    sample : as for choose_probes
+    trees  : how many to take; None for as many as the recall needs
+    rows   : how many vectors there are in all
+    """
+    if trees is None and grown.gains_by_trees:
+        return choose_trees(grown, sample, chances, target, rows)
+    forest = grown.first(trees or len(grown.sizes))
+    return forest, choose_probes(forest, sample, chances.first(len(forest.sizes)), target)
+
+
 def choose_trees(
-    forest: ColumnForest, sample: Vectors, chances: Chances, target: float, rows: int
-) -> tuple[ColumnForest, Calibration]:
+    forest: Forest, sample: Vectors, chances: Chances, target: float, rows: int
+) -> tuple[Forest, Calibration]:
     """Return the first few trees that find enough by the fewest pairs, and what choose_probes says of them.
 
     rows : how many there are in all
     """
     tried = []
-    for n_trees in (n for n in _TREES if n <= len(forest.homes)):
+    for n_trees in (n for n in _TREES if n <= len(forest.sizes)):
         first = forest.first(n_trees)
         found = choose_probes(first, sample, chances.first(n_trees), target)
         clears = found.low >= target or found.predicted == 1
@@ -90,7 +106,7 @@ def choose_trees(
     return first, found
 
 
-def choose_probes(forest: AnyForest, sample: Vectors, chances: Chances, target: float) -> Calibration:
+def choose_probes(forest: Forest, sample: Vectors, chances: Chances, target: float) -> Calibration:
     """Return the fewest probes, of a grid, whose predicted recall clears the target with its lower bound.
 
     Where none does, the fewest that are predicted to miss nothing, or the most there are: the audit will tell.
@@ -120,9 +136,9 @@ def choose_probes(forest: AnyForest, sample: Vectors, chances: Chances, target: 
     return Calibration(target, chosen.probes, chosen.mean, chosen.low, chosen.high, n_users, tuple(curve.values()))
 
 
-def _predict(forest: AnyForest, shown: Vectors, chances: Chances, probes: float) -> Prediction:
+def _predict(forest: Forest, shown: Vectors, chances: Chances, probes: float) -> Prediction:
     met, most = np.zeros(chances.exists.shape, bool), forest.candidates(probes)
-    for tree, goals in enumerate(forest.find_goals(shown, probes)):
+    for tree, goals in enumerate(forest.find_routes(shown, probes)):
         reach = np.float32(reach_for(goals, probes))
         ways = slice(2 * tree, 2 * tree + 2)
         met |= ((chances.ranks[..., ways] < most) & (chances.margins[..., ways] <= reach)).any(axis=-1)
@@ -134,7 +150,7 @@ def _predict(forest: AnyForest, shown: Vectors, chances: Chances, probes: float)
 
 
 def settings_to_meet(
-    forest: AnyForest, sample: Vectors, chances: Chances, chosen: tuple[Calibration, int], measured: float | None
+    forest: Forest, sample: Vectors, chances: Chances, chosen: tuple[Calibration, int], measured: float | None
 ) -> tuple[float, int] | None:
     """Return probes and trees that should reach a target that was, or will be, missed; None where there are none.
 
@@ -150,7 +166,7 @@ def settings_to_meet(
     factor = max(1.0, missed / expected) if expected > 0 else np.inf
     last = None
     for n in [n_trees, *(n for n in _TREES if n_trees < n <= len(forest.sizes))]:
-        some = forest.first(n) if isinstance(forest, ColumnForest) else forest
+        some = forest.first(n)
         most = min(float(MOST_PROBES), some.most_probes(shown))
         probes = goal.probes if n == n_trees else max(1.0, goal.probes / 2)
         while probes < most:

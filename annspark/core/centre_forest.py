@@ -1,15 +1,15 @@
 """The forest: trees of hyperplane splits, grown on the driver from a sample, kept as leaf centres."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from annspark.core.metric import METRICS
-from annspark.core.routes import Goals
+from annspark.core.routes import Routes
 from annspark.core.space import PLAIN, Space, span_space
 from annspark.core.two_level import Groups, group_centres, nearest_grouped
-from annspark.core.visit import TOGETHER, count_candidates, find_goals, find_ways
+from annspark.core.visit import TOGETHER, count_candidates, find_routes, find_ways
 
 SPLITS = ("two_means", "two_points")
 _LLOYD_STEPS = 3  # relaxing the centres finds some 5 % more pairs at the same probes; further steps add little
@@ -18,7 +18,7 @@ _MEANS_ROWS = 2048  # rows a split looks at to place its plane
 
 
 @dataclass(frozen=True)
-class Forest:
+class CentreForest:
     """Trees of leaves, each leaf held by its centre.
 
     A vector's home in a tree is the leaf with the nearest centre, so the boundary between two leaves is the hyperplane
@@ -44,6 +44,15 @@ class Forest:
         """Leaves of each tree."""
         return tuple(len(centres) for centres in self.trees)
 
+    @property
+    def gains_by_trees(self) -> bool:
+        """More probes are cheaper."""
+        return False
+
+    def first(self, n_trees: int) -> "CentreForest":
+        """Return the forest of the first trees."""
+        return replace(self, trees=self.trees[:n_trees])
+
     def residents(self, vectors: np.ndarray) -> np.ndarray:
         """Return the points where vectors live, around the origin: float32 (n, dim)."""
         return self.space.residents(vectors) - self.origin
@@ -53,10 +62,10 @@ class Forest:
         points = self.space.visitors(vectors)
         return None if points is None else points - self.origin
 
-    def find_goals(self, vectors: np.ndarray, probes: float) -> list[Goals]:
+    def find_routes(self, vectors: np.ndarray, probes: float) -> list[Routes]:
         """Return per tree where vectors live and what they may visit."""
         residents, visitors, hubs = self.residents(vectors), self.visitors(vectors), self.are_hubs(vectors)
-        return [find_goals(residents, visitors, hubs, groups, probes) for groups in self.groups]
+        return [find_routes(residents, visitors, hubs, groups, probes) for groups in self.groups]
 
     def find_chances(
         self, left: np.ndarray, i: np.ndarray, right: np.ndarray, j: np.ndarray
@@ -93,7 +102,7 @@ class Forest:
 
 def grow_forest(
     sample: np.ndarray, n_leaves: int, *, trees: int, split: str, seed: int, metric: str, first_tree: int = 0
-) -> Forest:
+) -> CentreForest:
     """Grow a forest from sampled vectors.
 
     sample     : float32 (n_sample, dim), prepared, in an order that is a function of the seed; at least one
@@ -110,7 +119,7 @@ def grow_forest(
     origin = np.median(points, axis=0) if METRICS[metric].centred else np.zeros(points.shape[1], np.float32)
     shifted = points - origin
     grown = (_grow_tree(shifted, n_leaves, split, np.random.default_rng([seed, first_tree + t])) for t in range(trees))
-    return Forest(origin, tuple(grown), space)
+    return CentreForest(origin, tuple(grown), space)
 
 
 def grow_limb(sample: np.ndarray, n_leaves: int, *, split: str, seed: int, limb: int) -> np.ndarray:
@@ -123,7 +132,7 @@ def grow_limb(sample: np.ndarray, n_leaves: int, *, split: str, seed: int, limb:
     return _grow_tree(sample, n_leaves, split, np.random.default_rng([seed, limb, 1]))
 
 
-def graft_limbs(trunk: Forest, limbs: dict[int, np.ndarray]) -> Forest:
+def graft_limbs(trunk: CentreForest, limbs: dict[int, np.ndarray]) -> CentreForest:
     """Replace leaves of a trunk, by their number through all trees, by the leaves grown in their place.
 
     A leaf without a limb, where no sampled vector was at home, is left out: nobody lives there.
@@ -133,7 +142,7 @@ def graft_limbs(trunk: Forest, limbs: dict[int, np.ndarray]) -> Forest:
         grown = [limbs[limb] for limb in range(first, first + len(centres)) if limb in limbs]
         trees.append(np.concatenate(grown))
         first += len(centres)
-    return Forest(trunk.origin, tuple(trees), trunk.space)
+    return CentreForest(trunk.origin, tuple(trees), trunk.space)
 
 
 def _grow_tree(sample: np.ndarray, n_leaves: int, split: str, rng: np.random.Generator) -> np.ndarray:

@@ -20,7 +20,7 @@ import numpy as np
 
 from annspark.core.metric import METRICS
 from annspark.core.nearest import places
-from annspark.core.routes import Goals
+from annspark.core.routes import Routes
 from annspark.core.topk import low_bits
 from annspark.core.vectors import Vectors, len_of, owner_of, squared_lengths
 from annspark.core.visit import TOGETHER
@@ -56,8 +56,13 @@ class ColumnForest:
         """Leaves of each tree: known columns, buckets, and one for rows without numbers."""
         return (len(self.columns) + self.buckets + 1,) * len(self.homes)
 
-    def find_goals(self, rows: Vectors, probes: float) -> list[Goals]:
-        """Return per tree where rows live and what they may visit, as Forest does.
+    @property
+    def gains_by_trees(self) -> bool:
+        """A tree by the next important column finds what further columns of the same row do not."""
+        return True
+
+    def find_routes(self, rows: Vectors, probes: float) -> list[Routes]:
+        """Return per tree where rows live and what they may visit, as CentreForest does.
 
         A margin is what part of its most important column's worth a column lacks.  Rows of fewer columns live nowhere.
         """
@@ -67,7 +72,7 @@ class ColumnForest:
         goals = []
         for home in self.homes:
             at_home = place == home
-            one = Goals(len(hubs), row, leaf, np.where(at_home, np.float32(0), margin), at_home)
+            one = Routes(len(hubs), row, leaf, np.where(at_home, np.float32(0), margin), at_home)
             goals.append(one.take(at_home | ~hubs[row]) if hubs.any() else one)
         return goals
 

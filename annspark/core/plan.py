@@ -5,12 +5,10 @@ from math import ceil
 
 import numpy as np
 
-from annspark.core.centre_forest import Forest
-from annspark.core.column_forest import ColumnForest
-from annspark.core.routes import Goals, reach_for, within
+from annspark.core.forest import Forest
+from annspark.core.routes import Routes, reach_for, within
 from annspark.core.vectors import Vectors, len_of, width_of
 
-AnyForest = Forest | ColumnForest
 _SAMPLED_PER_LEAF = 40
 _SAMPLED_AT_LEAST = 10_000
 _SAMPLE_BYTES = 512 << 20
@@ -68,7 +66,7 @@ class Plan:
 
 
 def plan_join(
-    forest: AnyForest, sample: Vectors, probes: float, *, rows: int, cores: int, width: float | None = None
+    forest: Forest, sample: Vectors, probes: float, *, rows: int, cores: int, width: float | None = None
 ) -> Plan:
     """Cut the leaves, in tree order, into partitions of about equal work.
 
@@ -83,7 +81,7 @@ def plan_join(
     width  : numbers of 4 bytes that a vector brings, on average; those of the sample where not given
     """
     width = width_of(sample) if width is None else width
-    near = forest.find_goals(sample, probes)
+    near = forest.find_routes(sample, probes)
     reach = tuple(reach_for(goals, probes) for goals in near)
     goals = [within(*one) for one in zip(near, reach, strict=True)]
     sizes, n_hubs = forest.sizes, int(np.count_nonzero(forest.are_hubs(sample)))
@@ -112,13 +110,13 @@ def plan_join(
     )
 
 
-def expect_pairs(forest: AnyForest, sample: Vectors, probes: float, rows: int) -> float:
+def expect_pairs(forest: Forest, sample: Vectors, probes: float, rows: int) -> float:
     """Return how many distances will be compared for a user, as far as a sample can tell; see plan_join."""
-    goals = [within(near, reach_for(near, probes)) for near in forest.find_goals(sample, probes)]
+    goals = [within(near, reach_for(near, probes)) for near in forest.find_routes(sample, probes)]
     return _expect(goals, forest.sizes, int(np.count_nonzero(forest.are_hubs(sample))), rows).pairs
 
 
-def _expect(goals: list[Goals], sizes: tuple[int, ...], n_hubs: int, rows: int) -> Expected:
+def _expect(goals: list[Routes], sizes: tuple[int, ...], n_hubs: int, rows: int) -> Expected:
     """Scale what is seen of a sample to all rows; goals and sizes have an entry a tree."""
     scale = rows / goals[0].n_rows
     pairs, residents = n_hubs * scale * rows, []
@@ -135,12 +133,12 @@ def _expect(goals: list[Goals], sizes: tuple[int, ...], n_hubs: int, rows: int) 
     return Expected(pairs / rows, round(median), round(p99), round(largest))
 
 
-def _residents(goals: Goals, n_leaves: int) -> np.ndarray:
+def _residents(goals: Routes, n_leaves: int) -> np.ndarray:
     """Count the sampled vectors at home in each leaf."""
     return np.bincount(goals.leaf[goals.home], minlength=n_leaves)
 
 
-def _cut_tree(goals: Goals, n_leaves: int, n_hubs: int, runs: int) -> np.ndarray:
+def _cut_tree(goals: Routes, n_leaves: int, n_hubs: int, runs: int) -> np.ndarray:
     """Return the run of each leaf of a tree, runs of about equal work: int (n_leaves,), ascending from 0.
 
     goals  : of sampled vectors
@@ -158,7 +156,7 @@ def _cut_tree(goals: Goals, n_leaves: int, n_hubs: int, runs: int) -> np.ndarray
     return np.searchsorted(cut, np.arange(n_leaves), side="right")
 
 
-def _count_copies(goals: Goals, run: np.ndarray) -> float:
+def _count_copies(goals: Routes, run: np.ndarray) -> float:
     """Return to how many runs of leaves a sampled vector goes on average."""
     reached = goals.row * len(run) + run[goals.leaf]
     reached.sort()  # np.unique hashes, which takes ten times as long

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from annspark.core.plan import AnyForest, Plan
+from annspark.core.forest import Forest
+from annspark.core.plan import Plan
 from annspark.core.routes import within
 from annspark.core.vectors import Vectors
 from annspark.core.visit import EVERY_LEAF
@@ -30,13 +31,13 @@ class Copies:
     n_visits: np.ndarray
 
 
-def route_vectors(forest: AnyForest, plan: Plan, vectors: Vectors) -> Copies:
+def route_vectors(forest: Forest, plan: Plan, vectors: Vectors) -> Copies:
     """Send each vector once to every partition that joins its home or a leaf it visits.
 
     vectors : n, dense or sparse, prepared
     """
     parts, hubs = [], np.flatnonzero(forest.are_hubs(vectors))
-    for tree, found in enumerate(forest.find_goals(vectors, plan.probes)):
+    for tree, found in enumerate(forest.find_routes(vectors, plan.probes)):
         going = within(found, plan.reach[tree])
         leaf = going.leaf + np.int32(plan.first_leaf[tree])
         goals: tuple[np.ndarray, ...] = (going.row, leaf, going.home, plan.partition_of_leaf[leaf])

@@ -1,4 +1,4 @@
-"""Goals: the leaves that vectors go to, one after the other, so that a vector costs no more than it visits."""
+"""Routes: the leaves that vectors go to, one after the other, so that a vector costs no more than it visits."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Goals:
+class Routes:
     """Leaves of a tree that vectors live in or may visit, in the order of the vectors.
 
     n_rows : vectors there are
@@ -22,9 +22,9 @@ class Goals:
     margin: np.ndarray
     home: np.ndarray
 
-    def take(self, which: np.ndarray) -> "Goals":
+    def take(self, which: np.ndarray) -> "Routes":
         """Return some of them, by a mask or by ascending places."""
-        return Goals(self.n_rows, self.row[which], self.leaf[which], self.margin[which], self.home[which])
+        return Routes(self.n_rows, self.row[which], self.leaf[which], self.margin[which], self.home[which])
 
 
 @dataclass(frozen=True)
@@ -45,17 +45,17 @@ def visits_of(leaves: np.ndarray) -> Visits:
     return Visits(row, leaves[row, place])
 
 
-def goals_of(leaves: np.ndarray, margins: np.ndarray) -> Goals:
+def routes_of(leaves: np.ndarray, margins: np.ndarray) -> Routes:
     """Return goals from a row of leaves for each vector, home first.
 
     leaves  : int32 (n, m)
     margins : float32 (n, m), nan for what is no goal
     """
     row, place = np.nonzero(~np.isnan(margins))
-    return Goals(len(leaves), row, leaves[row, place], margins[row, place], place == 0)
+    return Routes(len(leaves), row, leaves[row, place], margins[row, place], place == 0)
 
 
-def reach_for(goals: Goals, probes: float) -> float:
+def reach_for(goals: Routes, probes: float) -> float:
     """Return the margin up to which leaves are visited, so that vectors visit so many on average, home included."""
     others = goals.margin[~goals.home]
     visits = round(goals.n_rows * (probes - 1))
@@ -64,6 +64,6 @@ def reach_for(goals: Goals, probes: float) -> float:
     return float(np.partition(others, visits - 1)[visits - 1]) if visits <= len(others) else float("inf")
 
 
-def within(goals: Goals, reach: float) -> Goals:
+def within(goals: Routes, reach: float) -> Routes:
     """Return the goals that vectors go to: home, and what is within reach."""
     return goals.take(goals.home | (goals.margin <= np.float32(reach)))

@@ -12,7 +12,7 @@ from math import ceil
 import numpy as np
 
 from annspark.core.nearest import ranks_of
-from annspark.core.routes import Goals, goals_of
+from annspark.core.routes import Routes, routes_of
 from annspark.core.two_level import Groups, nearest_grouped
 
 # Of the leaves nearest to a vector, how many times the mean number of visits it may visit.  Three or four times find
@@ -23,9 +23,9 @@ TOGETHER = -2.0  # margin of two who live in one leaf: within the reach, -1, eve
 _DIFFERENCES = 1 << 16  # differences of centres in flight, 256 KB: they stay in the second-level cache
 
 
-def find_goals(
+def find_routes(
     residents: np.ndarray, visitors: np.ndarray | None, hubs: np.ndarray, groups: Groups, probes: float
-) -> Goals:
+) -> Routes:
     """Return where vectors live and may visit.
 
     residents : float32 (n, dim), the points where they live, around the forest's origin
@@ -40,13 +40,13 @@ def find_goals(
         near = np.concatenate([home, near], axis=1)
         margin = np.concatenate([np.zeros((len(home), 1), np.float32), margin], axis=1)
     margin[hubs, 1:] = np.nan
-    return goals_of(near, margin)
+    return routes_of(near, margin)
 
 
 def find_ways(ends: list[tuple[np.ndarray, np.ndarray | None]], groups: Groups) -> tuple[np.ndarray, np.ndarray]:
     """Return how far the one end of pairs of vectors is from the home of the other, in one tree.
 
-    ends    : points of the ones and of the others, residents and visitors as find_goals takes them
+    ends    : points of the ones and of the others, residents and visitors as find_routes takes them
     returns : int32 (n_pairs, 2), leaves nearer to where the one looks than the home of the other, and the other way
               round; float32 (n_pairs, 2), margins, TOGETHER where both live in one leaf
     """

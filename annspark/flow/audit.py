@@ -20,7 +20,7 @@ from annspark.core.vectors import Vectors
 from annspark.flow.exact import vectors_of
 from annspark.flow.read import Users
 from annspark.flow.sample import Sample
-from annspark.output.layout import listed, neighbor_ids_of
+from annspark.output.layout import Layout, lists_in, neighbor_ids_in
 from annspark.report import Spread
 from annspark.spark.arrow import collect, elements
 from annspark.spark.block import id_type, seeded_hash
@@ -45,11 +45,13 @@ class Audit:
     precision: Precision
 
 
-def audit_neighbors(table: DataFrame, sample: Sample, nearest: Nearest, users: Users, settings: Settings) -> Audit:
+def audit_neighbors(
+    table: DataFrame, layout: Layout, sample: Sample, nearest: Nearest, users: Users, settings: Settings
+) -> Audit:
     """Compare what the table has for some users with their exact neighbors.
 
-    table   : the finished table, of either shape
-    sample  : the users to look at, those with the smallest hashes
+    table   : the finished table, laid out so
+    sample  : the users it is compared for
     nearest : their exact neighbors; k is at most the number of other users
     users   : what the table was made from
     """
@@ -58,14 +60,15 @@ def audit_neighbors(table: DataFrame, sample: Sample, nearest: Nearest, users: U
     if k == 0:  # a single user has nothing to miss
         return Audit(measure_recall(np.ones(len(sample.ids)), k), (), Precision(kind_of_numbers, 0.0, 0.0))
     # The table may bring ids of another type than the input's, which would have other hashes.
-    kind, last = id_type(users.table), int(sample.hashes[-1])
-    met = neighbor_ids_of(table, settings).select(F.col(NEIGHBOR_ID).cast(kind))
+    kind, last = id_type(users.table), int(sample.hashes.max())
+    met = neighbor_ids_in(table, layout).select(F.col(NEIGHBOR_ID).cast(kind))
     counted = start_beside(table.sparkSession, count_popularity, met, sample, settings.seed)
     # The few users first, their neighbors' rows afterwards: the other order makes k rows of every user.
-    few = table.where(seeded_hash(F.col(quoted(settings.id_col)).cast(kind), settings.seed) <= last)
+    few = table.where(seeded_hash(F.col(quoted(layout.id_col)).cast(kind), settings.seed) <= last)
     hashed = F.transform(NEIGHBOR_ID, lambda one: seeded_hash(one.cast(kind), settings.seed)).alias(_HASHES)
-    rows = collect(listed(few, settings).select(USER_ID, DISTANCE, hashed))
-    query = pc.index_in(rows[USER_ID], pc.cast(sample.ids, rows[USER_ID].type)).to_numpy()
+    rows = collect(lists_in(few, layout).select(USER_ID, DISTANCE, hashed))
+    query = pc.index_in(rows[USER_ID], pc.cast(sample.ids, rows[USER_ID].type))
+    rows, query = rows.filter(query.is_valid()), query.drop_null().to_numpy()
     count = pc.list_value_length(rows[DISTANCE]).to_numpy().astype(np.int64)
     query, rank = np.repeat(query, count), places(count)
     distance, hashes = (elements(rows[name]).to_numpy() for name in (DISTANCE, _HASHES))
@@ -158,7 +161,7 @@ def count_popularity(met: DataFrame, sample: Sample, seed: int) -> np.ndarray:
 
     met : neighbor_id, of the type of the sample's ids, a row for every neighbor of everybody
     """
-    few = met.where(seeded_hash(F.col(NEIGHBOR_ID), seed) <= int(sample.hashes[-1]))
+    few = met.where(seeded_hash(F.col(NEIGHBOR_ID), seed) <= int(sample.hashes.max()))
     # Counted in Python, batch by batch: an aggregation would have Spark compile and shuffle for a second.
     schema = T.StructType([met.schema[NEIGHBOR_ID], T.StructField(_TIMES, T.LongType())])
     counted = collect(few.mapInArrow(_count, schema))

@@ -1,11 +1,15 @@
-"""Calibrate: where the exact neighbors of a few users fall in the forest."""
+"""Calibrate: where the exact neighbors of some users fall in the forest, and the probes that follow from it."""
+
+from dataclasses import dataclass
 
 import numpy as np
 
+from annspark.config import Settings
 from annspark.core.best import Nearest
-from annspark.core.calibrate import Chances
+from annspark.core.calibrate import Calibration, Chances, choose
+from annspark.core.forest import Forest
 from annspark.core.metric import METRICS
-from annspark.core.plan import AnyForest
+from annspark.core.vectors import Vectors
 from annspark.core.visit import TOGETHER
 from annspark.flow.exact import vectors_of
 from annspark.flow.read import Users
@@ -13,7 +17,7 @@ from annspark.flow.sample import Sample
 
 
 def place_neighbors(
-    users: Users, sample: Sample, nearest: Nearest, forest: AnyForest, few: np.ndarray | None = None
+    users: Users, sample: Sample, nearest: Nearest, forest: Forest, few: np.ndarray | None = None
 ) -> Chances:
     """Return the chances that sampled users meet their exact neighbors, whose vectors are fetched.
 
@@ -37,3 +41,39 @@ def place_neighbors(
             replaceable |= np.isin(nearest.hashes, few)
         ranks[replaceable], margins[replaceable] = 0, TOGETHER
     return Chances(exists, ranks, margins)
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """The forest that is used, and what was predicted for it.
+
+    forest      : trees of those that were grown
+    chances     : that neighbors are met in the grown trees; None where no recall was asked for
+    calibration : the probes chosen; None where no recall was asked for
+    """
+
+    forest: Forest
+    chances: Chances | None
+    calibration: Calibration | None
+
+
+def calibrate(
+    users: Users,
+    sample: Sample,
+    nearest: Nearest,
+    grown: Forest,
+    shown: Vectors,
+    settings: Settings,
+    few: np.ndarray | None,
+) -> Calibrated:
+    """Return the trees and the probes that reach the recall asked for, if one was.
+
+    nearest : exact neighbors of the sample's users
+    shown   : other sampled vectors, which tell what a number of probes costs
+    few     : int64 (n,), hashes of users that all others are compared with
+    """
+    if settings.target is None:
+        return Calibrated(grown, None, None)
+    chances = place_neighbors(users, sample, nearest, grown, few)
+    forest, calibration = choose(grown, shown, chances, settings.target, trees=settings.trees, rows=users.rows)
+    return Calibrated(forest, chances, calibration)

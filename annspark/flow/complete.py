@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from annspark.config import Settings
 from annspark.core.best import nobody_met
 from annspark.core.coordinates import Coordinates
 from annspark.core.exact import meet
@@ -23,7 +22,7 @@ from annspark.core.vectors import Vectors, concatenate_rows, is_sparse, len_of, 
 from annspark.flow.exact import vectors_of
 from annspark.flow.few import list_schema, meet_few, pick_few
 from annspark.flow.read import Users
-from annspark.output.layout import listed
+from annspark.output.layout import Layout, lists_in
 from annspark.spark.arrow import collect, elements, to_binary, to_lists
 from annspark.spark.block import block_lengths, id_type, seeded_hash
 from annspark.spark.cluster import partition_keys
@@ -37,22 +36,21 @@ _COLLECTED = 2_000_000  # ids and hashes on the driver at most
 _SEARCHED = 2_000  # users who may search everybody in any case: as many as the audit and the calibration let
 
 
-def find_short(table: DataFrame, users: Users, most: int, count: int, settings: Settings) -> pa.Table | None:
-    """Return the users who have fewer than most neighbors: user_id, hashes (int64); None where the driver had better
-    not hold them.
+def find_short(table: DataFrame, layout: Layout, users: Users, most: int, count: int, seed: int) -> pa.Table | None:
+    """Return the users who have fewer than most neighbors: user_id, hashes (int64); None where they are too many.
 
     count : how many there are
     """
     if count > _COLLECTED:
         return None
     user_id = F.col(USER_ID).cast(id_type(users.table))
-    served = listed(table, settings).where(F.size(NEIGHBOR_ID) >= most).select(user_id.alias(USER_ID))
+    served = lists_in(table, layout).where(F.size(NEIGHBOR_ID) >= most).select(user_id.alias(USER_ID))
     # The long shape has no row of those who have no neighbor.
     few = users.table.select(F.explode(IDS).alias(USER_ID)).join(served, USER_ID, "left_anti")
-    return collect(few.select(USER_ID, seeded_hash(F.col(USER_ID), settings.seed).alias(HASHES)))
+    return collect(few.select(USER_ID, seeded_hash(F.col(USER_ID), seed).alias(HASHES)))
 
 
-def find_more(users: Users, short: pa.Table | None, shown: Vectors, merge_in: int, settings: Settings) -> DataFrame:
+def find_more(users: Users, short: pa.Table | None, shown: Vectors, merge_in: int, k: int) -> DataFrame:
     """Return neighbors from everywhere for the users who are short of some, as candidates to be merged.
 
     As long as that can be paid for, the nearest of everybody.  Beyond that, and of what sparse rows share nothing with,
@@ -64,20 +62,20 @@ def find_more(users: Users, short: pa.Table | None, shown: Vectors, merge_in: in
     returns  : target, ids, neighbor_ids, distances, counts
     """
     if short is None:
-        return meet_few(users, pick_few(users, settings.k), None, merge_in, settings.k)
+        return meet_few(users, pick_few(users, k), None, merge_in, k)
     if users.wire.sparse:
         products = expected_products(shown, users.rows, len(short))
         affordable = 4 * users.width * len(short) <= _AT_ONCE_BYTES and products <= _PRODUCTS
     else:
         affordable = users.rows * len(short) <= _PAIRS
-    found = search_everybody(users, short, merge_in, settings) if affordable or len(short) <= _SEARCHED else None
+    found = search_everybody(users, short, merge_in, k) if affordable or len(short) <= _SEARCHED else None
     if found is not None and not users.wire.sparse:
         return found
-    first = meet_few(users, pick_few(users, settings.k), short[HASHES].to_numpy(), merge_in, settings.k)
+    first = meet_few(users, pick_few(users, k), short[HASHES].to_numpy(), merge_in, k)
     return first if found is None else found.unionByName(first)
 
 
-def search_everybody(users: Users, short: pa.Table, merge_in: int, settings: Settings) -> DataFrame:
+def search_everybody(users: Users, short: pa.Table, merge_in: int, k: int) -> DataFrame:
     """Return the nearest of everybody, of sparse rows of those they share something with, for some users.
 
     short    : user_id, hashes
@@ -95,7 +93,7 @@ def search_everybody(users: Users, short: pa.Table, merge_in: int, settings: Set
     for start in range(0, len(ids), step):
         some = slice_rows(vectors, start, start + step)
         slot = slot_of(short[HASHES].to_numpy()[start : start + step], merge_in)
-        searcher = _searcher(ids[start : start + step], some, keys[slot], users.wire, users.coordinates, settings.k)
+        searcher = _searcher(ids[start : start + step], some, keys[slot], users.wire, users.coordinates, k)
         part = blocks.mapInArrow(searcher, schema)
         found = part if found is None else found.unionByName(part)
     if found is None:

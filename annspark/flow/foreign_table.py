@@ -45,7 +45,7 @@ def look_up(table: DataFrame, sample: Sample, users: Users, settings: Settings) 
             their rank or distance, else the nearest first; or a row per neighbor, with neighbor_id and rank or
             distance.  Where neither says which come first, all are measured and the nearest count
     """
-    kind, last, k = id_type(users.table), int(sample.hashes[-1]), min(settings.k, users.rows - 1)
+    kind, last, k = id_type(users.table), int(sample.hashes.max()), min(settings.k, users.rows - 1)
     # An id that is none of the input's type is nobody's.
     cast = [F.expr(f"try_cast({name} AS {kind.simpleString()})").alias(name) for name in (USER_ID, NEIGHBOR_ID)]
     told, ordered = _as_pairs(table, settings)

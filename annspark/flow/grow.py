@@ -1,4 +1,7 @@
-"""Grow: the limbs of a large forest, each on an executor, from the sampled vectors at home in a leaf of the trunk."""
+"""Grow: the forest, on the driver from a sample; where it is too large for that, its limbs on the executors.
+
+A limb takes the place of a leaf of the trunk, and is grown from the sampled vectors at home in that leaf.
+"""
 
 from collections.abc import Callable, Iterator
 
@@ -8,10 +11,11 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from annspark.config import Settings
-from annspark.core.centre_forest import Forest, graft_limbs, grow_forest, grow_limb
+from annspark.core.centre_forest import CentreForest, graft_limbs, grow_forest, grow_limb
 from annspark.core.column_forest import ColumnForest, grow_columns
 from annspark.core.coordinates import Coordinates
-from annspark.core.plan import AnyForest, count_sampled_for_limbs
+from annspark.core.forest import Forest
+from annspark.core.plan import count_leaves, count_limbs, count_sampled, count_sampled_for_limbs
 from annspark.core.sampling import draw_limit
 from annspark.core.two_level import nearest_grouped
 from annspark.core.vectors import Vectors, is_sparse, take_rows
@@ -25,28 +29,43 @@ from annspark.tables import HASHES, LOWEST, TARGET, VECTORS
 _LIMB, _CENTRES = "limb", "centres"
 
 
-def grow(sample: Vectors, n_leaves: int, settings: Settings, *, rows: int, first_tree: int, trees: int) -> AnyForest:
-    """Return a forest grown on the driver, of centres, or of columns for sparse rows.
+def leaves_for(rows: int, settings: Settings) -> int:
+    """Return how many leaves a tree of so many users should have."""
+    return count_leaves(rows, settings.leaf_rows, settings.k)
 
-    rows : how many users there are in all
+
+def count_forest_sample(users: Users, settings: Settings) -> int:
+    """Return how many users the driver grows the forest from."""
+    n_leaves = leaves_for(users.rows, settings)
+    return count_sampled(users.rows, users.width, count_limbs(n_leaves, users.width) or n_leaves)
+
+
+def grow(users: Users, sample: Vectors, settings: Settings, *, trees: int, first_tree: int = 0) -> Forest:
+    """Return a forest for the users: of centres, or of columns for sparse rows.
+
+    sample     : vectors of some of them
+    first_tree : number of the first tree; a tree is the same whatever others are grown
     """
+    n_leaves = leaves_for(users.rows, settings)
     if is_sparse(sample):
         homes = tuple(range(first_tree, first_tree + trees))
-        if n_leaves == 1:  # a column that nobody has: the leaf of all others holds everybody
+        if n_leaves == 1:  # a column that no row has: the leaf of all others holds every row
             return ColumnForest(np.array([-1], np.int32), np.ones(1, np.float32), unknown=1.0, buckets=0, homes=homes)
-        return grow_columns(sample, rows, n_leaves, homes=homes, metric=settings.metric)
-    return grow_forest(
+        return grow_columns(sample, users.rows, n_leaves, homes=homes, metric=settings.metric)
+    n_limbs = count_limbs(n_leaves, users.width)
+    forest = grow_forest(
         sample,
-        n_leaves,
+        n_limbs or n_leaves,
         first_tree=first_tree,
         trees=trees,
         split=settings.split,
         seed=settings.seed,
         metric=settings.metric,
     )
+    return grow_limbs(users, forest, n_leaves, settings) if n_limbs else forest
 
 
-def grow_limbs(users: Users, trunk: Forest, n_leaves: int, settings: Settings) -> Forest:
+def grow_limbs(users: Users, trunk: CentreForest, n_leaves: int, settings: Settings) -> CentreForest:
     """Return the trunk with every leaf replaced by leaves grown from a larger sample than the driver could hold.
 
     n_leaves : about how many leaves a tree should have in the end
@@ -71,7 +90,7 @@ def grow_limbs(users: Users, trunk: Forest, n_leaves: int, settings: Settings) -
 
 
 def _limb_drawer(
-    trunk: Forest, keys: np.ndarray, limit: int, wire: Wire, coordinates: Coordinates
+    trunk: CentreForest, keys: np.ndarray, limit: int, wire: Wire, coordinates: Coordinates
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     dim = len(trunk.origin)
 

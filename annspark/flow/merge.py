@@ -1,6 +1,7 @@
 """Merge: each user's k nearest over all partitions that knew the user, each neighbor once."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
 
 import numpy as np
 import pyarrow as pa
@@ -9,11 +10,10 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from annspark.config import Settings
 from annspark.core.sampling import slot_of
 from annspark.core.topk import EMPTY, merge_lists, pack, unpack
 from annspark.flow.read import Users
-from annspark.output.layout import listed
+from annspark.output.layout import Layout, lists_in
 from annspark.spark.arrow import OUT_ROWS, elements, numbers, ranks_of_ids, to_binary, to_lists
 from annspark.spark.block import block_lengths, id_type, seeded_hash
 from annspark.spark.cluster import partition_keys
@@ -31,26 +31,27 @@ from annspark.tables import (
 )
 
 
-def merge_neighbors(candidates: DataFrame, n_partitions: int, k: int) -> DataFrame:
+def merge_neighbors(candidates: Sequence[DataFrame], n_partitions: int, k: int) -> DataFrame:
     """Return one row per user.
 
-    candidates : target, ids, neighbor_ids, distances, counts; every list ordered by (distance, neighbor_id)
+    candidates : each target, ids, neighbor_ids, distances, counts; every list ordered by (distance, neighbor_id)
     returns    : user_id, neighbors array<struct<neighbor_id, distance>>, ordered by (distance, neighbor_id)
     """
-    user = id_type(candidates)
+    lists = [one.select(TARGET, IDS, NEIGHBOR_IDS, DISTANCES, COUNTS) for one in candidates]
+    user = id_type(lists[0])
     neighbor = T.StructType([T.StructField(NEIGHBOR_ID, user), T.StructField(DISTANCE, T.FloatType())])
     schema = T.StructType([T.StructField(USER_ID, user), T.StructField(NEIGHBORS, T.ArrayType(neighbor))])
-    by_user = candidates.select(TARGET, IDS, NEIGHBOR_IDS, DISTANCES, COUNTS).repartition(n_partitions, TARGET)
+    by_user = reduce(DataFrame.unionByName, lists).repartition(n_partitions, TARGET)
     return by_user.mapInArrow(_merger(k), schema)
 
 
-def told_lists(table: DataFrame, users: Users, n_partitions: int, settings: Settings) -> DataFrame:
-    """Return a finished table, of either shape, as candidates: what has been found is merged with what is found."""
+def lists_again(table: DataFrame, layout: Layout, users: Users, n_partitions: int, seed: int) -> DataFrame:
+    """Return a finished table as candidates, so that what was found is merged with what is found."""
     user = id_type(users.table)
     user_id = F.col(USER_ID).cast(user)
-    lists = listed(table, settings).select(
+    lists = lists_in(table, layout).select(
         user_id.alias(USER_ID),
-        seeded_hash(user_id, settings.seed).alias(HASHES),
+        seeded_hash(user_id, seed).alias(HASHES),
         F.col(NEIGHBOR_ID).cast(T.ArrayType(user)),
         F.col(DISTANCE).cast("array<float>"),
     )

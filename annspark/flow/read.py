@@ -18,12 +18,13 @@ from annspark.core.vectors import Vectors, is_sparse
 from annspark.errors import InputError
 from annspark.input.check import MEANING, REASONS, check_rows, check_sparse_rows, mllib_lists
 from annspark.input.mllib import check_structs
-from annspark.input.source import MLLIB, MLLIB_DENSE, VALUES, Source, is_collated, open_source, type_of_ids
+from annspark.input.source import MLLIB, MLLIB_DENSE, VALUES, Source, open_source, type_of_ids
 from annspark.spark.arrow import elements, numbers, to_binary
 from annspark.spark.block import block_fields, block_users, blocked, unblocked
 from annspark.spark.cluster import partition_keys
 from annspark.spark.partitions import count_partitions, estimate_bytes, put_together
 from annspark.spark.staging import Stage
+from annspark.spark.types import is_collated
 from annspark.spark.wire import Wire
 from annspark.tables import COLUMNS, HASHES, IDS, LOWEST, TARGET, USER_ID, quoted
 

@@ -8,7 +8,8 @@ from pyspark.sql import DataFrame
 from pyspark.sql import types as T
 
 from annspark.core.coordinates import Coordinates
-from annspark.core.plan import AnyForest, Plan
+from annspark.core.forest import Forest
+from annspark.core.plan import Plan
 from annspark.core.route import route_vectors
 from annspark.core.vectors import in_kind, slice_rows, take_rows
 from annspark.spark.arrow import elements, numbers, to_binary, to_lists
@@ -20,7 +21,7 @@ from annspark.tables import HASHES, HOMES, IDS, N_VISITS, TARGET, VISITS
 _SLICE_BYTES = 4 << 20  # vectors routed at once: what is in flight stays a few times this
 
 
-def ship_vectors(users: DataFrame, forest: AnyForest, plan: Plan, wire: Wire, coordinates: Coordinates) -> DataFrame:
+def ship_vectors(users: DataFrame, forest: Forest, plan: Plan, wire: Wire, coordinates: Coordinates) -> DataFrame:
     """Return every vector once for each partition that wants it, in blocks.
 
     users   : ids, hashes and the columns of wire, vectors as they came
@@ -42,7 +43,7 @@ def ship_vectors(users: DataFrame, forest: AnyForest, plan: Plan, wire: Wire, co
 
 
 def _router(
-    forest: AnyForest, plan: Plan, keys: np.ndarray, wire: Wire, coordinates: Coordinates
+    forest: Forest, plan: Plan, keys: np.ndarray, wire: Wire, coordinates: Coordinates
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def route(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:

@@ -1,5 +1,6 @@
 """Sample: the users whose seeded hash of the id is smallest; the same ones however the table is partitioned."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -32,16 +33,33 @@ class Sample:
     vectors: Vectors
 
 
-def sample_vectors(users: Users, want: dict[str, int]) -> tuple[Users, dict[str, Sample]]:
-    """Bring seeded samples to the driver; only the blocks that hold some of them are looked at.
+@dataclass(frozen=True)
+class Samples:
+    """Users on the driver, by what they are for.
 
-    want    : how many users for each purpose
-    returns : the users with the coordinates that suit them; per purpose min(want, rows) users, two purposes sharing
-              some only when there are not enough for both
+    audit     : their exact neighbors measure the finished table
+    calibrate : their exact neighbors predict the recall
+    shown     : the driver routes them, to tell what the join will do
+    forest    : the forest is grown from them
+    """
+
+    audit: Sample
+    calibrate: Sample
+    shown: Sample
+    forest: Sample
+
+
+def sample_vectors(users: Users, want: Sequence[int]) -> tuple[Users, list[Sample]]:
+    """Bring seeded samples to the driver; only the blocks that hold some of them are read.
+
+    want    : how many users each sample should have
+    returns : the users with the coordinates that suit them; samples of min(want, rows) users, two of which share users
+              only when there are not enough for both.  The first has the users with the smallest hashes, so that the
+              rows of a table about them are found by a comparison of hashes
     Raises InputError where distances would not fit the published column.
     """
     seen = draw_limit(min(_SEEN, users.rows), users.rows)
-    limit = max(seen, draw_limit(min(sum(want.values()), users.rows), users.rows))
+    limit = max(seen, draw_limit(min(sum(want), users.rows), users.rows))
     blocks = collect(users.table.where(F.col(LOWEST) <= limit).select(IDS, HASHES, *users.wire.names))
     hashes, ids = numbers(blocks[HASHES], np.int64), elements(blocks[IDS])
     vectors = users.wire.read(blocks)
@@ -52,11 +70,10 @@ def sample_vectors(users: Users, want: dict[str, int]) -> tuple[Users, dict[str,
         chosen = choose_coordinates(some, users.coordinates.metric, users.largest, rounded=users.rounded)
     except OutOfRange as error:
         raise InputError(f"input: {error}") from error
-    samples, start = {}, 0
-    for purpose, n in want.items():
-        n = min(n, users.rows)
+    samples, start = [], 0
+    for n in (min(n, users.rows) for n in want):
         mine = row[min(start, users.rows - n) :][:n]
         own = take_rows(vectors, mine)
-        samples[purpose] = Sample(ids.take(pa.array(mine)), hashes[mine], own, chosen.rounded(own))
+        samples.append(Sample(ids.take(pa.array(mine)), hashes[mine], own, chosen.rounded(own)))
         start += n
     return replace(users, coordinates=chosen), samples

@@ -14,6 +14,7 @@ from annspark.core.metric import METRICS
 from annspark.errors import InputError
 from annspark.input.given import find_column, inside_of, shown
 from annspark.spark.block import seeded_hash
+from annspark.spark.types import is_collated
 from annspark.tables import USER_ID, VECTOR, quoted
 
 HASH, INDICES, VALUES, MLLIB, MLLIB_DENSE = "hash", "indices", "values", "mllib", "mllib_dense"
@@ -187,11 +188,6 @@ def type_of_ids(vectors: DataFrame, settings: Settings) -> T.DataType:
     """Return the type of the input's ids, which those that are published have again."""
     field = find_column(vectors, settings.id_col)
     return field.dataType if field else T.NullType()
-
-
-def is_collated(kind: T.DataType) -> bool:
-    """Say whether strings of a type may be equal though their bytes are not (Spark 4)."""
-    return isinstance(kind, T.StringType) and getattr(kind, "collation", "UTF8_BINARY") != "UTF8_BINARY"
 
 
 def _positions(values: Column) -> Column:

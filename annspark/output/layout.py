@@ -1,4 +1,6 @@
-"""Shape: the published form of the table, nested or long, and the check that nobody is missing."""
+"""Layout: the form of a neighbor table, nested or long, and the check that nobody is missing."""
+
+from dataclasses import dataclass, replace
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -9,56 +11,67 @@ from annspark.errors import AnnsparkError
 from annspark.tables import DISTANCE, INNER_PRODUCT, NEIGHBOR_ID, NEIGHBORS, RANK, USER_ID, quoted
 
 
-def shaped(neighbors: DataFrame, settings: Settings) -> DataFrame:
+@dataclass(frozen=True)
+class Layout:
+    """How a neighbor table is laid out.
+
+    id_col : name of the column of ids
+    long   : a row per neighbor (id, rank, neighbor_id, value), not one per user (id, neighbors)
+    value  : name of what stands beside a neighbor's id: its distance, or its inner product, which is minus that
+    """
+
+    id_col: str
+    long: bool
+    value: str
+
+    @property
+    def nested(self) -> "Layout":
+        """The same with a row per user."""
+        return replace(self, long=False)
+
+
+def layout_of(settings: Settings) -> Layout:
+    """Return the layout of the table that settings ask for."""
+    value = INNER_PRODUCT if METRICS[settings.metric].largest else DISTANCE
+    return Layout(settings.id_col, settings.shape == "long", value)
+
+
+def laid_out(neighbors: DataFrame, layout: Layout) -> DataFrame:
     """Return the table as it is published.
 
     neighbors : user_id, neighbors
-    returns   : <id_col>, neighbors; or for the long shape <id_col>, rank (1..k), neighbor_id, distance; in place of the
-                distance the inner product, where the distance is minus that
+    returns   : <id_col>, neighbors; or long: <id_col>, rank (1..k), neighbor_id, and the value
     """
-    if METRICS[settings.metric].largest:
+    if layout.value == INNER_PRODUCT:
         product = F.transform(
             NEIGHBORS, lambda one: F.struct(one[NEIGHBOR_ID], _negated(one[DISTANCE]).alias(INNER_PRODUCT))
         )
         neighbors = neighbors.select(USER_ID, product.alias(NEIGHBORS))
-    table = _lengthened(neighbors, value_of(settings)) if settings.shape == "long" else neighbors
-    return table.withColumnRenamed(USER_ID, settings.id_col)
+    table = _lengthened(neighbors, layout.value) if layout.long else neighbors
+    return table.withColumnRenamed(USER_ID, layout.id_col)
 
 
-def value_of(settings: Settings) -> str:
-    """Return the name under which a neighbor's distance, or inner product, is published."""
-    return INNER_PRODUCT if METRICS[settings.metric].largest else DISTANCE
-
-
-def _distance(value: Column, settings: Settings) -> Column:
-    return _negated(value) if METRICS[settings.metric].largest else value
-
-
-def _negated(value: Column) -> Column:
-    """Return 0 - value, a float; -value would make -0 of 0."""
-    return F.lit(0).cast("float") - value
-
-
-def listed(table: DataFrame, settings: Settings) -> DataFrame:
-    """Return a published table of either shape as user_id, neighbor_id (array), distance (array), nearest first."""
-    named, value = table.withColumnRenamed(settings.id_col, USER_ID), value_of(settings)
-    if settings.shape == "long":
-        pairs = F.sort_array(F.collect_list(F.struct(RANK, NEIGHBOR_ID, value))).alias(NEIGHBORS)
+def lists_in(table: DataFrame, layout: Layout) -> DataFrame:
+    """Return a published table as user_id, neighbor_id (array), distance (array), nearest first."""
+    named = table.withColumnRenamed(layout.id_col, USER_ID)
+    if layout.long:
+        pairs = F.sort_array(F.collect_list(F.struct(RANK, NEIGHBOR_ID, layout.value))).alias(NEIGHBORS)
         named = named.groupBy(USER_ID).agg(pairs)
-    distances = F.transform(f"{NEIGHBORS}.{value}", lambda one: _distance(one, settings))
+    values = F.col(f"{NEIGHBORS}.{layout.value}")
+    distances = F.transform(values, _negated) if layout.value == INNER_PRODUCT else F.transform(values, lambda one: one)
     return named.select(USER_ID, f"{NEIGHBORS}.{NEIGHBOR_ID}", distances.alias(DISTANCE))
 
 
-def neighbor_ids_of(table: DataFrame, settings: Settings) -> DataFrame:
-    """Return neighbor_id of every neighbor of a published table of either shape; no other column is read."""
-    if settings.shape == "long":
+def neighbor_ids_in(table: DataFrame, layout: Layout) -> DataFrame:
+    """Return neighbor_id of every neighbor of a published table; no other column is read."""
+    if layout.long:
         return table.select(NEIGHBOR_ID)
     return table.select(F.explode(f"{NEIGHBORS}.{NEIGHBOR_ID}").alias(NEIGHBOR_ID))
 
 
-def count_users(table: DataFrame, settings: Settings) -> int:
+def count_users(table: DataFrame, layout: Layout) -> int:
     """Return how many users a published table has rows of."""
-    return table.select(quoted(settings.id_col)).distinct().count() if settings.shape == "long" else table.count()
+    return table.select(quoted(layout.id_col)).distinct().count() if layout.long else table.count()
 
 
 def require_complete(written: int, rows: int) -> None:
@@ -68,6 +81,11 @@ def require_complete(written: int, rows: int) -> None:
             f"join: {written:,} of {rows:,} users are in the table, so nothing was published. This is a "
             "defect of annspark, or the input changed while it was read: run again with scratch set, and report it."
         )
+
+
+def _negated(value: Column) -> Column:
+    """Return 0 - value, a float; -value would make -0 of 0."""
+    return F.lit(0).cast("float") - value
 
 
 def _lengthened(nested: DataFrame, value: str) -> DataFrame:

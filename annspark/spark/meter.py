@@ -1,9 +1,8 @@
 """Meter: counts the real work while it is done, through observed columns, which every session kind has."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import add
-from typing import Any
 
 from pyspark.sql import Column, DataFrame, Observation
 from pyspark.sql import functions as F
@@ -13,8 +12,48 @@ from annspark.tables import IDS, MAX_ROWS, NEIGHBOR_IDS, NEIGHBORS, PAIRS, VISIT
 
 
 @dataclass(frozen=True)
+class Counts:
+    """What finding neighbors took, and what came of it.
+
+    pairs         : distances computed
+    copies        : vectors shipped, each as often as it was
+    shuffle_bytes : payload of all shuffles, before compression
+    max_rows      : users at home in the largest leaf
+    written       : users in the table
+    short         : users with fewer neighbors than they can have
+    lonely        : users with none
+    completed     : users whose lists were completed by neighbors from everywhere
+    """
+
+    pairs: int
+    copies: int
+    shuffle_bytes: int
+    max_rows: int
+    written: int
+    short: int
+    lonely: int
+    completed: int = 0
+
+    def after(self, earlier: "Counts") -> "Counts":
+        """Return the counts of a table that was merged with an earlier one: work adds up, and the table is this one."""
+        return replace(
+            self,
+            pairs=self.pairs + earlier.pairs,
+            copies=self.copies + earlier.copies,
+            shuffle_bytes=self.shuffle_bytes + earlier.shuffle_bytes,
+            max_rows=max(self.max_rows, earlier.max_rows),
+            completed=self.completed + earlier.completed,
+        )
+
+    def with_few(self, few: int, users: int, list_bytes: float) -> "Counts":
+        """Return the counts with those of comparing every user with a few others, whose lists are merged as well."""
+        more = round(users * list_bytes)
+        return replace(self, pairs=self.pairs + users * few, shuffle_bytes=self.shuffle_bytes + more)
+
+
+@dataclass(frozen=True)
 class Meter:
-    """What is observed of one run; to be read once the tables it watches have been computed."""
+    """What is observed of one join; to be read once the tables it watches have been computed."""
 
     shipped: Observation = field(default_factory=Observation)
     joined: Observation = field(default_factory=Observation)
@@ -46,27 +85,29 @@ def watch_merged(neighbors: DataFrame, most: int, meter: Meter) -> DataFrame:
 
 
 def _total(counted: Column) -> Column:
-    """Return the sum of a column, 0 where nothing came by: of sparse rows nobody may live in a tree that was added."""
+    """Return the sum of a column, 0 where no row came: of sparse rows none may be at home in a tree that was added."""
     return F.coalesce(F.sum(counted.cast("long")), F.lit(0))
 
 
-def read_meter(meter: Meter, id_bytes: float, most: int, users: int, written: int) -> dict[str, Any]:
-    """Return copies, pairs, max_rows, short, lonely and shuffle_bytes (payload of all shuffles, before compression).
+def read_meter(meter: Meter, id_bytes: float, most: int, users: int, written: int) -> Counts:
+    """Return what was observed.
 
-    most    : neighbors a user can have
-    written : users who have rows in the table; a long one has none where nobody met anybody
+    id_bytes : mean size of an id
+    most     : neighbors a user can have
+    users    : how many were joined
+    written  : users who have rows in the table; a long one has none where nobody has a neighbor
     """
     if most == 0 or written == 0:  # Spark drops the plan of an empty table, and what was observed in it
-        short = users if most else 0
-        return {"copies": 0, "pairs": 0, "max_rows": 0, "short": short, "lonely": users, "shuffle_bytes": 0}
+        return Counts(0, 0, 0, max_rows=0, written=written, short=users if most else 0, lonely=users)
     shipped, joined, merged = meter.shipped.get, meter.joined.get, meter.merged.get
     carried = shipped["bytes"] + shipped["copies"] * (16 + id_bytes)  # hash, home, number of visits, id
     listed = joined["lists"] * (4 + id_bytes) + joined["neighbors"] * (4 + id_bytes)
-    return {
-        "copies": shipped["copies"],
-        "pairs": joined["pairs"],
-        "max_rows": joined["max_rows"],
-        "short": merged["short"],
-        "lonely": merged["lonely"],
-        "shuffle_bytes": int(carried + listed),
-    }
+    return Counts(
+        pairs=joined["pairs"],
+        copies=shipped["copies"],
+        shuffle_bytes=int(carried + listed),
+        max_rows=joined["max_rows"],
+        written=written,
+        short=merged["short"],
+        lonely=merged["lonely"],
+    )

@@ -303,7 +303,7 @@ def test_a_task_that_fails_while_the_table_is_written_is_code_1_and_leaves_nothi
             "late", F.when(F.col("user_id") == ROWS - 1, F.raise_error("the disk is on fire").cast("int"))
         )
 
-    monkeypatch.setattr("annspark.pipeline.shaped", breaking)
+    monkeypatch.setattr("annspark.pipeline.laid_out", breaking)
     spark.range(3).write.parquet(str(tmp_path / "out"))
     assert build(inputs / "good", tmp_path / "out", "--overwrite") == 1
     assert spark.read.parquet(str(tmp_path / "out")).count() == 3

@@ -38,7 +38,7 @@ def misled(monkeypatch):
     def promise(*arguments):
         return replace(choose_probes(*arguments), probes=6.0)
 
-    monkeypatch.setattr("annspark.pipeline.choose_probes", promise)
+    monkeypatch.setattr("annspark.core.calibrate.choose_probes", promise)
 
 
 def build(source, output, *more):

@@ -23,7 +23,7 @@ def homes_of(goals):
 
 def test_a_row_lives_in_its_heaviest_column_and_visits_the_others_by_weight():
     rows = rows_of([{5: 1.0, 7: 3.0, 9: 2.0}] * 8)
-    first, second = grow_columns(rows, 8, 1, homes=(0, 1), metric="cosine").find_goals(rows, 3)
+    first, second = grow_columns(rows, 8, 1, homes=(0, 1), metric="cosine").find_routes(rows, 3)
     assert first.leaf[:3].tolist() == second.leaf[:3].tolist() == [1, 2, 0]  # columns 7, 9, 5
     assert (homes_of(first), homes_of(second)) == ([1] * 8, [2] * 8)
     np.testing.assert_allclose(first.margin[:3], [0, 1 / 3, 2 / 3], rtol=1e-6)
@@ -33,14 +33,14 @@ def test_a_row_lives_in_its_heaviest_column_and_visits_the_others_by_weight():
 
 def test_rarer_columns_are_preferred_and_those_of_one_row_are_not():
     rows = rows_of([{1: 1.0, 2: 1.0}] * 4 + [{1: 1.0}] * 60 + [{1: 1.0, 3: 1.0}])
-    (goals,) = grow_columns(rows, 65, 1, homes=(0,), metric="cosine").find_goals(rows, 1)
+    (goals,) = grow_columns(rows, 65, 1, homes=(0,), metric="cosine").find_routes(rows, 1)
     homes = homes_of(goals)
     assert (homes[0], homes[64]) == (1, 0)
 
 
 def test_columns_that_were_not_sampled_share_buckets_and_rows_without_numbers_a_leaf():
     forest = grow_columns(rows_of([{1: 1.0}]), 100, 4, homes=(0,), metric="cosine")
-    (goals,) = forest.find_goals(rows_of([{900: 1.0}, {}, {1: 2.0}]), 1)
+    (goals,) = forest.find_routes(rows_of([{900: 1.0}, {}, {1: 2.0}]), 1)
     homes = homes_of(goals)
     assert 1 <= homes[0] < 5
     assert homes[1:] == [5, 0]
@@ -49,14 +49,14 @@ def test_columns_that_were_not_sampled_share_buckets_and_rows_without_numbers_a_
 
 def test_a_sample_without_numbers_and_numbers_too_small_to_weigh_are_routed():
     rows = rows_of([{3: 1e-45, 4: 1e-45}, {3: 1.0}])
-    (goals,) = grow_columns(rows_of([{}, {}]), 100, 4, homes=(0,), metric="cosine").find_goals(rows, 2)
+    (goals,) = grow_columns(rows_of([{}, {}]), 100, 4, homes=(0,), metric="cosine").find_routes(rows, 2)
     assert min(homes_of(goals)) >= 0
     assert np.isfinite(goals.margin).all()
 
 
 def test_a_row_of_fewer_columns_than_trees_lives_nowhere_in_the_last():
     rows = rows_of([{1: 1.0}, {1: 1.0, 2: 0.5}])
-    _, goals = grow_columns(rows, 2, 1, homes=(0, 1), metric="cosine").find_goals(rows, 4)
+    _, goals = grow_columns(rows, 2, 1, homes=(0, 1), metric="cosine").find_routes(rows, 4)
     assert homes_of(goals) == [-1, 1]
     assert within(goals, -1).row.tolist() == [1]
 
@@ -70,7 +70,7 @@ def test_chances_are_those_of_the_goals():
     forest = grow_columns(rows, 60, 1, homes=(0, 1), metric="cosine")
     one, other = (index.ravel() for index in np.indices((60, 60)))
     _, chances = forest.find_chances(rows, one, rows, other)
-    for tree, goals in enumerate(forest.find_goals(rows, 30)):
+    for tree, goals in enumerate(forest.find_routes(rows, 30)):
         home = np.array(homes_of(goals))
         for reach in (-1.0, 0.3, 0.9):
             going = within(goals, reach)
@@ -92,7 +92,7 @@ def test_the_longest_rows_meet_everybody_under_inner_product():
     assert hubs[7::400].all()
     assert 10 < hubs.sum() <= 2000
     assert not grow_columns(rows, 4000, 1, homes=(0,), metric="cosine").are_hubs(rows).any()
-    for goals in forest.find_goals(rows, 5):
+    for goals in forest.find_routes(rows, 5):
         assert min(homes_of(goals)) >= 0
         assert (np.bincount(goals.row)[hubs] == 1).all()
     _, margins = forest.find_chances(rows, np.arange(400), rows, np.full(400, 407))

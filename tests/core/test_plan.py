@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annspark.core.centre_forest import Forest, grow_forest
+from annspark.core.centre_forest import CentreForest, grow_forest
 from annspark.core.plan import (
     count_known,
     count_leaves,
@@ -18,7 +18,7 @@ from annspark.core.route import route_vectors
 
 def forest_of(rng, trees, most_leaves, dim=3):
     sizes = rng.integers(1, most_leaves + 1, trees)
-    return Forest(np.zeros(dim, np.float32), tuple(rng.normal(size=(n, dim)).astype(np.float32) for n in sizes))
+    return CentreForest(np.zeros(dim, np.float32), tuple(rng.normal(size=(n, dim)).astype(np.float32) for n in sizes))
 
 
 def assert_whole(plan, forest, probes):
@@ -53,7 +53,7 @@ def test_every_leaf_is_in_one_partition_and_no_partition_is_empty(seed, trees, m
 @given(st.integers(0, 2**32 - 1), st.integers(0, 29))
 def test_no_partition_is_empty_when_one_leaf_has_nearly_all_the_work(seed, crowded):
     rng = np.random.default_rng(seed)
-    forest = Forest(np.zeros(1, np.float32), (np.arange(30, dtype=np.float32)[:, None],))
+    forest = CentreForest(np.zeros(1, np.float32), (np.arange(30, dtype=np.float32)[:, None],))
     sample = np.append(np.full(1000, crowded), rng.integers(30, size=20)).astype(np.float32)[:, None]
     plan = plan_join(forest, sample, 2, rows=10**6, cores=4)
     assert plan.n_partitions == 8

@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annspark.core.centre_forest import Forest
+from annspark.core.centre_forest import CentreForest
 from annspark.core.plan import plan_join
 from annspark.core.route import route_vectors
 from annspark.core.visit import near_leaves
 
 
 def make(rng, sizes, probes, n, dim=3, cores=4):
-    forest = Forest(np.zeros(dim, np.float32), tuple(rng.normal(size=(m, dim)).astype(np.float32) for m in sizes))
+    forest = CentreForest(np.zeros(dim, np.float32), tuple(rng.normal(size=(m, dim)).astype(np.float32) for m in sizes))
     vectors = rng.normal(size=(n, dim)).astype(np.float32)
     sample = rng.normal(size=(60, dim)).astype(np.float32)
     return forest, plan_join(forest, sample, probes, rows=10**6, cores=cores), vectors

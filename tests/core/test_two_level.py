@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from annspark.core import two_level
-from annspark.core.centre_forest import Forest, grow_forest
+from annspark.core.centre_forest import CentreForest, grow_forest
 from annspark.core.nearest import nearest_centres
 from annspark.core.two_level import group_centres, nearest_grouped
 
@@ -80,7 +80,7 @@ def test_no_vectors_have_no_centres(groups):
 
 
 def test_a_forest_travels_without_its_groups(many):
-    forest = Forest(np.zeros(16, np.float32), (clustered(9, 1200),))
+    forest = CentreForest(np.zeros(16, np.float32), (clustered(9, 1200),))
     size = len(pickle.dumps(forest))
     assert len(forest.groups[0].members) > 1
     assert len(pickle.dumps(forest)) == size

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annspark.core.routes import goals_of, reach_for, within
+from annspark.core.routes import reach_for, routes_of, within
 from annspark.core.two_level import group_centres
 from annspark.core.visit import near_leaves
 
@@ -28,7 +28,7 @@ def test_margins_are_the_distances_to_the_planes_halfway(seed, n, n_leaves, dim,
 @given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.integers(1, 40), st.integers(1, 4), st.floats(1, 50))
 def test_vectors_go_to_as_many_leaves_on_average_as_asked(seed, n, n_leaves, dim, probes):
     vectors, centres = make(np.random.default_rng(seed), n, n_leaves, dim)
-    goals = goals_of(*near_leaves(vectors, group_centres(centres), probes))
+    goals = routes_of(*near_leaves(vectors, group_centres(centres), probes))
     gone = len(within(goals, reach_for(goals, probes)).leaf)
     assert gone == pytest.approx(n * min(probes, n_leaves), abs=1)
 
@@ -36,7 +36,7 @@ def test_vectors_go_to_as_many_leaves_on_average_as_asked(seed, n, n_leaves, dim
 def test_a_vector_in_the_middle_of_its_leaf_visits_fewer_than_one_at_its_edge():
     centres = np.arange(10, dtype=np.float32)[:, None]
     vectors = np.array([[4.0], [4.45]], np.float32)
-    visited = within(goals_of(*near_leaves(vectors, group_centres(centres), 2)), 0.1)
+    visited = within(routes_of(*near_leaves(vectors, group_centres(centres), 2)), 0.1)
     assert visited.row.tolist() == [0, 1, 1]
     assert visited.leaf.tolist() == [4, 4, 5]
     assert visited.home.tolist() == [True, True, False]

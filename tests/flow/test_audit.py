@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from pyspark.sql import functions as F
@@ -12,10 +10,12 @@ from annspark.flow.audit import audit_neighbors
 from annspark.flow.exact import find_exact
 from annspark.flow.read import read_vectors
 from annspark.flow.sample import sample_vectors
+from annspark.output.layout import layout_of
 from tests.helpers import clustered, make_table
 
 ROWS, K = 300, 6
 LONG = "user_id bigint, rank int, neighbor_id bigint, distance float"
+LAID_OUT = layout_of(Settings(shape="long"))
 
 
 def read(spark, stage, vectors, metric="cosine", partitions=4):
@@ -32,24 +32,23 @@ def exact_table(spark, vectors, metric="cosine", k=K):
 
 def audited(table, users, settings):
     """Audit as the pipeline does, with the users its sample draws."""
-    users, samples = sample_vectors(users, {"audit": settings.audit_users})
-    sample = samples["audit"]
+    users, (sample,) = sample_vectors(users, [settings.audit_users])
     (nearest,) = find_exact(users, [sample], min(settings.k, users.rows - 1))
-    return audit_neighbors(table, sample, nearest, users, replace(settings, shape="long")).recall
+    return audit_neighbors(table, LAID_OUT, sample, nearest, users, settings).recall
 
 
 @pytest.fixture(scope="module")
 def everybody(spark, stage):
     """Return vectors, users, a sample of all of them, and their exact neighbors."""
     vectors = clustered(ROWS)
-    users, samples = sample_vectors(read(spark, stage, vectors), {"audit": ROWS})
-    (nearest,) = find_exact(users, [samples["audit"]], K)
-    return vectors, users, samples["audit"], nearest
+    users, (sample,) = sample_vectors(read(spark, stage, vectors), [ROWS])
+    (nearest,) = find_exact(users, [sample], K)
+    return vectors, users, sample, nearest
 
 
 def audit_of_everybody(table, everybody):
     _, users, sample, nearest = everybody
-    return audit_neighbors(table, sample, nearest, users, Settings(k=K, shape="long"))
+    return audit_neighbors(table, LAID_OUT, sample, nearest, users, Settings(k=K))
 
 
 @pytest.mark.parametrize("metric", [pytest.param("cosine", marks=pytest.mark.slow), "euclidean"])
@@ -103,9 +102,8 @@ def test_fewer_users_than_k_are_judged_by_the_neighbors_there_are(spark, stage):
 
 def test_a_single_user_misses_nothing(spark, stage):
     users = read(spark, stage, clustered(1))
-    users, samples = sample_vectors(users, {"audit": 10})
-    sample = samples["audit"]
-    audit = audit_neighbors(spark.createDataFrame([], LONG), sample, nobody_met(1, 0), users, Settings())
+    users, (sample,) = sample_vectors(users, [10])
+    audit = audit_neighbors(spark.createDataFrame([], LONG), LAID_OUT, sample, nobody_met(1, 0), users, Settings())
     recall = audit.recall
     assert audit.distances == ()
     assert (recall.k, recall.mean, recall.users) == (0, 1.0, 1)

@@ -21,10 +21,10 @@ def found(spark, stage, vectors, metric, *, partitions=4, k=K, audit=30, calibra
     order = np.arange(len(vectors)) if order is None else order
     table = make_table(spark, vectors[order], order.tolist(), partitions=partitions)
     users = read_vectors(table, Settings(metric=metric), stage, 2)
-    users, samples = sample_vectors(users, {"audit": audit, "calibrate": calibrate})
+    users, samples = sample_vectors(users, [audit, calibrate])
     forest = grow_forest(prepare(vectors, metric), 12, trees=trees, split="two_means", seed=0, metric="cosine")
-    audited, known = find_exact(users, list(samples.values()), k)
-    chances = place_neighbors(users, samples["calibrate"], known, forest)
+    audited, known = find_exact(users, samples, k)
+    chances = place_neighbors(users, samples[-1], known, forest)
     return samples, (audited.radius, chances), forest
 
 
@@ -35,14 +35,14 @@ def test_the_radius_is_exact_with_and_without_twins(spark, stage, metric):
     vectors = np.concatenate([vectors, vectors[[0]], vectors[[1] * 9]])
     with configured(spark, spark__sql__execution__arrow__maxRecordsPerBatch=17):
         samples, (radius, _), _ = found(spark, stage, vectors, metric, audit=len(vectors), calibrate=0)
-    _, distances = exact_neighbors(prepare(vectors, metric), samples["audit"].ids.to_numpy(), K, metric)
+    _, distances = exact_neighbors(prepare(vectors, metric), samples[0].ids.to_numpy(), K, metric)
     np.testing.assert_allclose(radius, distances[:, -1], rtol=1e-4, atol=1e-6)
     assert (radius == 0).sum() == 10
 
 
 def test_partitions_without_rows_do_not_disturb(spark, stage):
     samples, (radius, chances), _ = found(spark, stage, clustered(5), "cosine", partitions=16, k=4, audit=5)
-    _, distances = exact_neighbors(prepare(clustered(5), "cosine"), samples["audit"].ids.to_numpy(), 4, "cosine")
+    _, distances = exact_neighbors(prepare(clustered(5), "cosine"), samples[0].ids.to_numpy(), 4, "cosine")
     np.testing.assert_allclose(radius, distances[:, -1], rtol=1e-4)
     assert chances.exists.all()
     assert chances.exists.shape == (5, 4)
@@ -52,7 +52,7 @@ def test_partitions_without_rows_do_not_disturb(spark, stage):
 def test_chances_are_ranks_and_margins_of_the_exact_neighbors(spark, stage, trees):
     vectors = clustered(400)
     samples, (_, chances), forest = found(spark, stage, vectors, "cosine", trees=trees)
-    ready, rows = prepare(vectors, "cosine"), samples["calibrate"].ids.to_numpy()
+    ready, rows = prepare(vectors, "cosine"), samples[-1].ids.to_numpy()
     neighbors, _ = exact_neighbors(ready, rows, K, "cosine")
     for tree, centres in enumerate(forest.trees):
         squared = ((ready[:, None].astype(np.float64) - centres) ** 2).sum(axis=2)
@@ -85,10 +85,10 @@ def test_a_sparse_neighbor_who_shares_nothing_counts_as_met(spark, stage):
     users = [(user, {user // 2: 1.0}) for user in range(60)]
     table = spark.createDataFrame(users, "user_id bigint, vector map<int,float>")
     found = read_vectors(table, Settings(), stage, 2)
-    found, samples = sample_vectors(found, {"calibrate": 20})
-    (known,) = find_exact(found, [samples["calibrate"]], K)
-    forest = grow_columns(samples["calibrate"].vectors, 60, 5, homes=(0,), metric="cosine")
-    chances = place_neighbors(found, samples["calibrate"], known, forest)
+    found, samples = sample_vectors(found, [20])
+    (known,) = find_exact(found, [samples[-1]], K)
+    forest = grow_columns(samples[-1].vectors, 60, 5, homes=(0,), metric="cosine")
+    chances = place_neighbors(found, samples[-1], known, forest)
     assert known.distances.tolist() == [[0, *[1] * (K - 1)]] * 20
     assert (chances.margins[:, 1:] == TOGETHER).all()
     assert not chances.ranks[:, 1:].any()

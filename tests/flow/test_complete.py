@@ -14,7 +14,7 @@ N = len(POINTS)
 @pytest.fixture
 def tiny_leaves(monkeypatch):
     """Make leaves of about four users, fewer than K of whom are others."""
-    monkeypatch.setattr("annspark.pipeline.count_leaves", lambda rows, *_: max(1, rows // 4))
+    monkeypatch.setattr("annspark.flow.grow.count_leaves", lambda rows, *_: max(1, rows // 4))
 
 
 def built(table, **named):
@@ -36,7 +36,7 @@ def exact_lists(points, k):
 def test_whoever_met_too_few_gets_exact_neighbors_and_all_others_keep_theirs(spark, tiny_leaves, monkeypatch):
     table = make_table(spark, POINTS)
     widened, rows = built(table)
-    monkeypatch.setattr("annspark.pipeline._widen", lambda found, *_: found)
+    monkeypatch.setattr("annspark.pipeline.complete", lambda found, *_: found)
     before, _ = built(table)
     short = {user for user, neighbors in before.items() if len(neighbors) < K}
     assert 20 < len(short) < N
@@ -65,7 +65,7 @@ def test_many_searches_of_few_users_find_what_one_of_all_does(spark, tiny_leaves
 
 @pytest.mark.parametrize("shape", [pytest.param("nested", marks=SLOW), "long"])
 def test_where_nobody_met_anybody_all_are_compared_with_all(spark, monkeypatch, shape):
-    monkeypatch.setattr("annspark.pipeline.count_leaves", lambda rows, *_: rows)
+    monkeypatch.setattr("annspark.flow.grow.count_leaves", lambda rows, *_: rows)
     points = np.arange(1, 13, dtype=np.float32)[:, None] ** [1, 2, 3]
     lists, rows = built(make_table(spark, points), shape=shape, probes=1)
     assert lists == exact_lists(points, K)

@@ -3,7 +3,7 @@ import pytest
 
 from annspark.config import Settings
 from annspark.core import plan
-from annspark.core.centre_forest import Forest, graft_limbs, grow_forest
+from annspark.core.centre_forest import CentreForest, graft_limbs, grow_forest
 from annspark.core.exact import exact_neighbors
 from annspark.core.nearest import nearest_centres
 from annspark.flow.grow import grow_limbs
@@ -57,7 +57,7 @@ def test_limbs_do_not_depend_on_partitions_or_batches(spark, stage):
 
 
 def test_leaves_of_a_limb_stand_together_in_the_order_of_the_trunk():
-    trunk = Forest(np.zeros(2, np.float32), (np.eye(2, dtype=np.float32), np.ones((1, 2), np.float32)))
+    trunk = CentreForest(np.zeros(2, np.float32), (np.eye(2, dtype=np.float32), np.ones((1, 2), np.float32)))
     limbs = {2: np.full((1, 2), 5.0), 0: np.full((3, 2), 7.0), 1: np.full((2, 2), 9.0)}
     forest = graft_limbs(trunk, limbs)
     assert [tree[:, 0].tolist() for tree in forest.trees] == [[7, 7, 7, 9, 9], [5]]

@@ -18,7 +18,7 @@ def merged(spark, rows, user="int", *, k=3, partitions=3):
         for (target, _), (ids, others, distances, counts) in blocks.items()
     ]
     schema = f"target int, ids array<{user}>, neighbor_ids array<{user}>, distances binary, counts binary"
-    return merge_neighbors(spark.createDataFrame(table, schema).repartition(4), partitions, k)
+    return merge_neighbors([spark.createDataFrame(table, schema).repartition(4)], partitions, k)
 
 
 def test_lists_of_a_user_become_one_of_the_k_nearest(spark):

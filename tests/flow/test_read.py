@@ -47,7 +47,7 @@ def prepared(users):
     """Return the valid rows, as {id: vector}, prepared for the metric around the origin."""
     rows = users_in(users.table, users.wire.dim)
     vectors = np.array([vector for _, _, vector in rows])
-    coordinates = sample_vectors(users, {})[0].coordinates
+    coordinates = sample_vectors(users, [])[0].coordinates
     ready = prepare(vectors, coordinates.metric, exponent=coordinates.exponent).tolist()
     vectors = {user: vector for (user, _, _), vector in zip(rows, ready, strict=True)}
     assert len(rows) == len(vectors) == users.rows
@@ -186,7 +186,7 @@ def test_numbers_whose_distances_overflow_are_infinite_where_there_are_such_dist
 
 def test_one_large_number_is_no_reason_to_lose_the_others(read):
     users = read([*GOOD, (50, [1e30, 1.0, 1.0])], metric="euclidean")
-    found, unit = prepared(users), 2.0 ** sample_vectors(users, {})[0].coordinates.exponent
+    found, unit = prepared(users), 2.0 ** sample_vectors(users, [])[0].coordinates.exponent
     assert np.isfinite(np.square(found[50], dtype=np.float32)).all()
     np.testing.assert_array_equal(found[7], np.array([7, 1, 2]) * unit)
 

@@ -20,7 +20,7 @@ def read(spark, stage, seed=3, partitions=4):
 
 
 def sampled(users, want):
-    sample = sample_vectors(users, {"forest": want})[1]["forest"]
+    sample = sample_vectors(users, [want])[1][0]
     return sample.ids.to_pylist(), sample.vectors
 
 
@@ -55,16 +55,18 @@ def test_another_seed_gives_another_sample(spark, stage, users, seed):
 
 
 def test_purposes_share_no_user_while_there_are_enough(users):
-    _, samples = sample_vectors(users, {"audit": 20, "plan": 100, "forest": 380})
-    ids = [user for sample in samples.values() for user in sample.ids.to_pylist()]
+    _, samples = sample_vectors(users, [20, 100, 380])
+    ids = [user for sample in samples for user in sample.ids.to_pylist()]
     assert len(ids) == len(set(ids)) == ROWS
-    np.testing.assert_array_equal(samples["forest"].vectors, prepare(clustered(ROWS), "cosine")[ids[120:]])
-    for sample in samples.values():
+    np.testing.assert_array_equal(samples[-1].vectors, prepare(clustered(ROWS), "cosine")[ids[120:]])
+    for sample in samples:
         assert (np.diff(sample.hashes) > 0).all()
 
 
 def test_purposes_share_the_fewest_users_when_there_are_too_few(users):
-    _, samples = sample_vectors(users, {"audit": 50, "plan": 100, "forest": 450, "more": 10 * ROWS})
+    purposes = ("audit", "plan", "forest", "more")
+    _, drawn = sample_vectors(users, [50, 100, 450, 10 * ROWS])
+    samples = dict(zip(purposes, drawn, strict=True))
     ids = {purpose: set(sample.ids.to_pylist()) for purpose, sample in samples.items()}
     assert {purpose: len(found) for purpose, found in ids.items()} == {
         "audit": 50,

@@ -3,7 +3,7 @@ from chispa import assert_df_equality
 
 from annspark.config import Settings
 from annspark.errors import AnnsparkError
-from annspark.output.layout import count_users, listed, require_complete, shaped
+from annspark.output.layout import count_users, laid_out, layout_of, lists_in, require_complete
 
 NESTED = "user_id int, neighbors array<struct<neighbor_id: int, distance: float>>"
 LONG = "user_id int, rank int, neighbor_id int, distance float"
@@ -20,17 +20,19 @@ def long(spark):
 
 
 def test_nested_is_one_row_a_user_under_the_given_name(nested):
-    table = shaped(nested, Settings(id_col="who. is `it`"))
+    table = laid_out(nested, layout_of(Settings(id_col="who. is `it`")))
     assert table.columns == ["who. is `it`", "neighbors"]
     assert sorted(table.collect()) == sorted(nested.collect())
 
 
 def test_long_is_one_row_a_neighbor_ranked_from_one(nested, long):
-    assert_df_equality(shaped(nested, Settings(shape="long")), long, ignore_row_order=True, ignore_nullable=True)
+    assert_df_equality(
+        laid_out(nested, layout_of(Settings(shape="long"))), long, ignore_row_order=True, ignore_nullable=True
+    )
 
 
 def test_long_takes_any_column_name(nested):
-    assert shaped(nested, Settings(shape="long", id_col="a.b c")).columns == [
+    assert laid_out(nested, layout_of(Settings(shape="long", id_col="a.b c"))).columns == [
         "a.b c", "rank", "neighbor_id", "distance",
     ]  # fmt: skip
 
@@ -39,15 +41,15 @@ def test_long_takes_any_column_name(nested):
 @pytest.mark.parametrize("id_col", ["user_id", "who. is it"])
 def test_lists_are_read_from_both_shapes(nested, shape, id_col):
     settings = Settings(shape=shape, id_col=id_col)
-    again = listed(shaped(nested, settings), settings).collect()
+    again = lists_in(laid_out(nested, layout_of(settings)), layout_of(settings)).collect()
     wanted = {1: ([2, 3], [0.25, 0.5]), 2: ([1], [0.25])} | ({3: ([], [])} if shape == "nested" else {})
     assert {row["user_id"]: (row["neighbor_id"], row["distance"]) for row in again} == wanted
 
 
 def test_a_user_counts_once_in_both_shapes(nested, long):
-    assert count_users(nested, Settings()) == 3
-    assert count_users(long, Settings(shape="long")) == 2
-    assert count_users(shaped(nested, Settings(shape="long", id_col="who. is it")),
+    assert count_users(nested, layout_of(Settings())) == 3
+    assert count_users(long, layout_of(Settings(shape="long"))) == 2
+    assert count_users(laid_out(nested, layout_of(Settings(shape="long", id_col="who. is it"))),
                        Settings(shape="long", id_col="who. is it")) == 2  # fmt: skip
 
 
@@ -61,7 +63,7 @@ def test_a_table_without_everybody_once_is_refused(written):
 def test_lists_of_both_shapes_come_nearest_first(spark):
     rows = [(1, rank, 100 - rank, rank / 8) for rank in range(1, 6)]
     long = spark.createDataFrame([rows[i] for i in (3, 0, 4, 2, 1)], LONG)
-    (row,) = listed(long, Settings(shape="long")).collect()
+    (row,) = lists_in(long, layout_of(Settings(shape="long"))).collect()
     assert (row["neighbor_id"], row["distance"]) == ([99, 98, 97, 96, 95], [0.125, 0.25, 0.375, 0.5, 0.625])
     nested = spark.createDataFrame([(1, [(neighbor, distance) for _, _, neighbor, distance in rows])], NESTED)
-    assert listed(nested, Settings()).collect() == [row]
+    assert lists_in(nested, layout_of(Settings())).collect() == [row]

@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
+from pyspark.sql.types import LongType
 
 from annspark import build_neighbors
 from annspark.config import Settings
-from annspark.output.links import restrict_links
+from annspark.output.finish import count_shorter, finish
+from annspark.output.layout import layout_of
 from tests.helpers import assert_sound, clustered, configured, lists_of, long_lists_of, make_table
 
 N, K = 40, 4
@@ -52,7 +54,9 @@ def restrict(spark, stage):
     def call(lists, field="distance", **named):
         found = spark.createDataFrame(list(lists.items()), ROW.format(field)).repartition(3)
         settings = Settings(**({"k": K} | named))
-        table, fewer = restrict_links(found, len(lists), K, settings, stage)
+        layout = layout_of(settings)
+        table = stage(finish(found, layout.nested, layout, settings, LongType()))
+        fewer = count_shorter(table, layout, K, len(lists))
         assert table.schema.simpleString().count(f"{field}:float") == 1
         return (long_lists_of if settings.shape == "long" else lists_of)(table), fewer
 
