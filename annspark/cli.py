@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from annspark import __doc__ as purpose
 from annspark import __version__
-from annspark.config import CHOICES, RECALL, Settings, make_job, read_config
+from annspark.allowed import Column, Flag, Folder, Number, OneOf, Place, Setting, Share, Whole, settings_in
 from annspark.errors import AnnsparkError, InputError, RecallMissed, SettingsError, known_failure, reason_of
+from annspark.job import Job, make_job, read_config
+from annspark.settings import Settings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -26,6 +28,12 @@ DONE, FAILED, BAD_SETTINGS, BAD_INPUT, MISSED = 0, 1, 2, 3, 4
 _CODES = {SettingsError: BAD_SETTINGS, InputError: BAD_INPUT, RecallMissed: MISSED}
 _SIGNALLED = 128  # plus the signal's number, as shells count
 _SECONDS = 10  # to wait for Spark to end what it does
+_FLAGS = settings_in(Job) | settings_in(Settings)
+_OF_EVALUATE = (
+    *("id_col", "vector_col", "values_col", "k", "metric", "seed", "audit_users", "on_bad_row"),
+    *("format", "scratch"),
+)
+_PLACE, _FOLDER, _COLUMN = "PATH_OR_TABLE", "DIR", "COLUMN"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,8 +82,9 @@ def _build(given: dict[str, Any]) -> None:
     job = make_job(told | given)
     spark = _session("annspark build", "annspark.pipeline", "matplotlib.figure")
     from annspark.pipeline import preview, run
+    from annspark.report.text import preview_as_text, report_as_text
 
-    print((preview(spark, job) if plan_only else run(spark, job)).as_text())
+    print(preview_as_text(preview(spark, job)) if plan_only else report_as_text(run(spark, job)))
 
 
 def _evaluate(given: dict[str, Any]) -> None:
@@ -84,8 +93,9 @@ def _evaluate(given: dict[str, Any]) -> None:
     settings = Settings(**given)
     spark = _session("annspark evaluate", "annspark.evaluate", "matplotlib.figure")
     from annspark.evaluate import evaluate
+    from annspark.report.text import report_as_text
 
-    print(evaluate(spark, settings, **places).as_text())
+    print(report_as_text(evaluate(spark, settings, **places)))
 
 
 def _quiet_java() -> None:
@@ -213,23 +223,11 @@ def _parser() -> argparse.ArgumentParser:
         "A name with dots and no slash is a catalog table, anything else a path. Flags win over the config file.",
         argument_default=argparse.SUPPRESS,
     )
-    add, default = build.add_argument, Settings()
-    add("--input", metavar="PATH_OR_TABLE", help="the table of user vectors")
-    add("--output", metavar="PATH_OR_TABLE", help="the table of neighbors to publish")
-    _add_common(build)
-    add("--recall", type=float, help=f"share of the exact neighbors to find, or nothing is published ({RECALL})")
-    add("--probes", type=float, help="leaves a user goes to, on average, instead of those a recall needs")
-    add("--trees", type=int, help="trees in the forest (1; as many as the recall needs for sparse vectors)")
-    add("--leaf-rows", type=int, help=f"users a leaf should hold, never fewer than 4 k ({default.leaf_rows})")
-    add("--split", choices=CHOICES["split"], help=f"how the planes of a tree are placed ({default.split})")
-    add("--shape", choices=CHOICES["shape"], help=f"a row per user, or a row per neighbor ({default.shape})")
-    add("--report", metavar="DIR", help="folder of report.json and report.html (<output>.report)")
-    add("--top-up", action="store_true", help="if the recall is missed, add another tree instead of giving up")
-    add("--plan", action="store_true", help="say what the job would find and cost, and publish nothing")
-    add("--config", metavar="FILE.toml", help="a file of settings, named like these flags with _ for -")
-    add("--max-distance", type=float, help="leave farther neighbors out of what is published")
-    add("--links", choices=CHOICES["links"], help="publish only mutual neighbors, or those of either's list (all)")
-    add("--overwrite", action="store_true", help="replace the output when it exists")
+    for name, one in _FLAGS.items():
+        _add_flag(build, name, one)
+    build.add_argument("--plan", action="store_true", help="Say what the job would find and cost, and publish nothing.")
+    build.add_argument("--config", metavar="FILE.toml", help="A file of settings, named like these flags with _ for -.")
+    _add_debug(build)
     return parser
 
 
@@ -242,30 +240,41 @@ def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         "a row per neighbor with neighbor_id and rank or distance.  Distances are computed anew.",
         argument_default=argparse.SUPPRESS,
     )
-    evaluate.add_argument("--input", metavar="PATH_OR_TABLE", required=True, help="the table of user vectors")
-    evaluate.add_argument("--neighbors", metavar="PATH_OR_TABLE", required=True, help="the table to look at")
-    _add_common(evaluate)
-    evaluate.add_argument("--report", metavar="DIR", help="folder to write report.json and report.html to (none)")
+    add = evaluate.add_argument
+    add("--input", metavar=_PLACE, required=True, help=_FLAGS["input"].help)
+    add("--neighbors", metavar=_PLACE, required=True, help="The table of neighbors to look at.")
+    for name in _OF_EVALUATE:
+        _add_flag(evaluate, name, _FLAGS[name])
+    add("--report", metavar=_FOLDER, help=f"{_FLAGS['report'].help} Default: none, they are not written.")
+    _add_debug(evaluate)
 
 
-def _add_common(command: argparse.ArgumentParser) -> None:
-    add, default = command.add_argument, Settings()
-    add("--id-col", help=f"column of user ids ({default.id_col})")
-    add("--vector-col", help=f"column of vectors ({default.vector_col})")
-    add("--values-col", help="column of the values of sparse vectors whose indices are in the vector column")
-    add("--k", type=int, help=f"neighbors per user ({default.k})")
-    add("--metric", choices=CHOICES["metric"], help=f"distance, or inner product ({default.metric})")
-    add("--seed", type=int, help=f"same data and seed, same table ({default.seed})")
-    add("--audit-users", type=int, help=f"users whose exact neighbors measure the recall ({default.audit_users})")
-    add(
-        "--on-bad-row",
-        choices=CHOICES["on_bad_row"],
-        help=f"stop at unusable rows, or leave them out ({default.on_bad_row})",
-    )
-    add("--format", help="file format of paths (parquet)")
-    add("--scratch", metavar="DIR", help="shared folder for intermediate tables (cached in the session)")
-    add(
+def _add_flag(command: argparse.ArgumentParser, name: str, one: Setting) -> None:
+    """Add the flag of a setting; single values are checked by the record, whose messages say more than argparse's."""
+    more: dict[str, Any] = {}
+    match one.allowed:
+        case Whole():
+            more = {"type": int}
+        case Number() | Share():
+            more = {"type": float}
+        case OneOf(names):
+            more = {"choices": names}
+        case Flag():
+            more = {"action": "store_true"}
+        case Place():
+            more = {"metavar": _PLACE}
+        case Folder():
+            more = {"metavar": _FOLDER}
+        case Column():
+            more = {"metavar": _COLUMN}
+    numeric = isinstance(one.allowed, Whole | Number | Share)  # of the others the usage says enough
+    told = one.told if numeric else f"{one.help} Default: {one.default_told}."
+    command.add_argument(f"--{name.replace('_', '-')}", help=told.replace("%", "%%"), **more)
+
+
+def _add_debug(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
         "--debug",
         action="store_true",
-        help="when the command fails, print the trace as well; let Spark say what it logs",
+        help="When the command fails, print the trace as well. Let Spark say what it logs.",
     )

@@ -8,19 +8,19 @@ import numpy as np
 from pyspark.sql import DataFrame, SparkSession
 
 from annspark import __version__
-from annspark.config import Settings
 from annspark.core.recall import measure_recall, recall_by_user
 from annspark.errors import InputError, spark_errors_told
 from annspark.flow.audit import limit_of, spreads_of
 from annspark.flow.exact import find_exact
 from annspark.flow.foreign_table import look_up
 from annspark.flow.read import read_vectors
-from annspark.flow.reports import reports_once_done, require_folder
 from annspark.flow.sample import sample_vectors
 from annspark.input.given import require_table
 from annspark.output import publish
 from annspark.report import Report, Rows, versions
+from annspark.report.store import reports_once_done, require_folder
 from annspark.run import Clock
+from annspark.settings import Settings
 from annspark.spark import files
 from annspark.spark.cluster import count_cores
 from annspark.spark.partitions import estimate_bytes, put_together

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from pyspark.sql import DataFrame
 
-from annspark.config import Settings
 from annspark.core.best import Nearest
 from annspark.core.calibrate import Calibration, Chances
 from annspark.core.forest import Forest
@@ -13,6 +12,7 @@ from annspark.flow.few import Few
 from annspark.flow.read import Users
 from annspark.flow.sample import Samples
 from annspark.output.layout import Layout
+from annspark.settings import Settings
 from annspark.spark.meter import Counts
 
 

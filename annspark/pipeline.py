@@ -17,7 +17,6 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from annspark import __version__
-from annspark.config import MOST_LEAF_ROWS, Job, Settings, require_folder_name
 from annspark.core.calibrate import CALIBRATED, MOST_PROBES, MOST_TREES, settings_to_meet
 from annspark.core.metric import METRICS
 from annspark.core.plan import (
@@ -39,17 +38,19 @@ from annspark.flow.grow import count_forest_sample, grow, leaves_for
 from annspark.flow.join import join_partitions
 from annspark.flow.merge import lists_again, merge_neighbors
 from annspark.flow.read import in_double, read_vectors
-from annspark.flow.reports import reports_once_done, require_folder, write_missed
 from annspark.flow.route import ship_vectors
 from annspark.flow.sample import Samples, sample_vectors
 from annspark.index import Found, Index, Known
 from annspark.input.given import require_table
 from annspark.input.source import type_of_ids
+from annspark.job import Job, require_folder_name
 from annspark.output import publish
 from annspark.output.finish import count_shorter, finish
 from annspark.output.layout import Layout, count_users, laid_out, layout_of, require_complete
 from annspark.report import Cost, Leaves, Preview, Report, Rows, versions
+from annspark.report.store import reports_once_done, require_folder, write_missed
 from annspark.run import Place, Run
+from annspark.settings import MOST_LEAF_ROWS, Settings, make_settings, takes_settings
 from annspark.spark import files, leftovers
 from annspark.spark.cluster import count_cores, start_beside, start_workers
 from annspark.spark.meter import Meter, read_meter, watch_joined, watch_merged, watch_shipped
@@ -71,82 +72,33 @@ class Result:
 
 
 @spark_errors_told()
-def build_neighbors(
-    vectors: DataFrame,
-    *,
-    k: int = 10,
-    id_col: str = "user_id",
-    vector_col: str = "vector",
-    values_col: str | None = None,
-    metric: str = "cosine",
-    recall: float | None = None,
-    probes: float | None = None,
-    trees: int | None = None,
-    leaf_rows: int = 512,
-    split: str = "two_means",
-    seed: int = 0,
-    shape: str = "nested",
-    on_bad_row: str = "fail",
-    audit_users: int = 1000,
-    top_up: bool = False,
-    max_distance: float | None = None,
-    links: str = "all",
-    scratch: str | PathLike[str] | None = None,
-) -> Result:
+@takes_settings
+def build_neighbors(vectors: DataFrame, *, scratch: str | PathLike[str] | None = None, **settings: Any) -> Result:
     """Return every user's approximate k nearest neighbors and a report with their measured recall.
 
     vectors     : DataFrame of any session, classic or Connect; ids of any type that has an order, vectors arrays of
                   numbers or MLlib vectors; sparse ones also map<int, float>, struct<indices, values> or sets array<int>
-    values_col  : column of the values (array) of sparse vectors whose indices (array) are in vector_col
-    metric      : "cosine" (distance 1 - cos), "euclidean", "inner_product" (the largest first), "manhattan", "hamming"
-                  (vectors of 0 and 1, or binary of bits) or "jaccard" (sets, or vectors as for hamming); sparse vectors
-                  have no manhattan, hamming
-    recall      : share of the exact neighbors to find; 0.95 unless probes are given
-    probes      : leaves a user goes to in each tree, on average, instead of as many as the recall needs
-    trees       : trees in the forest: 1 for dense vectors, as more probes are usually cheaper than more trees; as many
-                  as the recall needs for sparse ones
-    leaf_rows   : users a leaf should hold; never fewer than 4 k
-    split       : "two_means" or "two_points", how the planes of a tree are placed
-    shape       : "nested" (a row per user: id, neighbors array<struct<neighbor_id, distance>>) or "long" (a row per
-                  neighbor: id, rank, neighbor_id, distance)
-    on_bad_row  : "fail", or "drop" to leave unusable rows out and count them in the report
-    audit_users : users whose exact neighbors are computed to measure the recall
-    top_up      : when the audit shows that the recall was missed, add another tree and merge instead of raising
-    max_distance: leave farther neighbors out, once the recall has been measured
-    links       : "all", "mutual" (only neighbors that name each other) or "either" (neighbors that name the user too)
-    scratch     : folder for intermediate tables, on file systems the executors share; None caches them in the session
+    {settings}
+    scratch     : Folder for intermediate tables, on file systems the executors share. Default: none, they are cached in
+                  the session.
 
-    The table has every valid id once, with k neighbors or as many as there are others, in the order of (distance,
-    neighbor_id), nobody their own neighbor; the same data and seed give the same table, however they are partitioned.
-    It stays cached, or in scratch, until the caller unpersists or deletes it.
+    The metric cosine is 1 - cos. hamming wants vectors of 0 and 1, or binary of bits; jaccard sets, or vectors as for
+    hamming. Sparse vectors have neither manhattan nor hamming.
+
+    The nested table has the columns id and neighbors, array<struct<neighbor_id, distance>>. The long table has the
+    columns id, rank, neighbor_id and distance. Either has every valid id, with k neighbors or as many as there are
+    others, in the order of (distance, neighbor_id). Nobody is their own neighbor. The same data and seed give the same
+    table, however they are partitioned. It stays cached, or in scratch, until the caller unpersists or deletes it.
 
     Raises SettingsError for settings and InputError for data that cannot be used, RecallMissed, which carries the
     report, when the audit shows that the recall asked for was not reached, and ClusterError when Spark lacks memory,
     disk space or what its Python workers need.
     """
     vectors = require_table(vectors)
-    settings = Settings(
-        k=k,
-        id_col=id_col,
-        vector_col=vector_col,
-        values_col=values_col,
-        metric=metric,
-        recall=recall,
-        probes=probes,
-        trees=trees,
-        leaf_rows=leaf_rows,
-        split=split,
-        seed=seed,
-        shape=shape,
-        on_bad_row=on_bad_row,
-        audit_users=audit_users,
-        top_up=top_up,
-        max_distance=max_distance,
-        links=links,
-    )
+    asked = make_settings(settings, "scratch")
     with staging(require_folder_name("scratch", scratch), vectors.sparkSession) as stage:
         run = _start(vectors.sparkSession, stage, partial(stage, keep=True))
-        result, advice = _build(vectors, settings, asdict(settings), run)
+        result, advice = _build(vectors, asked, asdict(asked), run)
         _require_recall(result.report, advice)
     return result
 
@@ -188,13 +140,25 @@ def preview(spark: SparkSession, job: Job) -> Preview:
             facts += [f"{users:,} users in {seconds:.1f} s" for users, seconds in tried]
     users, plan, most, few = index.known.users, index.plan, index.known.neighbors, index.known.few
     return Preview(
-        rows=Rows(users.read, users.rows, users.rows, users.dropped, users.examples, 0),
+        rows=Rows(
+            read=users.read,
+            valid=users.rows,
+            written=users.rows,
+            dropped=users.dropped,
+            examples=users.examples,
+            short=0,
+        ),
         calibration=index.calibration,
         probes=plan.probes,
         pairs_per_user=round(plan.expected.pairs + (len(few.ids) if few else 0), 1),
         copies_per_user=round(plan.copies, 3),
         shuffle_bytes=count_shuffle_bytes(plan, users.rows, users.width, most, users.id_bytes),
-        leaves=Leaves(plan.n_leaves, plan.expected.median_rows, plan.expected.p99_rows, plan.expected.max_rows),
+        leaves=Leaves(
+            count=plan.n_leaves,
+            median_rows=plan.expected.median_rows,
+            p99_rows=plan.expected.p99_rows,
+            max_rows=plan.expected.max_rows,
+        ),
         partitions=plan.n_partitions,
         task_bytes=count_task_bytes(plan, users.rows, users.width),
         join_seconds=round(extrapolate(tried, users.rows), 1),
@@ -215,7 +179,7 @@ def fit(vectors: DataFrame, settings: Settings, run: Run) -> Index:
         facts += [f"{users.rows:,} users of {users.wire.dim:,} numbers", f"{users.read - users.rows:,} rows dropped"]
     neighbors, n_leaves = min(settings.k, users.rows - 1), leaves_for(users.rows, settings)
     with run.clock.step("sample") as facts:
-        known = count_known(users.rows, settings.audit_users, 0 if settings.target is None else CALIBRATED)
+        known = count_known(users.rows, settings.audit_users, 0 if settings.recall_asked is None else CALIBRATED)
         users, drawn = sample_vectors(users, [*known, SHOWN, count_forest_sample(users, settings)])
         samples = Samples(*drawn)
         facts += [f"{sum(len(sample.ids) for sample in drawn):,} users"]
@@ -447,7 +411,7 @@ def _start(spark: SparkSession, stage: Stage, keep: Place) -> Run:
 
 def _count_trees(sparse: bool, settings: Settings) -> int:
     """Return how many trees to grow: of columns as many as may be needed, when there is a recall to reach."""
-    if sparse and settings.target is not None:
+    if sparse and settings.recall_asked is not None:
         return max(settings.trees or 1, MOST_TREES)
     return settings.trees or (2 if sparse else 1)
 

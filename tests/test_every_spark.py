@@ -5,7 +5,7 @@ import pytest
 from pyspark.sql import functions as F
 
 from annspark import InputError, build_neighbors
-from annspark.config import make_job
+from annspark.job import make_job
 from annspark.pipeline import run
 from tests.helpers import all_distances, clustered, configured, files_in, lists_of, make_table, read_report
 

@@ -5,8 +5,8 @@ import pytest
 from scipy.spatial.distance import cdist
 
 from annspark import InputError, RecallMissed, build_neighbors
-from annspark.config import Settings
 from annspark.evaluate import evaluate_neighbors
+from annspark.settings import Settings
 from tests.helpers import configured, lists_of, make_table
 
 DOUBLES = "user_id bigint, vector array<double>"

@@ -9,6 +9,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from tests.settings_pages import readme_rows, readme_section
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 COMMANDS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
@@ -87,22 +89,9 @@ def test_the_demo_shows_neighbors_and_where_they_lie(tmp_path):
     assert "report.json" in done.stdout
 
 
-def test_the_readme_names_every_setting_as_the_code_has_it():
-    from annspark.config import Settings
-
-    defaults = dict(re.findall(r"^\| `(\w+)` \| ([\d.]+) \|", README, re.MULTILINE))
-    assert len(defaults) >= 4
-    assert float(defaults.pop("recall")) == Settings().target
-    assert {name: getattr(Settings(), name) for name in defaults} == {name: int(v) for name, v in defaults.items()}
-
-
-def test_the_python_call_has_the_defaults_of_the_settings():
-    import inspect
-    from dataclasses import asdict
-
-    from annspark import build_neighbors
-    from annspark.config import Settings
-
-    parameters = inspect.signature(build_neighbors).parameters.values()
-    defaults = {one.name: one.default for one in parameters if one.kind is one.KEYWORD_ONLY}
-    assert defaults == asdict(Settings()) | {"scratch": None}
+# The section "## Settings" has one Markdown table: | setting | default | allowed | what it does |. Its rows are made
+# from the table in annspark/settings.py; python -m tests.settings_pages writes them anew.
+def test_the_settings_of_the_readme_are_those_of_the_code():
+    lines = readme_section(README).splitlines()
+    assert "| setting | default | allowed | what it does |" in lines
+    assert [line for line in lines if line.startswith("| `")] == readme_rows()

@@ -40,6 +40,16 @@ class Precision:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """Distances of the audited users' neighbors of one rank: 5th, 50th and 95th percentile."""
+
+    rank: int
+    p5: float
+    median: float
+    p95: float
+
+
+@dataclass(frozen=True)
 class Recall:
     """Recall@k of sampled users: mean and its 95 % interval, and how it is spread over users.
 

@@ -10,18 +10,17 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from annspark.config import Settings
 from annspark.core.best import Nearest
 from annspark.core.distance import measure_for
 from annspark.core.metric import METRICS
 from annspark.core.nearest import places
-from annspark.core.recall import Precision, Recall, measure_recall, recall_by_user, sizes_of, tie_limit
+from annspark.core.recall import Precision, Recall, Spread, measure_recall, recall_by_user, sizes_of, tie_limit
 from annspark.core.vectors import Vectors
 from annspark.flow.exact import vectors_of
 from annspark.flow.read import Users
 from annspark.flow.sample import Sample
 from annspark.output.layout import Layout, lists_in, neighbor_ids_in
-from annspark.report import Spread
+from annspark.settings import Settings
 from annspark.spark.arrow import collect, elements
 from annspark.spark.block import id_type, seeded_hash
 from annspark.spark.cluster import start_beside
@@ -183,5 +182,6 @@ def spreads_of(found: np.ndarray) -> tuple[Spread, ...]:
     for i, distances in enumerate(found.T):
         known = distances[np.isfinite(distances)]
         if len(known):
-            spreads.append(Spread(i + 1, *(float(f"{q:.6g}") for q in np.quantile(known, (0.05, 0.5, 0.95)))))
+            p5, median, p95 = (float(f"{q:.6g}") for q in np.quantile(known, (0.05, 0.5, 0.95)))
+            spreads.append(Spread(rank=i + 1, p5=p5, median=median, p95=p95))
     return tuple(spreads)

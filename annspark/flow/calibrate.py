@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from annspark.config import Settings
 from annspark.core.best import Nearest
 from annspark.core.calibrate import Calibration, Chances, choose
 from annspark.core.forest import Forest
@@ -14,6 +13,7 @@ from annspark.core.visit import TOGETHER
 from annspark.flow.exact import vectors_of
 from annspark.flow.read import Users
 from annspark.flow.sample import Sample
+from annspark.settings import Settings
 
 
 def place_neighbors(
@@ -72,8 +72,8 @@ def calibrate(
     shown   : other sampled vectors, which tell what a number of probes costs
     few     : int64 (n,), hashes of users that all others are compared with
     """
-    if settings.target is None:
+    if settings.recall_asked is None:
         return Calibrated(grown, None, None)
     chances = place_neighbors(users, sample, nearest, grown, few)
-    forest, calibration = choose(grown, shown, chances, settings.target, trees=settings.trees, rows=users.rows)
+    forest, calibration = choose(grown, shown, chances, settings.recall_asked, trees=settings.trees, rows=users.rows)
     return Calibrated(forest, chances, calibration)

@@ -8,13 +8,13 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from annspark.config import Settings
 from annspark.core.nearest import places
 from annspark.errors import InputError
 from annspark.flow.audit import count_popularity, measure_pairs
 from annspark.flow.read import Users
 from annspark.flow.sample import Sample
 from annspark.input.given import find_column, shown
+from annspark.settings import Settings
 from annspark.spark.arrow import collect
 from annspark.spark.block import id_type, seeded_hash
 from annspark.tables import DISTANCE, NEIGHBOR_ID, NEIGHBORS, RANK, USER_ID, quoted

@@ -10,7 +10,6 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from annspark.config import Settings
 from annspark.core.centre_forest import CentreForest, graft_limbs, grow_forest, grow_limb
 from annspark.core.column_forest import ColumnForest, grow_columns
 from annspark.core.coordinates import Coordinates
@@ -20,6 +19,7 @@ from annspark.core.sampling import draw_limit
 from annspark.core.two_level import nearest_grouped
 from annspark.core.vectors import Vectors, is_sparse, take_rows
 from annspark.flow.read import Users
+from annspark.settings import Settings
 from annspark.spark.arrow import collect, numbers, to_binary
 from annspark.spark.block import block_lengths
 from annspark.spark.cluster import partition_keys

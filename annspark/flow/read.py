@@ -11,7 +11,6 @@ from pyspark.sql import Column, DataFrame, Row, Window
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from annspark.config import Settings
 from annspark.core.coordinates import Coordinates
 from annspark.core.sampling import slot_of
 from annspark.core.vectors import Vectors, is_sparse
@@ -19,6 +18,7 @@ from annspark.errors import InputError
 from annspark.input.check import MEANING, REASONS, check_rows, check_sparse_rows, mllib_lists
 from annspark.input.mllib import check_structs
 from annspark.input.source import MLLIB, MLLIB_DENSE, VALUES, Source, open_source, type_of_ids
+from annspark.settings import Settings
 from annspark.spark.arrow import elements, numbers, to_binary
 from annspark.spark.block import block_fields, block_users, blocked, unblocked
 from annspark.spark.cluster import partition_keys

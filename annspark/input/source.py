@@ -9,10 +9,10 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from annspark.config import Settings
 from annspark.core.metric import METRICS
 from annspark.errors import InputError
 from annspark.input.given import find_column, inside_of, shown
+from annspark.settings import Settings
 from annspark.spark.block import seeded_hash
 from annspark.spark.types import is_collated
 from annspark.tables import USER_ID, VECTOR, quoted

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from annspark.config import Settings
 from annspark.core.metric import METRICS
 from annspark.errors import AnnsparkError
+from annspark.settings import Settings
 from annspark.tables import DISTANCE, INNER_PRODUCT, NEIGHBOR_ID, NEIGHBORS, RANK, USER_ID, quoted
 
 

@@ -18,8 +18,8 @@ from urllib.parse import unquote
 from pyspark.errors import AnalysisException, ParseException
 from pyspark.sql import DataFrame, DataFrameReader, SparkSession
 
-from annspark.config import is_catalog_table
 from annspark.errors import InputError, SettingsError, known_failure, reason_of
+from annspark.job import is_catalog_table
 from annspark.spark import files
 from annspark.spark.leftovers import clear, is_dead, this_owner, working_in
 from annspark.tables import quoted

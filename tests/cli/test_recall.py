@@ -9,9 +9,9 @@ from pyspark.sql import functions as F
 
 from annspark import InputError, RecallMissed, build_neighbors
 from annspark.cli import main
-from annspark.config import Settings
 from annspark.core.calibrate import choose_probes
 from annspark.evaluate import evaluate_neighbors
+from annspark.settings import Settings
 from tests.helpers import count_cached, files_in, lists_of, make_table, read_report
 
 ROWS, K = 3000, 8
@@ -216,10 +216,10 @@ def test_what_cannot_be_drawn_costs_no_night(source, tmp_path, monkeypatch, misl
     def fail(*_):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("annspark.flow.reports.render_page", fail)
+    monkeypatch.setattr("annspark.report.store.render_page", fail)
     assert build(source, tmp_path / "out", "--recall", "0.5") == 0
     assert files_in(tmp_path / "out.report") == ["earlier", "report.json"]
-    monkeypatch.setattr("annspark.flow.reports.files.text_once_done", fail)
+    monkeypatch.setattr("annspark.report.store.files.text_once_done", fail)
     assert build(source, tmp_path / "out", "--recall", "0.99", "--overwrite") == 4
 
 

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from pyspark.sql import functions as F
 
-from annspark.config import Settings
 from annspark.core.best import nobody_met
 from annspark.core.exact import exact_neighbors
 from annspark.core.metric import prepare
@@ -11,6 +10,7 @@ from annspark.flow.exact import find_exact
 from annspark.flow.read import read_vectors
 from annspark.flow.sample import sample_vectors
 from annspark.output.layout import layout_of
+from annspark.settings import Settings
 from tests.helpers import clustered, make_table
 
 ROWS, K = 300, 6

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from annspark.config import Settings
 from annspark.core.centre_forest import grow_forest
 from annspark.core.column_forest import grow_columns
 from annspark.core.exact import exact_neighbors
@@ -11,6 +10,7 @@ from annspark.flow.calibrate import place_neighbors
 from annspark.flow.exact import find_exact
 from annspark.flow.read import read_vectors
 from annspark.flow.sample import sample_vectors
+from annspark.settings import Settings
 from tests.helpers import clustered, configured, grid, make_table
 
 K = 6

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from annspark.config import Settings
 from annspark.core import plan
 from annspark.core.centre_forest import CentreForest, graft_limbs, grow_forest
 from annspark.core.exact import exact_neighbors
@@ -9,6 +8,7 @@ from annspark.core.nearest import nearest_centres
 from annspark.flow.grow import grow_limbs
 from annspark.flow.read import read_vectors
 from annspark.pipeline import build_neighbors
+from annspark.settings import Settings
 from tests.helpers import clustered, configured, make_table
 
 ROWS, LIMBS, LEAVES = 3000, 5, 60

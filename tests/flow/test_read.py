@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from annspark.config import Settings
 from annspark.core.metric import prepare
 from annspark.errors import InputError
 from annspark.flow.read import read_vectors
 from annspark.flow.sample import sample_vectors
 from annspark.input.check import REASONS, check_rows
+from annspark.settings import Settings
 from annspark.spark.staging import staging
 from tests.helpers import clustered, files_in, make_table, users_in
 

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from annspark.config import Settings
 from annspark.core.centre_forest import grow_forest
 from annspark.core.plan import plan_join
 from annspark.core.visit import near_leaves
 from annspark.flow.read import read_vectors
 from annspark.flow.route import ship_vectors
+from annspark.settings import Settings
 from annspark.spark.cluster import partition_keys
 from tests.helpers import clustered, configured, make_table
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from annspark.config import Settings
 from annspark.core.metric import prepare
 from annspark.flow.read import read_vectors
 from annspark.flow.sample import sample_vectors
+from annspark.settings import Settings
 from tests.helpers import clustered, make_table
 
 ROWS = 500

@@ -9,11 +9,11 @@ import pytest
 from pyspark.sql import functions as F
 
 from annspark import build_neighbors
-from annspark.config import Settings
 from annspark.errors import InputError
 from annspark.evaluate import evaluate_neighbors
 from annspark.input.given import find_column, require_table
 from annspark.input.source import open_source
+from annspark.settings import Settings
 from tests.helpers import configured
 
 FRAME = pd.DataFrame({"user_id": range(3), "vector": np.eye(3).tolist()})

@@ -5,12 +5,12 @@ import pytest
 from pyspark.ml.linalg import DenseVector, Vectors, VectorUDT
 from pyspark.sql import types as T
 
-from annspark.config import Settings
 from annspark.core.metric import prepare
 from annspark.core.vectors import is_sparse
 from annspark.errors import InputError
 from annspark.flow.read import read_vectors
 from annspark.input.source import open_source
+from annspark.settings import Settings
 from annspark.spark.arrow import collect, elements
 
 # Small whole numbers, which every type of number holds; one row full, some nearly empty, one without numbers.

@@ -3,9 +3,9 @@ import pytest
 from pyspark.sql.types import LongType
 
 from annspark import build_neighbors
-from annspark.config import Settings
 from annspark.output.finish import count_shorter, finish
 from annspark.output.layout import layout_of
+from annspark.settings import Settings
 from tests.helpers import assert_sound, clustered, configured, lists_of, long_lists_of, make_table
 
 N, K = 40, 4

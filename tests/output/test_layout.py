@@ -1,9 +1,9 @@
 import pytest
 from chispa import assert_df_equality
 
-from annspark.config import Settings
 from annspark.errors import AnnsparkError
 from annspark.output.layout import count_users, laid_out, layout_of, lists_in, require_complete
+from annspark.settings import Settings
 
 NESTED = "user_id int, neighbors array<struct<neighbor_id: int, distance: float>>"
 LONG = "user_id int, rank int, neighbor_id int, distance float"
@@ -49,8 +49,8 @@ def test_lists_are_read_from_both_shapes(nested, shape, id_col):
 def test_a_user_counts_once_in_both_shapes(nested, long):
     assert count_users(nested, layout_of(Settings())) == 3
     assert count_users(long, layout_of(Settings(shape="long"))) == 2
-    assert count_users(laid_out(nested, layout_of(Settings(shape="long", id_col="who. is it"))),
-                       Settings(shape="long", id_col="who. is it")) == 2  # fmt: skip
+    layout = layout_of(Settings(shape="long", id_col="who. is it"))
+    assert count_users(laid_out(nested, layout), layout) == 2
 
 
 @pytest.mark.parametrize("written", [3, 5])

@@ -3,8 +3,8 @@
 import pytest
 from pyspark.sql import functions as F
 
-from annspark.config import Settings
 from annspark.flow.read import read_vectors
+from annspark.settings import Settings
 from annspark.spark.partitions import count_partitions, estimate_bytes, put_together, sum_of_leaves
 from tests.helpers import clustered, make_table, users_in
 

@@ -1,4 +1,4 @@
-"""The report's files: report.json and report.html beside the table, and those of earlier nights below them."""
+"""The files: report.json and report.html beside the table, and the reports of earlier nights in a folder below."""
 
 import json
 import logging
@@ -7,19 +7,20 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from typing import Any
 
 from annspark.errors import SettingsError, reason_of
-from annspark.page import can_render, render_page
-from annspark.report import Report
+from annspark.report.page import can_render, render_page
+from annspark.report.record import Report
+from annspark.report.text import report_as_json
 from annspark.spark import files
 
 logger = logging.getLogger("annspark")
 _EARLIER = "earlier"
-_SHOWN = 60  # earlier reports the page shows the trend of
+_SHOWN = 60  # earlier reports in the page's trend, at most
 
 
 def require_folder(folder: str, given: str | None) -> None:
-    """Raise SettingsError when the report's files could not be written to the folder.
+    """Raise SettingsError when a run could not write its report to the folder.
 
-    given : as the user gave it, if the user did
+    given : the folder as the user wrote it; None when the user gave none
     """
     given = given or folder
     files.require_writable("report", given, folder)
@@ -34,48 +35,53 @@ def require_folder(folder: str, given: str | None) -> None:
 def reports_once_done(
     folder: str, report: Report, quietly: Callable[[], AbstractContextManager[None]] = nullcontext
 ) -> Iterator[None]:
-    """Write report.json, the same under its date in earlier/, and report.html; they appear when the block ends well.
+    """Write report.json, a dated copy of it in earlier/, and report.html; they appear when the block ends well.
 
-    quietly : within it the block is run and the files appear
+    quietly : the block runs and the files appear within this context
     """
-    pages = _pages(folder, report, "report")  # drawn before, as that takes its time
+    written = _files(folder, report, "report")  # Drawing takes time. The page is drawn before the quiet begins.
     with quietly(), ExitStack() as stack:
-        for path, text in pages:
+        for path, text in written:
             stack.enter_context(files.text_once_done(path, text))
         yield
     try:
-        for name in ("missed.json", "missed.html"):  # of a night before
+        for name in ("missed.json", "missed.html"):  # An earlier night may have left them.
             if files.exists(f"{folder}/{name}"):
                 files.remove(f"{folder}/{name}")
-    except Exception as error:  # the table is published by now
+    except Exception as error:  # The table is published by now.
         logger.warning("report: %s/missed.* could not be deleted (%s); delete it by hand.", folder, reason_of(error))
 
 
 def write_missed(folder: str, report: Report) -> None:
-    """Write missed.json and missed.html, beside the report on the table that stays, as far as that can be done."""
+    """Write missed.json, a dated copy of it in earlier/, and missed.html; a file that cannot be written is a warning.
+
+    The report on the table that is still published stays beside them.
+    """
     try:
-        for path, text in _pages(folder, report, "missed"):
+        for path, text in _files(folder, report, "missed"):
             with files.text_once_done(path, text):
                 pass
-    except Exception as error:  # that the recall was missed is the news
+    except Exception as error:  # The caller raises the missed recall, which matters more.
         logger.warning("report: the missed recall could not be written to %s (%s).", folder, reason_of(error))
 
 
-def _pages(folder: str, report: Report, name: str) -> list[tuple[str, str]]:
+def _files(folder: str, report: Report, name: str) -> list[tuple[str, str]]:
+    """Return the path and the text of every file to write."""
+    told = report_as_json(report)
     dated = f"{folder}/{_EARLIER}/{report.created.replace(':', '')}.json"
-    pages = [(f"{folder}/{name}.json", report.as_json()), (dated, report.as_json())]
+    found = [(f"{folder}/{name}.json", told), (dated, told)]
     if not can_render():
         logger.info("report: no %s.html without Jinja2 and matplotlib: pip install 'annspark[report]'", name)
-        return pages
+        return found
     try:
-        pages.append((f"{folder}/{name}.html", render_page(report, _earlier(folder))))
-    except Exception as error:  # a picture must not cost a good night
+        found.append((f"{folder}/{name}.html", render_page(json.loads(told), _earlier(folder))))
+    except Exception as error:  # A page that cannot be drawn must not stop a good run.
         logger.warning("report: %s.html could not be drawn (%s); %s.json has it all.", name, reason_of(error), name)
-    return pages
+    return found
 
 
 def _earlier(folder: str) -> list[dict[str, Any]]:
-    """Return the reports of earlier nights, oldest first; what cannot be read is left out."""
+    """Return what the last reports of earlier nights hold, oldest first, without those that cannot be read."""
     found = []
     for path in files.list_folder(f"{folder}/{_EARLIER}")[-_SHOWN:]:
         try:

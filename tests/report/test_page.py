@@ -1,10 +1,8 @@
 """The page: its sections, its escaping, and what odd reports make of it."""
 
-import json
 import re
 import subprocess
 import sys
-from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cache
 from html.parser import HTMLParser
@@ -12,112 +10,37 @@ from html.parser import HTMLParser
 import matplotlib
 import pytest
 
-from annspark.core.calibrate import Calibration, Prediction
-from annspark.core.recall import Band, Precision, Recall
-from annspark.page import can_render, render_fragment, render_page
-from annspark.report import Cost, Leaves, Report, Rows, Spread
+from annspark.core.calibrate import Prediction
+from annspark.core.recall import Band, Recall, Spread
+from annspark.report import Cost, Leaves
+from annspark.report.page import can_render, render_fragment, render_page
 from tests.helpers import REPOSITORY
+from tests.report.reports import make_bare_held, make_calibration, make_held, make_recall, make_rows
 
 EVIL = "<script>alert(1)</script>"
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 
 
-def make_recall(mean=0.953, **changed):
-    recall = Recall(
-        k=10,
-        mean=mean,
-        low=mean - 0.006,
-        high=mean + 0.005,
-        users=1000,
-        p5=0.7,
-        below_half=0.012,
-        bands=(
-            Band(0, 0, 61, 0.81, 0.77, 0.85),
-            Band(1, 4, 287, 0.93, 0.91, 0.945),
-            Band(5, 9, 270, 0.961, 0.95, 0.97),
-            Band(10, 19, 240, 0.975, 0.965, 0.982),
-            Band(20, 49, 120, 0.985, 0.975, 0.992),
-            Band(50, None, 22, 0.99, 0.96, 0.999),
-        ),
-    )
-    return replace(recall, **changed)
-
-
-def make_calibration(target=0.95, **changed):
-    curve = [(1, 0.62), (1.5, 0.72), (2, 0.785), (3, 0.86), (4, 0.9), (6, 0.94), (8, 0.959), (12, 0.976), (16, 0.985)]
-    calibration = Calibration(
-        target=target,
-        probes=7.25,
-        predicted=0.954,
-        low=0.945,
-        high=0.962,
-        users=256,
-        curve=tuple(
-            Prediction(probes, mean, mean - 0.2 * (1 - mean), mean + 0.15 * (1 - mean)) for probes, mean in curve
-        ),
-    )
-    return replace(calibration, **changed)
-
-
-def make_report(**changed):
-    """Return a report with every section but the trend."""
-    report = Report(
-        version="0.1.0",
-        versions={"Python": "3.11.7", "Spark": "4.1.0", "NumPy": "2.4.6", "PyArrow": "22.0.0"},
-        created="2026-11-22T03:12:45+00:00",
-        settings={
-            "input": "warehouse.vectors",
-            "output": "warehouse.neighbors",
-            "k": 10,
-            "metric": "cosine",
-            "scratch": None,
-        },
-        rows=Rows(
-            read=1_200_345,
-            valid=1_200_301,
-            written=1_200_301,
-            dropped={"null id": 4, "vector with NaN": 40},
-            examples={"null id": None, "vector with NaN": "user-77"},
-            short=3,
-        ),
-        recall=make_recall(),
-        calibration=make_calibration(),
-        topped_up=0,
-        distances=tuple(Spread(r, 0.05 + 0.01 * r, 0.12 + 0.03 * r**0.6, 0.3 + 0.06 * r**0.6) for r in range(1, 11)),
-        precision=Precision("float32", distance_error=2.4e-7, recall_lost=0.0012),
-        cost=Cost(pairs_per_user=5321.4, copies_per_user=7.25, shuffle_bytes=8_612_345_678),
-        leaves=Leaves(count=2400, median_rows=498, p99_rows=702, max_rows=1311),
-        seconds={"total": 312.4, "read": 21.2, "sample": 14, "grow": 5.3, "route": 61.7, "join": 170.9, "audit": 30.1},
-    )
-    return replace(report, **changed)
-
-
-def make_bare_report(**changed):
-    """Return a report with hardly a chart, which is drawn fast."""
-    nothing = {"calibration": None, "distances": (), "seconds": {"total": 3.0}, "recall": make_recall(bands=())}
-    return make_report(**(nothing | changed))
-
-
 def nights(n, **changed):
     """Return what n earlier reports hold, of the n nights before."""
-    last = datetime.fromisoformat(make_report().created)
+    last = datetime.fromisoformat(make_held()["created"])
     made = []
     for i in range(n):
         mean = 0.953 + 0.004 * ((7 * i) % 5 - 2) / 2 - (0.02 if i == n // 2 else 0)
-        report = make_report(
+        night = make_held(
             created=(last - timedelta(days=n - i)).isoformat(),
             recall=make_recall(mean),
             seconds={"total": 290.0 + 9 * ((5 * i) % 7), "read": 20.0},
-            rows=Rows(1_100_000 + 3_300 * i, 1_100_000 + 3_300 * i, 1_100_000 + 3_300 * i, {}, {}, 0),
+            rows=make_rows(1_100_000 + 3_300 * i),
             **changed,
         )
-        made.append(json.loads(report.as_json()))
+        made.append(night)
     return made
 
 
 @cache
 def full_page(n_nights=0):
-    return render_page(make_report(), nights(n_nights))
+    return render_page(make_held(), nights(n_nights))
 
 
 class Outline(HTMLParser):
@@ -164,7 +87,7 @@ SECTIONS = {
     "Leaves": {"leaves": None},
     "Cost": {"cost": None},
     "Distances by rank": {"distances": ()},
-    "Dropped rows": {"rows": Rows(5, 5, 5, {}, {}, 0)},
+    "Dropped rows": {"rows": make_rows(5)},
     "Settings": {"settings": {}},
 }
 
@@ -188,7 +111,7 @@ def test_a_full_report_has_every_section_in_order():
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_a_section_without_data_is_left_out_and_no_other(section):
-    outline = Outline(render_page(make_report(**SECTIONS[section]), []))
+    outline = Outline(render_page(make_held(**SECTIONS[section]), []))
     assert outline.headings[1:] == ["Recall", *(name for name in SECTIONS if name != section), "Versions"]
 
 
@@ -215,19 +138,19 @@ def test_the_numbers_are_on_the_page():
 
 
 def test_a_missed_target_says_by_how_much():
-    outline = Outline(render_page(make_report(recall=make_recall(0.92)), []))
+    outline = Outline(render_page(make_held(recall=make_recall(0.92)), []))
     assert outline.headings[0] == "MISSED by 0.0300: recall is 0.9200"
     assert ("div", {"class": "missed"}) in outline.tags
 
 
 def test_a_recall_below_the_target_passes_when_its_interval_reaches_it():
-    outline = Outline(render_page(make_report(recall=make_recall(0.948)), []))
+    outline = Outline(render_page(make_held(recall=make_recall(0.948)), []))
     assert outline.headings[0] == "Passed: recall is 0.0020 below the target, which its interval reaches"
     assert ("div", {"class": "passed"}) in outline.tags
 
 
 def test_without_a_target_the_headline_is_what_was_measured():
-    page = render_page(make_report(calibration=None), nights(2, calibration=None))
+    page = render_page(make_held(calibration=None), nights(2, calibration=None))
     outline = Outline(page)
     assert outline.headings[0] == "Measured recall: 0.9530"
     assert not {("div", "passed"), ("div", "missed")} & {(tag, found.get("class")) for tag, found in outline.tags}
@@ -237,7 +160,7 @@ def test_without_a_target_the_headline_is_what_was_measured():
 
 @pytest.mark.parametrize(("trees", "said"), [(1, "1 tree was added"), (2, "2 trees were added")])
 def test_added_trees_are_told(trees, said):
-    assert said in Outline(render_page(make_report(topped_up=trees, distances=()), [])).text
+    assert said in Outline(render_page(make_held(topped_up=trees, distances=()), [])).text
     assert "added" not in Outline(full_page()).text
 
 
@@ -255,7 +178,7 @@ def test_the_trend_shows_earlier_runs_and_this_one():
 def test_the_trend_marks_missed_runs_and_ends_somewhere():
     earlier = nights(130)
     earlier[-1]["passed"] = False
-    outline = Outline(render_page(make_bare_report(), earlier))
+    outline = Outline(render_page(make_bare_held(), earlier))
     assert "Recall of the last 120 runs" in outline.charts()
     assert outline.text.count(" missed ") == 1 + 1  # the run's row, and the caption
 
@@ -263,18 +186,18 @@ def test_the_trend_marks_missed_runs_and_ends_somewhere():
 def test_what_changed_since_the_run_before_is_told():
     before = nights(2)
     before[-1] |= {"version": "0.0.9", "settings": {"k": 5, "metric": "cosine", "gone": 1}}
-    text = Outline(render_page(make_bare_report(), before)).text
+    text = Outline(render_page(make_bare_held(), before)).text
     assert "Changed since the run before: annspark from 0.0.9 to 0.1.0 ; k from 5 to 10 ." in text
     assert "Changed since" not in Outline(full_page(2)).text
 
 
 def test_hostile_strings_are_text():
-    report = make_report(
+    report = make_held(
         version=EVIL,
         versions={EVIL: EVIL},
         created=EVIL,
         settings={EVIL: EVIL, "k": f'" onload="{EVIL}', "style": "</style>", "math": "$\\frac{$"},
-        rows=Rows(9, 8, 8, {EVIL: 1}, {EVIL: EVIL}, 0),
+        rows=make_rows(8, read=9, dropped={EVIL: 1}, examples={EVIL: EVIL}),
         seconds={"total": 1.0, EVIL: 0.5, "$\\frac{$": 0.5, "_-->": 0.1},
     )
     before = nights(3)
@@ -289,7 +212,7 @@ def test_hostile_strings_are_text():
 
 
 def test_strings_that_are_no_utf_8_do_not_stop_the_page_from_being_written():
-    assert render_page(make_bare_report(settings={"input": "caf\udce9"}), []).encode()
+    assert render_page(make_bare_held(settings={"input": "caf\udce9"}), []).encode()
 
 
 UNREADABLE = [
@@ -315,28 +238,28 @@ ODD = [
 
 @pytest.mark.parametrize("report", UNREADABLE, ids=range(len(UNREADABLE)))
 def test_an_earlier_report_that_cannot_be_read_is_skipped(report):
-    alone = Outline(render_page(make_bare_report(), [report]))
+    alone = Outline(render_page(make_bare_held(), [report]))
     assert "Trend" not in alone.headings
-    beside = Outline(render_page(make_bare_report(), [*nights(1), report]))
+    beside = Outline(render_page(make_bare_held(), [*nights(1), report]))
     assert "Recall of the last 2 runs" in beside.charts()
 
 
 @pytest.mark.parametrize("report", ODD, ids=range(len(ODD)))
 def test_an_odd_earlier_report_is_shown_as_far_as_it_goes(report):
-    assert "Trend" in Outline(render_page(make_bare_report(), [report])).headings
-    assert "Recall of the last" in str(Outline(render_page(make_bare_report(), [report, *nights(2)])).charts())
+    assert "Trend" in Outline(render_page(make_bare_held(), [report])).headings
+    assert "Recall of the last" in str(Outline(render_page(make_bare_held(), [report, *nights(2)])).charts())
 
 
 def test_what_an_earlier_report_lacks_is_left_out_of_its_chart_only():
     (partial,) = nights(1)
     del partial["seconds"]
-    charts = Outline(render_page(make_bare_report(), [partial])).charts()
+    charts = Outline(render_page(make_bare_held(), [partial])).charts()
     assert charts[-2:] == ["Recall of the last 2 runs", "Users written of the last 2 runs"]
 
 
 def test_earlier_reports_of_the_same_moment_are_drawn():
-    again = json.loads(make_report().as_json())
-    assert "Recall of the last 3 runs" in Outline(render_page(make_bare_report(), [again, again])).charts()
+    again = make_held()
+    assert "Recall of the last 3 runs" in Outline(render_page(make_bare_held(), [again, again])).charts()
 
 
 @pytest.mark.parametrize("n_nights", [0, 5])
@@ -359,22 +282,22 @@ def test_ids_are_unique_and_references_find_them():
 
 
 def test_two_reports_in_one_notebook_share_no_ids():
-    one, two = (Outline(render_fragment(make_report(topped_up=trees))) for trees in (0, 1))
+    one, two = (Outline(render_fragment(make_held(topped_up=trees))) for trees in (0, 1))
     assert one.ids
     assert not set(one.ids) & set(two.ids)
 
 
 def test_the_page_is_the_same_every_time_and_leaves_matplotlib_alone(monkeypatch):
     before = dict(matplotlib.rcParams)
-    first = render_page(make_report(), nights(4))
+    first = render_page(make_held(), nights(4))
     assert dict(matplotlib.rcParams) == before
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1")
     with matplotlib.rc_context({"font.size": 30, "text.color": "red", "svg.fonttype": "path"}):
-        assert render_page(make_report(), nights(4)) == first
+        assert render_page(make_held(), nights(4)) == first
 
 
 def test_colors_are_the_style_sheets():
-    page = render_page(make_report(recall=make_recall(0.9)), nights(5))
+    page = render_page(make_held(recall=make_recall(0.9)), nights(5))
     drawn = "".join(re.findall(r"<svg.*?</svg>", page, re.DOTALL))
     bare = re.sub(r"var\(--\w+, #[0-9a-f]{6}\)", "", drawn)
     assert "var(--blue" in drawn
@@ -383,7 +306,7 @@ def test_colors_are_the_style_sheets():
 
 
 def test_the_fragment_is_the_page_without_what_is_around_it():
-    page, fragment = full_page(), render_fragment(make_report())
+    page, fragment = full_page(), render_fragment(make_held())
     inside = Outline(fragment)
     assert not {"html", "head", "body", "meta", "title", "main"} & {tag for tag, _ in inside.tags}
     assert next(tag for tag in inside.tags) == ("div", {"class": "annspark-report"})
@@ -392,7 +315,7 @@ def test_the_fragment_is_the_page_without_what_is_around_it():
 
 
 def test_the_fragments_styles_reach_nothing_else():
-    (sheet,) = re.findall(r"<style>(.*?)</style>", render_fragment(make_report()), re.DOTALL)
+    (sheet,) = re.findall(r"<style>(.*?)</style>", render_fragment(make_held()), re.DOTALL)
     rules = re.findall(r"([^{}]+)\{", re.sub(r"@media[^{]*\{", "", sheet))
     assert len(rules) > 20
     for rule in rules:
@@ -400,12 +323,12 @@ def test_the_fragments_styles_reach_nothing_else():
 
 
 def test_one_user_and_one_neighbor():
-    report = make_report(
-        rows=Rows(1, 1, 1, {}, {}, 1),
+    report = make_held(
+        rows=make_rows(1, short=1),
         recall=Recall(1, 1.0, 0.2, 1.0, 1, 1.0, 0.0, (Band(0, 0, 1, 1.0, 0.2, 1.0),)),
         calibration=make_calibration(users=1, curve=(Prediction(1, 1.0, 0.2, 1.0),), probes=1, predicted=1.0),
         distances=(Spread(1, 0.0, 0.0, 0.0),),
-        leaves=Leaves(1, 1, 1, 1),
+        leaves=Leaves(count=1, median_rows=1, p99_rows=1, max_rows=1),
         seconds={"total": 0.0, "read": 0.0},
     )
     text = Outline(render_page(report, [])).text
@@ -416,27 +339,27 @@ def test_one_user_and_one_neighbor():
 
 def test_no_neighbors_at_all():
     recall = Recall(0, 1.0, 0.0, 1.0, 1, 1.0, 0.0, ())
-    report = make_report(recall=recall, distances=(), calibration=make_calibration(curve=()))
+    report = make_held(recall=recall, distances=(), calibration=make_calibration(curve=()))
     assert Outline(render_page(report, nights(1))).count("svg") == 5
 
 
 def test_distances_that_are_not_finite_are_not_drawn():
     inf = float("inf")
-    drawn = Outline(render_page(make_bare_report(distances=(Spread(1, 0.1, 0.2, 0.3), Spread(2, 0.1, 0.2, inf))), []))
+    drawn = Outline(render_page(make_bare_held(distances=(Spread(1, 0.1, 0.2, 0.3), Spread(2, 0.1, 0.2, inf))), []))
     assert any("at rank 1," in label for label in drawn.charts())
-    none = Outline(render_page(make_bare_report(distances=(Spread(1, 0.1, inf, inf),)), []))
+    none = Outline(render_page(make_bare_held(distances=(Spread(1, 0.1, inf, inf),)), []))
     assert "Distances by rank" not in none.headings
 
 
 def test_huge_numbers():
     huge = 10**15
-    report = make_report(
-        rows=Rows(huge, huge, huge, {"null id": huge}, {"null id": None}, huge),
+    report = make_held(
+        rows=make_rows(huge, dropped={"null id": huge}, examples={"null id": None}, short=huge),
         recall=make_recall(users=huge, bands=(Band(0, 0, huge, 0.9, 0.8, 0.95), Band(10**9, None, 1, 0.9, 0.8, 0.95))),
         calibration=make_calibration(probes=1e6),
         distances=tuple(Spread(r, 1e30, 2e30, 3e30) for r in range(1, 1001)),
         cost=Cost(1e12, 1e6, 10**21),
-        leaves=Leaves(huge, huge, huge, huge),
+        leaves=Leaves(count=huge, median_rows=huge, p99_rows=huge, max_rows=huge),
         seconds={"total": 1e9, "join": 1e9},
     )
     text = Outline(render_page(report, nights(2))).text
@@ -449,7 +372,7 @@ def test_the_package_works_without_the_libraries():
     code = (
         "import sys\n"
         "sys.modules |= dict.fromkeys(('jinja2', 'markupsafe', 'matplotlib'))\n"
-        "import annspark.page\n"
+        "import annspark.report.page\n"
         "assert not {'jinja2.environment', 'matplotlib.figure'} & sys.modules.keys()\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
@@ -457,11 +380,13 @@ def test_the_package_works_without_the_libraries():
 
 def test_can_render_asks_for_both(monkeypatch):
     for missing in ("jinja2", "matplotlib"):
-        monkeypatch.setattr("annspark.page.find_spec", lambda name, missing=missing: None if name == missing else name)
+        monkeypatch.setattr(
+            "annspark.report.page.find_spec", lambda name, missing=missing: None if name == missing else name
+        )
         assert not can_render()
 
 
 def test_users_who_got_neighbors_from_everywhere_and_who_have_fewer_published_are_told():
-    text = Outline(render_page(make_bare_report(rows=Rows(9, 9, 9, {}, {}, 0, widened=2, restricted=3)), [])).text
+    text = Outline(render_page(make_bare_held(rows=make_rows(9, widened=2, restricted=3)), [])).text
     told = "3 of them with fewer than k published, 2 of them given neighbors from everywhere, their leaves being too"
     assert f"9 users written, {told} small." in text

@@ -1,0 +1,142 @@
+"""The records: what a run did, and what a run would do."""
+
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from annspark.core.calibrate import Calibration
+from annspark.core.recall import Precision, Recall, Spread
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """How many rows the input and the output have.
+
+    read       : rows of the input
+    valid      : rows of the input that are users
+    written    : users in the output
+    dropped    : rows left out, by reason
+    examples   : the id of one row left out, by reason; None where that row has no id
+    short      : users with fewer neighbors than k and the size of the table allow
+    widened    : users who got neighbors from everywhere, because their leaves held too few others
+    restricted : users who have fewer neighbors because of max_distance or links
+    """
+
+    read: int
+    valid: int
+    written: int
+    dropped: dict[str, int]
+    examples: dict[str, Any]
+    short: int
+    widened: int = 0
+    restricted: int = 0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the join took.
+
+    pairs_per_user  : distances computed for a user, on average
+    copies_per_user : copies of a user's vector that went to partitions, on average
+    shuffle_bytes   : bytes of payload that went between partitions, before compression
+    """
+
+    pairs_per_user: float
+    copies_per_user: float
+    shuffle_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaves:
+    """How large the leaves of all trees are.
+
+    count       : leaves of all trees
+    median_rows : half of the leaves are home to so many users at most, by a sample
+    p99_rows    : 99 % of the leaves are home to so many users at most, by a sample
+    max_rows    : users at home in the largest leaf
+    """
+
+    count: int
+    median_rows: int
+    p99_rows: int
+    max_rows: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a run did; report.json has the same fields, and `passed`.
+
+    version     : version of annspark
+    versions    : versions of Python, Spark, NumPy and PyArrow on the driver
+    created     : when the run ended, in ISO 8601 and UTC
+    settings    : settings as the user gave them
+    rows        : rows read, dropped and written
+    recall      : recall that the audit measured
+    calibration : recall asked for and recall predicted; None when the user gave probes instead
+    topped_up   : trees added because the first table missed the target
+    distances   : distances of the audited users, by rank
+    precision   : what rounding takes; None when annspark did not make the table
+    cost        : what the join took; None when annspark did not make the table
+    leaves      : how large the leaves are; None when annspark did not make the table
+    seconds     : seconds in all under "total", which comes first, then seconds by step
+    """
+
+    version: str
+    versions: dict[str, str]
+    created: str
+    settings: dict[str, Any]
+    rows: Rows
+    recall: Recall
+    calibration: Calibration | None
+    topped_up: int
+    distances: tuple[Spread, ...]
+    precision: Precision | None
+    cost: Cost | None
+    leaves: Leaves | None
+    seconds: dict[str, float]
+
+    @property
+    def passed(self) -> bool:
+        """Say whether the interval of the audit reaches the recall asked for; True when the user asked for none."""
+        return self.calibration is None or self.recall.high >= self.calibration.target
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """What a run would do; all numbers of the join are estimates.
+
+    rows            : rows read and dropped; `written` says how many users the table would have
+    calibration     : recall asked for and recall predicted; None when the user gave probes instead
+    probes          : leaves of a tree that a user would go to, on average
+    pairs_per_user  : see Cost
+    copies_per_user : see Cost
+    shuffle_bytes   : see Cost
+    leaves          : how large the leaves would be
+    partitions      : partitions of the join
+    task_bytes      : bytes of memory that a Python worker needs beside its libraries
+    join_seconds    : seconds to route, join and merge all users; writing the table takes more
+    seconds         : seconds spent so far, as in Report
+    """
+
+    rows: Rows
+    calibration: Calibration | None
+    probes: float
+    pairs_per_user: float
+    copies_per_user: float
+    shuffle_bytes: int
+    leaves: Leaves
+    partitions: int
+    task_bytes: int
+    join_seconds: float
+    seconds: dict[str, float]
+
+
+def versions(spark: str) -> dict[str, str]:
+    """Return the versions of the software that a run uses.
+
+    spark : version of the session's Spark
+    """
+    return {"python": platform.python_version(), "spark": spark} | {
+        name: version(name) for name in ("numpy", "pyarrow")
+    }
