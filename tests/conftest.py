@@ -49,7 +49,7 @@ def pytest_terminal_summary(terminalreporter, exitstatus):
     if CHOSEN and terminalreporter.stats.get("skipped"):
         terminalreporter.write_line("ERROR: tests were skipped, which is no success here.", red=True)
     if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and terminalreporter.stats.get("deselected"):
-        terminalreporter.write_line("All tests chosen are slow ones: add --all to sh tests/run.sh.")
+        terminalreporter.write_line("No test was run: those chosen, if there are any, are slow ones, which --all adds.")
 
 
 @pytest.fixture(scope="session")
