@@ -75,6 +75,7 @@ def make_session(warehouse: str):
         .config("spark.ui.showConsoleProgress", "false")
         .config("spark.sql.shuffle.partitions", "2")
         .config("spark.sql.codegen.cache.maxEntries", "10000")  # the tests' queries are more than the 100 kept else
+        .config("spark.python.daemon.module", "tests.python_daemon")  # workers start and end their tasks at once
         .config("spark.sql.session.timeZone", "UTC")
         .config("spark.sql.warehouse.dir", warehouse)
         .config("spark.sql.catalogImplementation", "in-memory")
