@@ -1,11 +1,11 @@
 #!/bin/sh
 # Finds the neighbors of 20,000 words with the command line and shows some: sh jobs/demo.sh
-# Needs Java 17 or newer and Python 3.11 or newer; everything else goes into .venv. See jobs/environment.sh for its variables.
+# Needs Java 17 or newer and Python 3.11 or newer; everything else goes into .venv. See .ci/environment.sh for its variables.
 set -eu
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 extras=
-. "$root/jobs/environment.sh"
+. "$root/.ci/environment.sh"
 cd "$root"
 
 # Quiet Spark: conf/log4j2.properties. Its progress bar is for terminals; in a file it is noise.
@@ -16,5 +16,5 @@ progress=spark.ui.showConsoleProgress=$bar
 export PYSPARK_SUBMIT_ARGS="--properties-file conf/spark-local.conf --conf $progress pyspark-shell"
 
 echo "Starting Spark on this machine."
-"$python" -m annspark build --input jobs/demo_data/words.parquet --output .demo/neighbors --k 10 --overwrite
-"$python" jobs/demo.py .demo/neighbors .demo/neighbors.report
+"$python" -m annspark build --input jobs/demo/words.parquet --output .demo/neighbors --k 10 --overwrite
+"$python" jobs/demo/show.py .demo/neighbors .demo/neighbors.report

@@ -1,4 +1,4 @@
-"""What several tests share: seeded vectors, tables made of them, and plain answers to compare with."""
+"""What several tests share: seeded vectors, tables made of them, and what is read from them; answers: oracle.py."""
 
 import json
 import os
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.spatial.distance import cdist
 
 REPOSITORY = Path(__file__).parent.parent
 # Queries of a few rows run once: compiling their code well, and collecting beside them, would take most of the time.
@@ -63,43 +62,6 @@ def long_lists_of(table, id_col: str = "user_id") -> dict[Any, list[tuple[Any, f
         lists.setdefault(user, []).append(tuple(neighbor))
         assert len(lists[user]) == rank
     return lists
-
-
-def all_distances(vectors: np.ndarray, metric: str) -> np.ndarray:
-    """Return every distance, or inner product, in float64 (n, n), by the definition of the metric."""
-    wide = vectors.astype(np.float64)
-    if metric == "inner_product":
-        return wide @ wide.T
-    if metric == "jaccard":
-        return cdist(wide != 0, wide != 0, metric)
-    return cdist(wide, wide, {"manhattan": "cityblock", "hamming": "cityblock"}.get(metric, metric))
-
-
-def assert_sound(lists, vectors: np.ndarray, ids: Sequence[Any], k: int, metric: str) -> None:
-    """Assert all that holds for any neighbor table, whatever its recall."""
-    place = {user: i for i, user in enumerate(ids)}
-    distances, sign = all_distances(vectors, metric), -1 if metric == "inner_product" else 1
-    assert sorted(lists) == sorted(ids)
-    for user, neighbors in lists.items():
-        others = [other for other, _ in neighbors]
-        assert len(neighbors) == min(k, len(ids) - 1)
-        assert len(set(others) - {user}) == len(others)
-        assert neighbors == sorted(neighbors, key=lambda pair: (sign * pair[1], pair[0]))
-        true = distances[place[user], [place[other] for other in others]]
-        np.testing.assert_allclose([d for _, d in neighbors], true, rtol=1e-4, atol=1e-6)
-
-
-def recall_of(lists, vectors: np.ndarray, k: int, metric: str) -> float:
-    """Return the share of the exact neighbors that lists of users 0, 1, ... hold; who is as far as the k-th counts."""
-    distances = all_distances(vectors, metric) * (-1 if metric == "inner_product" else 1)
-    np.fill_diagonal(distances, np.inf)
-    radius = np.sort(distances, axis=1)[:, k - 1]
-    found = sum(
-        distances[user, other] <= radius[user] + 1e-5 * (1 + abs(radius[user]))
-        for user, neighbors in lists.items()
-        for other, _ in neighbors
-    )
-    return found / (k * len(vectors))
 
 
 def users_in(blocks: Any, dim: int) -> list[tuple[Any, int, tuple[float, ...]]]:

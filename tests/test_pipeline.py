@@ -10,17 +10,8 @@ from annspark.core.exact import exact_neighbors
 from annspark.core.metric import prepare
 from annspark.core.recall import recall_by_user
 from annspark.spark.staging import stage_table
-from tests.helpers import (
-    assert_sound,
-    clustered,
-    configured,
-    count_cached,
-    files_in,
-    grid,
-    lists_of,
-    long_lists_of,
-    make_table,
-)
+from tests.helpers import clustered, configured, count_cached, files_in, grid, lists_of, long_lists_of, make_table
+from tests.oracle import assert_sound
 
 K, FEW = 8, {"leaf_rows": 60, "audit_users": 50}
 SLOW = pytest.mark.slow

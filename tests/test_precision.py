@@ -2,37 +2,25 @@
 
 import numpy as np
 import pytest
-from scipy.spatial.distance import cdist
 
 from annspark import InputError, RecallMissed, build_neighbors
 from annspark.evaluate import evaluate_neighbors
 from annspark.settings import Settings
 from tests.helpers import configured, lists_of, make_table
+from tests.oracle import all_distances, recall_of
 
 DOUBLES = "user_id bigint, vector array<double>"
 K = 5
 SLOW = pytest.mark.slow
 
 
-def distances_between(vectors, metric):
-    if metric == "cosine":
-        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-        return cdist(unit, unit, "sqeuclidean") / 2
-    if metric == "inner_product":
-        return -(vectors @ vectors.T)
-    return cdist(vectors, vectors, {"manhattan": "cityblock"}.get(metric, metric))
-
-
 def judged(lists, vectors, metric):
     """Return the strict recall of a table in float64, and the largest error of its distances as a share of them."""
-    distances = distances_between(vectors, metric)
-    np.fill_diagonal(distances, np.inf)
-    radius = np.sort(distances, axis=1)[:, K - 1, None]
     found = np.array([[other for other, _ in lists[i]] for i in range(len(vectors))])
     published = np.array([[distance for _, distance in lists[i]] for i in range(len(vectors))])
-    true = np.take_along_axis(distances, found, 1)
+    true = np.take_along_axis(all_distances(vectors, metric), found, 1)
     error = np.abs(published * (-1 if metric == "inner_product" else 1) - true) / np.abs(true)
-    return (true <= radius + 1e-12 * np.abs(radius)).mean(), error.max()
+    return recall_of(lists, vectors, K, metric, tie=1e-12, floor=0), error.max()
 
 
 def scan(n=900, *, towns=1, size=6.4e6):
@@ -105,7 +93,7 @@ def test_a_cut_off_keeps_the_pairs_within_it(spark):
     result = build_neighbors(make_table(spark, vectors, schema=DOUBLES), metric="euclidean", k=K, max_distance=1.5)
     found = {(user, other) for user, pairs in lists_of(result.table).items() for other, _ in pairs}
     result.table.unpersist()
-    distances = distances_between(vectors, "euclidean")
+    distances = all_distances(vectors, "euclidean")
     np.fill_diagonal(distances, np.inf)
     nearest = np.argsort(distances, axis=1)[:, :K]
     wanted = {(i, int(j)) for i in range(900) for j in nearest[i] if distances[i, j] <= 1.5}

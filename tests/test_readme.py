@@ -25,12 +25,12 @@ def clone(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clone")
     for name in ("annspark", "conf"):
         (folder / name).symlink_to(ROOT / name)
-    (folder / "jobs" / "demo_data").mkdir(parents=True)
+    (folder / "jobs" / "demo").mkdir(parents=True)
     for path in (ROOT / "jobs").glob("*.py"):
         (folder / "jobs" / path.name).symlink_to(path)
-    words = pq.read_table(ROOT / "jobs" / "demo_data" / "words.parquet")
+    words = pq.read_table(ROOT / "jobs" / "demo" / "words.parquet")
     assert len(words) == 20_000
-    pq.write_table(words.slice(0, 2000), folder / "jobs" / "demo_data" / "words.parquet")
+    pq.write_table(words.slice(0, 2000), folder / "jobs" / "demo" / "words.parquet")
     return folder
 
 

@@ -3,7 +3,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
-from scipy.spatial.distance import cdist
 
 from annspark.core import join_sparse
 from annspark.core.distance import SparseProducts, kernel_for, looseness, measure_for
@@ -12,6 +11,7 @@ from annspark.core.metric import METRICS, prepare
 from annspark.core.routes import visits_of
 from annspark.core.vectors import squared_lengths, surplus_twins, take_rows
 from tests.core.worlds import DENSE, alike, nearest_of, random_visits, who_meets
+from tests.oracle import all_distances
 
 SPARSE = ["cosine", "euclidean", "inner_product", "jaccard"]
 KINDS = [*((metric, False) for metric in DENSE), *((metric, True) for metric in SPARSE)]
@@ -34,20 +34,6 @@ def make(metric, is_sparse, n, seed, dim=12):
     return prepare(rng.normal(size=(n, dim)).astype(np.float32) + 3, metric)
 
 
-def distances_between(vectors, metric):
-    """Return all distances by scipy, in float64."""
-    wide = (vectors if isinstance(vectors, np.ndarray) else vectors.toarray()).astype(np.float64)
-    if metric == "inner_product":
-        return -wide @ wide.T
-    if metric == "jaccard":
-        both, sizes = wide @ wide.T, wide.sum(axis=1)
-        union = sizes[:, None] + sizes - both
-        return 1 - np.where(union > 0, both / np.maximum(union, 1), 1)
-    if metric == "hamming":
-        return cdist(wide, wide, "cityblock")
-    return cdist(wide, wide, {"manhattan": "cityblock"}.get(metric, metric))
-
-
 @pytest.mark.parametrize(("metric", "is_sparse"), KINDS)
 def test_exact_distances_are_those_of_scipy_from_either_side(metric, is_sparse):
     vectors = make(metric, is_sparse, 60, 1)
@@ -56,7 +42,7 @@ def test_exact_distances_are_those_of_scipy_from_either_side(metric, is_sparse):
     raw = kernel.exact(vectors, i, vectors, j)
     assert raw.dtype == (np.float64 if is_sparse else np.float32)
     np.testing.assert_array_equal(raw, kernel.exact(vectors, j, vectors, i))
-    wanted = distances_between(vectors, metric).ravel()
+    wanted = all_distances(vectors, metric).ravel()
     # The square root magnifies what float32 leaves of 0.
     np.testing.assert_allclose(METRICS[metric].from_raw(raw), wanted, rtol=2e-6, atol=2e-7)
 
@@ -131,7 +117,7 @@ def test_rows_without_a_number_are_rows_like_others(metric):
     joined = join_leaves(
         prepare(vectors, metric), np.zeros(30, np.int32), visits_of(np.full((30, 1), -1, np.int32)), 5, metric
     )
-    distance = distances_between(prepare(vectors, metric), metric) + np.diag(np.full(30, np.inf))
+    distance = all_distances(prepare(vectors, metric), metric) + np.diag(np.full(30, np.inf))
     wanted = np.sort(np.where(distance < METRICS[metric].unrelated, distance, np.inf), axis=1)[:, :5]
     np.testing.assert_allclose(joined.distances, wanted, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(joined.neighbors < 0, np.isinf(wanted))
@@ -146,7 +132,7 @@ def test_a_crowded_leaf_of_one_column_is_cut_and_still_gives_the_nearest(metric,
     n, k = 600, 5
     vectors = csr_array(np.random.default_rng(0).uniform(1, 2, (n, 1)).astype(np.float32))
     joined = join_leaves(vectors, np.zeros(n, np.int32), visits_of(np.full((n, 1), -1, np.int32)), k, metric)
-    whole = np.sort(distances_between(vectors, metric) + np.diag(np.full(n, np.inf)), axis=1)
+    whole = np.sort(all_distances(vectors, metric) + np.diag(np.full(n, np.inf)), axis=1)
     np.testing.assert_allclose(joined.distances, whole[:, :k], rtol=1e-4, atol=1e-6)
     assert joined.pairs <= n * 3 * 40
 

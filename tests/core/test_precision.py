@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
-from scipy.spatial.distance import cdist
 
 from annspark.core.best import nobody_met
 from annspark.core.coordinates import OutOfRange, choose_coordinates
@@ -16,6 +15,7 @@ from annspark.core.metric import METRICS
 from annspark.core.recall import recall_by_user, sizes_of, tie_limit
 from annspark.core.routes import visits_of
 from annspark.core.vectors import fits_float32, is_sparse, narrowed, take_rows
+from tests.oracle import all_distances
 
 K = 5
 METRICS_OF_NUMBERS = ["cosine", "euclidean", "inner_product", "manhattan"]
@@ -33,19 +33,8 @@ def as_input(dense, is_sparse_):
 
 
 def true_distances(dense, metric):
-    """Return all distances in float64, by differences where there are any: float64 (n, n), inf for oneself."""
-    if metric == "inner_product":
-        distances = -(dense @ dense.T)
-    elif metric == "cosine":
-        # A first scaling by the largest number, so that squares neither overflow nor vanish.
-        unit = dense / np.abs(dense).max(axis=1, keepdims=True)
-        unit /= np.linalg.norm(unit, axis=1, keepdims=True)
-        distances = cdist(unit, unit, "sqeuclidean") / 2
-    elif metric == "jaccard":
-        distances = cdist(dense != 0, dense != 0, "jaccard")
-    else:
-        size = np.abs(dense).max() or 1.0
-        distances = cdist(dense / size, dense / size, "euclidean" if metric == "euclidean" else "cityblock") * size
+    """Return all distances in float64, inf for oneself."""
+    distances = all_distances(dense, metric)
     np.fill_diagonal(distances, np.inf)
     return distances
 

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from annspark import RecallMissed, build_neighbors
-from tests.helpers import all_distances, assert_sound, grid, lists_of, long_lists_of, make_table, recall_of
+from tests.helpers import grid, lists_of, long_lists_of, make_table
+from tests.oracle import all_distances, assert_sound, recall_of
 
 K = 6
 SLOW = pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The benchmark: its sets, its scores, its plan, its watch over processes and its tables."""
+"""The benchmark: its sets, scores, plan, watch over processes and tables; the joins and core-seconds beside it."""
 
 import json
 import subprocess
@@ -10,22 +10,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.helpers import REPOSITORY, all_distances
+from tests.helpers import REPOSITORY, clustered
+from tests.oracle import all_distances, exact_distances
 
 psutil = pytest.importorskip("psutil", reason="the extra bench is not installed")
 
-from bench import commands, results  # noqa: E402
-from bench.interpolate import Point, seconds_at  # noqa: E402
-from bench.ladders import SYSTEMS, as_text  # noqa: E402
-from bench.plan import is_pointless, order  # noqa: E402
-from bench.record import OK, Run  # noqa: E402
-from bench.runs import measure  # noqa: E402
-from bench.score import score  # noqa: E402
-from bench.sets import Data, prepare  # noqa: E402
-from bench.synthetic import CHUNK, chunks  # noqa: E402
-from bench.table import as_markdown  # noqa: E402
-from bench.truth import exact_distances  # noqa: E402
-from bench.watch import reason, watch  # noqa: E402
+from jobs.benchmark import commands, core_seconds, joins, libraries, spark_systems  # noqa: E402
+from jobs.benchmark.runs import OK, Run, is_pointless, measure, order_of, read_results, score, write_results  # noqa: E402
+from jobs.benchmark.sets import CHUNK, Data, chunks, prepare  # noqa: E402
+from jobs.benchmark.summary import Point, as_markdown, seconds_at  # noqa: E402
+from jobs.benchmark.systems import SYSTEMS, as_text  # noqa: E402
+from jobs.benchmark.watch import reason, watch  # noqa: E402
 
 
 def run(system="annspark", rung=0, recall=0.9, seconds=10.0, status=OK, repeat=1, **more):
@@ -60,8 +55,31 @@ def test_a_setting_that_another_beats_in_both_takes_no_part():
     assert seconds_at(0.9, points).above == "b"
 
 
+def test_every_system_has_its_code():
+    codes = {kind: {one.code for one in SYSTEMS.values() if one.runner == kind} for kind in ("library", "spark")}
+    assert codes["library"] == set(libraries.SEARCHES)
+    assert codes["spark"] == set(spark_systems.SEARCHES) == set(spark_systems.CONF)
+
+
+def test_a_library_writes_what_it_finds_without_oneself_and_tells_its_phases(tmp_path, monkeypatch, capsys):
+    def search(library, vectors, metric, setting):
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-6)
+        far = all_distances(vectors, metric)
+        rows = np.argsort(far, axis=1, kind="stable")[:, : setting["most"]]
+        rows[0, -1] = -1
+        return rows, np.take_along_axis(far, rows, axis=1)
+
+    monkeypatch.setitem(libraries.SEARCHES, "json", search)  # any module can be imported in its place
+    data = prepare("synthetic:40x8", tmp_path)
+    libraries.main("json", str(data.folder / "vectors.parquet"), str(tmp_path / "table"), "cosine", '{"most": 11}')
+    assert set(json.loads(capsys.readouterr().out)) == {"import", "load", "compute", "write"}
+    found = score(tmp_path / "table", np.load(data.folder / "vectors.npy"), dict(np.load(data.folder / "truth.npz")))
+    assert found.recall == pytest.approx((40 * 10 - 1) / 400)
+    assert found.faults == {"short": 1}
+
+
 def test_the_order_interleaves_the_systems_in_every_repeat():
-    plan = list(order(["one"], ["annspark", "faiss-exact", "hnswlib"], 2))
+    plan = list(order_of(["one"], ["annspark", "faiss-exact", "hnswlib"], 2))
     assert [(repeat, system, rung) for repeat, _, system, rung in plan[:5]] == [
         (1, "annspark", 0), (1, "faiss-exact", 0), (1, "hnswlib", 0), (1, "annspark", 1), (1, "hnswlib", 1),
     ]  # fmt: skip
@@ -107,7 +125,7 @@ def test_synthetic_vectors_are_clustered_and_their_norms_skewed():
     vectors = np.vstack(list(chunks(4 * CHUNK, 64)))  # some ten of each interest
     shuffled = np.random.default_rng(0).permuted(vectors, axis=0)  # the same numbers without the structure
     some = np.arange(100)
-    near, far = (np.median(exact_distances(x, some, "cosine")[:, -1]) for x in (vectors, shuffled))
+    near, far = (np.median(exact_distances(x, some, 10, "cosine")[:, -1]) for x in (vectors, shuffled))
     norms = np.linalg.norm(vectors, axis=1)
     assert near < 0.85 * far
     assert np.quantile(norms, 0.95) > 2 * np.median(norms)
@@ -189,8 +207,8 @@ def test_the_table_has_seconds_at_recalls_cold_and_warm_and_says_what_failed(tmp
         run("hnswlib", status="unavailable: no | wheel"),
     ]
     data = Data("set", tmp_path, 1000, 8, "cosine")
-    results.write(tmp_path / "results.json", runs, [data])
-    assert results.read(tmp_path / "results.json") == runs
+    write_results(tmp_path / "results.json", runs, [data])
+    assert read_results(tmp_path / "results.json") == runs
     lines = as_markdown(json.loads((tmp_path / "results.json").read_text()), runs).splitlines()
     (ours,) = [line for line in lines if line.startswith("| **annspark** |")]
     cells = [cell.strip() for cell in ours.split("|")]
@@ -205,15 +223,15 @@ def test_the_table_has_seconds_at_recalls_cold_and_warm_and_says_what_failed(tmp
 def test_a_sweep_leaves_results_and_resumes_where_it_stopped(tmp_path):
     pytest.importorskip("faiss", reason="the extra bench is not installed")
     pytest.importorskip("matplotlib", reason="the extra bench is not installed")
-    words = [sys.executable, str(REPOSITORY / "jobs" / "benchmark.py"), "--sets", "synthetic:1500x8", "--limit", "60"]
+    words = [sys.executable, "-m", "jobs.benchmark", "--sets", "synthetic:1500x8", "--limit", "60"]
     words += ["--systems", "faiss-exact", "--out", f"{tmp_path}/out", "--cache", f"{tmp_path}/cache", "--repeats"]
 
     def sweep(*more):
-        return subprocess.run([*words, *more], capture_output=True, text=True, timeout=100, check=False)
+        return subprocess.run([*words, *more], cwd=REPOSITORY, capture_output=True, text=True, timeout=100, check=False)
 
     done = sweep("1")
     assert done.returncode == 0, done.stderr
-    (first,) = results.read(tmp_path / "out" / "results.json")
+    (first,) = read_results(tmp_path / "out" / "results.json")
     assert (first.status, first.recall, first.faults) == (OK, 1.0, {})
     assert first.seconds > first.work > 0
     assert first.peak_mb > 10
@@ -224,4 +242,57 @@ def test_a_sweep_leaves_results_and_resumes_where_it_stopped(tmp_path):
     done = sweep("2", "--resume")
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 1
-    assert [one.repeat for one in results.read(tmp_path / "out" / "results.json")] == [1, 2]
+    assert [one.repeat for one in read_results(tmp_path / "out" / "results.json")] == [1, 2]
+
+
+def test_joins_are_compared(tmp_path, monkeypatch, capsys):
+    np.savez(tmp_path / "few.npz", X=clustered(400))
+    other = tmp_path / "nobody.py"
+    other.write_text(
+        "import numpy as np\n\ndef join(vectors, leaf, k):\n    return (np.full((len(vectors), k), -1),)\n"
+    )
+    asked = ["--other", str(other), "--sets", str(tmp_path / "few.npz"), "--probes", "1", "4", "--leaf", "100"]
+    monkeypatch.setattr(sys, "argv", ["joins", *asked, "--repeats", "1"])
+    joins.main()
+    one, four = capsys.readouterr().out.splitlines()
+    assert one.startswith("few, 400 x 16, 1 probes, ")
+    assert "4 probes, 400 pairs a row" in four  # of four leaves everybody meets everybody
+    assert ", recall 1.0000; other " in four
+    assert ", 0.0000; product " in four
+
+
+def test_what_is_spent_between_two_looks_is_divided_among_the_steps_by_time():
+    worker, java = (1, "1"), (2, "3")
+    looks = [
+        (2.0, {worker: ("Python", 1.0)}),
+        (4.0, {worker: ("Python", 3.0), java: ("compilers", 1.0)}),
+        (6.0, {java: ("compilers", 1.5)}),
+    ]
+    steps = [("start", 0.0, 3.0), ("read", 3.0, 5.0), ("exit", 5.0, 7.0)]
+    start, step, end = core_seconds.divide(steps, looks)
+    assert [one[0] for one in (start, step, end)] == ["start", "read", "exit"]
+    assert [one[1] for one in (start, step, end)] == [3, 2, 2]
+    assert [one[2]["Python"] for one in (start, step, end)] == [2, 1, 0]
+    assert [one[2]["compilers"] for one in (start, step, end)] == [0.5, 0.75, 0.25]
+
+
+def test_steps_are_placed_before_the_moment_their_report_was_made(tmp_path):
+    seconds = {"total": 6.0, "read": 2.0, "join": 4.0}
+    (tmp_path / "report.json").write_text(json.dumps({"created": "1970-01-01T00:01:50+00:00", "seconds": seconds}))
+    steps = core_seconds.steps_of(tmp_path / "report.json", 100.0, 112.0)
+    assert steps == [("start", 100, 104.5), ("read", 104.5, 106.5), ("join", 106.5, 110.5), ("publish", 110.5, 112)]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux what threads have spent")
+def test_core_seconds_of_a_build_are_told_by_step(tmp_path, monkeypatch, capsys):
+    words = ["core_seconds", "--set", "synthetic:500x8", "--cache", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", words)
+    core_seconds.main()
+    _, _, *lines = capsys.readouterr().out.splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    spent = {name: [float(cell) for cell in cells] for name, *cells in rows}
+    assert {"start", "read", "join", "audit", "publish", "all"} <= set(spent)
+    assert min(spent["all"]) > 0
+    assert spent["all"][1] == pytest.approx(sum(spent["all"][2:]), abs=0.3)
+    assert spent["all"][0] == pytest.approx(sum(cells[0] for name, cells in spent.items() if name != "all"), abs=0.5)

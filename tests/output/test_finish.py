@@ -6,7 +6,8 @@ from annspark import build_neighbors
 from annspark.output.finish import count_shorter, finish
 from annspark.output.layout import layout_of
 from annspark.settings import Settings
-from tests.helpers import assert_sound, clustered, configured, lists_of, long_lists_of, make_table
+from tests.helpers import clustered, configured, lists_of, long_lists_of, make_table
+from tests.oracle import assert_sound
 
 N, K = 40, 4
 LINKS = ("all", "mutual", "either")
