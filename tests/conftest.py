@@ -12,7 +12,6 @@ os.environ.setdefault("SPARK_SUBMIT_OPTS", JAVA_OPTIONS)  # for the session here
 CHOSEN = os.environ.get("ANNSPARK_TESTS", "")
 NEEDED = {
     "grpc": "Spark Connect (pyspark[connect] of Spark 4; of Spark 3.5 run -m spark35 instead)",
-    "sklearn": "scikit-learn (extra test)",
     "faiss": "faiss-cpu (extra test)",
     "scipy": "SciPy (extra test)",
     "psutil": "psutil (extra test)",
