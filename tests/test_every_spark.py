@@ -6,7 +6,7 @@ from pyspark.sql import functions as F
 
 from annspark import InputError, build_neighbors
 from annspark.job import make_job
-from annspark.pipeline import run
+from annspark.nightly import publish_neighbors
 from tests.helpers import clustered, configured, files_in, lists_of, make_table, read_report
 from tests.oracle import all_distances
 
@@ -53,7 +53,7 @@ def test_a_job_publishes_the_long_table_and_its_report(spark, tmp_path):
     table.union(bad.withColumn("user_id", F.concat(F.lit("bad "), "user_id"))).write.parquet(str(tmp_path / "in"))
     named = {"input": str(tmp_path / "in"), "output": str(tmp_path / "out"), "scratch": str(tmp_path / "scratch")}
     job = make_job(named | {"shape": "long", "k": K, "audit_users": 50, "on_bad_row": "drop"})
-    run(spark, job)
+    publish_neighbors(spark, job)
     published = spark.read.parquet(str(tmp_path / "out"))
     assert published.dtypes == [
         ("user_id", "string"), ("rank", "int"), ("neighbor_id", "string"), ("distance", "float"),

@@ -232,7 +232,9 @@ def test_input_and_output_may_be_catalog_tables(spark, inputs, tmp_path, monkeyp
     spark.sql(f"DROP DATABASE {database} CASCADE")
 
 
-@pytest.mark.parametrize("step", [pytest.param("join_partitions", marks=pytest.mark.slow), "publish.commit"])
+@pytest.mark.parametrize(
+    "step", [pytest.param("pipeline.join_partitions", marks=pytest.mark.slow), "nightly.publish.commit"]
+)
 def test_an_unexpected_failure_is_code_1_and_last_nights_table_stays(
     spark, inputs, tmp_path, monkeypatch, capsys, step
 ):
@@ -243,7 +245,7 @@ def test_an_unexpected_failure_is_code_1_and_last_nights_table_stays(
     def fail(*_, **__):
         raise RuntimeError("the lights went out")
 
-    monkeypatch.setattr(f"annspark.pipeline.{step}", fail)
+    monkeypatch.setattr(f"annspark.{step}", fail)
     assert build(inputs / "good", tmp_path / "out", "--overwrite", "--scratch", str(scratch)) == 1
     assert spark.read.parquet(str(tmp_path / "out")).count() == 3
     assert files_in(tmp_path) == ["out", "scratch"]
@@ -327,7 +329,7 @@ def test_a_place_that_cannot_be_written_is_code_2_before_any_work(inputs, tmp_pa
     def fail(*_, **__):
         raise AssertionError("the input was opened")
 
-    monkeypatch.setattr("annspark.pipeline.publish.open_input", fail)
+    monkeypatch.setattr("annspark.nightly.open_input", fail)
     (tmp_path / "file").write_text("somebody's")
     (tmp_path / "bad" / "report.json").mkdir(parents=True)
     assert build(inputs / "good", tmp_path / "new" / "out", flag, str(tmp_path / place), "--overwrite") == 2

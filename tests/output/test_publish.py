@@ -8,13 +8,13 @@ from chispa import assert_df_equality
 from pyspark.sql import functions as F
 
 from annspark.errors import InputError, SettingsError
+from annspark.input.open import open_input
+from annspark.job import is_catalog_table
 from annspark.output.publish import (
     aside,
     check_target,
     commit,
     discard,
-    is_catalog_table,
-    open_input,
     require_apart,
     require_format,
     write_pending,
