@@ -40,11 +40,11 @@ from annspark.job import require_folder_name
 from annspark.output.finish import count_shorter, finish
 from annspark.output.layout import Layout, count_users, laid_out, layout_of, require_complete
 from annspark.report import Cost, Leaves, Report, Rows, versions
-from annspark.run import Place, Run
+from annspark.run import Run
 from annspark.settings import Settings, make_settings, takes_settings
 from annspark.spark.cluster import count_cores, start_beside, start_workers
 from annspark.spark.meter import Meter, read_meter, watch_joined, watch_merged, watch_shipped
-from annspark.spark.staging import Stage, staging
+from annspark.spark.staging import Place, Stage, staging
 from annspark.spark.types import is_collated
 
 logger = logging.getLogger("annspark")

@@ -56,7 +56,7 @@ ALLOWED = {
     "annspark.output": BELOW | {"annspark.output"},
     "annspark.flow": BELOW | {"annspark.input", "annspark.output", "annspark.flow"},
     "annspark.report": {"annspark.core", "annspark.spark", "annspark.report", "records"},
-    "annspark.run": set(),
+    "annspark.run": {"annspark.spark"},
     "annspark.index": BELOW | {"annspark.output", "annspark.flow"},
     "annspark.advice": BELOW | {"annspark.flow", "annspark.index"},
     "annspark.pipeline": LINE | {"annspark.advice"},
