@@ -80,11 +80,12 @@ def _build(given: dict[str, Any]) -> None:
         if flag in given:  # a flag wins over the file's other way to say the same
             told.pop(other, None)
     job = make_job(told | given)
-    spark = _session("annspark build", "annspark.pipeline", "matplotlib.figure")
-    from annspark.pipeline import preview, run
+    spark = _session("annspark build", "annspark.nightly", "annspark.preview", "matplotlib.figure")
+    from annspark.nightly import publish_neighbors
+    from annspark.preview import preview
     from annspark.report.text import preview_as_text, report_as_text
 
-    print(preview_as_text(preview(spark, job)) if plan_only else report_as_text(run(spark, job)))
+    print(preview_as_text(preview(spark, job)) if plan_only else report_as_text(publish_neighbors(spark, job)))
 
 
 def _evaluate(given: dict[str, Any]) -> None:
@@ -185,7 +186,7 @@ def _stop_spark(spark: "SparkSession") -> None:
     """Stop the session, and delete what its tasks have written since that was deleted."""
     _in_time(spark.stop)
     with suppress(ImportError):
-        from annspark.pipeline import sweep
+        from annspark.nightly import sweep
 
         sweep()
 

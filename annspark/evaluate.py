@@ -16,7 +16,7 @@ from annspark.flow.foreign_table import look_up
 from annspark.flow.read import read_vectors
 from annspark.flow.sample import sample_vectors
 from annspark.input.given import require_table
-from annspark.output import publish
+from annspark.input.open import open_input
 from annspark.report import Report, Rows, versions
 from annspark.report.store import reports_once_done, require_folder
 from annspark.run import Clock
@@ -42,8 +42,8 @@ def evaluate(
     if report:
         files.require_whole_name(spark, "report", report)
         require_folder(report, report)
-    vectors = publish.open_input(spark, input, format)
-    table = publish.open_input(spark, neighbors, format, role="neighbors")
+    vectors = open_input(spark, input, format)
+    table = open_input(spark, neighbors, format, role="neighbors")
     names = {"input": input, "neighbors": neighbors, "format": format, "report": report, "scratch": scratch}
     found = evaluate_neighbors(vectors, table, settings, names | asdict(settings), scratch)
     if report:

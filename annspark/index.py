@@ -64,10 +64,12 @@ class Found:
     table    : where it was put
     layout   : how it is laid out
     counts   : of what finding them took
+    plan     : of the last join
     n_leaves : over all trees that were joined
     """
 
     table: DataFrame
     layout: Layout
     counts: Counts
+    plan: Plan
     n_leaves: int

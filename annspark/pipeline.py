@@ -1,10 +1,6 @@
 """The line: read, sample, grow, calibrate, route, join, merge, complete, audit, publish."""
 
 import logging
-import math
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -13,21 +9,18 @@ from typing import Any
 
 import numpy as np
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from annspark import __version__
-from annspark.core.calibrate import CALIBRATION_USERS, MOST_PROBES, MOST_TREES, suggest_settings
+from annspark.advice import advise, advise_on_rounding
+from annspark.core.calibrate import CALIBRATION_USERS, MOST_TREES
 from annspark.core.metric import METRICS
 from annspark.core.plan import (
     ROUTED_SAMPLE,
     count_known,
     count_merge_partitions,
-    count_shuffle_bytes,
-    count_task_bytes,
     plan_join,
 )
-from annspark.core.sampling import draw_limit
 from annspark.errors import RecallMissed, spark_errors_told
 from annspark.flow.audit import Audit, audit_neighbors, noise_of
 from annspark.flow.calibrate import calibrate
@@ -43,24 +36,19 @@ from annspark.flow.sample import Samples, sample_vectors
 from annspark.index import Found, Index, Known
 from annspark.input.given import require_table
 from annspark.input.source import type_of_ids
-from annspark.job import Job, require_folder_name
-from annspark.output import publish
+from annspark.job import require_folder_name
 from annspark.output.finish import count_shorter, finish
 from annspark.output.layout import Layout, count_users, laid_out, layout_of, require_complete
-from annspark.report import Cost, Leaves, Preview, Report, Rows, versions
-from annspark.report.store import reports_once_done, require_folder, write_missed
-from annspark.run import Place, Run
-from annspark.settings import MOST_LEAF_ROWS, Settings, make_settings, takes_settings
-from annspark.spark import files, leftovers
+from annspark.report import Cost, Leaves, Report, Rows, versions
+from annspark.run import Run
+from annspark.settings import Settings, make_settings, takes_settings
 from annspark.spark.cluster import count_cores, start_beside, start_workers
 from annspark.spark.meter import Meter, read_meter, watch_joined, watch_merged, watch_shipped
-from annspark.spark.staging import Stage, staging
+from annspark.spark.staging import Place, Stage, staging
 from annspark.spark.types import is_collated
-from annspark.tables import IDS, LOWEST
 
 logger = logging.getLogger("annspark")
 _MUCH_LOST = 0.005  # share of the neighbors lost to rounding from which on it is worth a warning
-_TRIED = (25_000, 25_000, 100_000)  # users that a preview joins; the first only warm up
 
 
 @dataclass(frozen=True)
@@ -97,78 +85,50 @@ def build_neighbors(vectors: DataFrame, *, scratch: str | PathLike[str] | None =
     vectors = require_table(vectors)
     asked = make_settings(settings, "scratch")
     with staging(require_folder_name("scratch", scratch), vectors.sparkSession) as stage:
-        run = _start(vectors.sparkSession, stage, partial(stage, keep=True))
-        result, advice = _build(vectors, asked, asdict(asked), run)
-        _require_recall(result.report, advice)
+        run = start_run(vectors.sparkSession, stage, partial(stage, keep=True))
+        result, advice = build(vectors, asked, asdict(asked), run)
+        require_recall(result.report, advice)
     return result
 
 
-@spark_errors_told()
-def run(spark: SparkSession, job: Job) -> Report:
-    """Read the job's input, and publish the neighbor table and its report together; both appear whole or not at all."""
-    with _ready_to_write(spark, job, job.overwrite) as (target, stage):
-        written: list[publish.Pending] = []
+def build(vectors: DataFrame, settings: Settings, asked: dict[str, Any], run: Run) -> tuple[Result, str]:
+    """Walk the line.
 
-        def keep(table: DataFrame) -> DataFrame:
-            written.append(publish.write_pending(table, target, job.format))
-            return written[-1].table
-
-        run = _start(spark, stage, keep)
-        vectors = publish.open_input(spark, job.input, job.format)
-        publish.require_apart(spark, target, vectors, job.input)
-        result, advice = _build(vectors, job.settings, _asked(job), run)
-        folder = _report_folder(job, target)
-        if not result.report.passed:
-            write_missed(folder, result.report)
-            _require_recall(result.report, advice)
-        quietly = partial(publish.undisturbed, target)
-        with run.clock.step("publish") as facts, reports_once_done(folder, result.report, quietly):
-            publish.commit(written[-1])
-            facts += [target.place, f"report in {folder}"]
-    return result.report
-
-
-@spark_errors_told()
-def preview(spark: SparkSession, job: Job) -> Preview:
-    """Go as far as the plan of the join, join some users to see how fast this machine is, and publish nothing."""
-    with _ready_to_write(spark, job, overwrite=True) as (_, stage):
-        run = _start(spark, stage, stage)
-        vectors = publish.open_input(spark, job.input, job.format)
-        index = fit(vectors, job.settings, run)
-        with run.clock.step("try", "joining some users to see how fast it goes") as facts:
-            tried = _try(index, run)
-            facts += [f"{users:,} users in {seconds:.1f} s" for users, seconds in tried]
-    users, plan, most, few = index.known.users, index.plan, index.known.neighbors, index.known.few
-    return Preview(
-        rows=Rows(
-            read=users.read,
-            valid=users.rows,
-            written=users.rows,
-            dropped=users.dropped,
-            examples=users.examples,
-            short=0,
-        ),
+    asked   : settings as the report gives them
+    returns : the table with its report, and what to do if the recall was missed
+    """
+    kind, layout = type_of_ids(vectors, settings), layout_of(settings)
+    finish_after = settings.restricted or is_collated(kind)
+    # What is found is the finished table, unless something is left out of it or changed in it first.
+    found_layout, place = (layout.nested, run.stage) if finish_after else (layout, run.keep)
+    index = fit(vectors, settings, run)
+    plan = index.plan
+    doing = f"routing to {plan.probes:.3g} leaves a tree, joining in {plan.n_partitions} partitions, merging"
+    with run.clock.step("join", doing) as facts:
+        found = find(index, found_layout, place, run.cores)
+        facts += [f"{found.counts.written:,} users"]
+    audit = first = audit_found(found, index, run)
+    if settings.top_up and index.calibration and audit.recall.high < index.calibration.target:
+        found = top_up(found, index, place, run)
+        audit = audit_found(found, index, run)
+    table, fewer = finish_found(found, index, kind, run) if finish_after else (found.table, 0)
+    report = Report(
+        version=__version__,
+        versions=versions(vectors.sparkSession.version),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        settings=asked,
+        rows=_rows_of(found, index, fewer),
+        recall=audit.recall,
         calibration=index.calibration,
-        probes=plan.probes,
-        pairs_per_user=round(plan.expected.pairs + (len(few.ids) if few else 0), 1),
-        copies_per_user=round(plan.copies, 3),
-        shuffle_bytes=count_shuffle_bytes(plan, users.rows, users.width, most, users.id_bytes),
-        leaves=Leaves(
-            count=plan.n_leaves,
-            median_rows=plan.expected.median_rows,
-            p99_rows=plan.expected.p99_rows,
-            max_rows=plan.expected.max_rows,
-        ),
-        partitions=plan.n_partitions,
-        task_bytes=count_task_bytes(plan, users.rows, users.width),
-        join_seconds=round(extrapolate(tried, users.rows), 1),
+        topped_up=int(audit is not first),
+        distances=audit.distances,
+        precision=audit.precision,
+        cost=_cost_of(found, index),
+        leaves=_leaves_of(found),
         seconds=run.clock.total(),
     )
-
-
-def sweep() -> None:
-    """Delete once more what failed runs of this process wrote aside; until it is stopped, Spark may write it anew."""
-    leftovers.sweep()
+    advice = "" if report.passed else advise_on_rounding(audit, index) or advise(index, first.recall.mean)
+    return Result(table, report), advice
 
 
 def fit(vectors: DataFrame, settings: Settings, run: Run) -> Index:
@@ -217,7 +177,7 @@ def fit(vectors: DataFrame, settings: Settings, run: Run) -> Index:
     if goal and goal.high < goal.target:
         logger.warning(
             "calibrate: recall %.4f (%.4f to %.4f) is predicted for the most probes there are, %g was asked for. %s",
-            *(goal.predicted, goal.low, goal.high, goal.target, _advise(index, None)),
+            *(goal.predicted, goal.low, goal.high, goal.target, advise(index, None)),
         )
     return index
 
@@ -248,7 +208,7 @@ def find(index: Index, layout: Layout, place: Place, cores: int, earlier: Found 
         counts = counts.with_few(len(few.ids), users.rows, (k + 1) * (4 + users.id_bytes))
     # A user without neighbors has no row of the long shape.
     require_complete(counts.written + (counts.lonely if layout.long else 0), users.rows)
-    found = Found(table, layout, counts, plan.n_leaves)
+    found = Found(table=table, layout=layout, counts=counts, plan=plan, n_leaves=plan.n_leaves)
     return complete(found, index, place, merge_in) if counts.short else found
 
 
@@ -267,100 +227,8 @@ def complete(found: Found, index: Index, place: Place, merge_in: int) -> Found:
     return replace(found, table=table, counts=replace(counts, written=written, completed=counts.short, short=0))
 
 
-def grow_another(index: Index, cores: int) -> Index:
-    """Return an index of the same users with a single tree, which the forest does not have yet."""
-    users, samples = index.known.users, index.known.samples
-    forest = grow(users, samples.forest.vectors, index.settings, trees=1, first_tree=len(index.plan.reach))
-    plan = plan_join(forest, samples.shown.vectors, index.plan.probes, rows=users.rows, cores=cores, width=users.width)
-    return replace(index, known=replace(index.known, few=None), forest=forest, plan=plan)
-
-
-def take_part(index: Index, want: int, cores: int) -> Index:
-    """Return an index of about so many of the users, with leaves as large and as many probes as for all."""
-    users, samples = index.known.users, index.known.samples
-    table = users.table.where(F.col(LOWEST) <= draw_limit(min(want, users.rows), users.rows))
-    some = replace(users, table=table, rows=table.agg(F.sum(F.size(IDS))).collect()[0][0])
-    forest = grow(some, samples.forest.vectors, index.settings, trees=len(index.plan.reach))
-    plan = plan_join(forest, samples.shown.vectors, index.plan.probes, rows=some.rows, cores=cores, width=users.width)
-    neighbors = min(index.settings.k, some.rows - 1)
-    return replace(index, known=replace(index.known, users=some, neighbors=neighbors), forest=forest, plan=plan)
-
-
-def _build(vectors: DataFrame, settings: Settings, asked: dict[str, Any], run: Run) -> tuple[Result, str]:
-    """Walk the line; return the result, and what to do if the recall was missed."""
-    kind = type_of_ids(vectors, settings)
-    finish_after = settings.restricted or is_collated(kind)
-    layout = layout_of(settings)
-    # What is found is the finished table, unless something is left out of it or changed in it first.
-    found_layout, place = (layout.nested, run.stage) if finish_after else (layout, run.keep)
-    index = fit(vectors, settings, run)
-    users, goal, plan = index.known.users, index.calibration, index.plan
-    doing = f"routing to {plan.probes:.3g} leaves a tree, joining in {plan.n_partitions} partitions, merging"
-    with run.clock.step("join", doing) as facts:
-        found = find(index, found_layout, place, run.cores)
-        facts += [f"{users.rows:,} users"]
-    audited = first = _audit(found, index, run)
-    if settings.top_up and goal and audited.recall.high < goal.target:
-        with run.clock.step("top up", "growing another tree, joining and merging its neighbors with those found"):
-            another = grow_another(index, run.cores)
-            more = find(another, found_layout, place, run.cores, found)
-            n_leaves, plan = found.n_leaves + more.n_leaves, another.plan
-            found = replace(more, counts=more.counts.after(found.counts), n_leaves=n_leaves)
-        audited = _audit(found, index, run)
-    table, fewer = _finish(found, index, kind, run) if finish_after else (found.table, 0)
-    counts = found.counts
-    report = Report(
-        version=__version__,
-        versions=versions(vectors.sparkSession.version),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        settings=asked,
-        rows=Rows(
-            read=users.read,
-            valid=users.rows,
-            written=counts.written,
-            dropped=users.dropped,
-            examples=users.examples,
-            short=counts.short,
-            widened=counts.completed,
-            restricted=fewer,
-        ),
-        recall=audited.recall,
-        calibration=goal,
-        topped_up=int(audited is not first),
-        distances=audited.distances,
-        precision=audited.precision,
-        cost=Cost(
-            pairs_per_user=round(counts.pairs / users.rows, 1),
-            copies_per_user=round(counts.copies / users.rows, 3),
-            shuffle_bytes=counts.shuffle_bytes,
-        ),
-        leaves=Leaves(
-            count=found.n_leaves,
-            median_rows=plan.expected.median_rows,
-            p99_rows=plan.expected.p99_rows,
-            max_rows=counts.max_rows,
-        ),
-        seconds=run.clock.total(),
-    )
-    advice = "" if report.passed else _advise_on_rounding(audited, index) or _advise(index, first.recall.mean)
-    return Result(table, report), advice
-
-
-def _finish(found: Found, index: Index, kind: T.DataType, run: Run) -> tuple[DataFrame, int]:
-    """Return the table to publish, and how many users have fewer neighbors in it than were found.
-
-    kind : type of the published ids
-    """
-    neighbors, layout = index.known.neighbors, layout_of(index.settings)
-    with run.clock.step("links") as facts:
-        table = run.keep(finish(found.table, found.layout, layout, index.settings, kind))
-        # Counting computes the table: what it is made from goes when the run ends.
-        fewer = count_shorter(table, layout, neighbors, index.known.users.rows)
-        facts += [f"{fewer:,} users have fewer than {neighbors:,}"]
-    return table, fewer
-
-
-def _audit(found: Found, index: Index, run: Run) -> Audit:
+def audit_found(found: Found, index: Index, run: Run) -> Audit:
+    """Compare the table with the exact neighbors of sampled users."""
     known = index.known
     with run.clock.step("audit") as facts:
         audit = audit_neighbors(
@@ -377,36 +245,65 @@ def _audit(found: Found, index: Index, run: Run) -> Audit:
     return audit
 
 
-def _try(index: Index, run: Run) -> list[tuple[int, float]]:
-    """Join a small and a larger part of the users; return how many they were, and the seconds each took."""
-    tried = []
-    rows = index.known.users.rows
-    for want in _TRIED if rows > _TRIED[0] else (rows,):
-        part = take_part(index, want, run.cores)
-        start = time.perf_counter()
-        find(part, layout_of(index.settings), run.stage, run.cores)
-        tried.append((part.known.users.rows, time.perf_counter() - start))
-    return tried
+def top_up(found: Found, index: Index, place: Place, run: Run) -> Found:
+    """Return the neighbors merged with those that another tree finds."""
+    users, samples = index.known.users, index.known.samples
+    with run.clock.step("top up", "growing another tree, joining and merging its neighbors with those found"):
+        forest = grow(users, samples.forest.vectors, index.settings, trees=1, first_tree=len(index.plan.reach))
+        plan = plan_join(
+            forest, samples.shown.vectors, index.plan.probes, rows=users.rows, cores=run.cores, width=users.width
+        )
+        # The few that all rows are compared with have been so already.
+        another = replace(index, known=replace(index.known, few=None), forest=forest, plan=plan)
+        more = find(another, found.layout, place, run.cores, found)
+    return replace(more, counts=more.counts.after(found.counts), n_leaves=found.n_leaves + more.n_leaves)
 
 
-def extrapolate(tried: list[tuple[int, float]], rows: int) -> float:
-    """Return the seconds that so many rows will take: what the last trial took, and more for each row beyond it.
+def finish_found(found: Found, index: Index, kind: T.DataType, run: Run) -> tuple[DataFrame, int]:
+    """Return the table to publish, and how many users have fewer neighbors in it than were found.
 
-    tried : users and seconds of each trial
+    kind : type of the published ids
     """
-    users, seconds = tried[-1]
-    if len(tried) < 2 or rows <= users or users <= tried[-2][0]:
-        return seconds * max(1.0, rows / users)
-    users_before, seconds_before = tried[-2]
-    # Never less than half of what the last trial took a row: the difference of two times is noisy.
-    each = max((seconds - seconds_before) / (users - users_before), seconds / users / 2)
-    return seconds + each * (rows - users)
+    neighbors, layout = index.known.neighbors, layout_of(index.settings)
+    with run.clock.step("links") as facts:
+        table = run.keep(finish(found.table, found.layout, layout, index.settings, kind))
+        # Counting computes the table: what it is made from goes when the run ends.
+        fewer = count_shorter(table, layout, neighbors, index.known.users.rows)
+        facts += [f"{fewer:,} users have fewer than {neighbors:,}"]
+    return table, fewer
 
 
-def _start(spark: SparkSession, stage: Stage, keep: Place) -> Run:
-    """Return a new run; Python's workers start while the driver looks at the input."""
-    start_beside(spark, start_workers, spark)
-    return Run(count_cores(spark), stage, keep)
+def _rows_of(found: Found, index: Index, fewer: int) -> Rows:
+    users, counts = index.known.users, found.counts
+    return Rows(
+        read=users.read,
+        valid=users.rows,
+        written=counts.written,
+        dropped=users.dropped,
+        examples=users.examples,
+        short=counts.short,
+        widened=counts.completed,
+        restricted=fewer,
+    )
+
+
+def _cost_of(found: Found, index: Index) -> Cost:
+    counts, rows = found.counts, index.known.users.rows
+    return Cost(
+        pairs_per_user=round(counts.pairs / rows, 1),
+        copies_per_user=round(counts.copies / rows, 3),
+        shuffle_bytes=counts.shuffle_bytes,
+    )
+
+
+def _leaves_of(found: Found) -> Leaves:
+    expected = found.plan.expected
+    return Leaves(
+        count=found.n_leaves,
+        median_rows=expected.median_rows,
+        p99_rows=expected.p99_rows,
+        max_rows=found.counts.max_rows,
+    )
 
 
 def _count_trees(sparse: bool, settings: Settings) -> int:
@@ -416,27 +313,13 @@ def _count_trees(sparse: bool, settings: Settings) -> int:
     return settings.trees or (2 if sparse else 1)
 
 
-@contextmanager
-def _ready_to_write(spark: SparkSession, job: Job, overwrite: bool) -> Iterator[tuple[publish.Target, Stage]]:
-    """Prove before any work that all the job writes to can be written; leave nothing aside when the block ends."""
-    target = publish.check_target(spark, job.output, overwrite)
-    folder = _report_folder(job, target)
-    files.require_whole_name(spark, "report", folder)
-    require_folder(folder, job.report)
-    with publish.aside(spark, target), staging(job.scratch, spark) as stage:
-        publish.require_format(spark, target, job.format, job.settings.shape)
-        yield target, stage
+def start_run(spark: SparkSession, stage: Stage, keep: Place) -> Run:
+    """Return a new run; Python's workers start while the driver looks at the input."""
+    start_beside(spark, start_workers, spark)
+    return Run(count_cores(spark), stage, keep)
 
 
-def _report_folder(job: Job, target: publish.Target) -> str:
-    return job.report or target.report
-
-
-def _asked(job: Job) -> dict[str, Any]:
-    return {name: value for name, value in asdict(job).items() if name != "settings"} | asdict(job.settings)
-
-
-def _require_recall(report: Report, advice: str) -> None:
+def require_recall(report: Report, advice: str) -> None:
     """Raise RecallMissed, with what to do about it, when the audit rules the recall asked for out."""
     if report.passed or report.calibration is None:
         return
@@ -446,35 +329,4 @@ def _require_recall(report: Report, advice: str) -> None:
         f"{goal.target:g} was asked for, {goal.predicted:.4f} predicted for {goal.probes:g} probes. Nothing was "
         f"published. {advice}",
         report,
-    )
-
-
-def _advise(index: Index, measured: float | None) -> str:
-    """Return what would reach a recall that was, or will be, missed, as far as calibration can tell."""
-    if index.calibration is None or index.chances is None:
-        return ""
-    chosen, sample = (index.calibration, len(index.plan.reach)), index.known.samples.shown.vectors
-    found = suggest_settings(index.grown, sample, index.chances, chosen, measured)
-    if found and index.grown.gains_by_trees:  # where probes are set, trees do not follow from the recall
-        advice = f"Set probes to {found[0]:g} and trees to {found[1]}"
-    elif found:
-        advice = f"Set probes to {found[0]:g}"
-    elif not index.grown.gains_by_trees and max(index.grown.sizes) > MOST_PROBES:
-        advice = f"Set trees to {2 * len(index.plan.reach)}"
-    elif (rows := index.known.users.rows) <= MOST_LEAF_ROWS:
-        advice = f"More probes or trees would not do. Set leaf_rows to {rows} (one leaf, which is exact, if slow)"
-    else:
-        return "More probes or trees would not do. Ask for less."
-    return f"{advice}, or ask for less."
-
-
-def _advise_on_rounding(audited: Audit, index: Index) -> str:
-    """Return what to do where the recall asked for was missed by what float32 cannot tell; "" where it was not."""
-    recall, lost = audited.recall.mean, audited.precision.recall_lost
-    if index.calibration is None or recall + lost < index.calibration.target:
-        return ""
-    return (
-        f"Rounding took {lost:.4f} of it: other neighbors than the exact ones are as near as float32 can tell, which "
-        f"neither probes nor leaf_rows change. Set recall to {math.floor(100 * recall) / 100:g}, or leave out all but "
-        "one of vectors that are nearly the same."
     )

@@ -2,14 +2,13 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from pyspark.sql import DataFrame
+from annspark.spark.staging import Place
 
 logger = logging.getLogger("annspark")
-Place = Callable[[DataFrame], DataFrame]  # computes a table once, puts it somewhere, and returns what reads it there
 
 
 class Clock:

@@ -56,11 +56,14 @@ ALLOWED = {
     "annspark.output": BELOW | {"annspark.output"},
     "annspark.flow": BELOW | {"annspark.input", "annspark.output", "annspark.flow"},
     "annspark.report": {"annspark.core", "annspark.spark", "annspark.report", "records"},
-    "annspark.run": set(),
+    "annspark.run": {"annspark.spark"},
     "annspark.index": BELOW | {"annspark.output", "annspark.flow"},
-    "annspark.pipeline": LINE,
+    "annspark.advice": BELOW | {"annspark.flow", "annspark.index"},
+    "annspark.pipeline": LINE | {"annspark.advice"},
+    "annspark.nightly": LINE | {"annspark.pipeline"},
+    "annspark.preview": LINE | {"annspark.pipeline", "annspark.nightly"},
     "annspark.evaluate": LINE,
-    "annspark.cli": {"annspark.pipeline", "annspark.evaluate", "annspark.report", "records"},
+    "annspark.cli": {"annspark.nightly", "annspark.preview", "annspark.evaluate", "annspark.report", "records"},
     "annspark.__main__": {"annspark.cli"},
 }
 REPORT = {  # what the files of annspark.report may import of each other

@@ -1,6 +1,5 @@
 """Audit: compare the finished table with the exact neighbors of a seeded sample of users."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +20,7 @@ from annspark.flow.read import Users
 from annspark.flow.sample import Sample
 from annspark.output.layout import Layout, lists_in, neighbor_ids_in
 from annspark.settings import Settings
-from annspark.spark.arrow import collect, elements
+from annspark.spark.arrow import Batches, collect, elements
 from annspark.spark.block import id_type, seeded_hash
 from annspark.spark.cluster import start_beside
 from annspark.tables import DISTANCE, NEIGHBOR_ID, USER_ID, quoted
@@ -170,7 +169,7 @@ def count_popularity(met: DataFrame, sample: Sample, seed: int) -> np.ndarray:
     return popularity
 
 
-def _count(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _count(batches: Batches) -> Batches:
     for batch in batches:
         counted = batch.column(0).value_counts()
         yield pa.RecordBatch.from_arrays(counted.flatten(), [NEIGHBOR_ID, _TIMES])

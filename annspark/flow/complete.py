@@ -4,8 +4,6 @@ Most such users are sparse rows that share their columns with few.  All that sha
 that beside those they share something with they need the first of all by id, and no more.
 """
 
-from collections.abc import Callable, Iterator
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,12 +16,12 @@ from annspark.core.exact_sparse import search_related
 from annspark.core.first_rows import expected_products
 from annspark.core.nearest_lists import empty_lists
 from annspark.core.sampling import slot_of
-from annspark.core.vectors import Vectors, concatenate_rows, is_sparse, len_of, slice_rows, take_rows
+from annspark.core.vectors import Vectors, is_sparse, len_of, slice_rows, take_rows
 from annspark.flow.exact import vectors_of
 from annspark.flow.few import list_schema, meet_few, pick_few
 from annspark.flow.read import Users
 from annspark.output.layout import Layout, lists_in
-from annspark.spark.arrow import collect, elements, to_binary, to_lists
+from annspark.spark.arrow import Batches, Mapper, collect, elements, gathered, to_binary, to_lists
 from annspark.spark.block import block_lengths, id_type, seeded_hash
 from annspark.spark.cluster import partition_keys
 from annspark.spark.wire import Wire
@@ -103,15 +101,15 @@ def search_everybody(users: Users, short: pa.Table, merge_in: int, k: int) -> Da
 
 def _searcher(
     ids: pa.Array, queries: Vectors, keys: np.ndarray, wire: Wire, coordinates: Coordinates, k: int
-) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    def search(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        received = [batch for batch in batches if batch.num_rows]
-        if not received:
+) -> Mapper:
+    def search(batches: Batches) -> Batches:
+        blocks = gathered(batches)
+        if blocks is None:
             return
         # In the order of ids, so that ties go by them.
-        here = pa.concat_arrays([elements(batch.column(0)) for batch in received])
+        here = elements(blocks[IDS])
         order = pc.sort_indices(here).to_numpy()
-        vectors = take_rows(concatenate_rows([wire.read(batch) for batch in received]), order)
+        vectors = take_rows(wire.read(blocks), order)
         here = here.take(pa.array(order))
         vectors, numbered = coordinates.joined(vectors), np.arange(len_of(vectors))
         # As the join has them, so that a pair has one distance wherever it was met.  One more than wanted: oneself.

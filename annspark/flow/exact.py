@@ -1,7 +1,5 @@
 """Exact: the exact neighbors of a few users, by one pass over all vectors."""
 
-from collections.abc import Callable, Iterator
-
 import numpy as np
 import pyarrow as pa
 from pyspark.sql import types as T
@@ -12,7 +10,7 @@ from annspark.core.nearest_lists import Nearest, empty_lists
 from annspark.core.vectors import Vectors, concatenate_rows, len_of, take_rows
 from annspark.flow.read import Users
 from annspark.flow.sample import Sample
-from annspark.spark.arrow import collect, numbers, to_binary
+from annspark.spark.arrow import Batches, Mapper, collect, numbers, to_binary
 from annspark.spark.wire import Wire
 from annspark.tables import DISTANCES, HASHES
 
@@ -44,10 +42,8 @@ def find_exact(users: Users, asked: list[Sample], k: int) -> list[Nearest]:
     return [Nearest(*one) for one in zip(*nearest, strict=True)]
 
 
-def _searcher(
-    queries: Vectors, m: int, coordinates: Coordinates, wire: Wire
-) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    def search(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _searcher(queries: Vectors, m: int, coordinates: Coordinates, wire: Wire) -> Mapper:
+    def search(batches: Batches) -> Batches:
         best = empty_lists(len_of(queries), m)
         for batch in batches:
             vectors = coordinates.whole(wire.read(batch))
@@ -70,8 +66,8 @@ def vectors_of(users: Users, wanted: np.ndarray) -> tuple[np.ndarray, Vectors]:
     return hashes[order], take_rows(wire.read(found), order)
 
 
-def _picker(wanted: np.ndarray, wire: Wire) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    def pick(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _picker(wanted: np.ndarray, wire: Wire) -> Mapper:
+    def pick(batches: Batches) -> Batches:
         for batch in batches:
             hashes = numbers(batch.column(0), np.int64)
             place = np.minimum(np.searchsorted(wanted, hashes), len(wanted) - 1)

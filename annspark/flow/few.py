@@ -1,6 +1,5 @@
 """Few: the first rows of all, picked and met by everybody, or by those who want them, in one pass over all vectors."""
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +13,7 @@ from annspark.core.first_rows import count_first_rows, nearest_first_rows, order
 from annspark.core.sampling import slot_of
 from annspark.core.vectors import Vectors, concatenate_rows, len_of, take_rows
 from annspark.flow.read import Users
-from annspark.spark.arrow import OUT_ROWS, collect, elements, numbers, to_binary, to_lists
+from annspark.spark.arrow import OUT_ROWS, Batches, Mapper, collect, elements, numbers, to_binary, to_lists
 from annspark.spark.block import block_lists, id_type
 from annspark.spark.cluster import partition_keys
 from annspark.spark.wire import Wire
@@ -55,8 +54,8 @@ def pick_few(users: Users, k: int) -> Few:
     return Few(ids.take(pa.array(order)), numbers(found[HASHES], np.int64)[order], vectors)
 
 
-def _picker(count: int, metric: str, wire: Wire) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    def pick(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _picker(count: int, metric: str, wire: Wire) -> Mapper:
+    def pick(batches: Batches) -> Batches:
         best: tuple[pa.Array, np.ndarray, Vectors] | None = None
         for batch in batches:
             some = elements(batch.column(0)), numbers(batch.column(1), np.int64), wire.read(batch)
@@ -89,10 +88,10 @@ def meet_few(users: Users, few: Few, wanted: np.ndarray | None, merge_in: int, k
 
 def _meeter(
     few: Few, wanted: np.ndarray | None, keys: np.ndarray, wire: Wire, coordinates: Coordinates, k: int
-) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+) -> Mapper:
     their_vectors = coordinates.joined(few.vectors)
 
-    def meet(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def meet(batches: Batches) -> Batches:
         for batch in batches:
             ids, hashes, vectors = elements(batch.column(0)), numbers(batch.column(1), np.int64), wire.read(batch)
             if wanted is not None:

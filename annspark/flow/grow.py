@@ -3,8 +3,6 @@
 A limb takes the place of a leaf of the trunk, and is grown from the sampled vectors at home in that leaf.
 """
 
-from collections.abc import Callable, Iterator
-
 import numpy as np
 import pyarrow as pa
 from pyspark.sql import functions as F
@@ -20,7 +18,7 @@ from annspark.core.two_level import nearest_grouped
 from annspark.core.vectors import Vectors, is_sparse, take_rows
 from annspark.flow.read import Users
 from annspark.settings import Settings
-from annspark.spark.arrow import collect, numbers, to_binary
+from annspark.spark.arrow import Batches, Mapper, collect, gathered, numbers, to_binary
 from annspark.spark.block import block_lengths
 from annspark.spark.cluster import partition_keys
 from annspark.spark.wire import Wire
@@ -89,12 +87,10 @@ def grow_limbs(users: Users, trunk: CentreForest, n_leaves: int, settings: Setti
     return graft_limbs(trunk, limbs)
 
 
-def _limb_drawer(
-    trunk: CentreForest, keys: np.ndarray, limit: int, wire: Wire, coordinates: Coordinates
-) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def _limb_drawer(trunk: CentreForest, keys: np.ndarray, limit: int, wire: Wire, coordinates: Coordinates) -> Mapper:
     dim = len(trunk.origin)
 
-    def draw(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def draw(batches: Batches) -> Batches:
         for batch in batches:
             hashes = numbers(batch.column(0), np.int64)
             drawn = np.flatnonzero(hashes <= limit)
@@ -115,16 +111,13 @@ def _limb_drawer(
     return draw
 
 
-def _limb_grower(
-    keys: np.ndarray, dim: int, per_leaf: float, settings: Settings
-) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def _limb_grower(keys: np.ndarray, dim: int, per_leaf: float, settings: Settings) -> Mapper:
     limb_of = {int(key): limb for limb, key in enumerate(keys)}
 
-    def grow(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        received = [batch for batch in batches if batch.num_rows]
-        if not received:
+    def grow(batches: Batches) -> Batches:
+        drawn = gathered(batches)
+        if drawn is None:
             return
-        drawn = pa.Table.from_batches(received)
         limb = limb_of[drawn[TARGET][0].as_py()]
         # In the order of the draw, the sample is the same however the table is partitioned.
         order = np.argsort(numbers(drawn[HASHES], np.int64), kind="stable")

@@ -1,7 +1,5 @@
 """Join: every leaf of a partition, with the vectors that visit it."""
 
-from collections.abc import Callable, Iterator
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,7 +12,7 @@ from annspark.core.plan import Plan
 from annspark.core.routes import Visits
 from annspark.core.sampling import slot_of
 from annspark.core.vectors import take_rows
-from annspark.spark.arrow import OUT_ROWS, elements, numbers
+from annspark.spark.arrow import OUT_ROWS, Batches, Mapper, elements, gathered, numbers
 from annspark.spark.block import block_lists
 from annspark.spark.cluster import partition_keys
 from annspark.spark.wire import Wire
@@ -60,17 +58,13 @@ def join_partitions(
     return gathered.mapInArrow(_joiner(keys, wire, coordinates, k), schema)
 
 
-def _joiner(
-    keys: np.ndarray, wire: Wire, coordinates: Coordinates, k: int
-) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    def join(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _joiner(keys: np.ndarray, wire: Wire, coordinates: Coordinates, k: int) -> Mapper:
+    def join(batches: Batches) -> Batches:
         # A leaf's residents and visitors may arrive in any batch, so the partition is gathered first; the plan keeps
         # partitions to a size that fits.
-        received = [batch for batch in batches if batch.num_rows]
-        if not received:
+        shipped = gathered(batches)
+        if shipped is None:
             return
-        shipped = pa.Table.from_batches(received)
-        del received
         ids = elements(shipped[IDS])
         order = pc.sort_indices(ids)
         by_id = order.to_numpy()

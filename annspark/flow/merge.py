@@ -1,6 +1,6 @@
 """Merge: each user's k nearest over all partitions that knew the user, each neighbor once."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import reduce
 
 import numpy as np
@@ -14,7 +14,17 @@ from annspark.core.packing import EMPTY, merge_lists, pack, unpack
 from annspark.core.sampling import slot_of
 from annspark.flow.read import Users
 from annspark.output.layout import Layout, lists_in
-from annspark.spark.arrow import OUT_ROWS, elements, numbers, ranks_of_ids, to_binary, to_lists
+from annspark.spark.arrow import (
+    OUT_ROWS,
+    Batches,
+    Mapper,
+    elements,
+    gathered,
+    numbers,
+    ranks_of_ids,
+    to_binary,
+    to_lists,
+)
 from annspark.spark.block import block_lengths, id_type, seeded_hash
 from annspark.spark.cluster import partition_keys
 from annspark.tables import (
@@ -66,8 +76,8 @@ def lists_again(table: DataFrame, layout: Layout, users: Users, n_partitions: in
     return lists.mapInArrow(_teller(partition_keys(n_partitions)), schema)
 
 
-def _teller(keys: np.ndarray) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    def tell(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _teller(keys: np.ndarray) -> Mapper:
+    def tell(batches: Batches) -> Batches:
         for batch in batches:
             if batch.num_rows == 0:
                 continue
@@ -107,13 +117,11 @@ def merge_candidates(
     return found, *merge_lists(owner, keys, k)
 
 
-def _merger(k: int) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    def merge(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        received = [batch for batch in batches if batch.num_rows]
-        if not received:
+def _merger(k: int) -> Mapper:
+    def merge(batches: Batches) -> Batches:
+        lists = gathered(batches)
+        if lists is None:
             return
-        lists = pa.Table.from_batches(received)
-        del received
         ids, neighbor_ids = elements(lists[IDS]), elements(lists[NEIGHBOR_IDS])
         counts, distances = numbers(lists[COUNTS], np.int32), numbers(lists[DISTANCES], np.float32)
         del lists

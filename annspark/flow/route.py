@@ -1,7 +1,5 @@
 """Route: ship every vector once to each partition that joins one of its leaves."""
 
-from collections.abc import Callable, Iterator
-
 import numpy as np
 import pyarrow as pa
 from pyspark.sql import DataFrame
@@ -12,7 +10,7 @@ from annspark.core.copies import route_vectors
 from annspark.core.forest import Forest
 from annspark.core.plan import Plan
 from annspark.core.vectors import in_kind, slice_rows, take_rows
-from annspark.spark.arrow import elements, numbers, to_binary, to_lists
+from annspark.spark.arrow import Batches, Mapper, elements, numbers, to_binary, to_lists
 from annspark.spark.block import block_lengths
 from annspark.spark.cluster import partition_keys
 from annspark.spark.wire import Wire, row_bytes
@@ -42,10 +40,8 @@ def ship_vectors(users: DataFrame, forest: Forest, plan: Plan, wire: Wire, coord
     return users.mapInArrow(_router(forest, plan, keys, wire, coordinates), schema)
 
 
-def _router(
-    forest: Forest, plan: Plan, keys: np.ndarray, wire: Wire, coordinates: Coordinates
-) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    def route(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _router(forest: Forest, plan: Plan, keys: np.ndarray, wire: Wire, coordinates: Coordinates) -> Mapper:
+    def route(batches: Batches) -> Batches:
         for batch in batches:
             ids, hashes = elements(batch.column(0)), numbers(batch.column(1), np.int64)
             vectors = wire.read(batch)

@@ -1,6 +1,5 @@
 """Source: the columns that hold ids and vectors, of whatever types users bring them in, under common names."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -13,6 +12,7 @@ from annspark.core.metric import METRICS
 from annspark.errors import InputError
 from annspark.input.given import find_column, inside_of, shown
 from annspark.settings import Settings
+from annspark.spark.arrow import Batches
 from annspark.spark.block import seeded_hash
 from annspark.spark.types import is_collated
 from annspark.tables import USER_ID, VECTOR, quoted
@@ -172,7 +172,7 @@ def _struct_columns(vectors: DataFrame, column: Column, kind: T.StructType, metr
 def _are_mostly_zeros(vectors: DataFrame, column: Column) -> bool:
     """Say whether MLlib vectors keep less than half of their numbers: of a sparse row every number needs its index."""
 
-    def count(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def count(batches: Batches) -> Batches:
         for batch in batches:
             kept = pc.list_value_length(pc.struct_field(batch.column(0), VALUES))
             size = pc.coalesce(pc.struct_field(batch.column(0), "size"), kept)

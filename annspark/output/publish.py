@@ -4,7 +4,6 @@ Nothing is replaced but what --overwrite was said of: what was at the output whe
 published there since.  What is found at the output instead stays, and the finished table is kept beside it.
 """
 
-import hashlib
 import json
 import logging
 import signal
@@ -15,19 +14,31 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
-from pyspark.errors import AnalysisException, ParseException
-from pyspark.sql import DataFrame, DataFrameReader, SparkSession
+from pyspark.errors import ParseException
+from pyspark.sql import DataFrame, SparkSession
 
-from annspark.errors import InputError, SettingsError, known_failure, reason_of
+from annspark.errors import SettingsError, reason_of
 from annspark.job import is_catalog_table
 from annspark.spark import files
 from annspark.spark.leftovers import clear, is_dead, this_owner, working_in
-from annspark.tables import quoted
+from annspark.spark.places import (
+    FILES,
+    drop,
+    exists,
+    identifier,
+    identity_of,
+    is_published,
+    properties_of,
+    reader_of,
+    rename,
+    set_property,
+    shown,
+    table_files,
+)
 
 logger = logging.getLogger("annspark")
 _REPLACED = "replaced"
-_OWNER, _FILES = "annspark.owner", "annspark.files"  # properties of catalog tables
-_PATTERN = frozenset("[]{}*?\\")
+_OWNER = "annspark.owner"  # property of a catalog table: the process that writes it
 
 
 @dataclass(frozen=True)
@@ -93,35 +104,6 @@ class Pending:
     target: Target
 
 
-def open_input(spark: SparkSession, name: str, file_format: str | None, role: str = "input") -> DataFrame:
-    """Return the input table; raises InputError, which names its role, when there is none.
-
-    A path means itself; where there is none of that name, and it holds *, ?, [ or {, those that match it.
-    """
-    kind = "catalog table" if is_catalog_table(name) else "path"
-    reader = _reader(spark, file_format)
-    try:
-        found = _exists(spark, name)
-        pattern = kind == "path" and not found and _matches(spark, name)
-    except Exception as error:
-        raise InputError(f"{role} {name!r} is no {kind} that Spark can name ({reason_of(error)}).") from error
-    if not found and not pattern:
-        raise InputError(f"{role} {name!r}: there is no such {kind}.{_why_missing(spark, name, role)}")
-    try:
-        if kind == "catalog table":
-            table = spark.read.table(name)
-        else:
-            table = (reader if pattern else reader.option(*files.LITERAL)).load(name)
-        _ = table.schema  # Connect looks only when asked
-        return table
-    except Exception as error:  # a broken file, an unknown format: each has a class of its own
-        if known := known_failure(error):
-            raise known from error
-        if "UNABLE_TO_INFER_SCHEMA" in str(error):
-            raise InputError(f"{role} {name!r}: no file in it holds data, so there are no columns to read.") from error
-        raise InputError(f"{role} {name!r} cannot be read as a {kind}: {reason_of(error)}.") from error
-
-
 def require_apart(spark: SparkSession, target: Target, vectors: DataFrame, given: str) -> None:
     """Raise SettingsError when the input, whatever it is called, is read from what the target would replace."""
     if not target.found:
@@ -139,23 +121,6 @@ def require_apart(spark: SparkSession, target: Target, vectors: DataFrame, given
             f"output {target.name!r} holds files that the input {given!r} is read from ({min(read & replaced)!r}), and "
             "they would be replaced. Give another output."
         )
-
-
-def _matches(spark: SparkSession, name: str) -> bool:
-    """Say whether a path is a pattern that something matches."""
-    with suppress(Exception):  # a name with a single [ is none
-        return not _PATTERN.isdisjoint(name) and files.look(spark, name, pattern=True)[1]
-    return False
-
-
-def _why_missing(spark: SparkSession, name: str, role: str) -> str:
-    if is_catalog_table(name):
-        return f" If it is a path, write './{name}'."
-    files.require_whole_name(spark, role, name, InputError)
-    with suppress(Exception):  # a file system that only Spark reaches
-        if files.exists(name):
-            return f" It is here, but Spark does not see it, {files.why_unseen(spark, name)}"
-    return ""
 
 
 def check_target(spark: SparkSession, name: str, overwrite: bool) -> Target:
@@ -188,7 +153,7 @@ def check_target(spark: SparkSession, name: str, overwrite: bool) -> Target:
         _require_table_like(name, place)
     files.require_writable("output", name, parent)
     link = named if place != named else ""
-    target = Target(name, place, files.new_mark(), overwrite, _identity(spark, place), link)
+    target = Target(name, place, files.new_mark(), overwrite, identity_of(spark, place), link)
     try:
         files.kind_of(target.kept + _REPLACED)  # the longest name there may be
     except OSError as error:
@@ -248,7 +213,7 @@ def _check_table(spark: SparkSession, name: str, overwrite: bool) -> Target:
         raise SettingsError(f"output {name!r} is a view, which is never replaced. Choose another name, or drop it.")
     if there and not overwrite:
         raise SettingsError(f"output {name!r} exists. Choose another, or replace it with --overwrite.")
-    return Target(name, name, files.new_mark(), overwrite, _identity(spark, name))
+    return Target(name, name, files.new_mark(), overwrite, identity_of(spark, name))
 
 
 @contextmanager
@@ -259,7 +224,7 @@ def aside(spark: SparkSession, target: Target) -> Iterator[None]:
             yield
         finally:
             for name in target.written:
-                _drop(spark, name)
+                drop(spark, name)
         return
     made = files.missing_folders(target.parent)
     with working_in(target.aside, "output", target.name, spark):
@@ -275,17 +240,17 @@ def write_pending(table: DataFrame, target: Target, file_format: str | None) -> 
         target.written.append(name)
         writer = table.write if file_format is None else table.write.format(file_format)
         writer.saveAsTable(name)
-        _tell(spark, name, _OWNER, json.dumps(this_owner()))
+        set_property(spark, name, _OWNER, json.dumps(this_owner()))
         return Pending(spark.read.table(name), name, target)
     folder = f"{target.aside}/table{len(target.written) or ''}"
     target.written.append(folder)
     files.write_table(table, folder, file_format or "parquet")
-    return Pending(_reader(spark, file_format).option(*files.LITERAL).load(folder), folder, target)
+    return Pending(reader_of(spark, file_format).option(*files.LITERAL).load(folder), folder, target)
 
 
 def discard(pending: Pending) -> None:
     """Delete a table written aside, when another has been written since."""
-    _drop(pending.table.sparkSession, pending.name)
+    drop(pending.table.sparkSession, pending.name)
 
 
 def commit(pending: Pending) -> None:
@@ -296,28 +261,28 @@ def commit(pending: Pending) -> None:
     spark, target = pending.table.sparkSession, pending.target
     replaced = f"{target.aside}_{_REPLACED}" if target.is_table else f"{target.aside}/{_REPLACED}"
     if target.is_table:
-        _tell(spark, pending.name, _FILES, _table_files(spark, pending.name))
+        set_property(spark, pending.name, FILES, table_files(spark, pending.name))
     else:
         files.mark_published(pending.name)
-    now = _identity(spark, target.place)
-    if now and not (target.overwrite and (now == target.found or _is_published(spark, target.place))):
+    now = identity_of(spark, target.place)
+    if now and not (target.overwrite and (now == target.found or is_published(spark, target.place))):
         raise _keep(spark, pending)
     if now:
-        _rename(spark, target.place, replaced)
+        rename(spark, target.place, replaced)
     try:
-        _rename(spark, pending.name, target.place)
+        rename(spark, pending.name, target.place)
     except BaseException as error:
         taken = isinstance(error, FileExistsError)
-        if now and not (taken or (_exists(spark, target.place) if target.is_table else files.exists(target.place))):
-            _rename(spark, replaced, target.place)
+        if now and not (taken or (exists(spark, target.place) if target.is_table else files.exists(target.place))):
+            rename(spark, replaced, target.place)
         elif now:  # somebody was quicker: of three tables none is lost
-            _rename(spark, replaced, target.kept + _REPLACED)
+            rename(spark, replaced, target.kept + _REPLACED)
             logger.warning("publish: what was at %s is now at %s", target.name, target.kept + _REPLACED)
         if taken:
             raise _keep(spark, pending) from error
         raise
     if now and target.is_table:
-        _drop(spark, replaced)
+        drop(spark, replaced)
 
 
 @contextmanager
@@ -348,24 +313,20 @@ def undisturbed(target: Target) -> Iterator[None]:
 def _keep(spark: SparkSession, pending: Pending) -> SettingsError:
     """Keep the table beside its place, which is taken, and return the error that says so."""
     target = pending.target
-    _rename(spark, pending.name, target.kept)
+    rename(spark, pending.name, target.kept)
     if target.is_table:
-        how = f"ALTER TABLE {_identifier(target.kept)} RENAME TO {_identifier('.'.join(target.place.split('.')[-2:]))}"
+        how = f"ALTER TABLE {identifier(target.kept)} RENAME TO {identifier('.'.join(target.place.split('.')[-2:]))}"
     else:
-        how = f"mv '{_shown(target.kept)}' '{_shown(target.place)}'"
+        how = f"mv '{shown(target.kept)}' '{shown(target.place)}'"
     why = (
         "what was there when the job began was changed or replaced meanwhile, and not by annspark"
         if target.found
         else "something appeared there while the job ran"
     )
     return SettingsError(
-        f"output {target.name!r}: {why}; it was left as it is. The finished table is kept at {_shown(target.kept)!r}. "
+        f"output {target.name!r}: {why}; it was left as it is. The finished table is kept at {shown(target.kept)!r}. "
         f"To publish it, move away what is at the output, and run: {how}"
     )
-
-
-def _shown(place: str) -> str:
-    return place.removeprefix("file:") if place.startswith("file:/") else place
 
 
 def _hidden(place: str) -> str:
@@ -376,38 +337,6 @@ def _hidden(place: str) -> str:
     return f".{place.rpartition('/')[2]}.pending-"
 
 
-def _identity(spark: SparkSession, place: str) -> str:
-    """Return what tells what is at a place from anything else that may come to be there; "" when nothing is."""
-    if not is_catalog_table(place):
-        kind = files.kind_of(place)
-        return files.fingerprint(place) if kind == "folder" else kind
-    if not _exists(spark, place):
-        return ""
-    with suppress(Exception):  # what this session remembers of it may be old
-        spark.catalog.refreshTable(place)
-    known = ["there", _table_files(spark, place)]
-    with suppress(Exception):  # a table without such details
-        rows = spark.sql(f"DESCRIBE TABLE EXTENDED {_identifier(place)}").collect()
-        known += [str(tuple(row)) for row in rows if row[0] not in ("Last Access", "Statistics")]
-    return hashlib.sha256("\n".join(known).encode()).hexdigest()
-
-
-def _is_published(spark: SparkSession, place: str) -> bool:
-    """Say whether annspark published what is there, and nobody has changed it since."""
-    if not is_catalog_table(place):
-        return files.kind_of(place) == "folder" and files.is_published(place)
-    told = _told(spark, place).get(_FILES)
-    return told is not None and told == _table_files(spark, place)
-
-
-def _table_files(spark: SparkSession, name: str) -> str:
-    """Return a digest of the names of a table's files, which are new ones with every change; without their folder."""
-    names: list[str] = []
-    with suppress(Exception):  # a table that is not made of files
-        names = sorted(path.rpartition("/")[2] for path in spark.read.table(name).inputFiles())
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
-
-
 def _rescue_folder(folder: str, place: str) -> bool:
     """Put back what a dead run had moved aside and not replaced; False when it is to stay where it is."""
     old = f"{folder}/{_REPLACED}"
@@ -415,11 +344,11 @@ def _rescue_folder(folder: str, place: str) -> bool:
         return True
     if not files.exists(place):
         files.move(old, place)
-        logger.info("left over: %s, which a run had moved aside when it ended, is back in its place", _shown(place))
+        logger.info("left over: %s, which a run had moved aside when it ended, is back in its place", shown(place))
         return True
     if files.kind_of(place) == "folder" and files.is_published(place):
         return True
-    logger.warning("left over: %s was at %s before what is there now; delete it by hand.", _shown(old), _shown(place))
+    logger.warning("left over: %s was at %s before what is there now; delete it by hand.", shown(old), shown(place))
     return False
 
 
@@ -428,89 +357,25 @@ def _clear_tables(spark: SparkSession, name: str) -> None:
     database, _, last = name.rpartition(".")
     begin = f"{last}__pending_".lower()
     try:
-        rows = spark.sql(f"SHOW TABLES IN {_identifier(database)} LIKE '{begin}*'").collect()
+        rows = spark.sql(f"SHOW TABLES IN {identifier(database)} LIKE '{begin}*'").collect()
     except Exception:  # a catalog that lists no tables
         return
     names = [f"{database}.{row['tableName']}" for row in rows if row["tableName"].lower().startswith(begin)]
     unknown = []
     for one in sorted(names, key=lambda one: not one.endswith(f"_{_REPLACED}")):
-        told = _told(spark, one.removesuffix(f"_{_REPLACED}")) or _told(spark, name)
+        told = properties_of(spark, one.removesuffix(f"_{_REPLACED}")) or properties_of(spark, name)
         owner = None
         with suppress(ValueError):
             owner = json.loads(told.get(_OWNER, "null"))
         if not is_dead(owner):
             unknown += [one] if is_dead(owner) is None else []
-        elif one.endswith(f"_{_REPLACED}") and not _exists(spark, name):
-            _rename(spark, one, name)
+        elif one.endswith(f"_{_REPLACED}") and not exists(spark, name):
+            rename(spark, one, name)
             logger.info("left over: %s, which a run had moved aside when it ended, is back in its place", name)
-        elif one.endswith(f"_{_REPLACED}") and not _is_published(spark, name):
+        elif one.endswith(f"_{_REPLACED}") and not is_published(spark, name):
             unknown.append(one)
         else:
-            _drop(spark, one)
+            drop(spark, one)
             logger.info("left over: %s, of a run that ended before its time, is dropped", one)
     if unknown:
         logger.info("left over: %s; drop by hand what belongs to no running job", ", ".join(unknown))
-
-
-def _tell(spark: SparkSession, name: str, key: str, value: str) -> None:
-    """Set a property of a catalog table, where the catalog has them."""
-    text = value.replace("\\", "\\\\").replace("'", "\\'")
-    with suppress(Exception):
-        spark.sql(f"ALTER TABLE {_identifier(name)} SET TBLPROPERTIES ('{key}' = '{text}')")
-
-
-def _told(spark: SparkSession, name: str) -> dict[str, str]:
-    """Return a catalog table's properties; none when there is no such table."""
-    with suppress(Exception):
-        return {row[0]: row[1] for row in spark.sql(f"SHOW TBLPROPERTIES {_identifier(name)}").collect()}
-    return {}
-
-
-def _exists(spark: SparkSession, name: str) -> bool:
-    if not is_catalog_table(name):
-        return files.is_seen(spark, name)
-    try:
-        return spark.catalog.tableExists(name)
-    except ParseException:  # a file's name, with a dash perhaps, is no table's
-        return False
-
-
-def _reader(spark: SparkSession, file_format: str | None) -> DataFrameReader:
-    return spark.read.format(file_format or "parquet")
-
-
-def _rename(spark: SparkSession, old: str, new: str) -> None:
-    """Give a table another name, which must not be taken: FileExistsError."""
-    if not is_catalog_table(old):
-        files.move(old, new)
-        return
-    try:
-        try:  # most catalogs want the new name without theirs
-            spark.sql(f"ALTER TABLE {_identifier(old)} RENAME TO {_identifier('.'.join(new.split('.')[-2:]))}")
-        except AnalysisException as error:
-            if new.count(".") < 2 or _is_taken(error):
-                raise
-            spark.sql(f"ALTER TABLE {_identifier(old)} RENAME TO {_identifier(new)}")
-    except AnalysisException as error:
-        if _is_taken(error):
-            raise FileExistsError(reason_of(error)) from error
-        raise
-
-
-def _is_taken(error: AnalysisException) -> bool:
-    return "ALREADY_EXISTS" in str(error)
-
-
-def _drop(spark: SparkSession, name: str) -> None:
-    """Clean up; what cannot be deleted must not turn a good night into a failed one, nor hide why a night failed."""
-    try:
-        if is_catalog_table(name):
-            spark.sql(f"DROP TABLE IF EXISTS {_identifier(name)}")
-        elif files.exists(name):
-            files.remove(name)
-    except Exception as error:
-        logger.warning("publish: %s could not be deleted (%s); delete it by hand.", name, reason_of(error))
-
-
-def _identifier(name: str) -> str:
-    return ".".join(quoted(part) for part in name.split("."))

@@ -1,11 +1,21 @@
 """The only place where Arrow columns become NumPy arrays and back."""
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 
 OUT_ROWS = 20_000  # rows of an outgoing batch
+Batches = Iterator[pa.RecordBatch]
+Mapper = Callable[[Batches], Batches]  # what mapInArrow calls once for every partition
+
+
+def gathered(batches: Batches) -> pa.Table | None:
+    """Return all rows of a partition; None where there is none."""
+    received = [batch for batch in batches if batch.num_rows]
+    return pa.Table.from_batches(received) if received else None
 
 
 def numbers(column: pa.Array | pa.ChunkedArray, dtype: type[np.generic]) -> np.ndarray:

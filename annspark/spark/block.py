@@ -4,7 +4,6 @@ A row of a block costs Spark some 5 microseconds wherever it is cached, shuffled
 it costs.  A block holds about 4 KB, so that a batch of Spark's 10,000 rows stays near 40 MB whatever its users are.
 """
 
-from collections.abc import Callable, Iterator
 from typing import cast
 
 import numpy as np
@@ -14,7 +13,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from annspark.core.vectors import Vectors, in_kind, narrowed, slice_rows, take_rows
-from annspark.spark.arrow import OUT_ROWS, elements, numbers, to_binary, to_lists
+from annspark.spark.arrow import OUT_ROWS, Batches, Mapper, elements, numbers, to_binary, to_lists
 from annspark.spark.wire import Wire, row_bytes
 from annspark.tables import HASHES, IDS, LOWEST, USER_ID
 
@@ -110,8 +109,8 @@ def blocked(rows: DataFrame, wire: Wire) -> DataFrame:
     return rows.select(USER_ID, HASHES, *wire.names).mapInArrow(_blocker(wire), schema)
 
 
-def _unblocker(wire: Wire) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    def unblock(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _unblocker(wire: Wire) -> Mapper:
+    def unblock(batches: Batches) -> Batches:
         for batch in batches:
             ids, hashes = elements(batch.column(0)), numbers(batch.column(1), np.int64)
             vectors = in_kind(wire.read(batch), np.float64)
@@ -125,8 +124,8 @@ def _unblocker(wire: Wire) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.R
     return unblock
 
 
-def _blocker(wire: Wire) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    def block(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _blocker(wire: Wire) -> Mapper:
+    def block(batches: Batches) -> Batches:
         for batch in batches:
             vectors = narrowed(wire.read(batch))
             columns = block_users(batch.column(0), numbers(batch.column(1), np.int64), vectors, wire)

@@ -1,7 +1,7 @@
 """The cluster, through the DataFrame API alone, so that Connect has it too: its cores, and work beside the driver's."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import redirect_stdout
 from inspect import signature
@@ -9,10 +9,11 @@ from io import StringIO
 from typing import ParamSpec, TypeVar
 
 import numpy as np
-import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.util import InheritableThread
+
+from annspark.spark.arrow import Batches
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -49,7 +50,7 @@ def start_workers(spark: SparkSession) -> None:
     spark.range(0, 100_000).mapInArrow(_nothing, "nothing int").collect()
 
 
-def _nothing(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _nothing(batches: Batches) -> Batches:
     for _ in batches:
         pass
     return iter(())

@@ -12,7 +12,8 @@ from annspark.spark import files
 from annspark.spark.leftovers import clear, working_in
 
 logger = logging.getLogger("annspark")
-# Called with a table; with keep=True for one that the caller may take along: the last of these stays.
+Place = Callable[[DataFrame], DataFrame]  # computes a table once, puts it somewhere, and returns what reads it there
+# A place; with keep=True for a table that the caller may take along: the last of these stays.
 Stage = Callable[..., DataFrame]
 _RUN, _KEPT = "annspark-", "neighbors-"
 

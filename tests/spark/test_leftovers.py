@@ -111,7 +111,7 @@ def test_catalog_tables_of_dead_runs_go_and_the_only_copy_is_put_back(spark, mon
     target = check_target(spark, f"{database}.out", overwrite=True)
     with monkeypatch.context() as patched:
         patched.setattr("annspark.output.publish.this_owner", ended)
-        patched.setattr("annspark.output.publish._drop", lambda *_: None)  # as when the process is killed
+        patched.setattr("annspark.output.publish.drop", lambda *_: None)  # as when the process is killed
         with aside(spark, target):
             write_pending(spark.range(5), target, None)
     spark.sql(f"ALTER TABLE {database}.out RENAME TO {database}.{target.aside.split('.')[1]}_replaced")

@@ -1,0 +1,82 @@
+"""Duplicates: of several rows that share an id one stays, the same one at every run."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from annspark.core.sampling import slot_of
+from annspark.spark.arrow import Batches, numbers, to_binary
+from annspark.spark.block import blocked, id_type, unblocked
+from annspark.spark.cluster import partition_keys
+from annspark.spark.types import is_collated, readable, showable
+from annspark.spark.wire import Wire
+from annspark.tables import HASHES, IDS, TARGET, USER_ID
+
+_REPEATED = "repeated"
+_HASHES_TOGETHER = 4_000_000  # hashes sorted by one task
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Rows that share their id with another: how many are too many, and one of the ids."""
+
+    rows: int
+    example: object
+
+
+def find_duplicates(blocks: DataFrame, rows: int, kind: T.DataType) -> Duplicates | None:
+    """Return what there is of duplicate ids; None where every id comes once.
+
+    blocks : ids, hashes
+    rows   : users in them
+    kind   : type of the ids in the input
+    """
+    if rows == 0 or not (is_collated(kind) or _has_repeated_hashes(blocks, rows)):
+        return None
+    extra = (
+        blocks.select(F.explode(IDS).alias(USER_ID))
+        .groupBy(_equal(kind).alias("equal"))
+        .agg(F.count("*").alias("count"), F.min(USER_ID).alias(USER_ID))
+        .where("count > 1")
+        .agg(F.sum(F.col("count") - 1).alias("rows"), showable(F.min(USER_ID), id_type(blocks)).alias("example"))
+        .collect()[0]
+    )
+    return Duplicates(extra["rows"], readable(extra["example"])) if extra["rows"] else None
+
+
+def without_duplicates(blocks: DataFrame, wire: Wire, kind: T.DataType) -> DataFrame:
+    """Return blocks with every id once: of rows that share an id the one with the smallest bytes."""
+    place = F.row_number().over(Window.partitionBy(_equal(kind)).orderBy(*wire.names, USER_ID))
+    return blocked(unblocked(blocks, wire).withColumn("place", place).where("place = 1"), wire)
+
+
+def _equal(kind: T.DataType) -> Column:
+    """Return what is equal for equal ids: ids of a collated type that differ in their bytes may be equal."""
+    return F.col(USER_ID).cast(kind) if is_collated(kind) else F.col(USER_ID)
+
+
+def _has_repeated_hashes(blocks: DataFrame, rows: int) -> bool:
+    """Say whether two users have the same hash, as users of the same id do: 8 bytes a user are cheaper than ids."""
+    n_partitions = -(-rows // _HASHES_TOGETHER)
+    keys = partition_keys(n_partitions)
+
+    def split(batches: Batches) -> Batches:
+        for batch in batches:
+            hashes = numbers(batch.column(0), np.int64)
+            slot = slot_of(hashes, n_partitions)
+            order = np.argsort(slot, kind="stable")
+            counts = np.bincount(slot, minlength=n_partitions)
+            yield pa.RecordBatch.from_arrays([pa.array(keys), to_binary(hashes[order], counts)], [TARGET, HASHES])
+
+    def count(batches: Batches) -> Batches:
+        hashes = np.sort(np.concatenate([np.empty(0, np.int64), *(numbers(b.column(1), np.int64) for b in batches)]))
+        repeated = int((hashes[1:] == hashes[:-1]).sum())
+        yield pa.RecordBatch.from_arrays([pa.array([repeated])], [_REPEATED])
+
+    parts = blocks.select(HASHES).mapInArrow(split, f"{TARGET} int, {HASHES} binary")
+    counted = parts.repartition(n_partitions, TARGET).mapInArrow(count, f"{_REPEATED} long")
+    return any(row[_REPEATED] for row in counted.collect())

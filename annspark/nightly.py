@@ -1,0 +1,69 @@
+"""The nightly job: names of tables in, a published table and its report out; both appear whole or not at all."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+
+from annspark.errors import spark_errors_told
+from annspark.input.open import open_input
+from annspark.job import Job
+from annspark.output import publish
+from annspark.pipeline import build, require_recall, start_run
+from annspark.report import Report
+from annspark.report.store import reports_once_done, require_folder, write_missed
+from annspark.spark import files, leftovers
+from annspark.spark.staging import Stage, staging
+
+
+@spark_errors_told()
+def publish_neighbors(spark: SparkSession, job: Job) -> Report:
+    """Read the job's input, and publish the neighbor table and its report together; both appear whole or not at all."""
+    with ready_to_write(spark, job, job.overwrite) as (target, stage):
+        written: list[publish.Pending] = []
+
+        def keep(table: DataFrame) -> DataFrame:
+            written.append(publish.write_pending(table, target, job.format))
+            return written[-1].table
+
+        run = start_run(spark, stage, keep)
+        vectors = open_input(spark, job.input, job.format)
+        publish.require_apart(spark, target, vectors, job.input)
+        result, advice = build(vectors, job.settings, _asked(job), run)
+        folder = _report_folder(job, target)
+        if not result.report.passed:
+            write_missed(folder, result.report)
+            require_recall(result.report, advice)
+        quietly = partial(publish.undisturbed, target)
+        with run.clock.step("publish") as facts, reports_once_done(folder, result.report, quietly):
+            publish.commit(written[-1])
+            facts += [target.place, f"report in {folder}"]
+    return result.report
+
+
+def sweep() -> None:
+    """Delete once more what failed runs of this process wrote aside; until it is stopped, Spark may write it anew."""
+    leftovers.sweep()
+
+
+@contextmanager
+def ready_to_write(spark: SparkSession, job: Job, overwrite: bool) -> Iterator[tuple[publish.Target, Stage]]:
+    """Prove before any work that all the job writes to can be written; leave nothing aside when the block ends."""
+    target = publish.check_target(spark, job.output, overwrite)
+    folder = _report_folder(job, target)
+    files.require_whole_name(spark, "report", folder)
+    require_folder(folder, job.report)
+    with publish.aside(spark, target), staging(job.scratch, spark) as stage:
+        publish.require_format(spark, target, job.format, job.settings.shape)
+        yield target, stage
+
+
+def _report_folder(job: Job, target: publish.Target) -> str:
+    return job.report or target.report
+
+
+def _asked(job: Job) -> dict[str, Any]:
+    return {name: value for name, value in asdict(job).items() if name != "settings"} | asdict(job.settings)

@@ -1,0 +1,102 @@
+"""The preview: as far as the plan of the join, then some users joined to see how fast the machine is."""
+
+import time
+from dataclasses import replace
+
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from annspark.core.plan import (
+    count_shuffle_bytes,
+    count_task_bytes,
+    plan_join,
+)
+from annspark.core.sampling import draw_limit
+from annspark.errors import spark_errors_told
+from annspark.flow.grow import grow
+from annspark.index import Index
+from annspark.input.open import open_input
+from annspark.job import Job
+from annspark.nightly import ready_to_write
+from annspark.output.layout import layout_of
+from annspark.pipeline import find, fit, start_run
+from annspark.report import Leaves, Preview, Rows
+from annspark.run import Run
+from annspark.tables import IDS, LOWEST
+
+_TRIED = (25_000, 25_000, 100_000)  # users that are joined; the first only warm up
+
+
+@spark_errors_told()
+def preview(spark: SparkSession, job: Job) -> Preview:
+    """Go as far as the plan of the join, join some users to see how fast this machine is, and publish nothing."""
+    with ready_to_write(spark, job, overwrite=True) as (_, stage):
+        run = start_run(spark, stage, stage)
+        vectors = open_input(spark, job.input, job.format)
+        index = fit(vectors, job.settings, run)
+        with run.clock.step("try", "joining some users to see how fast it goes") as facts:
+            tried = _try(index, run)
+            facts += [f"{users:,} users in {seconds:.1f} s" for users, seconds in tried]
+    users, plan, most, few = index.known.users, index.plan, index.known.neighbors, index.known.few
+    return Preview(
+        rows=Rows(
+            read=users.read,
+            valid=users.rows,
+            written=users.rows,
+            dropped=users.dropped,
+            examples=users.examples,
+            short=0,
+        ),
+        calibration=index.calibration,
+        probes=plan.probes,
+        pairs_per_user=round(plan.expected.pairs + (len(few.ids) if few else 0), 1),
+        copies_per_user=round(plan.copies, 3),
+        shuffle_bytes=count_shuffle_bytes(plan, users.rows, users.width, most, users.id_bytes),
+        leaves=Leaves(
+            count=plan.n_leaves,
+            median_rows=plan.expected.median_rows,
+            p99_rows=plan.expected.p99_rows,
+            max_rows=plan.expected.max_rows,
+        ),
+        partitions=plan.n_partitions,
+        task_bytes=count_task_bytes(plan, users.rows, users.width),
+        join_seconds=round(extrapolate(tried, users.rows), 1),
+        seconds=run.clock.total(),
+    )
+
+
+def take_part(index: Index, want: int, cores: int) -> Index:
+    """Return an index of about so many of the users, with leaves as large and as many probes as for all."""
+    users, samples = index.known.users, index.known.samples
+    table = users.table.where(F.col(LOWEST) <= draw_limit(min(want, users.rows), users.rows))
+    some = replace(users, table=table, rows=table.agg(F.sum(F.size(IDS))).collect()[0][0])
+    forest = grow(some, samples.forest.vectors, index.settings, trees=len(index.plan.reach))
+    plan = plan_join(forest, samples.shown.vectors, index.plan.probes, rows=some.rows, cores=cores, width=users.width)
+    neighbors = min(index.settings.k, some.rows - 1)
+    return replace(index, known=replace(index.known, users=some, neighbors=neighbors), forest=forest, plan=plan)
+
+
+def _try(index: Index, run: Run) -> list[tuple[int, float]]:
+    """Join a small and a larger part of the users; return how many they were, and the seconds each took."""
+    tried = []
+    rows = index.known.users.rows
+    for want in _TRIED if rows > _TRIED[0] else (rows,):
+        part = take_part(index, want, run.cores)
+        start = time.perf_counter()
+        find(part, layout_of(index.settings), run.stage, run.cores)
+        tried.append((part.known.users.rows, time.perf_counter() - start))
+    return tried
+
+
+def extrapolate(tried: list[tuple[int, float]], rows: int) -> float:
+    """Return the seconds that so many rows will take: what the last trial took, and more for each row beyond it.
+
+    tried : users and seconds of each trial
+    """
+    users, seconds = tried[-1]
+    if len(tried) < 2 or rows <= users or users <= tried[-2][0]:
+        return seconds * max(1.0, rows / users)
+    users_before, seconds_before = tried[-2]
+    # Never less than half of what the last trial took a row: the difference of two times is noisy.
+    each = max((seconds - seconds_before) / (users - users_before), seconds / users / 2)
+    return seconds + each * (rows - users)

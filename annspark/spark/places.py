@@ -1,0 +1,120 @@
+"""Places: paths and catalog tables, and what can be done with a table at either."""
+
+import hashlib
+import logging
+from contextlib import suppress
+
+from pyspark.errors import AnalysisException, ParseException
+from pyspark.sql import DataFrameReader, SparkSession
+
+from annspark.errors import reason_of
+from annspark.job import is_catalog_table
+from annspark.spark import files
+from annspark.tables import quoted
+
+logger = logging.getLogger("annspark")
+FILES = "annspark.files"  # property of a catalog table: what its files were when annspark published it
+
+
+def exists(spark: SparkSession, name: str) -> bool:
+    """Say whether there is anything at a path, or a catalog table of that name."""
+    if not is_catalog_table(name):
+        return files.is_seen(spark, name)
+    try:
+        return spark.catalog.tableExists(name)
+    except ParseException:  # a file's name, with a dash perhaps, is no table's
+        return False
+
+
+def identity_of(spark: SparkSession, place: str) -> str:
+    """Return what tells what is at a place from anything else that may come to be there; "" when nothing is."""
+    if not is_catalog_table(place):
+        kind = files.kind_of(place)
+        return files.fingerprint(place) if kind == "folder" else kind
+    if not exists(spark, place):
+        return ""
+    with suppress(Exception):  # what this session remembers of it may be old
+        spark.catalog.refreshTable(place)
+    known = ["there", table_files(spark, place)]
+    with suppress(Exception):  # a table without such details
+        rows = spark.sql(f"DESCRIBE TABLE EXTENDED {identifier(place)}").collect()
+        known += [str(tuple(row)) for row in rows if row[0] not in ("Last Access", "Statistics")]
+    return hashlib.sha256("\n".join(known).encode()).hexdigest()
+
+
+def is_published(spark: SparkSession, place: str) -> bool:
+    """Say whether annspark published what is there, and nobody has changed it since."""
+    if not is_catalog_table(place):
+        return files.kind_of(place) == "folder" and files.is_published(place)
+    told = properties_of(spark, place).get(FILES)
+    return told is not None and told == table_files(spark, place)
+
+
+def table_files(spark: SparkSession, name: str) -> str:
+    """Return a digest of the names of a table's files, which are new ones with every change; without their folder."""
+    names: list[str] = []
+    with suppress(Exception):  # a table that is not made of files
+        names = sorted(path.rpartition("/")[2] for path in spark.read.table(name).inputFiles())
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+
+
+def rename(spark: SparkSession, old: str, new: str) -> None:
+    """Give a table another name, which must not be taken: FileExistsError."""
+    if not is_catalog_table(old):
+        files.move(old, new)
+        return
+    try:
+        try:  # most catalogs want the new name without theirs
+            spark.sql(f"ALTER TABLE {identifier(old)} RENAME TO {identifier('.'.join(new.split('.')[-2:]))}")
+        except AnalysisException as error:
+            if new.count(".") < 2 or _is_taken(error):
+                raise
+            spark.sql(f"ALTER TABLE {identifier(old)} RENAME TO {identifier(new)}")
+    except AnalysisException as error:
+        if _is_taken(error):
+            raise FileExistsError(reason_of(error)) from error
+        raise
+
+
+def _is_taken(error: AnalysisException) -> bool:
+    return "ALREADY_EXISTS" in str(error)
+
+
+def drop(spark: SparkSession, name: str) -> None:
+    """Clean up; what cannot be deleted must not turn a good night into a failed one, nor hide why a night failed."""
+    try:
+        if is_catalog_table(name):
+            spark.sql(f"DROP TABLE IF EXISTS {identifier(name)}")
+        elif files.exists(name):
+            files.remove(name)
+    except Exception as error:
+        logger.warning("publish: %s could not be deleted (%s); delete it by hand.", name, reason_of(error))
+
+
+def set_property(spark: SparkSession, name: str, key: str, value: str) -> None:
+    """Set a property of a catalog table, where the catalog has them."""
+    text = value.replace("\\", "\\\\").replace("'", "\\'")
+    with suppress(Exception):
+        spark.sql(f"ALTER TABLE {identifier(name)} SET TBLPROPERTIES ('{key}' = '{text}')")
+
+
+def properties_of(spark: SparkSession, name: str) -> dict[str, str]:
+    """Return a catalog table's properties; none when there is no such table."""
+    with suppress(Exception):
+        return {row[0]: row[1] for row in spark.sql(f"SHOW TBLPROPERTIES {identifier(name)}").collect()}
+    return {}
+
+
+def reader_of(spark: SparkSession, file_format: str | None) -> DataFrameReader:
+    """Return the reader of a file format; parquet where none is given."""
+    return spark.read.format(file_format or "parquet")
+
+
+def shown(place: str) -> str:
+    """Return a place as a message shows it."""
+    return place.removeprefix("file:") if place.startswith("file:/") else place
+
+
+def identifier(name: str) -> str:
+    """Return a catalog table's name as SQL takes it."""
+    return ".".join(quoted(part) for part in name.split("."))
