@@ -18,11 +18,11 @@ from annspark.core.routes import reach_for
 from annspark.core.vectors import Vectors, slice_rows
 
 CALIBRATION_USERS = 1_000  # users whose exact neighbors are found: the recall is then known to about 0.005
-MOST_PROBES = 1_000
+MOST_PROBES = 1_000  # probes tried, at most
 _STEPS = 16  # the numbers of probes tried are 2 ** (step / _STEPS)
 _MORE = 2**0.5  # factor between the numbers of probes tried after the chosen ones missed the recall
 _TREES = (1, 2, 4, 8)  # numbers of trees tried, for a forest that gains by trees
-MOST_TREES = _TREES[-1]
+MOST_TREES = _TREES[-1]  # trees grown to choose from, for such a forest
 _ROUTED_SAMPLE = 5_000  # sampled vectors that are routed to find the reach of a number of probes
 
 

@@ -1,7 +1,7 @@
 """Coordinates: how the numbers of the input become vectors that float32 can tell apart.
 
-float32 keeps 24 bits of a number, up to some 1e38, and the square of a length below 1e-19 vanishes.  Three things
-preserve the neighbors of the input all the same:
+float32 keeps 24 bits of a number and ends at some 1e38, and squared lengths vanish if the length is below 1e-19.
+Three things preserve the neighbors of the input all the same:
 - Where vectors are far from the origin, their middle is subtracted in float64.  Distances stay the same.
 - Where numbers are very large or very small, all are multiplied by one power of two.
 - Where neighbors are still nearer to each other than float32 can tell, vectors are shipped to the join in float64.

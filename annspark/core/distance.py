@@ -1,7 +1,7 @@
 """Lower bounds of many raw distances at once, and exact raw distances of few pairs.
 
 Metrics differ in a join or a search by what is here: how a tile, a matrix of bounds, is made, and how a pair is
-measured.  A bound is a norm of x, plus a norm of y, plus one number of the pair:
+measured.  A bound is a number of x, plus a number of y (their norms), plus one number of the pair:
     |x|^2 + |y|^2 - 2 x.y                        squared euclidean distance
     -2 x.y                                       inner product
     -sum(x) - sum(y) + 2 sum(max(x, y))          manhattan
