@@ -62,7 +62,7 @@ def check_source(source: Source, metric: str) -> DataFrame:
         T.StructField(_ROUNDED, T.BooleanType()),
     ]
     schema = T.StructType(block_fields(source.table.schema[USER_ID].dataType, wire) + marks)
-    return source.table.mapInArrow(_checker(source, metric, wire), schema)
+    return source.table.mapInArrow(_check_mapper(source, metric, wire), schema)
 
 
 def usable(checked: DataFrame, source: Source, wire: Wire) -> DataFrame:
@@ -142,7 +142,7 @@ def _count(checked: DataFrame, user: T.DataType, wire: Wire, even: bool) -> list
         ]
     )
     found: dict[tuple[int, int], list[Row]] = {}
-    counted = few.mapInArrow(_counter(user, even), schema)
+    counted = few.mapInArrow(_count_mapper(user, even), schema)
     for row in counted.withColumn(_EXAMPLE, showable(F.col(_EXAMPLE), user)).collect():
         found.setdefault((row[_REASON], row[_DIM] if even else 0), []).append(row)
     return [
@@ -161,7 +161,7 @@ def _count(checked: DataFrame, user: T.DataType, wire: Wire, even: bool) -> list
     ]
 
 
-def _counter(user: T.DataType, even: bool) -> Mapper:
+def _count_mapper(user: T.DataType, even: bool) -> Mapper:
     lengthy = isinstance(user, T.StringType | T.BinaryType)
 
     def count(batches: Batches) -> Batches:
@@ -193,7 +193,7 @@ def _usual_length(lengths: list[tuple[int, int]]) -> int:
     return min(((-rows, length) for length, rows in lengths if length > 0), default=(0, 0))[1]
 
 
-def _checker(source: Source, metric: str, wire: Wire) -> Mapper:
+def _check_mapper(source: Source, metric: str, wire: Wire) -> Mapper:
     even, columns = source.even, source.table.columns
 
     def check(batches: Batches) -> Batches:

@@ -100,16 +100,16 @@ def unblocked(blocks: DataFrame, wire: Wire) -> DataFrame:
     schema = T.StructType(
         [T.StructField(USER_ID, id_type(blocks)), T.StructField(HASHES, T.BinaryType()), *wire.fields]
     )
-    return blocks.select(IDS, HASHES, *wire.names).mapInArrow(_unblocker(wire), schema)
+    return blocks.select(IDS, HASHES, *wire.names).mapInArrow(_unblock_mapper(wire), schema)
 
 
 def blocked(rows: DataFrame, wire: Wire) -> DataFrame:
     """Undo unblocked."""
     schema = T.StructType(block_fields(rows.schema[USER_ID].dataType, wire))
-    return rows.select(USER_ID, HASHES, *wire.names).mapInArrow(_blocker(wire), schema)
+    return rows.select(USER_ID, HASHES, *wire.names).mapInArrow(_block_mapper(wire), schema)
 
 
-def _unblocker(wire: Wire) -> Mapper:
+def _unblock_mapper(wire: Wire) -> Mapper:
     def unblock(batches: Batches) -> Batches:
         for batch in batches:
             ids, hashes = elements(batch.column(0)), numbers(batch.column(1), np.int64)
@@ -124,7 +124,7 @@ def _unblocker(wire: Wire) -> Mapper:
     return unblock
 
 
-def _blocker(wire: Wire) -> Mapper:
+def _block_mapper(wire: Wire) -> Mapper:
     def block(batches: Batches) -> Batches:
         for batch in batches:
             vectors = narrowed(wire.read(batch))

@@ -21,7 +21,7 @@ class Counts:
     max_rows      : users at home in the largest leaf
     written       : users in the table
     short         : users with fewer neighbors than they can have
-    lonely        : users with none
+    without_neighbors        : users with none
     completed     : users whose lists were completed by neighbors from everywhere
     """
 
@@ -31,7 +31,7 @@ class Counts:
     max_rows: int
     written: int
     short: int
-    lonely: int
+    without_neighbors: int
     completed: int = 0
 
     def after(self, earlier: "Counts") -> "Counts":
@@ -45,7 +45,7 @@ class Counts:
             completed=self.completed + earlier.completed,
         )
 
-    def with_few(self, few: int, users: int, list_bytes: float) -> "Counts":
+    def with_first_rows(self, few: int, users: int, list_bytes: float) -> "Counts":
         """Return the counts with those of comparing every user with a few others, whose lists are merged as well."""
         more = round(users * list_bytes)
         return replace(self, pairs=self.pairs + users * few, shuffle_bytes=self.shuffle_bytes + more)
@@ -80,8 +80,8 @@ def watch_joined(candidates: DataFrame, meter: Meter) -> DataFrame:
 def watch_merged(neighbors: DataFrame, most: int, meter: Meter) -> DataFrame:
     """Count the users with fewer neighbors than the most they can have, and those with none."""
     short = _total(F.size(NEIGHBORS) < most)
-    lonely = _total(F.size(NEIGHBORS) == 0)
-    return neighbors.observe(meter.merged, short.alias("short"), lonely.alias("lonely"))
+    without_neighbors = _total(F.size(NEIGHBORS) == 0)
+    return neighbors.observe(meter.merged, short.alias("short"), without_neighbors.alias("without_neighbors"))
 
 
 def _total(counted: Column) -> Column:
@@ -98,7 +98,7 @@ def read_meter(meter: Meter, id_bytes: float, most: int, users: int, written: in
     written  : users who have rows in the table; a long one has none where nobody has a neighbor
     """
     if most == 0 or written == 0:  # Spark drops the plan of an empty table, and what was observed in it
-        return Counts(0, 0, 0, max_rows=0, written=written, short=users if most else 0, lonely=users)
+        return Counts(0, 0, 0, max_rows=0, written=written, short=users if most else 0, without_neighbors=users)
     shipped, joined, merged = meter.shipped.get, meter.joined.get, meter.merged.get
     carried = shipped["bytes"] + shipped["copies"] * (16 + id_bytes)  # hash, home, number of visits, id
     listed = joined["lists"] * (4 + id_bytes) + joined["neighbors"] * (4 + id_bytes)
@@ -109,5 +109,5 @@ def read_meter(meter: Meter, id_bytes: float, most: int, users: int, written: in
         max_rows=joined["max_rows"],
         written=written,
         short=merged["short"],
-        lonely=merged["lonely"],
+        without_neighbors=merged["without_neighbors"],
     )

@@ -15,7 +15,15 @@ ROWS, K, LEAVES = 1500, 5, 12
 
 
 def joined(
-    spark, stage, vectors, *, metric="cosine", probes, merge_in=3, ids=None, schema="user_id int, vector array<float>"
+    spark,
+    stage,
+    vectors,
+    *,
+    metric="cosine",
+    probes,
+    n_merge_partitions=3,
+    ids=None,
+    schema="user_id int, vector array<float>",
 ):
     settings = Settings(metric=metric, k=K)
     users = read_vectors(make_table(spark, vectors, ids, schema=schema), settings, stage, 2)
@@ -24,7 +32,7 @@ def joined(
     plan = plan_join(forest, ready, probes, rows=len(vectors), cores=2)
     assert plan.n_partitions == 3
     shipped = ship_vectors(users.table, forest, plan, users.wire, users.coordinates)
-    candidates = join_partitions(shipped, plan, merge_in, users.wire, users.coordinates, K)
+    candidates = join_partitions(shipped, plan, n_merge_partitions, users.wire, users.coordinates, K)
     return candidates.collect()
 
 
@@ -72,7 +80,7 @@ def test_lists_are_ordered_hold_k_at_most_and_never_the_user(spark, stage):
 
 
 def test_all_lists_of_a_user_go_to_one_partition_of_the_merge(spark, stage):
-    lists = lists_in(joined(spark, stage, clustered(ROWS), probes=3, merge_in=4))
+    lists = lists_in(joined(spark, stage, clustered(ROWS), probes=3, n_merge_partitions=4))
     targets = {}
     for target, user, _ in lists:
         targets.setdefault(user, set()).add(target)
