@@ -19,30 +19,38 @@ class Job:
     A line of this table is one of the places, as a line of Settings is a setting.
     """
 
-    input: str = setting(MISSING, Place(), "The table of user vectors.")
-    output: str = setting(MISSING, Place(), "The table of neighbors to publish.")
+    input: str = setting(
+        MISSING,
+        Place(),
+        "Table of user vectors. Only if a path does not exist is it tried as a pattern, such as day=*.",
+    )
+    output: str = setting(
+        MISSING,
+        Place(),
+        "Table of neighbors to publish. On an object store, which cannot rename a folder, use a catalog table.",
+    )
     format: str | None = setting(
         None,
         Text(),
-        "File format that is read and written.",
+        "File format to read and to write.",
         unset="parquet for paths, the catalog's own for catalog tables",
         example="parquet",
     )
     report: str | None = setting(
         None,
         Folder(),
-        "Folder of report.json and report.html.",
+        "Folder for report.json and report.html. For a catalog table, the default is in the driver's working folder.",
         unset="the output's name with .report after it",
         example=".demo/report",
     )
     scratch: str | None = setting(
         None,
         Folder(),
-        "Folder for intermediate tables, on a file system that the executors share.",
+        "Folder for intermediate tables, on a file system that all executors share.",
         unset="none, they are cached in the session",
         example="/tmp/annspark",
     )
-    overwrite: bool = setting(False, Flag(), "Replace an output that exists, once the new one is complete.")
+    overwrite: bool = setting(False, Flag(), "Replace an existing output, once the new table is complete.")
     settings: Settings = field(default_factory=Settings)
 
     def __post_init__(self) -> None:

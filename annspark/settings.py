@@ -27,27 +27,29 @@ class Settings:
     and their help, the signature and docstring of build_neighbors, conf/local.toml and the README's table.
     """
 
-    k: int = setting(10, Whole(1, 1_000), "Neighbors per user. Up to some 50 they cost little.")
-    id_col: str = setting("user_id", Column(), "Ids of the users, of any type that has an order.")
+    k: int = setting(10, Whole(1, 1_000), "Neighbors per user. Up to about 50, more neighbors cost little.")
+    id_col: str = setting(
+        "user_id", Column(), "Column of the user ids: integers, strings, binary, decimals, dates or timestamps."
+    )
     vector_col: str = setting(
-        "vector", Column(), "Vectors of the users: arrays of numbers, MLlib vectors, bits, sparse vectors or sets."
+        "vector", Column(), "Column of the vectors: arrays of numbers, MLlib vectors, bits, sparse vectors or sets."
     )
     values_col: str | None = setting(
         None,
         Column(optional=True),
-        "Values of sparse vectors whose indices are in vector_col.",
+        "Column of the values of sparse vectors. vector_col then holds their indices.",
         unset="none",
         example="values",
     )
     metric: str = setting(
         "cosine",
         OneOf(tuple(METRICS)),
-        "What tells how near two vectors are: a distance, or the inner product, the largest first.",
+        "How two vectors are compared: by a distance, the smallest first, or by the inner product, the largest first.",
     )
     recall: float | None = setting(
         None,
         Share(such_as=RECALL),
-        "Share of the exact neighbors to find. A table whose audit rules it out is refused.",
+        "Share of the exact neighbors to find. If the upper bound that the audit measures is lower, the job fails.",
         unset=f"{RECALL}, unless probes are given",
         example=RECALL,
         hint="For exact neighbors set leaf_rows to the number of users.",
@@ -55,53 +57,53 @@ class Settings:
     probes: float | None = setting(
         None,
         Number(1, MOST_PROBES),
-        "Leaves that a user goes to in each tree, on average. They are given instead of a recall.",
+        "Leaves per tree that a vector is sent to, on average, with its home leaf. Give probes or recall, not both.",
         unset="as many as the recall needs",
         example=8,
     )
     trees: int | None = setting(
         None,
         Whole(1, 100),
-        "Trees in the forest. For dense vectors more probes are usually cheaper than more trees.",
-        unset="1, for sparse vectors as many as the recall needs",
+        "Trees to grow. For dense vectors more probes usually cost less than more trees.",
+        unset="1; for sparse vectors as many as the recall needs, or 2 if probes are given",
         example=1,
     )
     leaf_rows: int = setting(
         512,
         Whole(1, MOST_LEAF_ROWS),
-        "Users that a leaf should hold, never fewer than 4 k. Larger leaves find more per probe and compare more.",
+        "Users per leaf to aim for, at least 4 k. Larger leaves find more per probe, and compare more pairs.",
     )
     split: str = setting(
         "two_means",
         OneOf(SPLITS),
-        "How the planes of a tree are placed. two_means is a little slower to grow and finds more.",
+        "How the planes that split a tree are placed. two_means takes a little longer to grow, and finds more.",
     )
-    seed: int = setting(
-        0, Whole(0, 2**63 - 1), "Start of all random draws. The same data and seed give the same table."
-    )
+    seed: int = setting(0, Whole(0, 2**63 - 1), "Seed of all random draws. The same data and seed give the same table.")
     shape: str = setting(
         "nested",
         OneOf(("nested", "long")),
-        "nested is a row per user, with an array of neighbors. long is a row per neighbor, and takes more space.",
+        "nested: one row per user, with an array of neighbors. long: one row per neighbor, which takes more space.",
     )
     on_bad_row: str = setting(
         "fail",
         OneOf(("fail", "drop")),
-        "What to do with rows that cannot be used. fail stops, drop leaves them out and counts them in the report.",
+        "What to do with rows that cannot be used. fail: stop the job. drop: leave them out, count them in the report.",
     )
     audit_users: int = setting(
         1000,
         Whole(1, 100_000),
-        "Users whose exact neighbors measure the recall. Four times as many halve the interval around it.",
+        "Random users whose exact neighbors measure the recall. Four times as many halve the width of its interval.",
     )
-    top_up: bool = setting(False, Flag(), "If the recall is missed, add another tree and merge instead of giving up.")
+    top_up: bool = setting(
+        False, Flag(), "If the audit misses the recall, grow another tree, merge what it finds, and audit again."
+    )
     max_distance: float | None = setting(
-        None, Number(0), "Leave farther neighbors out, once the recall has been measured.", unset="none", example=0.5
+        None, Number(0), "Leave out neighbors that are farther than this, after the audit.", unset="none", example=0.5
     )
     links: str = setting(
         "all",
         OneOf(("all", "mutual", "either")),
-        "Which neighbors to keep. mutual keeps those that name each other, either adds those that name the user.",
+        "Which neighbors to publish. mutual: pairs that list each other. either: add the users who list this user.",
     )
 
     def __post_init__(self) -> None:

@@ -1,15 +1,28 @@
 #!/bin/sh
-# Runs the tests on this checkout: sh tests/run.sh [arguments of pytest; paths as seen from the repository's folder]
+# Runs the tests on this checkout: sh tests/run.sh [--all] [arguments of pytest; paths as seen from the repository's folder]
+#   --all   the slow tests too: processes of their own, Connect, the README's commands, repeats with other settings
 # A process per core, at most four, each with a Spark of its own, of 2 GB: -n 0 runs everything in one, for a debugger.
-# Needs Java 17 or newer and Python 3.11 or newer; everything else goes into .venv. See .ci/environment.sh for its variables.
+# Needs Java 17 or newer and Python 3.11 or newer; everything else goes into .venv: see .ci/environment.sh.
 set -eu
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+
+# All arguments but --all go to pytest as they are.
+chosen='not slow' left=$#
+while [ "$left" -gt 0 ]; do
+    argument=$1 left=$((left - 1))
+    shift
+    case $argument in
+        --all) chosen='' && export ANNSPARK_TESTS=all ;;
+        *) set -- "$@" "$argument" ;;
+    esac
+done
+
 case ${ANNSPARK_PYSPARK:-} in
     *=3.*) extras=test ;; # its pip package has no Connect server
     *) extras=test,connect ;;
 esac
 . "$root/.ci/environment.sh"
 cd "$root"
-# Files stay whole, as tests of a file share tables.
-exec "$python" -m pytest -n logical --maxprocesses 4 --dist loadfile "$@"
+# A process that is done takes tests of the other's; a -m among the arguments wins over the one here.
+exec "$python" -m pytest -n logical --maxprocesses 4 --dist worksteal -m "$chosen" "$@"

@@ -6,7 +6,7 @@ import pytest
 
 from tests.helpers import clustered, files_in, lists_of, make_table, read_report, run_process
 
-pytestmark = pytest.mark.slow  # starts a Connect server
+pytestmark = pytest.mark.process  # a Connect server
 NAMED = {"k": 5, "probes": 4, "leaf_rows": 60, "audit_users": 50, "on_bad_row": "drop"}
 
 SCRIPT = """

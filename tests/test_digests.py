@@ -25,6 +25,7 @@ from tests.helpers import make_table
 
 KNOWN = Path(__file__).with_name("digests.json")
 ROWS = 900
+pytestmark = pytest.mark.spark35
 COMMON = {"k": 5, "leaf_rows": 40, "audit_users": 60, "split": "two_points", "probes": 3}
 
 

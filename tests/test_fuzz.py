@@ -1,4 +1,7 @@
-"""Any schema and any values: a clear error, or a sound table.  FUZZ=200 tries more than the suite does."""
+"""Any schema and any values: a clear error, or a sound table.
+
+A few examples every day, 25 with --all of tests/run.sh; FUZZ=200 tries more, and others each time.
+"""
 
 import math
 import os
@@ -108,7 +111,7 @@ def is_plain(user, vector):
 @settings(
     derandomize="FUZZ" not in os.environ,
     deadline=None,
-    max_examples=int(os.environ.get("FUZZ", "25")),
+    max_examples=int(os.environ.get("FUZZ", "25" if os.environ.get("ANNSPARK_TESTS") == "all" else "8")),
     suppress_health_check=list(HealthCheck),
     phases=[Phase.generate],  # a smaller example would take as many builds again
     print_blob=True,

@@ -1,4 +1,3 @@
-import uuid
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
@@ -41,8 +40,9 @@ IDS = {
     "timestamp": [START + timedelta(microseconds=i) for i in range(40)],
     "timestamp_ntz": [START.replace(tzinfo=None) + timedelta(microseconds=i) for i in range(40)],
 }
-UUIDS = [str(uuid.UUID(int=(7919 * i) ** 9 % 2**128)) for i in range(40)]
-CASES = [*((kind, list(ids)) for kind, ids in IDS.items()), ("string", UUIDS)]
+EVERYDAY = {"string", "binary", "decimal(38,3)", "timestamp"}
+SLOW = pytest.mark.slow
+CASES = [pytest.param(kind, list(ids), marks=[] if kind in EVERYDAY else SLOW, id=kind) for kind, ids in IDS.items()]
 
 
 def exact_lists(ids, k):
@@ -62,7 +62,8 @@ def in_any_order(spark, ids, kind, partitions):
     return make_table(spark, POINTS[order], [ids[i] for i in order], schema=schema, partitions=partitions)
 
 
-@pytest.mark.parametrize(("kind", "ids"), CASES, ids=[*IDS, "uuid"])
+@pytest.mark.spark35
+@pytest.mark.parametrize(("kind", "ids"), CASES)
 def test_lists_are_exact_and_ties_go_in_the_order_of_the_ids_own_type(spark, kind, ids):
     assert len(set(ids)) == len(POINTS)
     table = in_any_order(spark, ids, kind, partitions=3)
@@ -85,11 +86,11 @@ def local(time):
     return time.astimezone(UTC)
 
 
-@pytest.mark.parametrize("kind", ["binary", "decimal(20,0)", "string"])
+@pytest.mark.parametrize("kind", ["decimal(20,0)", pytest.param("binary", marks=SLOW)])
 def test_the_same_table_whatever_the_partitioning_with_leaves_widening_and_links(spark, kind):
     vectors = clustered(900, 4)
     numbers = np.random.default_rng(2).permutation(900).tolist()
-    make = {"binary": lambda i: i.to_bytes(i % 3 + 2, "big"), "decimal(20,0)": Decimal, "string": str}[kind]
+    make = {"binary": lambda i: i.to_bytes(i % 3 + 2, "big"), "decimal(20,0)": Decimal}[kind]
     lists = []
     for partitions, shape, get in ((1, "nested", lists_of), (5, "long", long_lists_of)):
         schema = f"user_id {kind}, vector array<float>"
@@ -102,8 +103,7 @@ def test_the_same_table_whatever_the_partitioning_with_leaves_widening_and_links
     assert len(lists[0]) == 900
 
 
-@pytest.mark.parametrize("shape", ["nested", "long"])
-@pytest.mark.parametrize("links", ["all", "either"])
+@pytest.mark.parametrize(("shape", "links"), [("nested", "either"), pytest.param("long", "all", marks=SLOW)])
 def test_ids_of_a_collation_are_equal_as_spark_says_and_keep_their_type(spark, shape, links):
     if spark.version < "4":
         pytest.skip("collations came with Spark 4")
@@ -125,6 +125,7 @@ def test_ids_of_a_collation_are_equal_as_spark_says_and_keep_their_type(spark, s
     result.table.unpersist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("made", ["date_add(date'0001-01-01', n)", "timestamp'0001-01-01' + make_interval(0, 0, 0, n)"])
 def test_days_that_python_has_not_are_ids_too(spark, made):
     far = "(user_id * 100000 - 200000) AS int)"

@@ -9,6 +9,8 @@ DENSE = ("cosine", "euclidean", "inner_product", "manhattan", "hamming")
 SPARSE = ("cosine", "euclidean", "inner_product", "jaccard")
 KINDS = [*((metric, "dense") for metric in DENSE), *((metric, "sparse") for metric in SPARSE)]
 K = 6
+# Dense cosine and euclidean are everyday ones of test_every_spark.py and test_pipeline.py.
+OTHERS = [*(pytest.param(*kind, marks=pytest.mark.slow) for kind in KINDS[:2]), *KINDS[2:]]
 
 
 def vectors_for(metric, kind, n):
@@ -44,6 +46,7 @@ def built(spark, metric, kind, n, **named):
     return recall_of(lists, vectors, K, metric), result.report
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("metric", "kind"), KINDS)
 def test_one_leaf_finds_the_exact_neighbors_of_everybody(spark, metric, kind):
     recall, report = built(spark, metric, kind, 150, leaf_rows=1_000_000)
@@ -52,7 +55,7 @@ def test_one_leaf_finds_the_exact_neighbors_of_everybody(spark, metric, kind):
     assert report.cost.pairs_per_user == 150
 
 
-@pytest.mark.parametrize(("metric", "kind"), KINDS)
+@pytest.mark.parametrize(("metric", "kind"), OTHERS)
 def test_with_many_leaves_the_recall_is_high_and_what_the_audit_says(spark, metric, kind):
     recall, report = built(spark, metric, kind, 1500, leaf_rows=100, recall=0.9, audit_users=750)
     assert recall > 0.87
@@ -60,6 +63,7 @@ def test_with_many_leaves_the_recall_is_high_and_what_the_audit_says(spark, metr
     assert report.cost.pairs_per_user < 1400
 
 
+@pytest.mark.spark35
 def test_fingerprints_of_bits_have_the_jaccard_distances_scipy_gives_empty_ones_too(spark):
     bits = vectors_for("jaccard", "sparse", 300) > 0
     bits[7], bits[40] = False, False

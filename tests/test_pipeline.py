@@ -14,7 +14,7 @@ from tests.helpers import clustered, configured, count_cached, files_in, grid, l
 from tests.oracle import assert_sound
 
 K, FEW = 8, {"leaf_rows": 60, "audit_users": 50}
-METRICS = ("cosine", "euclidean")
+SLOW = pytest.mark.slow
 
 
 def built(table, **named):
@@ -25,25 +25,32 @@ def built(table, **named):
     return lists
 
 
-@pytest.fixture(scope="module", params=METRICS)
-def large(request, spark):
-    """Return metric, vectors and the result of a build of 3,000 users."""
+@pytest.fixture(scope="module")
+def large(spark):
+    """Return vectors and the result of a build of 3,000 users."""
     vectors = clustered(3000)
-    named = {"k": K, "metric": request.param, "recall": 0.98, "leaf_rows": 60, "audit_users": 300}
-    result = build_neighbors(make_table(spark, vectors), **named)
-    return request.param, vectors, result
+    named = {"k": K, "metric": "cosine", "recall": 0.98, "leaf_rows": 60, "audit_users": 300}
+    return vectors, build_neighbors(make_table(spark, vectors), **named)
+
+
+@pytest.fixture(scope="module")
+def small(spark):
+    """Return vectors of 300 users, their table and its lists."""
+    vectors = clustered(300)
+    table = make_table(spark, vectors)
+    return vectors, table, built(table)
 
 
 def test_every_user_once_with_k_others_in_order_at_true_distances(large):
-    metric, vectors, result = large
-    assert_sound(lists_of(result.table), vectors, range(len(vectors)), K, metric)
+    vectors, result = large
+    assert_sound(lists_of(result.table), vectors, range(len(vectors)), K, "cosine")
 
 
 def test_recall_against_brute_force_is_high_and_inside_the_reported_interval(large):
-    metric, vectors, result = large
+    vectors, result = large
     lists = lists_of(result.table)
     found = np.array([[d for _, d in lists[i]] for i in range(len(vectors))])
-    _, exact = exact_neighbors(prepare(vectors, metric), np.arange(len(vectors)), K, metric)
+    _, exact = exact_neighbors(prepare(vectors, "cosine"), np.arange(len(vectors)), K, "cosine")
     recall = recall_by_user(found, exact[:, -1], K).mean()
     assert recall > 0.97
     assert result.report.recall.low <= recall <= result.report.recall.high
@@ -51,11 +58,10 @@ def test_recall_against_brute_force_is_high_and_inside_the_reported_interval(lar
 
 
 def test_the_report_tells_what_was_done(large):
-    metric, _, result = large
-    report = result.report
+    report = large[1].report
     assert (report.rows.read, report.rows.valid, report.rows.written) == (3000, 3000, 3000)
     assert (report.rows.dropped, report.rows.short) == ({}, 0)
-    assert report.settings["metric"] == metric
+    assert report.settings["metric"] == "cosine"
     assert 20 < report.leaves.count < 120
     assert report.leaves.max_rows < 600
     # Less than a third of all pairs, and more than one leaf's.
@@ -66,14 +72,7 @@ def test_the_report_tells_what_was_done(large):
 
 
 def test_the_table_is_cached_for_its_caller(large):
-    assert large[2].table.storageLevel.useMemory
-
-
-def test_twice_the_same_call_gives_the_same_table_and_another_seed_another(spark):
-    table = make_table(spark, clustered(1000))
-    first = built(table, probes=1)
-    assert built(table, probes=1) == first
-    assert built(table, probes=1, seed=5) != first
+    assert large[1].table.storageLevel.useMemory
 
 
 # A grid of integers with twins: whoever breaks ties by chance, or by where a row was met, is caught here.
@@ -92,12 +91,16 @@ def test_ties_and_twins_are_sound(tied):
 @pytest.mark.parametrize(
     ("partitions", "cores", "confs"),
     [
-        (1, 2, {}),
-        (2, 1, {"spark__sql__execution__arrow__maxRecordsPerBatch": 1000}),
-        (7, 2, {"spark__sql__execution__arrow__maxRecordsPerBatch": 7}),
-        (3, 3, {"spark__sql__adaptive__enabled": "false", "spark__sql__shuffle__partitions": 5}),
+        pytest.param(1, 1, {"spark__sql__execution__arrow__maxRecordsPerBatch": 1000}, marks=SLOW),
+        (7, 3, {"spark__sql__execution__arrow__maxRecordsPerBatch": 7, "spark__sql__ansi__enabled": "false"}),
+        pytest.param(
+            *(3, 2),
+            {"spark__sql__adaptive__enabled": "false", "spark__sql__shuffle__partitions": 5}
+            | {"spark__sql__ansi__enabled": "true"},
+            marks=SLOW,
+        ),
     ],
-    ids=["one_partition", "one_core_batches_of_1000", "seven_partitions_batches_of_7", "no_aqe_three_cores"],
+    ids=["one_partition_and_core", "seven_partitions_batches_of_7_no_ansi", "no_aqe_ansi"],
 )
 def test_nothing_about_the_session_or_the_order_of_rows_changes_a_single_bit(
     spark, tied, monkeypatch, partitions, cores, confs
@@ -109,23 +112,12 @@ def test_nothing_about_the_session_or_the_order_of_rows_changes_a_single_bit(
         assert built(shuffled, probes=4, trees=2, metric="euclidean") == tied
 
 
-def test_ansi_mode_changes_nothing(spark):
-    table, lists = make_table(spark, clustered(300)), []
-    for ansi in ("true", "false"):
-        with configured(spark, spark__sql__ansi__enabled=ansi):
-            lists.append(built(table))
-    assert lists[0] == lists[1]
+def test_another_seed_gives_another_table(small):
+    _, table, _ = small
+    assert built(table, probes=1) != built(table, probes=1, seed=5)
 
 
-def test_cosine_does_not_depend_on_partitions_cores_or_batches_either(spark, monkeypatch):
-    vectors, order = clustered(1600), np.random.default_rng(0).permutation(1600)
-    first = built(make_table(spark, vectors, partitions=2), probes=4)
-    monkeypatch.setattr("annspark.pipeline.count_cores", lambda _: 1)
-    with configured(spark, spark__sql__execution__arrow__maxRecordsPerBatch=50):
-        assert built(make_table(spark, vectors[order], order.tolist(), partitions=5), probes=4) == first
-
-
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", ["cosine", pytest.param("euclidean", marks=SLOW)])
 def test_identical_vectors_get_the_smallest_other_ids(spark, metric):
     vectors = np.tile(np.float32([0.3, -1.7, 2.1]), (1200, 1))
     lists = built(make_table(spark, vectors), metric=metric)
@@ -134,12 +126,12 @@ def test_identical_vectors_get_the_smallest_other_ids(spark, metric):
         assert neighbors == [(other, 0.0) for other in range(K + 1) if other != user][:K]
 
 
-@pytest.mark.parametrize("split", ["two_means", "two_points"])
-def test_both_splits_build_sound_tables(spark, split):
+def test_the_other_split_builds_a_sound_table(spark):
     vectors = clustered(800)
-    assert_sound(built(make_table(spark, vectors), split=split), vectors, range(800), K, "cosine")
+    assert_sound(built(make_table(spark, vectors), split="two_points"), vectors, range(800), K, "cosine")
 
 
+@pytest.mark.slow
 def test_a_second_tree_finds_more(spark):
     table, total = make_table(spark, clustered(1500)), {}
     for trees in (1, 2):
@@ -149,38 +141,41 @@ def test_a_second_tree_finds_more(spark):
     assert total[2] > total[1] + 0.02
 
 
-def test_nested_and_long_tell_the_same(spark):
-    table = make_table(spark, clustered(400))
-    nested, long = build_neighbors(table, k=3, **FEW), build_neighbors(table, k=3, shape="long", **FEW)
-    assert nested.table.dtypes == [("user_id", "bigint"), ("neighbors", NESTED.format("bigint"))]
+def test_nested_and_long_tell_the_same(large, small):
+    assert large[1].table.dtypes == [("user_id", "bigint"), ("neighbors", NESTED.format("bigint"))]
+    _, table, lists = small
+    long = build_neighbors(table, k=K, shape="long", **FEW)
     assert long.table.dtypes == [
         ("user_id", "bigint"), ("rank", "int"), ("neighbor_id", "bigint"), ("distance", "float"),
     ]  # fmt: skip
-    assert long_lists_of(long.table) == lists_of(nested.table)
-    assert long.report.rows.written == 400
-    for result in (nested, long):
-        result.table.unpersist()
+    assert long_lists_of(long.table) == lists
+    assert long.report.rows.written == 300
+    long.table.unpersist()
 
 
 NESTED = "array<struct<neighbor_id:{0},distance:float>>"
 
 
-@pytest.mark.parametrize("id_type", ["smallint", "int", "string"])
-def test_ids_keep_their_type_under_any_column_name(spark, id_type):
-    ids = [f"user {i:03d}" for i in range(150)] if id_type == "string" else list(range(150))
+def test_ids_keep_their_type_under_any_column_name(spark):
+    ids = [f"user {i:03d}" for i in range(150)]
     names = {"id_col": "the user.id", "vector_col": "als vector.`v1`"}
-    schema = f"`the user.id` {id_type}, `als vector.``v1``` array<double>, other string"
+    schema = "`the user.id` string, `als vector.``v1``` array<double>, other string"
     vectors = clustered(150)
     rows = [(i, v.tolist(), "x") for i, v in zip(ids, vectors, strict=True)]
     result = build_neighbors(spark.createDataFrame(rows, schema), k=K, **FEW, **names)
-    assert result.table.dtypes == [("the user.id", id_type), ("neighbors", NESTED.format(id_type))]
+    assert result.table.dtypes == [("the user.id", "string"), ("neighbors", NESTED.format("string"))]
     assert_sound(lists_of(result.table, "the user.id"), vectors, ids, K, "cosine")
     result.table.unpersist()
 
 
 @pytest.mark.parametrize(
     ("n", "k", "partitions"),
-    [(1, 10, 1), (1, 10, 9), (2, 10, 1), (2, 1, 9), (5, 10, 40), (40, 1, 1), (40, 39, 1), (40, 1000, 2)],
+    [
+        (1, 10, 9),
+        (5, 10, 40),
+        (40, 39, 1),
+        *(pytest.param(*few, marks=SLOW) for few in [(2, 1, 9), (40, 1, 1), (40, 1000, 2)]),
+    ],
 )
 def test_few_users_get_as_many_neighbors_as_there_are_in_however_many_partitions(spark, n, k, partitions):
     vectors = clustered(n)
@@ -208,22 +203,24 @@ def test_a_table_without_a_valid_row_is_an_input_error(spark, rows):
     assert count_cached(spark) == before
 
 
-def test_dropped_rows_are_neither_users_nor_neighbors(spark):
-    vectors = clustered(300)
+def test_dropped_rows_are_neither_users_nor_neighbors_and_only_the_result_stays_cached(spark, small):
+    vectors, table, wanted = small
     bad = spark.createDataFrame(
         [(1000, [0.0] * 16), (1001, None), (1002, [1.0]), (None, [1.0] * 16)], "user_id bigint, vector array<float>"
     )
-    table = make_table(spark, vectors)
+    before = count_cached(spark)
     result = build_neighbors(table.union(bad).union(table.where("user_id < 3")), k=K, on_bad_row="drop", **FEW)
+    assert count_cached(spark) == before + 1
     lists = lists_of(result.table)
     assert_sound(lists, vectors, range(300), K, "cosine")
-    assert lists == built(table)
+    assert lists == wanted
     rows = result.report.rows
     assert rows.dropped == {
         "null_id": 1, "null_vector": 1, "zero_vector": 1, "wrong_length": 1, "duplicate_id": 3,
     }  # fmt: skip
     assert (rows.read, rows.valid, rows.written) == (307, 300, 300)
     result.table.unpersist()
+    assert count_cached(spark) == before
 
 
 def test_an_input_that_changes_when_read_again_is_read_once(spark):
@@ -237,24 +234,23 @@ def test_an_input_that_changes_when_read_again_is_read_once(spark):
     result.table.unpersist()
 
 
-def test_only_the_result_stays_cached(spark):
-    table, before = make_table(spark, clustered(200)), count_cached(spark)
-    result = build_neighbors(table.union(table.limit(5)), on_bad_row="drop", **FEW)
-    assert count_cached(spark) == before + 1
-    result.table.unpersist()
-    assert count_cached(spark) == before
-
-
-def test_only_the_result_stays_in_scratch_and_equals_the_cached_one(spark, tmp_path):
-    table, before = make_table(spark, clustered(200)), count_cached(spark)
+def test_only_the_result_stays_in_scratch_and_equals_the_cached_one(spark, small, tmp_path):
+    (_, table, lists), before = small, count_cached(spark)
     twice = table.union(table.limit(5))
     result = build_neighbors(twice, k=K, scratch=str(tmp_path), on_bad_row="drop", **FEW)
     assert len(files_in(tmp_path)) == 1
-    assert lists_of(result.table) == built(table)
+    assert lists_of(result.table) == lists
     assert count_cached(spark) == before
 
 
-@pytest.mark.parametrize("step", ["read", "sample_vectors", "join_partitions", "require_complete", "audit_neighbors"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        "read",
+        "join_partitions",
+        *(pytest.param(step, marks=SLOW) for step in ("sample_vectors", "require_complete", "audit_neighbors")),
+    ],
+)
 def test_a_failure_leaves_nothing_cached_and_nothing_in_scratch(spark, tmp_path, monkeypatch, step):
     table, before = make_table(spark, clustered(120)), count_cached(spark)
     if step == "read":
@@ -286,6 +282,7 @@ def test_a_staged_table_may_be_the_input(spark):
     table.unpersist()
 
 
+@pytest.mark.slow
 def test_one_user_far_out_costs_nobody_a_digit(spark):
     vectors = np.random.default_rng(3).normal(size=(400, 16)).astype(np.float32)
     vectors[7] = 1e9
@@ -304,11 +301,14 @@ def test_a_scratch_folder_out_of_reach_is_a_settings_error(spark, scratch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", ["read", "grow", "calibrate", "join"])
-def test_a_cancelled_job_group_gives_scratch_and_cache_back(spark, tmp_path, caplog, step):
+@pytest.mark.parametrize(
+    ("step", "places"),
+    [("read", ["scratch"]), ("grow", [None]), ("calibrate", [None, "scratch"]), ("join", ["scratch"])],
+)
+def test_a_cancelled_job_group_gives_scratch_and_cache_back(spark, tmp_path, caplog, step, places):
     caplog.set_level(logging.INFO, "annspark")
     table = make_table(spark, clustered(800))
-    for scratch in (None, str(tmp_path)):
+    for scratch in (place and str(tmp_path) for place in places):
         before, failed = count_cached(spark), []
         caplog.clear()
 

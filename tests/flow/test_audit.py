@@ -37,7 +37,21 @@ def audited(table, users, settings):
     return audit_neighbors(table, LAID_OUT, sample, nearest, users, settings).recall
 
 
-@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.fixture(scope="module")
+def everybody(spark, stage):
+    """Return vectors, users, a sample of all of them, and their exact neighbors."""
+    vectors = clustered(ROWS)
+    users, (sample,) = sample_vectors(read(spark, stage, vectors), [ROWS])
+    (nearest,) = find_exact(users, [sample], K)
+    return vectors, users, sample, nearest
+
+
+def audit_of_everybody(table, everybody):
+    _, users, sample, nearest = everybody
+    return audit_neighbors(table, LAID_OUT, sample, nearest, users, Settings(k=K))
+
+
+@pytest.mark.parametrize("metric", [pytest.param("cosine", marks=pytest.mark.slow), "euclidean"])
 def test_the_exact_table_has_recall_one(spark, stage, metric):
     vectors = clustered(ROWS)
     settings = Settings(metric=metric, k=K, audit_users=50)
@@ -47,28 +61,25 @@ def test_the_exact_table_has_recall_one(spark, stage, metric):
     assert 0.9 < recall.low < 1.0
 
 
-def test_recall_is_that_of_brute_force(spark, stage):
-    vectors = clustered(ROWS)
+def test_recall_is_that_of_brute_force(spark, everybody):
     # Half the users lose their nearest neighbor, so each list that is left has one less of the true ones.
-    table = exact_table(spark, vectors).where((F.col("rank") > 1) | (F.col("user_id") % 2 == 0))
-    recall = audited(table, read(spark, stage, vectors), Settings(k=K, audit_users=ROWS))
+    table = exact_table(spark, everybody[0]).where((F.col("rank") > 1) | (F.col("user_id") % 2 == 0))
+    recall = audit_of_everybody(table, everybody).recall
     assert recall.mean == pytest.approx(1 - 0.5 / K)
     assert recall.low < recall.mean < recall.high
     assert recall.users == ROWS
 
 
-def test_users_without_any_neighbor_count_as_missed(spark, stage):
-    vectors = clustered(ROWS)
-    table = exact_table(spark, vectors).where(F.col("user_id") < ROWS // 4)
-    recall = audited(table, read(spark, stage, vectors), Settings(k=K, audit_users=ROWS))
+def test_users_without_any_neighbor_count_as_missed(spark, everybody):
+    table = exact_table(spark, everybody[0]).where(F.col("user_id") < ROWS // 4)
+    recall = audit_of_everybody(table, everybody).recall
     assert recall.mean == pytest.approx(0.25)
 
 
-def test_an_interval_from_a_sample_covers_the_whole(spark, stage):
-    vectors = clustered(ROWS)
+def test_an_interval_from_a_sample_covers_the_whole(spark, everybody):
+    vectors, users, _, _ = everybody
     table = exact_table(spark, vectors).where((F.col("rank") > 2) | (F.col("user_id") % 3 > 0))
-    users = read(spark, stage, vectors)
-    whole = audited(table, users, Settings(k=K, audit_users=ROWS))
+    whole = audit_of_everybody(table, everybody).recall
     part = audited(table, users, Settings(k=K, audit_users=80))
     assert part.users == 80
     assert part.low <= whole.mean <= part.high
@@ -98,18 +109,14 @@ def test_a_single_user_misses_nothing(spark, stage):
     assert (recall.k, recall.mean, recall.users) == (0, 1.0, 1)
 
 
-def test_ids_of_another_type_than_the_inputs_are_found(spark, stage):
-    vectors = clustered(ROWS)
-    table = exact_table(spark, vectors).withColumn("user_id", F.col("user_id").cast("string"))
-    assert audited(table, read(spark, stage, vectors), Settings(k=K, audit_users=40)).mean == 1.0
+def test_ids_of_another_type_than_the_inputs_are_found(spark, everybody):
+    table = exact_table(spark, everybody[0]).withColumn("user_id", F.col("user_id").cast("string"))
+    assert audit_of_everybody(table, everybody).recall.mean == 1.0
 
 
-def test_distances_by_rank_and_popularity_are_those_of_the_table(spark, stage):
-    vectors = clustered(ROWS)
-    table, users = exact_table(spark, vectors), read(spark, stage, vectors)
-    users, (sample,) = sample_vectors(users, [ROWS])
-    (nearest,) = find_exact(users, [sample], K)
-    audit = audit_neighbors(table, LAID_OUT, sample, nearest, users, Settings(k=K))
+def test_distances_by_rank_and_popularity_are_those_of_the_table(spark, everybody):
+    vectors = everybody[0]
+    audit = audit_of_everybody(exact_table(spark, vectors), everybody)
     recall, spreads = audit.recall, audit.distances
     neighbors, distances = exact_neighbors(prepare(vectors, "cosine"), np.arange(ROWS), K, "cosine")
     assert [spread.rank for spread in spreads] == list(range(1, K + 1))

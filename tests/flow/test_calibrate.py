@@ -28,7 +28,7 @@ def found(spark, stage, vectors, metric, *, partitions=4, k=K, audit=30, calibra
     return samples, (audited.radius, chances), forest
 
 
-@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("metric", ["cosine", pytest.param("euclidean", marks=pytest.mark.slow)])
 def test_the_radius_is_exact_with_and_without_twins(spark, stage, metric):
     vectors = clustered(200, 12)
     # One vector has a single twin, another more twins than k.
@@ -48,7 +48,7 @@ def test_partitions_without_rows_do_not_disturb(spark, stage):
     assert chances.exists.shape == (5, 4)
 
 
-@pytest.mark.parametrize("trees", [1, 2])
+@pytest.mark.parametrize("trees", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_chances_are_ranks_and_margins_of_the_exact_neighbors(spark, stage, trees):
     vectors = clustered(400)
     samples, (_, chances), forest = found(spark, stage, vectors, "cosine", trees=trees)
@@ -68,7 +68,7 @@ def test_chances_are_ranks_and_margins_of_the_exact_neighbors(spark, stage, tree
             np.testing.assert_allclose(chances.margins[..., 2 * tree + way], margins, atol=1e-5)
 
 
-@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("metric", ["euclidean", pytest.param("cosine", marks=pytest.mark.slow)])
 def test_not_a_bit_depends_on_partitions_or_order_even_with_ties(spark, stage, metric):
     vectors = grid(6, 4, twins=300)
     vectors = vectors[(vectors != 0).any(axis=1)]

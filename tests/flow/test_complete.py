@@ -6,6 +6,7 @@ from tests.helpers import grid, lists_of, long_lists_of, make_table
 from tests.oracle import all_distances, assert_sound, recall_of
 
 K = 6
+SLOW = pytest.mark.slow
 # Integer points: distances are exact, and nearly all of them tie.
 POINTS = grid(5, 3, twins=60)
 N = len(POINTS)
@@ -45,6 +46,7 @@ def test_whoever_met_too_few_gets_exact_neighbors_and_all_others_keep_theirs(spa
     assert widened == {user: exact[user] if user in short else before[user] for user in range(N)}
 
 
+@pytest.mark.slow
 def test_neither_partitions_nor_the_shape_change_who_is_found(spark, tiny_leaves):
     nested, rows = built(make_table(spark, POINTS, partitions=1))
     assert_sound(nested, POINTS, range(N), K, "euclidean")
@@ -54,6 +56,7 @@ def test_neither_partitions_nor_the_shape_change_who_is_found(spark, tiny_leaves
     assert built(shuffled, shape="long") == (nested, rows)
 
 
+@pytest.mark.slow
 def test_many_searches_of_few_users_find_what_one_of_all_does(spark, tiny_leaves, monkeypatch):
     table = make_table(spark, POINTS)
     together = built(table)
@@ -61,7 +64,7 @@ def test_many_searches_of_few_users_find_what_one_of_all_does(spark, tiny_leaves
     assert built(table) == together
 
 
-@pytest.mark.parametrize("shape", ["nested", "long"])
+@pytest.mark.parametrize("shape", [pytest.param("nested", marks=SLOW), "long"])
 def test_where_nobody_met_anybody_all_are_compared_with_all(spark, monkeypatch, shape):
     monkeypatch.setattr("annspark.flow.grow.count_leaves", lambda rows, *_: rows)
     points = np.arange(1, 13, dtype=np.float32)[:, None] ** [1, 2, 3]
@@ -70,24 +73,24 @@ def test_where_nobody_met_anybody_all_are_compared_with_all(spark, monkeypatch, 
     assert (rows.widened, rows.written) == (12, 12)
 
 
-def test_sets_that_share_nothing_with_anybody_get_neighbors_too(spark):
+@pytest.mark.parametrize("shape", ["nested", pytest.param("long", marks=SLOW)])
+def test_sets_that_share_nothing_with_anybody_get_neighbors_too(spark, shape):
     rows = [(f"u{i:03d}", [i % 20, 20 + i % 7]) for i in range(900)] + [
         ("alone", [99]),
         ("none", []),
         ("also", [98, 97]),
     ]
     table = spark.createDataFrame(rows, "user_id string, vector array<int>").repartition(3)
-    for shape in ("nested", "long"):
-        lists, found = built(table, metric="jaccard", shape=shape, leaf_rows=50)
-        assert found.widened >= 3
-        assert {len(neighbors) for neighbors in lists.values()} == {K}
-        assert len(lists) == 903
-        for user in ("alone", "none", "also"):
-            others = sorted(other for other, _ in rows if other != user)[:K]
-            assert lists[user] == [(other, 1.0) for other in others]
+    lists, found = built(table, metric="jaccard", shape=shape, leaf_rows=50)
+    assert found.widened >= 3
+    assert {len(neighbors) for neighbors in lists.values()} == {K}
+    assert len(lists) == 903
+    for user in ("alone", "none", "also"):
+        others = sorted(other for other, _ in rows if other != user)[:K]
+        assert lists[user] == [(other, 1.0) for other in others]
 
 
-@pytest.mark.parametrize("metric", ["cosine", "jaccard"])
+@pytest.mark.parametrize("metric", ["cosine", pytest.param("jaccard", marks=SLOW)])
 def test_sparse_users_who_share_something_with_one_other_get_that_one_and_the_first_of_everybody(spark, metric):
     users = [(user, {user // 2: 1.0, 1000 + user // 2: 2.0}) for user in range(200)]
     table = spark.createDataFrame(users, "user_id bigint, vector map<int,float>")
@@ -117,7 +120,9 @@ def as_dense(rows):
     return dense
 
 
-@pytest.mark.parametrize("kind", ["lengths", "many empty", "many twins"])
+@pytest.mark.parametrize(
+    "kind", ["lengths", pytest.param("many empty", marks=SLOW), pytest.param("many twins", marks=SLOW)]
+)
 def test_sparse_euclidean_neighbors_that_share_nothing_are_found_whatever_the_partitioning(spark, kind):
     rows = sparse_euclidean(kind)
     schema, named = "user_id int, vector map<int,double>", {"leaf_rows": 50, "probes": None}
@@ -133,6 +138,7 @@ def test_sparse_euclidean_neighbors_that_share_nothing_are_found_whatever_the_pa
         assert [other for other, _ in lists[0]] == [2, 4, 6, 8, 10, 12]
 
 
+@pytest.mark.slow
 def test_top_up_of_sparse_rows_of_few_columns_ends_well_though_nobody_lives_in_the_tree(spark, monkeypatch):
     monkeypatch.setattr("annspark.flow.first_rows.count_few", lambda k: 3)
     rows = sparse_euclidean("lengths")
@@ -142,6 +148,7 @@ def test_top_up_of_sparse_rows_of_few_columns_ends_well_though_nobody_lives_in_t
     assert missed.value.report.topped_up == 1
 
 
+@pytest.mark.slow
 def test_where_no_probes_and_trees_would_do_that_is_told_beforehand_with_what_does(spark, monkeypatch, caplog):
     monkeypatch.setattr("annspark.flow.first_rows.count_few", lambda k: 3)
     rows = sparse_euclidean("lengths")
@@ -160,9 +167,9 @@ def test_where_no_probes_and_trees_would_do_that_is_told_beforehand_with_what_do
 @pytest.mark.parametrize(
     ("metric", "limits"),
     [
-        ("cosine", ["_COLLECTED"]),
+        pytest.param("cosine", ["_COLLECTED"], marks=SLOW),
         ("inner_product", ["_SEARCHED", "_PRODUCTS"]),
-        ("jaccard", ["_SEARCHED", "_AT_ONCE_BYTES"]),
+        pytest.param("jaccard", ["_SEARCHED", "_AT_ONCE_BYTES"], marks=SLOW),
     ],
 )
 def test_lists_are_filled_in_bounded_time_where_too_many_are_short(spark, monkeypatch, metric, limits):
@@ -189,6 +196,7 @@ def test_lists_are_filled_in_bounded_time_where_too_many_are_short(spark, monkey
         assert apart == [other for other in range(900) if not shares[user, other] and other != user][: len(apart)]
 
 
+@pytest.mark.slow
 def test_dense_users_are_compared_with_everybody_only_while_few(spark, tiny_leaves, monkeypatch):
     for limit in ("_SEARCHED", "_PAIRS"):
         monkeypatch.setattr(f"annspark.flow.complete.{limit}", 0)

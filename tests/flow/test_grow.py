@@ -32,7 +32,7 @@ def share_found(vectors, centres, origin, probes=3):
     return (near[neighbors, 0][:, :, None] == near[asked][:, None]).any(axis=2).mean()
 
 
-@pytest.mark.parametrize("trees", [1, 2])
+@pytest.mark.parametrize("trees", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_limbs_make_as_good_a_forest_as_the_driver_would_have_grown(spark, stage, trees):
     vectors = clustered(ROWS)
     trunk = trunk_of(vectors, trees)

@@ -60,7 +60,13 @@ def best(blocks):
     return {user: sorted(candidates)[:K] for user, candidates in met.items()}
 
 
-@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.fixture(scope="module")
+def rows(spark, stage):
+    """Return the blocks of a join of cosine with three probes, for a merge in four partitions."""
+    return joined(spark, stage, clustered(ROWS), probes=3, n_merge_partitions=4)
+
+
+@pytest.mark.parametrize("metric", ["cosine", pytest.param("euclidean", marks=pytest.mark.slow)])
 def test_with_every_leaf_visited_the_candidates_hold_the_exact_neighbors(spark, stage, metric):
     vectors = clustered(ROWS)
     found = best(joined(spark, stage, vectors, metric=metric, probes=LEAVES * 2))
@@ -71,16 +77,16 @@ def test_with_every_leaf_visited_the_candidates_hold_the_exact_neighbors(spark, 
     assert same.mean() > 0.999  # float32 differences may swap near-equal neighbors
 
 
-def test_lists_are_ordered_hold_k_at_most_and_never_the_user(spark, stage):
-    lists = lists_in(joined(spark, stage, clustered(ROWS), probes=3))
+def test_lists_are_ordered_hold_k_at_most_and_never_the_user(rows):
+    lists = lists_in(rows)
     assert {user for _, user, _ in lists} == set(range(ROWS))
     for _, user, pairs in lists:
         assert pairs == sorted(pairs)
         assert len({other for _, other in pairs} - {user}) == len(pairs) <= K
 
 
-def test_all_lists_of_a_user_go_to_one_partition_of_the_merge(spark, stage):
-    lists = lists_in(joined(spark, stage, clustered(ROWS), probes=3, n_merge_partitions=4))
+def test_all_lists_of_a_user_go_to_one_partition_of_the_merge(rows):
+    lists = lists_in(rows)
     targets = {}
     for target, user, _ in lists:
         targets.setdefault(user, set()).add(target)
@@ -101,17 +107,15 @@ def test_what_a_partition_did_stands_once_in_its_first_row(spark, stage):
     assert sum(row["max_rows"] for row in rows) == sum(m for _, m in told)
 
 
-def test_batches_do_not_change_the_candidates(spark, stage):
-    vectors = clustered(ROWS)
-    rows = joined(spark, stage, vectors, probes=3)
+def test_batches_do_not_change_the_candidates(spark, stage, rows):
     with configured(spark, spark__sql__execution__arrow__maxRecordsPerBatch=41):
-        assert sorted(lists_in(joined(spark, stage, vectors, probes=3))) == sorted(lists_in(rows))
+        again = joined(spark, stage, clustered(ROWS), probes=3, n_merge_partitions=4)
+    assert sorted(lists_in(again)) == sorted(lists_in(rows))
 
 
-def test_string_ids_travel_as_they_are(spark, stage):
+def test_string_ids_travel_as_they_are(spark, stage, rows):
     vectors = clustered(ROWS)
     names = [f"user {i:04d}" for i in range(ROWS)]
     named = best(joined(spark, stage, vectors, probes=3, ids=names, schema="user_id string, vector array<float>"))
     # Names in the order of the numbers: the same vectors, the same ties.
-    numbered = best(joined(spark, stage, vectors, probes=3))
-    assert {u: [(d, int(v[5:])) for d, v in named[names[u]]] for u in range(ROWS)} == numbered
+    assert {u: [(d, int(v[5:])) for d, v in named[names[u]]] for u in range(ROWS)} == best(rows)

@@ -58,8 +58,7 @@ def test_a_user_who_met_nobody_keeps_a_row(spark):
     assert found == {1: [], 2: [(3, 0.5)], 3: [(2, 0.5)]}
 
 
-@pytest.mark.parametrize("partitions", [1, 2, 11])
-@pytest.mark.parametrize("batch", [1, 10_000])
+@pytest.mark.parametrize(("partitions", "batch"), [(1, 10_000), (11, 1), pytest.param(2, 1, marks=pytest.mark.slow)])
 def test_neither_partitions_nor_batches_change_the_lists(spark, partitions, batch):
     rows = [(user, [user + i * step for i in range(1, 4)], [0.5 * i for i in range(1, 4)])
             for user in range(20) for step in (1, 2)]  # fmt: skip

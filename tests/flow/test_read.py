@@ -17,6 +17,7 @@ from annspark.settings import Settings
 from annspark.spark.staging import staging
 from tests.helpers import clustered, files_in, make_table, users_in
 
+SLOW = pytest.mark.slow
 NAN, INF = math.nan, math.inf
 FLOATS = "user_id int, vector array<float>"
 # One row for every reason, in a table whose vectors have three numbers.
@@ -61,10 +62,10 @@ def as_prepared(vectors, metric):
     ("id_type", "ids"),
     [
         ("tinyint", [-128, 0, 127]),
-        ("smallint", [-5, 0, 2**15 - 1]),
-        ("int", [-(2**31), 0, 2**31 - 1]),
+        pytest.param("smallint", [-5, 0, 2**15 - 1], marks=SLOW),
+        pytest.param("int", [-(2**31), 0, 2**31 - 1], marks=SLOW),
         ("bigint", [-(2**63), 0, 2**63 - 1]),
-        ("string", ["", "b c", "é"]),
+        pytest.param("string", ["", "b c", "é"], marks=SLOW),
     ],
 )
 def test_every_id_type_is_accepted_and_kept(read, id_type, ids):
@@ -75,8 +76,16 @@ def test_every_id_type_is_accepted_and_kept(read, id_type, ids):
     assert (users.rows, users.read, users.wire.dim, users.dropped) == (3, 3, 2, {})
 
 
-@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
-@pytest.mark.parametrize("vector_type", ["array<float>", "array<double>", "mllib"])
+@pytest.mark.spark35
+@pytest.mark.parametrize(
+    ("vector_type", "metric"),
+    [
+        ("mllib", "cosine"),
+        ("array<double>", "euclidean"),
+        pytest.param("array<float>", "cosine", marks=SLOW),
+        pytest.param("mllib", "euclidean", marks=SLOW),
+    ],
+)
 def test_every_vector_type_is_accepted_and_gives_the_same_bytes(read, vector_type, metric):
     from pyspark.ml.linalg import Vectors, VectorUDT
 
@@ -101,7 +110,9 @@ def test_a_null_mllib_vector_is_a_null_vector(read):
     assert users.examples == {"null_vector": 2}
 
 
-@pytest.mark.parametrize("reason", BAD)
+@pytest.mark.parametrize(
+    "reason", [pytest.param(reason, marks=SLOW if reason in ("null_vector", "infinite") else ()) for reason in BAD]
+)
 def test_one_bad_row_fails_by_default_with_reason_and_example(read, reason):
     row = BAD[reason]
     with pytest.raises(InputError) as caught:
@@ -114,6 +125,7 @@ def test_one_bad_row_fails_by_default_with_reason_and_example(read, reason):
     assert "--on-bad-row drop" in told
 
 
+@pytest.mark.spark35
 def test_all_reasons_together_are_counted_each_with_an_example_and_dropped(read):
     users = read([*GOOD, *BAD.values(), *BAD.values()], on_bad_row="drop", partitions=2)
     # The two copies of the duplicate join the good row with this id.
@@ -123,6 +135,7 @@ def test_all_reasons_together_are_counted_each_with_an_example_and_dropped(read)
     assert set(prepared(users)) == {i for i, _ in GOOD}
 
 
+@pytest.mark.slow
 def test_counts_do_not_depend_on_partitions(read):
     rows = [*GOOD, *BAD.values()]
     one, many = (read(rows, on_bad_row="drop", partitions=n) for n in (1, 9))
@@ -130,7 +143,7 @@ def test_counts_do_not_depend_on_partitions(read):
     assert prepared(one) == prepared(many)
 
 
-@pytest.mark.parametrize("vector_type", ["array<float>", "array<double>"])
+@pytest.mark.parametrize("vector_type", [pytest.param("array<float>", marks=SLOW), "array<double>"])
 def test_a_null_element_counts_as_nan(read, vector_type):
     users = read([*GOOD, (50, [1.0, None, 2.0])], f"user_id int, vector {vector_type}", on_bad_row="drop")
     assert users.dropped == {"nan": 1}
@@ -142,7 +155,7 @@ def test_an_empty_vector_has_the_wrong_length(read):
     assert users.dropped == {"wrong_length": 1}
 
 
-@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("metric", ["cosine", pytest.param("euclidean", marks=SLOW)])
 def test_a_table_of_empty_vectors_has_no_valid_row(read, metric):
     with pytest.raises(InputError, match=r"no valid row among 3: wrong_length 3"):
         read([(i, []) for i in range(3)], metric=metric, on_bad_row="drop")
@@ -189,6 +202,7 @@ def test_of_duplicates_the_same_single_row_stays_however_they_are_partitioned(re
     assert all(vector in candidates[i] for i, vector in prepared(one).items())
 
 
+@pytest.mark.slow
 def test_exact_duplicates_of_a_row_leave_one(read):
     users = read([*GOOD, *GOOD, *GOOD], on_bad_row="drop")
     assert users.dropped == {"duplicate_id": 40}
@@ -293,14 +307,6 @@ def test_any_mixture_of_rows_in_a_batch_is_judged_row_by_row(rows, metric, preci
         np.testing.assert_array_equal(vector, np.array(rows[i][1], np.float32 if precision == "float" else np.float64))
 
 
-def test_many_rows_of_one_length_are_read_at_once(spark, stage):
-    vectors = clustered(300, 8)
-    users = read_vectors(make_table(spark, vectors), Settings(metric="euclidean"), stage, 2)
-    found = prepared(users)
-    assert [found[i] for i in range(300)] == vectors.tolist()
-    assert users.id_bytes == 8
-
-
 def test_hashes_follow_from_the_ids_alone(spark, stage, read):
     vectors = clustered(60, 8)
     first = {user: hashed for user, hashed, _ in users_in(read(list(enumerate(vectors.tolist()))).table, 8)}
@@ -313,10 +319,11 @@ def test_users_travel_many_to_a_block_and_none_is_lost(spark, stage):
     vectors = clustered(3000, 16)
     users = read_vectors(make_table(spark, vectors, partitions=2), Settings(metric="euclidean"), stage, 2)
     assert prepared(users) == dict(enumerate(vectors.tolist()))
+    assert users.id_bytes == 8
     assert users.table.count() < 3000 / 20
 
 
-@pytest.mark.parametrize("partitions", [1, 4])
+@pytest.mark.parametrize("partitions", [1, pytest.param(4, marks=SLOW)])
 def test_a_large_input_is_spread_over_the_cores(spark, stage, monkeypatch, partitions):
     monkeypatch.setattr("annspark.flow.read._SPREAD_BYTES", 1000)
     vectors = clustered(3000, 16)

@@ -13,7 +13,7 @@ from tests.helpers import clustered, configured, make_table
 ROWS, PROBES = 1600, 4
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["one_tree", "two_trees"])
+@pytest.fixture(scope="module", params=[pytest.param(1, marks=pytest.mark.slow), 2], ids=["one_tree", "two_trees"])
 def line(request, spark, stage):
     """Return vectors, forest, plan and the rows shipped."""
     vectors = clustered(ROWS)

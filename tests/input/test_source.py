@@ -76,6 +76,12 @@ HAMMING = {
 }
 
 
+def everyday(kinds, *chosen):
+    """Return kinds as parameters; all but those chosen are slow, as they repeat what those show."""
+    assert set(chosen) <= set(kinds)
+    return [pytest.param(kind, marks=() if kind in chosen else pytest.mark.slow, id=kind) for kind in kinds]
+
+
 @pytest.fixture
 def prepared(spark, stage):
     """Return {id: prepared vector} of rows in some form, and whether they travel sparse; the row -1 has no vector."""
@@ -110,38 +116,37 @@ def plain(rows, metric):
     return {i: prepare(vector, metric)[0].tolist() for i, vector in vectors.items()}
 
 
-@pytest.mark.parametrize("kind", DENSE)
+@pytest.mark.parametrize("kind", everyday(DENSE, "array<double>", "array<tinyint>", "array<decimal(9,2)>", "mllib"))
 def test_every_dense_form_gives_the_prepared_rows_of_the_plain_one(prepared, kind):
     assert prepared(ROWS, kind, DENSE[kind], "manhattan") == (plain(ROWS, "manhattan"), False)
 
 
-@pytest.mark.parametrize("kind", HAMMING)
+@pytest.mark.parametrize("kind", everyday(HAMMING, "binary", "array<boolean>", "mllib"))
 def test_every_form_of_bits_gives_the_same_rows(prepared, kind):
     assert prepared(BITS, kind, HAMMING[kind], "hamming") == (plain(BITS, "hamming"), False)
 
 
-@pytest.mark.parametrize("kind", SPARSE)
-@pytest.mark.parametrize("metric", ["cosine", "inner_product"])
-def test_every_sparse_form_gives_the_prepared_rows_of_the_plain_one(prepared, kind, metric):
-    found, sparse = prepared(ROWS, kind, SPARSE[kind], metric)
+@pytest.mark.parametrize("kind", everyday(SPARSE, *list(SPARSE)[0::2]))
+def test_every_sparse_form_gives_the_prepared_rows_of_the_plain_one(prepared, kind):
+    found, sparse = prepared(ROWS, kind, SPARSE[kind], "inner_product")
     assert sparse
-    wanted = plain(ROWS, metric)
+    wanted = plain(ROWS, "inner_product")
     assert sorted(found) == sorted(wanted)
     for i, vector in found.items():
         np.testing.assert_allclose(vector, wanted[i], rtol=1e-6)
 
 
-@pytest.mark.parametrize("kind", SETS)
+@pytest.mark.parametrize("kind", everyday(SETS, "array<int>", "array<boolean>", "mllib"))
 def test_every_form_of_sets_gives_the_same_members(prepared, kind):
     assert prepared(ROWS, kind, SETS[kind], "jaccard") == (plain(ROWS, "jaccard"), True)
 
 
-@pytest.mark.parametrize("kind", FINGERPRINTS)
+@pytest.mark.parametrize("kind", everyday(FINGERPRINTS, "binary"))
 def test_every_form_of_fingerprints_gives_the_same_members(prepared, kind):
     assert prepared(BITS, kind, FINGERPRINTS[kind], "jaccard") == (plain(BITS, "jaccard"), True)
 
 
-@pytest.mark.parametrize("kind", FINGERPRINTS)
+@pytest.mark.parametrize("kind", everyday(FINGERPRINTS, "binary"))
 def test_fingerprints_of_another_length_are_dropped_as_vectors_are(spark, stage, kind):
     told = [*((i, FINGERPRINTS[kind](row)) for i, row in enumerate(BITS)), (8, FINGERPRINTS[kind](BITS[0]) * 2)]
     table = spark.createDataFrame([*told, (9, FINGERPRINTS[kind](BITS[0])[:0])], f"user_id int, vector {kind}")
@@ -151,13 +156,14 @@ def test_fingerprints_of_another_length_are_dropped_as_vectors_are(spark, stage,
         read_vectors(table, Settings(metric="jaccard"), stage, 2)
 
 
-@pytest.mark.parametrize("kind", ["tinyint", "smallint", "int", "bigint"])
+@pytest.mark.parametrize("kind", everyday(["tinyint", "smallint", "int", "bigint"], "tinyint"))
 def test_vectors_of_0_and_1_that_are_no_sets_are_refused_with_what_to_do(spark, stage, kind):
     table = spark.createDataFrame(list(enumerate(BITS)), f"user_id int, vector array<{kind}>")
     with pytest.raises(InputError, match=r"repeated_member 4 .*cast vectors of 0 and 1 to array<boolean>, give counts"):
         read_vectors(table, Settings(metric="jaccard"), stage, 2)
 
 
+@pytest.mark.spark35
 def test_two_columns_give_the_rows_of_their_indices_and_values(spark, stage):
     told = [(-1, None, [1.0]), *((i, members(row), floats(amounts(row))) for i, row in enumerate(ROWS))]
     table = spark.createDataFrame(told, "user_id int, `the items` array<int>, `n.` array<double>")
@@ -165,7 +171,7 @@ def test_two_columns_give_the_rows_of_their_indices_and_values(spark, stage):
     assert decoded(read_vectors(table, settings, stage, 2), 6) == (plain(ROWS, "euclidean"), True)
 
 
-@pytest.mark.parametrize("metric", ["cosine", "euclidean", "inner_product"])
+@pytest.mark.parametrize("metric", everyday(["cosine", "euclidean"], "cosine"))
 def test_mllib_vectors_travel_dense_unless_most_numbers_are_zeros_whatever_comes_first(prepared, metric):
     full = [[1, 2, 3, 4, 5, 6]] * 6
     for rows, sparse in ((ROWS, True), (ROWS[::-1], True), (full + ROWS, False), (ROWS + full, False)):
@@ -190,9 +196,25 @@ def as_struct(vector, names):
     return tuple(told[name] for name in names)
 
 
-@pytest.mark.parametrize("metric", ["cosine", "euclidean", "inner_product", "jaccard", "manhattan", "hamming"])
-@pytest.mark.parametrize("convert", ["mixed", "dense", "sparse"])
-@pytest.mark.parametrize("writer", STRUCTS)
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("metric", "convert", "writer"),
+    [
+        ("cosine", "mixed", "parquet"),
+        ("manhattan", "mixed", "json"),
+        pytest.param("cosine", "dense", "json", marks=SLOW),
+        pytest.param("euclidean", "sparse", "parquet", marks=SLOW),
+        pytest.param("euclidean", "mixed", "json", marks=SLOW),
+        pytest.param("inner_product", "mixed", "json", marks=SLOW),
+        pytest.param("jaccard", "dense", "parquet", marks=SLOW),
+        pytest.param("jaccard", "sparse", "json", marks=SLOW),
+        pytest.param("manhattan", "dense", "parquet", marks=SLOW),
+        pytest.param("manhattan", "sparse", "json", marks=SLOW),
+        pytest.param("hamming", "mixed", "parquet", marks=SLOW),
+    ],
+)
 def test_mllib_vectors_that_lost_their_type_are_read_as_those_that_have_it(prepared, metric, convert, writer):
     make = {
         "mixed": lambda row: Vectors.dense(row) if row[1] else Vectors.sparse(len(row), members(row), amounts(row)),
@@ -211,6 +233,7 @@ def test_json_of_dense_mllib_vectors_alone_has_no_indices(prepared):
     assert prepared(ROWS, kind, lambda row: (1, floats(row)), "euclidean") == (plain(ROWS, "euclidean"), False)
 
 
+@pytest.mark.spark35
 def test_structs_that_mllib_would_not_have_made_are_bad_rows_with_their_own_reason(spark, stage):
     rows = [(0, (0, 3, [0, 2], [1.0, 2.0])), (1, (1, None, None, [1.0, 0.0, 2.0])), (2, (0, 3, [0, 3], [1.0, 2.0])),
             (3, (0, 3, [0], [1.0, 2.0])), (4, (0, 3, [0, None], [1.0, 2.0])), (5, (1, None, None, [1.0, None, 2.0])),

@@ -64,6 +64,7 @@ def restrict(spark, stage):
     return call
 
 
+@pytest.mark.spark35
 @pytest.mark.parametrize("shape", ["nested", "long"])
 @pytest.mark.parametrize(
     ("links", "max_distance"), [*((links, 2) for links in LINKS), ("mutual", None), ("either", None)]
@@ -97,13 +98,21 @@ def test_a_distance_just_at_the_limit_stays_though_it_is_a_float(restrict):
     }
 
 
-@pytest.mark.parametrize("links", ["mutual", "either"])
-def test_a_build_publishes_the_links_asked_for_and_counts_who_has_fewer(spark, links):
+@pytest.fixture(scope="module")
+def whole(spark):
+    """Return the table of 300 users, their neighbors unrestricted, and the report on those."""
     vectors = clustered(300, 6)
     table = make_table(spark, vectors)
-    all_of_them = build_neighbors(table, k=K, metric="euclidean", seed=1)
-    found = lists_of(all_of_them.table)
+    result = build_neighbors(table, k=K, metric="euclidean", seed=1)
+    found = lists_of(result.table)
+    result.table.unpersist()
     assert_sound(found, vectors, range(300), K, "euclidean")
+    return table, found, result.report
+
+
+@pytest.mark.parametrize("links", [pytest.param("mutual", marks=pytest.mark.slow), "either"])
+def test_a_build_publishes_the_links_asked_for_and_counts_who_has_fewer(whole, links):
+    table, found, of_all = whole
     limit = float(np.median([distance for neighbors in found.values() for _, distance in neighbors]))
     result = build_neighbors(table, k=K, metric="euclidean", seed=1, links=links, max_distance=limit)
     wanted = restricted(found, links, np.float32(limit))
@@ -112,9 +121,8 @@ def test_a_build_publishes_the_links_asked_for_and_counts_who_has_fewer(spark, l
     assert (rows.written, rows.short) == (300, 0)
     assert rows.restricted == sum(len(neighbors) < K for neighbors in wanted.values()) > 0
     # The recall is that of all neighbors found, however few are published.
-    assert result.report.recall == all_of_them.report.recall
-    for one in (all_of_them, result):
-        one.table.unpersist()
+    assert result.report.recall == of_all.recall
+    result.table.unpersist()
 
 
 @pytest.mark.parametrize("shape", ["nested", "long"])
@@ -124,7 +132,7 @@ def test_where_all_are_too_far_nobody_has_neighbors_and_all_are_counted(restrict
     assert table == ({} if shape == "long" else {user: [] for user in found_lists()})
 
 
-@pytest.mark.parametrize("shape", ["nested", "long"])
+@pytest.mark.parametrize("shape", ["nested", pytest.param("long", marks=pytest.mark.slow)])
 def test_a_single_user_has_no_links(spark, shape):
     result = build_neighbors(make_table(spark, clustered(1)), links="mutual", shape=shape)
     assert result.table.count() == (shape == "nested")

@@ -82,6 +82,7 @@ def test_dots_and_no_slash_mean_a_catalog_table(name, catalog):
     assert is_catalog_table(name) == catalog
 
 
+@pytest.mark.spark35
 def test_a_new_target_appears_only_when_committed_and_whole(spark, place):
     target, listing = place
     checked = check_target(spark, target, overwrite=False)
@@ -118,6 +119,7 @@ def test_an_existing_target_is_refused_without_overwrite(spark, place):
     check_target(spark, target, overwrite=True)
 
 
+@pytest.mark.spark35
 def test_overwriting_replaces_all_rows_and_leaves_nothing_behind(spark, place):
     target, listing = place
     put(spark, 0, target)
@@ -128,6 +130,7 @@ def test_overwriting_replaces_all_rows_and_leaves_nothing_behind(spark, place):
     assert listing() == after_first
 
 
+@pytest.mark.spark35
 def test_a_crash_while_writing_keeps_the_last_table_and_leaves_nothing_else(spark, place):
     target, listing = place
     put(spark, 0, target)
@@ -139,7 +142,7 @@ def test_a_crash_while_writing_keeps_the_last_table_and_leaves_nothing_else(spar
     assert read(spark, target).count() == 20
 
 
-@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+@pytest.mark.parametrize("error", [OSError, pytest.param(KeyboardInterrupt, marks=pytest.mark.slow)])
 def test_a_crash_while_the_new_table_takes_its_place_keeps_the_last_one(spark, tmp_path, monkeypatch, error):
     target = str(tmp_path / "neighbors")
     put(spark, 0, target)
@@ -167,7 +170,14 @@ def test_a_relative_path_with_a_scheme_or_a_slash_at_its_end_is_the_same_folder(
 
 
 @pytest.mark.parametrize(
-    "name", ["a b", "a%20b", "größe", "a+b", "a#b", "run [1]", "{a,b}", "a*b", "w?t", "a\\b", "[", "x:y", "'a'"]
+    "name",
+    [
+        *("größe", "a#b", "run [1]", "x:y"),
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("a b", "a%20b", "a+b", "{a,b}", "a*b", "w?t", "a\\b", "[", "'a'")
+        ),
+    ],
 )
 def test_unusual_folder_names_are_published_under_that_name(spark, tmp_path, name):
     (tmp_path / "run 1").mkdir()  # which the name would match, were it a pattern
@@ -240,6 +250,7 @@ def test_a_text_leaves_nothing_when_the_block_fails(tmp_path, existing):
     assert not existing or (folder / "report.json").read_text() == "last night's"
 
 
+@pytest.mark.spark35
 def test_a_three_part_name_is_published_and_replaced(spark):
     database = f"night_{uuid4().hex[:8]}"
     spark.sql(f"CREATE DATABASE {database}")
@@ -306,6 +317,7 @@ def test_a_table_that_appears_or_changes_meanwhile_stays_and_ours_is_kept(spark,
     assert read(spark, parent + separator + kept).count() == 20
 
 
+@pytest.mark.spark35
 def test_of_two_runs_the_last_wins_with_overwrite_and_the_first_without(spark, place):
     target, listing = place
     publish_after(spark, 200, target, True, lambda: put(spark, 100, target))
@@ -370,6 +382,7 @@ def test_a_link_to_a_folder_stays_and_leads_to_the_new_table(spark, tmp_path):
     assert check_target(spark, str(tmp_path / "now"), True).report == f"file:{tmp_path}/now.report"
 
 
+@pytest.mark.spark35
 def test_what_the_input_is_read_from_is_not_replaced_whatever_it_is_called(spark, tmp_path):
     spark.sql("CREATE DATABASE read_from")
     folder = tmp_path / "data of all"
@@ -406,7 +419,9 @@ def test_a_name_that_leaves_no_room_for_what_is_written_aside_is_refused(spark, 
         check_target(spark, str(tmp_path / ("y" * 240)), False)
 
 
-@pytest.mark.parametrize(("file_format", "shape"), [("csv", "nested"), ("text", "long"), ("x", "long")])
+@pytest.mark.parametrize(
+    ("file_format", "shape"), [("csv", "nested"), pytest.param("text", "long", marks=pytest.mark.slow), ("x", "long")]
+)
 def test_a_format_that_cannot_hold_neighbors_is_refused_before_any_work(spark, place, file_format, shape):
     target, listing = place
     checked = check_target(spark, target, False)
@@ -452,6 +467,7 @@ def test_folders_made_to_try_are_gone_when_the_run_fails_and_those_of_others_sta
     assert files_in(tmp_path / "new") == ["theirs"]
 
 
+@pytest.mark.spark35
 def test_an_input_name_means_itself_first_and_then_a_pattern(spark, tmp_path):
     for first, name in ((0, "day=[1]"), (100, "day=1"), (200, "day=2")):
         rows(spark, first).write.parquet(f"{tmp_path}/{name}")

@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 
 from annspark.spark.arrow import collect, elements, numbers, ranks_of_ids, to_binary, to_lists
 
+pytestmark = pytest.mark.spark35
+
 thorough = settings(derandomize=True, deadline=None, max_examples=60)
 
 

@@ -5,6 +5,8 @@ from pyspark.sql import functions as F
 
 from annspark.spark.cluster import count_cores, partition_keys, start_beside
 
+pytestmark = pytest.mark.spark35
+
 
 @pytest.mark.parametrize("n_partitions", [1, 2, 7, 48])
 def test_rows_of_a_key_land_alone_in_a_partition(spark, n_partitions):

@@ -8,6 +8,8 @@ from annspark.settings import Settings
 from annspark.spark.partitions import count_partitions, estimate_bytes, put_together, sum_of_leaves
 from tests.helpers import clustered, make_table, users_in
 
+pytestmark = pytest.mark.spark35
+
 JOIN = """== Optimized Logical Plan ==
 Project [user_id#14L, vector#15], Statistics(sizeInBytes=20.9 GiB)
 +- Join Inner, (user_id#14L = user_id#1L), Statistics(sizeInBytes=27.8 GiB)
@@ -53,7 +55,7 @@ def test_many_small_partitions_become_few_and_few_stay(spark):
     assert n_partitions(put_together(spark.range(300, numPartitions=100), 100 << 30, cores=2)) == 100
 
 
-@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("known", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_input_in_many_partitions_is_staged_and_read_in_few(spark, stage, known, monkeypatch):
     if not known:
         monkeypatch.setattr("annspark.flow.read.estimate_bytes", lambda _: None)

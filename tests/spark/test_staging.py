@@ -5,6 +5,8 @@ from pyspark.sql import functions as F
 from annspark.spark.staging import staging
 from tests.helpers import count_cached, files_in
 
+pytestmark = pytest.mark.spark35
+
 
 def chances(spark):
     return spark.range(50).repartition(3).withColumn("chance", F.rand())

@@ -6,6 +6,8 @@ from scipy.sparse import csr_array
 from annspark.spark.arrow import to_binary
 from annspark.spark.wire import Wire
 
+pytestmark = pytest.mark.spark35
+
 RNG = np.random.default_rng(3)
 
 

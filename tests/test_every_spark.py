@@ -10,6 +10,7 @@ from annspark.nightly import publish_neighbors
 from tests.helpers import clustered, configured, files_in, lists_of, make_table, read_report
 from tests.oracle import all_distances
 
+pytestmark = pytest.mark.spark35
 ROWS, K = 600, 5
 
 
@@ -31,13 +32,19 @@ def test_every_user_gets_k_neighbors_in_order_with_true_distances(spark, metric)
     assert result.report.recall.low <= found / (ROWS * K) <= result.report.recall.high
 
 
-def test_the_table_depends_neither_on_partitions_nor_on_batches(spark):
-    vectors = clustered(ROWS)
-    first = lists_of(build_neighbors(make_table(spark, vectors), leaf_rows=50, audit_users=20).table)
-    order = np.random.default_rng(1).permutation(ROWS)
-    with configured(spark, spark__sql__execution__arrow__maxRecordsPerBatch=31):
-        shuffled = make_table(spark, vectors[order], order.tolist(), partitions=9)
-        assert lists_of(build_neighbors(shuffled, leaf_rows=50, audit_users=20).table) == first
+def test_neither_the_table_nor_what_was_predicted_depends_on_partitions_batches_or_cores(spark, monkeypatch):
+    # No structure to speak of: several leaves are needed for the recall.
+    vectors, order = np.random.default_rng(8).normal(size=(ROWS, 12)), np.random.default_rng(1).permutation(ROWS)
+    named, found = {"k": K, "leaf_rows": 50, "audit_users": 20, "recall": 0.9}, []
+    for rows, ids, partitions, cores, records in ((vectors, None, 4, 2, 10_000), (vectors[order], order, 9, 1, 31)):
+        monkeypatch.setattr("annspark.pipeline.count_cores", lambda _, cores=cores: cores)
+        with configured(spark, spark__sql__execution__arrow__maxRecordsPerBatch=records):
+            table = make_table(spark, rows, None if ids is None else ids.tolist(), partitions=partitions)
+            result = build_neighbors(table, **named)
+            found.append((result.report.calibration, lists_of(result.table)))
+            result.table.unpersist()
+    assert found[0] == found[1]
+    assert found[0][0].probes > 1
 
 
 def test_a_job_publishes_the_long_table_and_its_report(spark, tmp_path):

@@ -1,32 +1,17 @@
 """The command line end to end: arguments in; table, report, words and exit code out."""
 
 import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 from uuid import uuid4
 
+import pyarrow.dataset as ds
 import pytest
 from pyspark.sql import functions as F
 
 from annspark import __version__
 from annspark.cli import _quiet_java, main
-from tests.helpers import (
-    REPOSITORY,
-    clustered,
-    count_cached,
-    files_in,
-    lists_of,
-    make_table,
-    python_environment,
-    read_report,
-    run_process,
-)
+from tests.cli.builds import ROWS, build, damaged
+from tests.helpers import count_cached, files_in, lists_of, read_report
 
-ROWS = 400
-QUICK = ["--k", "4", "--leaf-rows", "60", "--audit-users", "40"]
 KEYS = {
     "version": None,
     "versions": {"python", "spark", "numpy", "pyarrow"},
@@ -49,22 +34,7 @@ KEYS = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def inputs(spark, tmp_path_factory):
-    """Return a folder with the tables good and bad."""
-    folder = tmp_path_factory.mktemp("inputs")
-    good = make_table(spark, clustered(ROWS))
-    good.write.parquet(str(folder / "good"))
-    bad = spark.createDataFrame([(9000, None), (9001, [0.0] * 16), (3, [1.0] * 16)], good.schema)
-    good.union(bad).write.parquet(str(folder / "bad"))
-    return folder
-
-
-def build(source: Path | str, output: Path | str, *more: str) -> int:
-    return main(["build", "--input", str(source), "--output", str(output), *QUICK, *more])
-
-
-def test_a_build_publishes_the_table_and_its_report_and_says_so(spark, inputs, tmp_path, capsys):
+def test_a_build_publishes_the_table_and_its_report_and_says_so(spark, inputs, tmp_path, capsys, caplog):
     assert build(inputs / "good", tmp_path / "out") == 0
     table = spark.read.parquet(str(tmp_path / "out"))
     lists = lists_of(table)
@@ -97,9 +67,7 @@ def test_a_build_publishes_the_table_and_its_report_and_says_so(spark, inputs, t
     assert f"{report['recall']['mean']:.4f}" in page or f"{report['recall']['mean']:.3f}" in page
     assert said.err == ""
 
-
-def test_one_line_is_logged_for_every_step(inputs, tmp_path, caplog):
-    assert build(inputs / "good", tmp_path / "out") == 0
+    # One line is logged for every step.
     lines = [record.getMessage() for record in caplog.records if record.name == "annspark"]
     assert [line.split()[0] for line in lines if line.endswith(" ...")] == ["join"]  # the long one says so at its start
     done = [line for line in lines if not line.endswith(" ...")]
@@ -109,27 +77,26 @@ def test_one_line_is_logged_for_every_step(inputs, tmp_path, caplog):
     assert "400 users" in lines[0]
 
 
-def test_the_long_shape_other_names_and_another_place_for_the_report(spark, inputs, tmp_path):
+def test_the_long_shape_other_names_another_place_for_the_report_and_flags_that_win_over_the_config_file(
+    spark, inputs, tmp_path
+):
     named = spark.read.parquet(str(inputs / "good")).toDF("the user.id", "als.v")
     named.write.orc(str(tmp_path / "in"))
+    config = tmp_path / "night.toml"
+    told = f'input = "{tmp_path}/in"\noutput = "{tmp_path}/wrong"\n'
+    config.write_text(f"{told}k = 7\nleaf_rows = 60\nseed = 3\nrecall = 0.9\n")
     flags = ["--shape", "long", "--id-col", "the user.id", "--vector-col", "als.v", "--format", "orc",
-             "--metric", "euclidean", "--report", str(tmp_path / "told" / "here")]  # fmt: skip
-    assert build(tmp_path / "in", tmp_path / "out", *flags) == 0
+             "--metric", "euclidean", "--report", str(tmp_path / "told" / "here"), "--output", str(tmp_path / "out"),
+             "--k", "4", "--audit-users", "20", "--probes", "3"]  # fmt: skip
+    assert main(["build", "--config", str(config), *flags]) == 0
     table = spark.read.orc(str(tmp_path / "out"))
     assert table.columns == ["the user.id", "rank", "neighbor_id", "distance"]
     assert table.count() == 4 * ROWS
-    assert files_in(tmp_path) == ["in", "out", "told"]
-    assert read_report(tmp_path / "told" / "here")["settings"]["metric"] == "euclidean"
-
-
-def test_flags_win_over_the_config_file(inputs, tmp_path):
-    config = tmp_path / "night.toml"
-    config.write_text(f'input = "{inputs}/good"\noutput = "{tmp_path}/wrong"\nk = 7\nleaf_rows = 60\nseed = 3\n')
-    flags = ["--output", str(tmp_path / "out"), "--k", "2", "--audit-users", "20"]
-    assert main(["build", "--config", str(config), *flags]) == 0
-    settings = read_report(tmp_path / "out.report")["settings"]
-    assert (settings["k"], settings["leaf_rows"], settings["seed"]) == (2, 60, 3)
-    assert files_in(tmp_path) == ["night.toml", "out", "out.report"]
+    assert files_in(tmp_path) == ["in", "night.toml", "out", "told"]
+    settings = read_report(tmp_path / "told" / "here")["settings"]
+    assert settings["metric"] == "euclidean"
+    assert (settings["k"], settings["leaf_rows"], settings["seed"]) == (4, 60, 3)
+    assert (settings["recall"], settings["probes"]) == (None, 3)  # which is another way to say the file's recall
 
 
 @pytest.mark.parametrize(
@@ -190,16 +157,22 @@ def test_bad_rows_are_code_3_with_reasons_and_nothing_is_left(spark, inputs, tmp
     assert count_cached(spark) == before
 
 
-def test_dropped_rows_are_reported_and_scratch_is_emptied(spark, inputs, tmp_path, capsys):
-    before, scratch = count_cached(spark), tmp_path / "scratch"
-    assert build(inputs / "bad", tmp_path / "out", "--on-bad-row", "drop", "--scratch", str(scratch)) == 0
-    rows = read_report(tmp_path / "out.report")["rows"]
+def test_dropped_rows_are_reported_scratch_is_emptied_and_names_that_are_patterns_mean_themselves(
+    spark, inputs, tmp_path, capsys
+):
+    places = [tmp_path / name / "in it" for name in ("in [1]", "{a,b}", "s*", "r?")]
+    spark.read.parquet(str(inputs / "bad")).write.parquet(str(places[0]))
+    before = count_cached(spark)
+    flags = ["--on-bad-row", "drop", "--scratch", str(places[2]), "--report", str(places[3])]
+    assert build(places[0], places[1], *flags) == 0
+    assert files_in(places[1].parent) == ["in it"]
+    assert files_in(places[2]) == []
+    rows = read_report(places[3])["rows"]
     assert (rows["read"], rows["valid"], rows["written"]) == (ROWS + 3, ROWS, ROWS)
     assert rows["dropped"] == {"null_vector": 1, "zero_vector": 1, "duplicate_id": 1}
     assert "zero_vector 1 (such as 9001)" in capsys.readouterr().out
-    assert files_in(scratch) == []
     assert count_cached(spark) == before
-    assert spark.read.parquet(str(tmp_path / "out")).count() == ROWS
+    assert ds.dataset(places[1]).count_rows() == ROWS
 
 
 @pytest.mark.parametrize(
@@ -226,11 +199,11 @@ def test_an_empty_table_is_code_3(spark, inputs, tmp_path, capsys):
     assert files_in(tmp_path) == ["in"]
 
 
-@pytest.mark.parametrize("shape", ["nested", "long"])
-def test_a_single_user_is_published(spark, inputs, tmp_path, shape):
+@pytest.mark.slow
+def test_a_table_of_no_rows_is_published_for_a_single_user_in_the_long_shape(spark, inputs, tmp_path):
     spark.read.parquet(str(inputs / "good")).limit(1).write.parquet(str(tmp_path / "in"))
-    assert build(tmp_path / "in", tmp_path / "out", "--shape", shape) == 0
-    assert spark.read.parquet(str(tmp_path / "out")).count() == (1 if shape == "nested" else 0)
+    assert build(tmp_path / "in", tmp_path / "out", "--shape", "long") == 0
+    assert spark.read.parquet(str(tmp_path / "out")).count() == 0
 
 
 def test_an_existing_output_is_code_2_and_stays_until_overwrite(spark, inputs, tmp_path, capsys):
@@ -250,7 +223,7 @@ def test_input_and_output_may_be_catalog_tables(spark, inputs, tmp_path, monkeyp
     spark.read.parquet(str(inputs / "good")).write.saveAsTable(f"{database}.users")
     report = ["--report", str(tmp_path / "report")]
     names = (f"{database}.users", f"{database}.neighbors")
-    assert build(*names, *report) == 0
+    spark.range(3).write.saveAsTable(names[1])
     assert build(*names, *report) == 2
     assert build(*names, *report, "--overwrite", "--k", "3") == 0
     assert {len(neighbors) for neighbors in lists_of(spark.read.table(names[1])).values()} == {3}
@@ -260,8 +233,7 @@ def test_input_and_output_may_be_catalog_tables(spark, inputs, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize(
-    "step",
-    ["pipeline.join_partitions", "pipeline.require_complete", "pipeline.audit_neighbors", "nightly.publish.commit"],
+    "step", [pytest.param("pipeline.join_partitions", marks=pytest.mark.slow), "nightly.publish.commit"]
 )
 def test_an_unexpected_failure_is_code_1_and_last_nights_table_stays(
     spark, inputs, tmp_path, monkeypatch, capsys, step
@@ -294,15 +266,9 @@ def test_debug_shows_the_trace_of_what_failed(inputs, tmp_path, monkeypatch, cap
     assert said.endswith("\nannspark: the job failed: the lights went out.\n")
 
 
-def damaged(spark, inputs, folder):
-    """Write the good table and, as z.parquet beside its files, half of one."""
-    spark.read.parquet(str(inputs / "good")).write.parquet(str(folder / "in"))
-    whole = next((folder / "in").glob("*.parquet")).read_bytes()
-    (folder / "in" / "z.parquet").write_bytes(whole[: len(whole) // 2])
-    return folder / "in"
-
-
-@pytest.mark.parametrize("command", ["build", "plan", "evaluate", "neighbors"])
+@pytest.mark.parametrize(
+    "command", ["build", *(pytest.param(name, marks=pytest.mark.slow) for name in ("plan", "evaluate", "neighbors"))]
+)
 def test_half_a_file_is_code_3_and_named_in_one_line(spark, inputs, tmp_path, capsys, command):
     half = damaged(spark, inputs, tmp_path)
     if command in ("build", "plan"):
@@ -330,6 +296,7 @@ def test_a_folder_without_data_is_code_3(tmp_path, capsys):
     assert "no file in it holds data" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_task_that_fails_while_the_table_is_written_is_code_1_and_leaves_nothing(
     spark, inputs, tmp_path, monkeypatch
 ):
@@ -372,6 +339,7 @@ def test_a_place_that_cannot_be_written_is_code_2_before_any_work(inputs, tmp_pa
     assert files_in(tmp_path) == ["bad", "file"]
 
 
+@pytest.mark.slow
 def test_what_appears_at_the_output_meanwhile_is_code_2_and_stays(spark, inputs, tmp_path, monkeypatch, capsys):
     from annspark import pipeline
 
@@ -397,65 +365,6 @@ def test_what_appears_at_the_output_meanwhile_is_code_2_and_stays(spark, inputs,
     assert spark.read.parquet(str(tmp_path / kept)).count() == ROWS
 
 
-def test_names_that_are_patterns_mean_themselves(spark, inputs, tmp_path):
-    places = [tmp_path / name / "in it" for name in ("in [1]", "{a,b}", "s*", "r?")]
-    spark.read.parquet(str(inputs / "good")).write.parquet(str(places[0]))
-    flags = ["--scratch", str(places[2]), "--report", str(places[3])]
-    assert build(places[0], places[1], *flags) == 0
-    assert files_in(places[1].parent) == ["in it"]
-    assert files_in(places[2]) == []
-    assert "report.json" in files_in(places[3])
-
-
-COMMANDS = {
-    "python_m": [sys.executable, "-m", "annspark", "build"],
-    "spark_submit": [
-        str(Path(sys.executable).parent / "spark-submit"), "--master", "local[2]", "--conf", "spark.ui.enabled=false",
-        str(REPOSITORY / "jobs" / "build_neighbors.py"),
-    ],
-}  # fmt: skip
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_process_of_its_own_publishes_the_same_table(spark, inputs, tmp_path, command):
-    done = run_process(
-        *COMMANDS[command], "--input", str(inputs / "good"), "--output", "out", *QUICK, "--seed", "1", cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert build(inputs / "good", tmp_path / "here", "--seed", "1") == 0
-    here, there = (lists_of(spark.read.parquet(str(tmp_path / name))) for name in ("here", "out"))
-    assert here == there
-    assert [line.split()[0] for line in done.stdout.splitlines()] == [
-        "read", "sample", "grow", "calibrate", "join", "join", "audit", "publish",
-        "users", "recall", "spread", "target", "digits", "cost", "leaves", "seconds",
-    ]  # fmt: skip
-    assert files_in(tmp_path / "out.report") == ["earlier", "report.html", "report.json"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_process_of_its_own_hands_out_the_codes(inputs, tmp_path, command):
-    source, code = (str(inputs / "bad"), 3) if command == "spark_submit" else (str(inputs / "good"), 2)
-    more = ["--k", "0"] if code == 2 else []
-    done = run_process(*COMMANDS[command], "--input", source, "--output", "out", *more, cwd=tmp_path)
-    assert done.returncode == code
-    # spark-submit itself sends what Python writes to stderr to its own stdout.
-    said = done.stdout if command == "spark_submit" else done.stderr
-    assert len([line for line in said.splitlines() if line.startswith("annspark: ")]) == 1
-    assert "Traceback" not in done.stderr + done.stdout
-    assert files_in(tmp_path) == []
-
-
-@pytest.mark.slow
-def test_a_process_of_its_own_says_one_sentence_and_nothing_of_javas_log(spark, inputs, tmp_path):
-    damaged(spark, inputs, tmp_path)
-    done = run_process(*COMMANDS["python_m"], "--input", "in", "--output", "out", cwd=tmp_path)
-    assert done.returncode == 3
-    assert "/in/z.parquet' cannot be read: " in done.stderr
-    assert [part for part in ("Exception", "WARN ", "\tat ") if part in done.stderr] == []
-
-
 def test_java_is_quieted_only_where_nobody_configured_its_log(monkeypatch):
     for name in ("SPARK_CONF_DIR", "SPARK_HOME", "PYSPARK_SUBMIT_ARGS", "JDK_JAVA_OPTIONS", "JAVA_TOOL_OPTIONS"):
         monkeypatch.delenv(name, raising=False)
@@ -471,65 +380,3 @@ def test_java_is_quieted_only_where_nobody_configured_its_log(monkeypatch):
     assert first == "-Xmx1g"
     assert named.startswith("-Dlog4j2.configurationFile=file:///")
     assert named.endswith("/annspark/log4j2.properties")
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_leaves_last_nights_table_and_nothing_else(spark, inputs, tmp_path, number):
-    spark.range(3).write.parquet(str(tmp_path / "out"))
-    places = ["--input", str(inputs / "good"), "--output", "out", "--overwrite", "--scratch", "scratch"]
-    command = [*COMMANDS["python_m"], *places, *QUICK]
-    with subprocess.Popen(
-        command, cwd=tmp_path, env=python_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
-        while process.poll() is None and not list(tmp_path.glob("scratch/*/0")):
-            time.sleep(0.02)
-        process.send_signal(number)
-        said, _ = process.communicate(timeout=120)
-    assert process.returncode == 128 + number
-    assert [line for line in said.splitlines() if f"stopped by {number.name}" in line] != []
-    assert "Traceback" not in said
-    assert files_in(tmp_path) == ["out"]
-    assert spark.read.parquet(str(tmp_path / "out")).count() == 3
-
-
-@pytest.mark.slow
-def test_what_a_killed_run_left_is_deleted_by_the_next(inputs, tmp_path):
-    places = [
-        "--input",
-        str(inputs / "good"),
-        "--output",
-        str(tmp_path / "out"),
-        "--scratch",
-        str(tmp_path / "scratch"),
-    ]
-    command = [*COMMANDS["python_m"], *places, *QUICK]
-    with subprocess.Popen(
-        command, cwd=tmp_path, env=python_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
-        while process.poll() is None and not list(tmp_path.glob("scratch/*/0")):
-            time.sleep(0.02)
-        process.kill()
-    assert files_in(tmp_path)[0].startswith(".out.pending-")
-    time.sleep(5)  # Java ends by itself
-    assert build(inputs / "good", tmp_path / "out", "--scratch", str(tmp_path / "scratch")) == 0
-    assert files_in(tmp_path) == ["out", "out.report", "scratch"]
-    assert files_in(tmp_path / "scratch") == []
-
-
-@pytest.mark.slow
-def test_where_the_locale_knows_no_letters_beyond_ascii_names_have_them_all_the_same(spark, inputs, tmp_path):
-    spark.read.parquet(str(inputs / "good")).write.parquet(str(tmp_path / "größe" / "in"))
-    environment = python_environment() | {"LC_ALL": "C"}
-    places = ["--input", "größe/in", "--output", "maße/out", "--scratch", "süß"]
-    done = subprocess.run(
-        [*COMMANDS["python_m"], *places, *QUICK], cwd=tmp_path, env=environment, capture_output=True, timeout=240
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert files_in(tmp_path) == ["größe", "maße", "süß"]
-    done = subprocess.run(
-        [*COMMANDS["spark_submit"], "--input", str(inputs / "good"), "--output", "höhe/out", *QUICK],
-        cwd=tmp_path, env=environment, capture_output=True, timeout=240,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert b"LC_ALL=C.UTF-8" in done.stdout + done.stderr
-    assert files_in(tmp_path) == ["größe", "maße", "süß"]
