@@ -166,7 +166,7 @@ def _signals_raise() -> Iterator[None]:
 def _raise_on_signals(spark: "SparkSession | None") -> None:
     if current_thread() is not main_thread():
         return
-    of_spark = signal.getsignal(signal.SIGINT)  # cancels all jobs, also where the session has no way to
+    of_spark = signal.getsignal(signal.SIGINT)  # Spark's, which cancels all jobs, also in sessions that cannot
 
     def stop(number: int, _: object) -> NoReturn:
         for stopping in (signal.SIGINT, signal.SIGTERM):  # a second signal must not interrupt the cleaning up

@@ -29,7 +29,7 @@ from annspark.flow.exact import find_exact
 from annspark.flow.first_rows import compare_with_first_rows, pick_first_rows
 from annspark.flow.grow import count_forest_sample, grow, leaves_for
 from annspark.flow.join import join_partitions
-from annspark.flow.merge import lists_again, merge_neighbors
+from annspark.flow.merge import table_as_candidates, merge_neighbors
 from annspark.flow.read import in_double, read_vectors
 from annspark.flow.route import ship_vectors
 from annspark.flow.sample import Samples, sample_vectors
@@ -205,7 +205,9 @@ def find(index: Index, layout: Layout, place: Place, cores: int, earlier: Found 
     joined = join_partitions(shipped, plan, n_merge_partitions, users.wire, users.coordinates, k)
     candidates = [watch_joined(joined, meter)]
     if earlier is not None:
-        candidates += [lists_again(earlier.table, earlier.layout, users, n_merge_partitions, index.settings.seed)]
+        candidates += [
+            table_as_candidates(earlier.table, earlier.layout, users, n_merge_partitions, index.settings.seed)
+        ]
     if first_rows is not None:
         candidates += [compare_with_first_rows(users, first_rows, None, n_merge_partitions, k)]
     merged = watch_merged(merge_neighbors(candidates, n_merge_partitions, k), index.known.neighbors, meter)
@@ -226,7 +228,7 @@ def complete(found: Found, index: Index, place: Place, n_merge_partitions: int) 
     short = find_short(found.table, layout, users, known.neighbors, counts.short, settings.seed)
     candidates = [
         find_more(users, short, known.samples.shown.vectors, n_merge_partitions, settings.k),
-        lists_again(found.table, layout, users, n_merge_partitions, settings.seed),
+        table_as_candidates(found.table, layout, users, n_merge_partitions, settings.seed),
     ]
     table = place(laid_out(merge_neighbors(candidates, n_merge_partitions, settings.k), layout))
     written = count_users(table, layout)

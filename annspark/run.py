@@ -12,7 +12,10 @@ logger = logging.getLogger("annspark")
 
 
 class Clock:
-    """Measures the seconds of each step; seconds lists them in the order of the steps."""
+    """Measures the seconds of each step.
+
+    seconds : by name of the step, in the order of the steps
+    """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}

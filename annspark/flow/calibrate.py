@@ -41,8 +41,8 @@ def place_neighbors(
     ranks, margins = forest.find_chances(sample.vectors, query, users.coordinates.rounded(vectors), row)
     ranks, margins = ranks.reshape(ways), margins.reshape(ways)
     if users.wire.sparse:
-        # All rows that share no column with a user are equally far, and every user is compared with enough of them:
-        # a neighbor at that distance is never missed.
+        # Under all metrics but euclidean, the rows that share no column with a user are equally far from it, and every
+        # user is compared with enough of them: a neighbor at that distance is never missed.
         replaceable = nearest.distances >= METRICS[users.coordinates.metric].unrelated
         if first_rows is not None:
             replaceable |= np.isin(nearest.hashes, first_rows)

@@ -1,8 +1,9 @@
 """Complete: fill the lists of users that the forest compared with fewer than k others, in time bounded by the rows.
 
 Most such users are sparse rows that share columns with few other rows.  Under cosine, jaccard and the inner product all
-rows that share no column with a user are equally far from it.  The list of such a user therefore holds the rows that
-share a column with it, and after them the unrelated rows with the smallest ids.
+rows that share no column with a user are equally far from it, so that the ones with the smallest ids fill its list.
+Under euclidean the shortest of these rows are the nearest.  Either way a few hundred first rows are enough for every
+user.
 """
 
 import numpy as np

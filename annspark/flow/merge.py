@@ -55,7 +55,7 @@ def merge_neighbors(candidates: Sequence[DataFrame], n_partitions: int, k: int) 
     return by_user.mapInArrow(_merge_mapper(k), schema)
 
 
-def lists_again(table: DataFrame, layout: Layout, users: Users, n_partitions: int, seed: int) -> DataFrame:
+def table_as_candidates(table: DataFrame, layout: Layout, users: Users, n_partitions: int, seed: int) -> DataFrame:
     """Return a finished table as candidates for a merge with more candidates.
 
     n_partitions : number of partitions of the merge

@@ -427,7 +427,7 @@ def _clear_tables(spark: SparkSession, name: str) -> None:
 
 
 def _owner_of(spark: SparkSession, left: str, name: str) -> Any:
-    """Return the owner of a table written aside; of a replaced one, that of the run's pending or published table."""
+    """Return the owner of a table that a run left: a property of the run's pending table, else of the published one."""
     properties = properties_of(spark, left.removesuffix(f"_{_REPLACED}")) or properties_of(spark, name)
     with suppress(ValueError):
         return json.loads(properties.get(_OWNER, "null"))
