@@ -166,7 +166,7 @@ def _signals_raise() -> Iterator[None]:
 def _raise_on_signals(spark: "SparkSession | None") -> None:
     if current_thread() is not main_thread():
         return
-    of_spark = signal.getsignal(signal.SIGINT)  # Spark's, which cancels all jobs, also in sessions that cannot
+    of_spark = signal.getsignal(signal.SIGINT)  # Spark's: cancels all jobs, also in sessions without interruptAll
 
     def stop(number: int, _: object) -> NoReturn:
         for stopping in (signal.SIGINT, signal.SIGTERM):  # a second signal must not interrupt the cleaning up

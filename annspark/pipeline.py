@@ -29,7 +29,7 @@ from annspark.flow.exact import find_exact
 from annspark.flow.first_rows import compare_with_first_rows, pick_first_rows
 from annspark.flow.grow import count_forest_sample, grow, leaves_for
 from annspark.flow.join import join_partitions
-from annspark.flow.merge import table_as_candidates, merge_neighbors
+from annspark.flow.merge import merge_neighbors, table_as_candidates
 from annspark.flow.read import in_double, read_vectors
 from annspark.flow.route import ship_vectors
 from annspark.flow.sample import Samples, sample_vectors
