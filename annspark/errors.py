@@ -22,7 +22,7 @@ class ClusterError(AnnsparkError, RuntimeError):
 
 
 class RecallMissed(AnnsparkError):
-    """The audited recall of the finished table is below the recall asked for; the table was not published.
+    """The interval of the audited recall is below the recall asked for; the table was not published.
 
     report : the Report on the run
     """
@@ -157,7 +157,7 @@ def _wrong_with_file(text: str, error: BaseException) -> str:
 
 
 @contextmanager
-def spark_errors_told() -> Iterator[None]:
+def spark_errors_explained() -> Iterator[None]:
     """Raise InputError or ClusterError in place of an error of Spark whose reason is known."""
     try:
         yield

@@ -9,7 +9,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from annspark import __version__
 from annspark.core.recall import measure_recall, recall_by_user
-from annspark.errors import InputError, spark_errors_told
+from annspark.errors import InputError, spark_errors_explained
 from annspark.flow.audit import limit_of, spreads_of
 from annspark.flow.exact import find_exact
 from annspark.flow.foreign_table import look_up
@@ -27,7 +27,7 @@ from annspark.spark.partitions import estimate_bytes, put_together
 from annspark.spark.staging import staging
 
 
-@spark_errors_told()
+@spark_errors_explained()
 def evaluate(
     spark: SparkSession,
     settings: Settings,
@@ -55,7 +55,7 @@ def evaluate(
     return found
 
 
-@spark_errors_told()
+@spark_errors_explained()
 def evaluate_neighbors(
     vectors: DataFrame, neighbors: DataFrame, settings: Settings, asked: dict[str, Any], scratch: str | None = None
 ) -> Report:

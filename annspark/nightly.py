@@ -8,7 +8,7 @@ from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 
-from annspark.errors import spark_errors_told
+from annspark.errors import spark_errors_explained
 from annspark.input.open import open_input
 from annspark.job import Job
 from annspark.output import publish
@@ -19,7 +19,7 @@ from annspark.spark import files, leftovers
 from annspark.spark.staging import Stage, staging
 
 
-@spark_errors_told()
+@spark_errors_explained()
 def publish_neighbors(spark: SparkSession, job: Job) -> Report:
     """Read the job's input, and publish the neighbor table and its report; both appear whole or not at all.
 

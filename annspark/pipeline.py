@@ -21,7 +21,7 @@ from annspark.core.plan import (
     count_merge_partitions,
     plan_join,
 )
-from annspark.errors import RecallMissed, spark_errors_told
+from annspark.errors import RecallMissed, spark_errors_explained
 from annspark.flow.audit import Audit, audit_neighbors, noise_of
 from annspark.flow.calibrate import calibrate
 from annspark.flow.complete import find_more, find_short
@@ -59,7 +59,7 @@ class Result:
     report: Report
 
 
-@spark_errors_told()
+@spark_errors_explained()
 @takes_settings
 def build_neighbors(vectors: DataFrame, *, scratch: str | PathLike[str] | None = None, **settings: Any) -> Result:
     """Return every user's approximate k nearest neighbors and a report with their measured recall.
@@ -142,7 +142,7 @@ def fit(vectors: DataFrame, settings: Settings, run: Run) -> Index:
     with run.clock.step("sample") as facts:
         known = count_known(users.rows, settings.audit_users, 0 if settings.recall_asked is None else CALIBRATED)
         users, drawn = sample_vectors(users, [*known, SHOWN, count_forest_sample(users, settings)])
-        samples = Samples(*drawn)
+        samples = Samples(audit=drawn[0], calibrate=drawn[1], shown=drawn[2], forest=drawn[3])
         facts += [f"{sum(len(sample.ids) for sample in drawn):,} users"]
     # These two run on the cluster while the driver grows the forest.
     searched = start_beside(spark, find_exact, users, [samples.audit, samples.calibrate], neighbors)

@@ -12,7 +12,7 @@ from annspark.core.plan import (
     plan_join,
 )
 from annspark.core.sampling import draw_limit
-from annspark.errors import spark_errors_told
+from annspark.errors import spark_errors_explained
 from annspark.flow.grow import grow
 from annspark.index import Index
 from annspark.input.open import open_input
@@ -27,7 +27,7 @@ from annspark.tables import IDS, LOWEST
 _TRIED = (25_000, 25_000, 100_000)  # users that are joined in each trial; the first trial only warms up
 
 
-@spark_errors_told()
+@spark_errors_explained()
 def preview(spark: SparkSession, job: Job) -> Preview:
     """Plan the join, join some of the users to measure how fast this machine is, and publish nothing."""
     with ready_to_write(spark, job, overwrite=True) as (_, stage):

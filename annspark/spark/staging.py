@@ -32,7 +32,9 @@ def stage_table(table: DataFrame, folder: str | None) -> DataFrame:
 
 @contextmanager
 def staging(scratch: str | None, spark: SparkSession | None = None) -> Iterator[Stage]:
-    """Yield a function that stores tables, which are deleted when the block ends, except the last one to keep.
+    """Yield a function that stores tables; when the block ends, all are deleted but the last one to keep.
+
+    When the block raises, that one is deleted too.
 
     scratch : the folder in which every run makes a folder of its own to write to; None caches tables
     spark   : the session, which resolves the path scratch and must see that folder
