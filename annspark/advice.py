@@ -1,4 +1,4 @@
-"""Advice: what would reach a recall that was, or will be, missed."""
+"""Advice: the settings that would reach a recall that was missed, or is predicted to be."""
 
 import math
 
@@ -9,7 +9,10 @@ from annspark.settings import MOST_LEAF_ROWS
 
 
 def advise(index: Index, measured: float | None) -> str:
-    """Return what would reach a recall that was, or will be, missed, as far as calibration can tell."""
+    """Return a sentence that names settings with which the recall would be reached, as far as calibration can tell.
+
+    measured : recall of the audit; None before there is one
+    """
     if index.calibration is None or index.chances is None:
         return ""
     chosen, sample = (index.calibration, len(index.plan.reach)), index.known.samples.shown.vectors
@@ -28,7 +31,7 @@ def advise(index: Index, measured: float | None) -> str:
 
 
 def advise_on_rounding(audited: Audit, index: Index) -> str:
-    """Return what to do where the recall asked for was missed by what float32 cannot tell; "" where it was not."""
+    """Return what to do where the recall was missed only because of rounding in float32; "" otherwise."""
     recall, lost = audited.recall.mean, audited.precision.recall_lost
     if index.calibration is None or recall + lost < index.calibration.target:
         return ""

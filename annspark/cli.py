@@ -1,4 +1,4 @@
-"""The command line: arguments in, one call, exit code out."""
+"""The command line: parse the arguments, call the package, return an exit code."""
 
 import argparse
 import locale
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 DONE, FAILED, BAD_SETTINGS, BAD_INPUT, MISSED = 0, 1, 2, 3, 4
 _CODES = {SettingsError: BAD_SETTINGS, InputError: BAD_INPUT, RecallMissed: MISSED}
-_SIGNALLED = 128  # plus the signal's number, as shells count
-_SECONDS = 10  # to wait for Spark to end what it does
+_SIGNALLED = 128  # plus the number of the signal: the exit code in shells
+_SECONDS = 10  # seconds to wait for Spark to stop
 _FLAGS = settings_in(Job) | settings_in(Settings)
 _OF_EVALUATE = (
     *("id_col", "vector_col", "values_col", "k", "metric", "seed", "audit_users", "on_bad_row"),
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("annspark").setLevel(logging.INFO)
     if not debug:
         _quiet_java()
-        logging.getLogger("DataFrameQueryContextLogger").disabled = True  # PySpark's, which prints traces as JSON
+        logging.getLogger("DataFrameQueryContextLogger").disabled = True  # of PySpark, which prints traces as JSON
     try:
         with _signals_raise():
             command(given)
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def script() -> None:
-    """Run a command as a process's entry point: a failure raises SystemExit, which wheel tasks need to see it."""
+    """Run a command as the entry point of a process; a failure raises SystemExit, without which wheel tasks miss it."""
     code = main()
     if code:
         sys.exit(code)
@@ -75,11 +75,11 @@ def script() -> None:
 
 def _build(given: dict[str, Any]) -> None:
     config, plan_only = given.pop("config", None), given.pop("plan", False)
-    told = read_config(config) if config else {}
+    configured = read_config(config) if config else {}
     for flag, other in (("probes", "recall"), ("recall", "probes")):
-        if flag in given:  # a flag wins over the file's other way to say the same
-            told.pop(other, None)
-    job = make_job(told | given)
+        if flag in given:  # probes and recall exclude each other: a flag wins over either in the file
+            configured.pop(other, None)
+    job = make_job(configured | given)
     spark = _session("annspark build", "annspark.nightly", "annspark.preview", "matplotlib.figure")
     from annspark.nightly import publish_neighbors
     from annspark.preview import preview
@@ -100,40 +100,41 @@ def _evaluate(given: dict[str, Any]) -> None:
 
 
 def _quiet_java() -> None:
-    """Have the Java that this process starts keep its log to itself, unless somebody configured what it says."""
+    """Switch off the log of the Java that this process starts, unless the user has configured that log."""
     settings = ("SPARK_SUBMIT_OPTS", "PYSPARK_SUBMIT_ARGS", "JDK_JAVA_OPTIONS", "JAVA_TOOL_OPTIONS")
     configured = "SPARK_CONF_DIR" in os.environ or any("log4j" in os.environ.get(name, "") for name in settings)
     own = Path(os.environ.get("SPARK_HOME") or "/nowhere", "conf", "log4j2.properties").exists()
     quiet = Path(__file__).with_name("log4j2.properties")
-    if "PYSPARK_GATEWAY_PORT" in os.environ or configured or own or not quiet.exists():  # none in a zip
+    # The file does not exist when annspark runs from a zip.
+    if "PYSPARK_GATEWAY_PORT" in os.environ or configured or own or not quiet.exists():
         return
     options = os.environ.get("SPARK_SUBMIT_OPTS", "")
     os.environ["SPARK_SUBMIT_OPTS"] = f"{options} -Dlog4j2.configurationFile={quiet.as_uri()}".strip()
 
 
-def _session(name: str, *wanted: str) -> "SparkSession":
-    """Return a session, and import the modules wanted next while Java starts, which leaves the other cores idle."""
+def _session(name: str, *modules: str) -> "SparkSession":
+    """Return a session, and import the modules needed next while Java starts, when the other cores are idle."""
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
-        # Not under spark-submit: this process starts Spark, so its workers should run this Python.
+        # Without spark-submit this process starts Spark, so that its workers should run this Python.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         if _would_be_ascii():
             os.environ["LC_ALL"] = "C.UTF-8"
     from pyspark.sql import SparkSession
 
-    # After PySpark's own import, which would have to take turns with it.
-    Thread(target=_import_modules, args=wanted, daemon=True).start()
+    # Started after the import of PySpark, because imports in two threads would take turns.
+    Thread(target=_import_modules, args=modules, daemon=True).start()
     spark = SparkSession.builder.appName(name).getOrCreate()
-    _raise_on_signals(spark)  # again, as Spark has a handler of its own for SIGINT
+    _raise_on_signals(spark)  # again, because Spark has set its own handler for SIGINT
     return spark
 
 
 def _would_be_ascii() -> bool:
-    """Say whether Java would take file names for ASCII here, as under cron: it goes by the locale, unlike Python."""
+    """Say whether Java would read file names as ASCII, as under cron.  It goes by the locale, unlike Python."""
     if sys.platform != "linux":
         return False
     before = locale.setlocale(locale.LC_ALL)
     try:
-        locale.setlocale(locale.LC_ALL, "")  # as Java does; it fails, for Java too, where the locale is not installed
+        locale.setlocale(locale.LC_ALL, "")  # as Java does; it fails, as in Java, where the locale is not installed
         return locale.setlocale(locale.LC_CTYPE) in ("C", "POSIX")
     except locale.Error:
         return True
@@ -141,7 +142,7 @@ def _would_be_ascii() -> bool:
         locale.setlocale(locale.LC_ALL, before)
 
 
-class _Stopped(KeyboardInterrupt):  # which Py4J knows how to leave a call for
+class _Stopped(KeyboardInterrupt):  # Py4J ends a call cleanly on a KeyboardInterrupt
     def __init__(self, number: int, spark: "SparkSession | None") -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}; what was written aside is deleted.")
         self.number, self.spark = number, spark
@@ -149,8 +150,8 @@ class _Stopped(KeyboardInterrupt):  # which Py4J knows how to leave a call for
 
 @contextmanager
 def _signals_raise() -> Iterator[None]:
-    """Let SIGINT and SIGTERM raise _Stopped within the block, so that what was written aside is deleted."""
-    if current_thread() is not main_thread():  # which alone may say so
+    """Make SIGINT and SIGTERM raise _Stopped within the block, so that what was written aside is deleted."""
+    if current_thread() is not main_thread():  # only the main thread may set handlers
         yield
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -165,12 +166,12 @@ def _signals_raise() -> Iterator[None]:
 def _raise_on_signals(spark: "SparkSession | None") -> None:
     if current_thread() is not main_thread():
         return
-    of_spark = signal.getsignal(signal.SIGINT)  # cancels all jobs, also where the session has no way to
+    of_spark = signal.getsignal(signal.SIGINT)  # Spark's: cancels all jobs, also in sessions without interruptAll
 
     def stop(number: int, _: object) -> NoReturn:
-        for one in (signal.SIGINT, signal.SIGTERM):  # once is enough, and cleaning up takes its time
-            signal.signal(one, signal.SIG_IGN)
-        # The trace of the call that is left, which Py4J logs under its own name and under none.
+        for stopping in (signal.SIGINT, signal.SIGTERM):  # a second signal must not interrupt the cleaning up
+            signal.signal(stopping, signal.SIG_IGN)
+        # Py4J logs the trace of the interrupted call, under its own name and in the root logger.
         logging.getLogger().addFilter(lambda record: record.name != "root")
         logging.getLogger("py4j").setLevel(logging.CRITICAL + 1)
         if spark is not None:
@@ -178,12 +179,12 @@ def _raise_on_signals(spark: "SparkSession | None") -> None:
             _in_time(lambda: callable(of_spark) and of_spark(signal.SIGINT, None))
         raise _Stopped(number, spark)
 
-    for one in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(one, stop)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
 
 
 def _stop_spark(spark: "SparkSession") -> None:
-    """Stop the session, and delete what its tasks have written since that was deleted."""
+    """Stop the session, and delete what its tasks have written after the first cleaning up."""
     _in_time(spark.stop)
     with suppress(ImportError):
         from annspark.nightly import sweep
@@ -192,7 +193,10 @@ def _stop_spark(spark: "SparkSession") -> None:
 
 
 def _in_time(work: Callable[[], object]) -> None:
-    """Do what may fail or hang, in a thread of its own, as the main one's connection may still wait for an answer."""
+    """Call a function that may fail or hang, for at most _SECONDS.
+
+    It runs in a thread of its own, because the main thread's connection to Java may still wait for an answer.
+    """
 
     def quietly() -> None:
         with suppress(BaseException):
@@ -205,7 +209,7 @@ def _in_time(work: Callable[[], object]) -> None:
 
 def _import_modules(*names: str) -> None:
     for name in names:
-        with suppress(Exception):  # who needs it will say what is wrong
+        with suppress(Exception):  # the import that needs the module will raise the error
             import_module(name)
 
 
@@ -224,8 +228,8 @@ def _parser() -> argparse.ArgumentParser:
         "A name with dots and no slash is a catalog table, anything else a path. Flags win over the config file.",
         argument_default=argparse.SUPPRESS,
     )
-    for name, one in _FLAGS.items():
-        _add_flag(build, name, one)
+    for name, setting in _FLAGS.items():
+        _add_flag(build, name, setting)
     build.add_argument("--plan", action="store_true", help="Say what the job would find and cost, and publish nothing.")
     build.add_argument("--config", metavar="FILE.toml", help="A file of settings, named like these flags with _ for -.")
     _add_debug(build)
@@ -250,10 +254,10 @@ def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     _add_debug(evaluate)
 
 
-def _add_flag(command: argparse.ArgumentParser, name: str, one: Setting) -> None:
-    """Add the flag of a setting; single values are checked by the record, whose messages say more than argparse's."""
+def _add_flag(command: argparse.ArgumentParser, name: str, setting: Setting) -> None:
+    """Add the flag of a setting; the settings' record checks its value, with better messages than argparse's."""
     more: dict[str, Any] = {}
-    match one.allowed:
+    match setting.allowed:
         case Whole():
             more = {"type": int}
         case Number() | Share():
@@ -268,9 +272,9 @@ def _add_flag(command: argparse.ArgumentParser, name: str, one: Setting) -> None
             more = {"metavar": _FOLDER}
         case Column():
             more = {"metavar": _COLUMN}
-    numeric = isinstance(one.allowed, Whole | Number | Share)  # of the others the usage says enough
-    told = one.told if numeric else f"{one.help} Default: {one.default_told}."
-    command.add_argument(f"--{name.replace('_', '-')}", help=told.replace("%", "%%"), **more)
+    is_number = isinstance(setting.allowed, Whole | Number | Share)  # the usage shows the allowed values of the others
+    text = setting.told if is_number else f"{setting.help} Default: {setting.default_told}."
+    command.add_argument(f"--{name.replace('_', '-')}", help=text.replace("%", "%%"), **more)
 
 
 def _add_debug(command: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""Errors a caller can act on; every message says where, what was found, what is allowed and what to do next."""
+"""Errors that a caller can act on: every message says where, what was found, what is allowed and what to do next."""
 
 import re
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 class AnnsparkError(Exception):
-    """Base of annspark's errors; raised itself when annspark is at fault."""
+    """The base of annspark's errors; itself raised for a defect of annspark."""
 
 
 class SettingsError(AnnsparkError, ValueError):
@@ -18,13 +18,13 @@ class InputError(AnnsparkError, ValueError):
 
 
 class ClusterError(AnnsparkError, RuntimeError):
-    """Spark could not do its work for want of memory, disk space or what its Python workers need; nothing published."""
+    """Spark lacks memory, disk space or what its Python workers need; nothing was published."""
 
 
 class RecallMissed(AnnsparkError):
-    """The finished table was audited and falls short of the recall asked for; it was not published.
+    """The interval of the audited recall is below the recall asked for; the table was not published.
 
-    report : what the run did, as a Report
+    report : the Report on the run
     """
 
     def __init__(self, message: str, report: object) -> None:
@@ -34,7 +34,7 @@ class RecallMissed(AnnsparkError):
 
 _CAUSE = re.compile(r"^Caused by: [\w.$]+: (.+)$", re.MULTILINE)
 _PYTHONS = re.compile(r"^([A-Za-z_][\w.]*(?:Error|Exception|Warning|Interrupt|Exit)\b.*)$", re.MULTILINE)
-# What stands before a message: who called, which task of which job it was, the class of Java and that of Spark.
+# What precedes a message: the method called, the task and job that failed, the Java class and Spark's error class.
 _BEFORE = re.compile(
     r"^(?:: |\([\w.$]+\) |[\w.$]+(?:Exception|Error|Throwable)[\w.$]*: "
     r"|Job aborted due to stage failure: .*?\): |\[[A-Z][\w.]+\] )"
@@ -42,14 +42,16 @@ _BEFORE = re.compile(
 _READ = re.compile(
     r"(?:reading file|Could not read footer for file:|converted in file) +(\S.*?)(?:[.:](?:\s|$)|\s*$)", re.MULTILINE
 )
-_OURS = re.compile(r"/annspark-[0-9a-f]{12}/|\.pending-[0-9a-f]{12}/")  # tables of a run, see stage and publish
+# Files that a run of annspark wrote, see staging and publish.
+_OURS = re.compile(r"/annspark-[0-9a-f]{12}/|\.pending-[0-9a-f]{12}/")
 _TYPES = re.compile(r"column: \[(.+?)\], physicalType: (.+?), logicalType: (.+)")
 _SET_PYTHON = "Set PYSPARK_PYTHON (spark.pyspark.python), before the session starts, to"
 _MORE_FOR_PYTHON = (
     "Leave Python more (spark.executor.memoryOverhead, or a machine of its own), or run fewer tasks at once "
     "(spark.executor.cores, local[N])"
 )
-# What Spark's errors say, and what to tell of them: the first that is found. {0}, {1} are the groups of the pattern.
+# Patterns in the text of Spark's errors, and the message for each.  The first pattern found counts.  {0}, {1} are its
+# groups, {name} is the first of them that is not empty, {reason} is reason_of the error.
 _KNOWN = {
     r"No space left on device|Disk quota exceeded": (
         "a disk is full ({reason}). Make room where Spark keeps its files (spark.local.dir), where scratch lies and "
@@ -84,27 +86,26 @@ _KNOWN = {
 
 
 def reason_of(error: BaseException) -> str:
-    """Return what an error says, in one line: of Spark's the message without who called it, and its deepest cause.
+    """Return the message of an error in one line; for Spark's errors without the call, and with the deepest cause.
 
-    Classic sessions and Connect both give the JVM's trace as text.
+    Both classic sessions and Connect give the JVM's trace as text.
     """
     text = str(error).strip()
     raised = _PYTHONS.findall(text) if "Traceback (most recent call last)" in text else []
-    if raised:  # a Python worker's
+    if raised:  # an exception in a Python worker
         return " ".join(raised[-1].split())
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if lines and re.match(r"An error occurred while calling |An exception was thrown", lines[0]):
         lines = lines[1:] or lines
     if not lines:
         return type(error).__name__
-    said = lines[0]
-    while (rest := _BEFORE.sub("", said)) != said and rest:
-        said = rest
-    said = re.sub(r"(?: Consider setting '.*| *SQLSTATE: \w+)$", "", said).strip().rstrip(".")
-    told = (
-        f"{said} ({cause})" if (cause := _deepest_cause(text)) and cause not in text.partition("\n\tat ")[0] else said
-    )
-    return told if len(told) <= 500 else told[:497] + "..."
+    message = lines[0]
+    while (rest := _BEFORE.sub("", message)) != message and rest:
+        message = rest
+    message = re.sub(r"(?: Consider setting '.*| *SQLSTATE: \w+)$", "", message).strip().rstrip(".")
+    if (cause := _deepest_cause(text)) and cause not in text.partition("\n\tat ")[0]:
+        message = f"{message} ({cause})"
+    return message if len(message) <= 500 else message[:497] + "..."
 
 
 def _deepest_cause(text: str) -> str:
@@ -113,7 +114,7 @@ def _deepest_cause(text: str) -> str:
 
 
 def known_failure(error: BaseException) -> AnnsparkError | None:
-    """Return the error that says in a sentence what Spark failed at and what to do next; None for unknown failures."""
+    """Return an error that says what Spark failed at and what to do next; None for a failure that is not known."""
     text = str(error)
     read = _READ.search(text)
     if read:
@@ -130,7 +131,7 @@ def known_failure(error: BaseException) -> AnnsparkError | None:
         found = re.search(pattern, text)
         if found:
             groups = found.groups()
-            name = next((one for one in groups if one), None)
+            name = next((group for group in groups if group), None)
             return ClusterError(sentence.format(*groups, name=name, reason=reason_of(error)) + ".")
     return None
 
@@ -156,8 +157,8 @@ def _wrong_with_file(text: str, error: BaseException) -> str:
 
 
 @contextmanager
-def spark_errors_told() -> Iterator[None]:
-    """Raise InputError, or ClusterError, in place of those errors of Spark whose reason is known."""
+def spark_errors_explained() -> Iterator[None]:
+    """Raise InputError or ClusterError in place of an error of Spark whose reason is known."""
     try:
         yield
     except AnnsparkError:

@@ -9,7 +9,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from annspark import __version__
 from annspark.core.recall import measure_recall, recall_by_user
-from annspark.errors import InputError, spark_errors_told
+from annspark.errors import InputError, spark_errors_explained
 from annspark.flow.audit import limit_of, spreads_of
 from annspark.flow.exact import find_exact
 from annspark.flow.foreign_table import look_up
@@ -27,7 +27,7 @@ from annspark.spark.partitions import estimate_bytes, put_together
 from annspark.spark.staging import staging
 
 
-@spark_errors_told()
+@spark_errors_explained()
 def evaluate(
     spark: SparkSession,
     settings: Settings,
@@ -38,7 +38,10 @@ def evaluate(
     report: str | None = None,
     scratch: str | None = None,
 ) -> Report:
-    """Evaluate the table of a name, and write the report when there is a folder for it."""
+    """Evaluate the neighbor table at a path or catalog name, and write the report where a folder for it is given.
+
+    Raises as evaluate_neighbors does, and SettingsError for a folder that cannot be written to.
+    """
     if report:
         files.require_whole_name(spark, "report", report)
         require_folder(report, report)
@@ -52,15 +55,17 @@ def evaluate(
     return found
 
 
-@spark_errors_told()
+@spark_errors_explained()
 def evaluate_neighbors(
     vectors: DataFrame, neighbors: DataFrame, settings: Settings, asked: dict[str, Any], scratch: str | None = None
 ) -> Report:
-    """Return a report on any neighbor table, ours or another system's, whose distances are computed anew.
+    """Return a report on any neighbor table, of annspark or another system; its distances are computed anew.
 
     vectors   : as for build_neighbors
     neighbors : a row per user with an array `neighbors` of ids or of structs with neighbor_id, or a row per neighbor
                 with neighbor_id and rank or distance
+    asked     : settings as the report gives them
+    Raises InputError for tables that cannot be used, and for an input of a single user.
     """
     vectors, neighbors = require_table(vectors), require_table(neighbors, "neighbors")
     clock = Clock()

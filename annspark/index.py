@@ -1,4 +1,4 @@
-"""What passes between the steps of the line: what is known of the input, the index, and what was found."""
+"""The records that the steps of the line pass on: what is known of the input, the index, and the neighbors found."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from annspark.core.calibrate import Calibration, Chances
 from annspark.core.forest import Forest
 from annspark.core.nearest_lists import Nearest
 from annspark.core.plan import Plan
-from annspark.flow.few import Few
+from annspark.flow.first_rows import FirstRows
 from annspark.flow.read import Users
 from annspark.flow.sample import Samples
 from annspark.output.layout import Layout
@@ -20,32 +20,32 @@ from annspark.spark.meter import Counts
 class Known:
     """What is known of the input.
 
-    users     : its valid rows, staged
-    samples   : some of them, on the driver
-    audited   : exact neighbors of the users of samples.audit
-    few       : sparse rows that all others are compared with, since those that share no column find them nearest; None
-                where routing does without
-    neighbors : how many a user can have: k, or all others
+    users      : its valid rows, staged
+    samples    : sampled users, on the driver
+    audited    : exact neighbors of the users in samples.audit
+    first_rows : sparse rows that every user is compared with, because they are the nearest of those that share no
+                 column with it; None where the forest alone is enough
+    neighbors  : the most neighbors a user can have: min(k, number of other users)
     """
 
     users: Users
     samples: Samples
     audited: Nearest
-    few: Few | None
+    first_rows: FirstRows | None
     neighbors: int
 
 
 @dataclass(frozen=True)
 class Index:
-    """All that a join needs: who is joined, by which forest, and how far each vector goes in it.
+    """All that a join needs: the users, the forest, and the number of leaves that each vector probes.
 
-    settings    : as they were asked for
-    known       : of the input
+    settings    : as asked for
+    known       : what is known of the input
     forest      : the trees that are used
     grown       : the trees that were grown, which may be more
-    chances     : that neighbors are met in the grown trees; None where no recall was asked for
-    calibration : the probes chosen for the recall asked for; None where none was
-    plan        : where leaves are joined
+    chances     : that users are compared with their neighbors in the grown trees; None where no recall was asked for
+    calibration : the probes chosen for the recall asked for; None where none was asked for
+    plan        : the probes, and the partition that joins each leaf
     """
 
     settings: Settings
@@ -61,11 +61,11 @@ class Index:
 class Found:
     """The neighbors of every user.
 
-    table    : where it was put
-    layout   : how it is laid out
-    counts   : of what finding them took
-    plan     : of the last join
-    n_leaves : over all trees that were joined
+    table    : the neighbor table, stored
+    layout   : its layout
+    counts   : the work done and its results
+    plan     : the plan of the last join
+    n_leaves : number of leaves of all trees that were joined
     """
 
     table: DataFrame

@@ -1,4 +1,4 @@
-"""The nightly job: names of tables in, a published table and its report out; both appear whole or not at all."""
+"""The nightly job: read the input by name, publish the neighbor table and its report, both whole or not at all."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 
-from annspark.errors import spark_errors_told
+from annspark.errors import spark_errors_explained
 from annspark.input.open import open_input
 from annspark.job import Job
 from annspark.output import publish
@@ -19,9 +19,12 @@ from annspark.spark import files, leftovers
 from annspark.spark.staging import Stage, staging
 
 
-@spark_errors_told()
+@spark_errors_explained()
 def publish_neighbors(spark: SparkSession, job: Job) -> Report:
-    """Read the job's input, and publish the neighbor table and its report together; both appear whole or not at all."""
+    """Read the job's input, and publish the neighbor table and its report; both appear whole or not at all.
+
+    Raises as build_neighbors does, and SettingsError for an output, report or scratch that cannot be written to.
+    """
     with ready_to_write(spark, job, job.overwrite) as (target, stage):
         written: list[publish.Pending] = []
 
@@ -45,13 +48,13 @@ def publish_neighbors(spark: SparkSession, job: Job) -> Report:
 
 
 def sweep() -> None:
-    """Delete once more what failed runs of this process wrote aside; until it is stopped, Spark may write it anew."""
+    """Delete again what failed runs of this process wrote aside: Spark may write it anew until it is stopped."""
     leftovers.sweep()
 
 
 @contextmanager
 def ready_to_write(spark: SparkSession, job: Job, overwrite: bool) -> Iterator[tuple[publish.Target, Stage]]:
-    """Prove before any work that all the job writes to can be written; leave nothing aside when the block ends."""
+    """Prove before any work that the job can write its table and report; delete what was written aside at the end."""
     target = publish.check_target(spark, job.output, overwrite)
     folder = _report_folder(job, target)
     files.require_whole_name(spark, "report", folder)

@@ -1,4 +1,4 @@
-"""The line: read, sample, grow, calibrate, route, join, merge, complete, audit, publish."""
+"""The line: read, sample, grow, calibrate, route, join, merge, complete, audit."""
 
 import logging
 from dataclasses import asdict, dataclass, replace
@@ -21,15 +21,15 @@ from annspark.core.plan import (
     count_merge_partitions,
     plan_join,
 )
-from annspark.errors import RecallMissed, spark_errors_told
+from annspark.errors import RecallMissed, spark_errors_explained
 from annspark.flow.audit import Audit, audit_neighbors, noise_of
 from annspark.flow.calibrate import calibrate
 from annspark.flow.complete import find_more, find_short
 from annspark.flow.exact import find_exact
-from annspark.flow.few import meet_few, pick_few
+from annspark.flow.first_rows import compare_with_first_rows, pick_first_rows
 from annspark.flow.grow import count_forest_sample, grow, leaves_for
 from annspark.flow.join import join_partitions
-from annspark.flow.merge import lists_again, merge_neighbors
+from annspark.flow.merge import merge_neighbors, table_as_candidates
 from annspark.flow.read import in_double, read_vectors
 from annspark.flow.route import ship_vectors
 from annspark.flow.sample import Samples, sample_vectors
@@ -48,7 +48,7 @@ from annspark.spark.staging import Place, Stage, staging
 from annspark.spark.types import is_collated
 
 logger = logging.getLogger("annspark")
-_MUCH_LOST = 0.005  # share of the neighbors lost to rounding from which on it is worth a warning
+_MUCH_LOST = 0.005  # warn when rounding loses more than this share of the neighbors
 
 
 @dataclass(frozen=True)
@@ -59,28 +59,29 @@ class Result:
     report: Report
 
 
-@spark_errors_told()
+@spark_errors_explained()
 @takes_settings
 def build_neighbors(vectors: DataFrame, *, scratch: str | PathLike[str] | None = None, **settings: Any) -> Result:
     """Return every user's approximate k nearest neighbors and a report with their measured recall.
 
-    vectors     : DataFrame of any session, classic or Connect; ids of any type that has an order, vectors arrays of
-                  numbers or MLlib vectors; sparse ones also map<int, float>, struct<indices, values> or sets array<int>
+    vectors     : DataFrame of a classic or a Connect session. Ids are of any type that has an order. Vectors are arrays
+                  of numbers or MLlib vectors; sparse ones also map<int, float>, struct<indices, values>, or sets
+                  array<int>
     {settings}
     scratch     : Folder for intermediate tables, on file systems the executors share. Default: none, they are cached in
                   the session.
 
-    The metric cosine is 1 - cos. hamming wants vectors of 0 and 1, or binary of bits; jaccard sets, or vectors as for
-    hamming. Sparse vectors have neither manhattan nor hamming.
+    The distance of the metric cosine is 1 - cos. hamming needs vectors of 0 and 1, or binary of bits; jaccard needs
+    sets, or vectors as for hamming. Sparse vectors cannot be compared by manhattan or hamming.
 
     The nested table has the columns id and neighbors, array<struct<neighbor_id, distance>>. The long table has the
-    columns id, rank, neighbor_id and distance. Either has every valid id, with k neighbors or as many as there are
-    others, in the order of (distance, neighbor_id). Nobody is their own neighbor. The same data and seed give the same
-    table, however they are partitioned. It stays cached, or in scratch, until the caller unpersists or deletes it.
+    columns id, rank, neighbor_id and distance. Either has every valid id, with min(k, number of other users) neighbors
+    in the order of (distance, neighbor_id). No user is its own neighbor. The same data and seed give the same table,
+    however the data is partitioned. The table stays cached, or in scratch, until the caller unpersists or deletes it.
 
-    Raises SettingsError for settings and InputError for data that cannot be used, RecallMissed, which carries the
-    report, when the audit shows that the recall asked for was not reached, and ClusterError when Spark lacks memory,
-    disk space or what its Python workers need.
+    Raises SettingsError for settings that cannot be used, InputError for data that cannot be used, RecallMissed, which
+    has the report, when the audit shows that the recall asked for was not reached, and ClusterError when Spark lacks
+    memory, disk space or what its Python workers need.
     """
     vectors = require_table(vectors)
     asked = make_settings(settings, "scratch")
@@ -92,14 +93,14 @@ def build_neighbors(vectors: DataFrame, *, scratch: str | PathLike[str] | None =
 
 
 def build(vectors: DataFrame, settings: Settings, asked: dict[str, Any], run: Run) -> tuple[Result, str]:
-    """Walk the line.
+    """Build and audit the neighbor table: run every step of the line.
 
     asked   : settings as the report gives them
-    returns : the table with its report, and what to do if the recall was missed
+    returns : the table with its report, and advice for a missed recall, "" where it was reached
     """
     kind, layout = type_of_ids(vectors, settings), layout_of(settings)
     finish_after = settings.restricted or is_collated(kind)
-    # What is found is the finished table, unless something is left out of it or changed in it first.
+    # The table that find returns is the finished one, unless neighbors are left out of it or ids are changed first.
     found_layout, place = (layout.nested, run.stage) if finish_after else (layout, run.keep)
     index = fit(vectors, settings, run)
     plan = index.plan
@@ -132,7 +133,7 @@ def build(vectors: DataFrame, settings: Settings, asked: dict[str, Any], run: Ru
 
 
 def fit(vectors: DataFrame, settings: Settings, run: Run) -> Index:
-    """Read the input, grow the forest, find out how many probes the recall needs, and plan the join."""
+    """Read the input, grow the forest, choose the probes that reach the recall asked for, and plan the join."""
     spark = vectors.sparkSession
     with run.clock.step("read") as facts:
         users = read_vectors(vectors, settings, run.stage, run.cores)
@@ -141,12 +142,12 @@ def fit(vectors: DataFrame, settings: Settings, run: Run) -> Index:
     with run.clock.step("sample") as facts:
         known = count_known(users.rows, settings.audit_users, 0 if settings.recall_asked is None else CALIBRATION_USERS)
         users, drawn = sample_vectors(users, [*known, ROUTED_SAMPLE, count_forest_sample(users, settings)])
-        samples = Samples(*drawn)
+        samples = Samples(audit=drawn[0], calibrate=drawn[1], shown=drawn[2], forest=drawn[3])
         facts += [f"{sum(len(sample.ids) for sample in drawn):,} users"]
-    # The cluster has nothing to do while the driver grows the forest.
+    # These two run on the cluster while the driver grows the forest.
     searched = start_beside(spark, find_exact, users, [samples.audit, samples.calibrate], neighbors)
     by_length = users.wire.sparse and np.isinf(METRICS[settings.metric].unrelated) and n_leaves > 1
-    picked = start_beside(spark, pick_few, users, settings.k) if by_length else None
+    first = start_beside(spark, pick_first_rows, users, settings.k) if by_length else None
     with run.clock.step("grow") as facts:
         grown = grow(users, samples.forest.vectors, settings, trees=_count_trees(users.wire.sparse, settings))
         facts += [f"{sum(grown.sizes):,} leaves"]
@@ -156,8 +157,8 @@ def fit(vectors: DataFrame, settings: Settings, run: Run) -> Index:
             users = in_double(users)
             facts += ["neighbors too near for float32: vectors travel in float64"]
         facts += [f"exact neighbors of {len(samples.audit.ids) + len(samples.calibrate.ids):,} users"]
-        few = picked.result() if picked else None
-        shown, hashes = samples.shown.vectors, few.hashes if few else None
+        first_rows = first.result() if first else None
+        shown, hashes = samples.shown.vectors, first_rows.hashes if first_rows else None
         chosen = calibrate(users, samples.calibrate, nearest, grown, shown, settings, hashes)
         if goal := chosen.calibration:
             facts += [f"predicted {goal.predicted:.4f} for the {goal.target:g} asked for"]
@@ -167,68 +168,76 @@ def fit(vectors: DataFrame, settings: Settings, run: Run) -> Index:
         plan = plan_join(chosen.forest, shown, probes, rows=users.rows, cores=run.cores, width=users.width)
     index = Index(
         settings=settings,
-        known=Known(users, samples, audited, few, neighbors),
+        known=Known(users=users, samples=samples, audited=audited, first_rows=first_rows, neighbors=neighbors),
         forest=chosen.forest,
         grown=grown,
         chances=chosen.chances,
         calibration=goal,
         plan=plan,
     )
+    _warn_of_low_recall(index)
+    return index
+
+
+def _warn_of_low_recall(index: Index) -> None:
+    """Log a warning when the predicted recall is below the one asked for, with the advice for that."""
+    goal = index.calibration
     if goal and goal.high < goal.target:
         logger.warning(
             "calibrate: recall %.4f (%.4f to %.4f) is predicted for the most probes there are, %g was asked for. %s",
             *(goal.predicted, goal.low, goal.high, goal.target, advise(index, None)),
         )
-    return index
 
 
 def find(index: Index, layout: Layout, place: Place, cores: int, earlier: Found | None = None) -> Found:
-    """Return every user's nearest among those it meets in the forest.
+    """Return the nearest of the users that each user is compared with in the forest, and complete short lists.
 
-    layout  : of the table
-    place   : where it is put
-    earlier : neighbors that those found are merged with
+    layout  : layout of the table
+    place   : computes and stores the table
+    earlier : neighbors found before, which are merged with the new ones
     """
-    users, plan, few, k = index.known.users, index.plan, index.known.few, index.settings.k
-    copies = plan.copies + (earlier is not None) + (few is not None)
-    merge_in = count_merge_partitions(users.rows, copies, k, users.id_bytes, cores)
+    users, plan, first_rows, k = index.known.users, index.plan, index.known.first_rows, index.settings.k
+    copies = plan.copies + (earlier is not None) + (first_rows is not None)
+    n_merge_partitions = count_merge_partitions(users.rows, copies, k, users.id_bytes, cores)
     meter = Meter()
     shipped = ship_vectors(users.table, index.forest, plan, users.wire, users.coordinates)
     shipped = watch_shipped(shipped, meter, users.wire)
-    joined = join_partitions(shipped, plan, merge_in, users.wire, users.coordinates, k)
+    joined = join_partitions(shipped, plan, n_merge_partitions, users.wire, users.coordinates, k)
     candidates = [watch_joined(joined, meter)]
     if earlier is not None:
-        candidates += [lists_again(earlier.table, earlier.layout, users, merge_in, index.settings.seed)]
-    if few is not None:
-        candidates += [meet_few(users, few, None, merge_in, k)]
-    merged = watch_merged(merge_neighbors(candidates, merge_in, k), index.known.neighbors, meter)
+        candidates += [
+            table_as_candidates(earlier.table, earlier.layout, users, n_merge_partitions, index.settings.seed)
+        ]
+    if first_rows is not None:
+        candidates += [compare_with_first_rows(users, first_rows, None, n_merge_partitions, k)]
+    merged = watch_merged(merge_neighbors(candidates, n_merge_partitions, k), index.known.neighbors, meter)
     table = place(laid_out(merged, layout))
     counts = read_meter(meter, users.id_bytes, index.known.neighbors, users.rows, count_users(table, layout))
-    if few is not None:
-        counts = counts.with_few(len(few.ids), users.rows, (k + 1) * (4 + users.id_bytes))
-    # A user without neighbors has no row of the long shape.
-    require_complete(counts.written + (counts.lonely if layout.long else 0), users.rows)
+    if first_rows is not None:
+        counts = counts.with_first_rows(len(first_rows.ids), users.rows, (k + 1) * (4 + users.id_bytes))
+    # A long table has no row for a user without neighbors.
+    require_complete(counts.written + (counts.without_neighbors if layout.long else 0), users.rows)
     found = Found(table=table, layout=layout, counts=counts, plan=plan, n_leaves=plan.n_leaves)
-    return complete(found, index, place, merge_in) if counts.short else found
+    return complete(found, index, place, n_merge_partitions) if counts.short else found
 
 
-def complete(found: Found, index: Index, place: Place, merge_in: int) -> Found:
-    """Return the neighbors with whole lists for those whose leaves held too few others."""
+def complete(found: Found, index: Index, place: Place, n_merge_partitions: int) -> Found:
+    """Return the neighbors, with full lists for the users that the forest compared with too few others."""
     known, settings, counts = index.known, index.settings, found.counts
     users, layout = known.users, found.layout
     short = find_short(found.table, layout, users, known.neighbors, counts.short, settings.seed)
     candidates = [
-        find_more(users, short, known.samples.shown.vectors, merge_in, settings.k),
-        lists_again(found.table, layout, users, merge_in, settings.seed),
+        find_more(users, short, known.samples.shown.vectors, n_merge_partitions, settings.k),
+        table_as_candidates(found.table, layout, users, n_merge_partitions, settings.seed),
     ]
-    table = place(laid_out(merge_neighbors(candidates, merge_in, settings.k), layout))
+    table = place(laid_out(merge_neighbors(candidates, n_merge_partitions, settings.k), layout))
     written = count_users(table, layout)
     require_complete(written, users.rows)
     return replace(found, table=table, counts=replace(counts, written=written, completed=counts.short, short=0))
 
 
 def audit_found(found: Found, index: Index, run: Run) -> Audit:
-    """Compare the table with the exact neighbors of sampled users."""
+    """Compare the table with the exact neighbors of the sampled users; log a warning when rounding lost many."""
     known = index.known
     with run.clock.step("audit") as facts:
         audit = audit_neighbors(
@@ -246,28 +255,28 @@ def audit_found(found: Found, index: Index, run: Run) -> Audit:
 
 
 def top_up(found: Found, index: Index, place: Place, run: Run) -> Found:
-    """Return the neighbors merged with those that another tree finds."""
+    """Return the neighbors merged with those found in one more tree."""
     users, samples = index.known.users, index.known.samples
     with run.clock.step("top up", "growing another tree, joining and merging its neighbors with those found"):
         forest = grow(users, samples.forest.vectors, index.settings, trees=1, first_tree=len(index.plan.reach))
         plan = plan_join(
             forest, samples.shown.vectors, index.plan.probes, rows=users.rows, cores=run.cores, width=users.width
         )
-        # The few that all rows are compared with have been so already.
-        another = replace(index, known=replace(index.known, few=None), forest=forest, plan=plan)
+        # The users have been compared with the first rows already.
+        another = replace(index, known=replace(index.known, first_rows=None), forest=forest, plan=plan)
         more = find(another, found.layout, place, run.cores, found)
     return replace(more, counts=more.counts.after(found.counts), n_leaves=found.n_leaves + more.n_leaves)
 
 
 def finish_found(found: Found, index: Index, kind: T.DataType, run: Run) -> tuple[DataFrame, int]:
-    """Return the table to publish, and how many users have fewer neighbors in it than were found.
+    """Return the table to publish, and how many of its users have fewer neighbors than a user can have.
 
     kind : type of the published ids
     """
     neighbors, layout = index.known.neighbors, layout_of(index.settings)
     with run.clock.step("links") as facts:
         table = run.keep(finish(found.table, found.layout, layout, index.settings, kind))
-        # Counting computes the table: what it is made from goes when the run ends.
+        # Counting computes the table now, because the tables it is made from are deleted when the run ends.
         fewer = count_shorter(table, layout, neighbors, index.known.users.rows)
         facts += [f"{fewer:,} users have fewer than {neighbors:,}"]
     return table, fewer
@@ -307,20 +316,20 @@ def _leaves_of(found: Found) -> Leaves:
 
 
 def _count_trees(sparse: bool, settings: Settings) -> int:
-    """Return how many trees to grow: of columns as many as may be needed, when there is a recall to reach."""
+    """Return how many trees to grow: for sparse rows with a recall to reach, as many as calibration may choose."""
     if sparse and settings.recall_asked is not None:
         return max(settings.trees or 1, MOST_TREES)
     return settings.trees or (2 if sparse else 1)
 
 
 def start_run(spark: SparkSession, stage: Stage, keep: Place) -> Run:
-    """Return a new run; Python's workers start while the driver looks at the input."""
+    """Return a new run, and start Python's workers while the driver reads the schema of the input."""
     start_beside(spark, start_workers, spark)
     return Run(count_cores(spark), stage, keep)
 
 
 def require_recall(report: Report, advice: str) -> None:
-    """Raise RecallMissed, with what to do about it, when the audit rules the recall asked for out."""
+    """Raise RecallMissed, with the advice, when the upper bound of the audited recall is below the recall asked for."""
     if report.passed or report.calibration is None:
         return
     recall, goal = report.recall, report.calibration

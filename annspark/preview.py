@@ -1,4 +1,4 @@
-"""The preview: as far as the plan of the join, then some users joined to see how fast the machine is."""
+"""The preview: plan the join, and join some of the users to measure how fast the machine is."""
 
 import time
 from dataclasses import replace
@@ -12,7 +12,7 @@ from annspark.core.plan import (
     plan_join,
 )
 from annspark.core.sampling import draw_limit
-from annspark.errors import spark_errors_told
+from annspark.errors import spark_errors_explained
 from annspark.flow.grow import grow
 from annspark.index import Index
 from annspark.input.open import open_input
@@ -24,12 +24,12 @@ from annspark.report import Leaves, Preview, Rows
 from annspark.run import Run
 from annspark.tables import IDS, LOWEST
 
-_TRIED = (25_000, 25_000, 100_000)  # users that are joined; the first only warm up
+_TRIED = (25_000, 25_000, 100_000)  # users that are joined in each trial; the first trial only warms up
 
 
-@spark_errors_told()
+@spark_errors_explained()
 def preview(spark: SparkSession, job: Job) -> Preview:
-    """Go as far as the plan of the join, join some users to see how fast this machine is, and publish nothing."""
+    """Plan the join, join some of the users to measure how fast this machine is, and publish nothing."""
     with ready_to_write(spark, job, overwrite=True) as (_, stage):
         run = start_run(spark, stage, stage)
         vectors = open_input(spark, job.input, job.format)
@@ -37,7 +37,7 @@ def preview(spark: SparkSession, job: Job) -> Preview:
         with run.clock.step("try", "joining some users to see how fast it goes") as facts:
             tried = _try(index, run)
             facts += [f"{users:,} users in {seconds:.1f} s" for users, seconds in tried]
-    users, plan, most, few = index.known.users, index.plan, index.known.neighbors, index.known.few
+    users, plan, most, first_rows = index.known.users, index.plan, index.known.neighbors, index.known.first_rows
     return Preview(
         rows=Rows(
             read=users.read,
@@ -49,7 +49,7 @@ def preview(spark: SparkSession, job: Job) -> Preview:
         ),
         calibration=index.calibration,
         probes=plan.probes,
-        pairs_per_user=round(plan.expected.pairs + (len(few.ids) if few else 0), 1),
+        pairs_per_user=round(plan.expected.pairs + (len(first_rows.ids) if first_rows else 0), 1),
         copies_per_user=round(plan.copies, 3),
         shuffle_bytes=count_shuffle_bytes(plan, users.rows, users.width, most, users.id_bytes),
         leaves=Leaves(
@@ -66,18 +66,18 @@ def preview(spark: SparkSession, job: Job) -> Preview:
 
 
 def take_part(index: Index, want: int, cores: int) -> Index:
-    """Return an index of about so many of the users, with leaves as large and as many probes as for all."""
+    """Return an index of about `want` of the users, with the leaf size and the probes of the whole index."""
     users, samples = index.known.users, index.known.samples
     table = users.table.where(F.col(LOWEST) <= draw_limit(min(want, users.rows), users.rows))
-    some = replace(users, table=table, rows=table.agg(F.sum(F.size(IDS))).collect()[0][0])
-    forest = grow(some, samples.forest.vectors, index.settings, trees=len(index.plan.reach))
-    plan = plan_join(forest, samples.shown.vectors, index.plan.probes, rows=some.rows, cores=cores, width=users.width)
-    neighbors = min(index.settings.k, some.rows - 1)
-    return replace(index, known=replace(index.known, users=some, neighbors=neighbors), forest=forest, plan=plan)
+    part = replace(users, table=table, rows=table.agg(F.sum(F.size(IDS))).collect()[0][0])
+    forest = grow(part, samples.forest.vectors, index.settings, trees=len(index.plan.reach))
+    plan = plan_join(forest, samples.shown.vectors, index.plan.probes, rows=part.rows, cores=cores, width=users.width)
+    neighbors = min(index.settings.k, part.rows - 1)
+    return replace(index, known=replace(index.known, users=part, neighbors=neighbors), forest=forest, plan=plan)
 
 
 def _try(index: Index, run: Run) -> list[tuple[int, float]]:
-    """Join a small and a larger part of the users; return how many they were, and the seconds each took."""
+    """Join a small and a larger part of the users; return the number of users and the seconds of each trial."""
     tried = []
     rows = index.known.users.rows
     for want in _TRIED if rows > _TRIED[0] else (rows,):
@@ -89,7 +89,9 @@ def _try(index: Index, run: Run) -> list[tuple[int, float]]:
 
 
 def extrapolate(tried: list[tuple[int, float]], rows: int) -> float:
-    """Return the seconds that so many rows will take: what the last trial took, and more for each row beyond it.
+    """Return the seconds that a join of this many rows will take.
+
+    seconds = seconds of the last trial + seconds per row * (rows - users of the last trial)
 
     tried : users and seconds of each trial
     """
@@ -97,6 +99,6 @@ def extrapolate(tried: list[tuple[int, float]], rows: int) -> float:
     if len(tried) < 2 or rows <= users or users <= tried[-2][0]:
         return seconds * max(1.0, rows / users)
     users_before, seconds_before = tried[-2]
-    # Never less than half of what the last trial took a row: the difference of two times is noisy.
+    # At least half of the last trial's seconds per row, because the difference of two times is noisy.
     each = max((seconds - seconds_before) / (users - users_before), seconds / users / 2)
     return seconds + each * (rows - users)

@@ -1,4 +1,4 @@
-"""A run: the tasks it has at once, where its tables go, and its clock, which logs a line for every step."""
+"""A run: the number of tasks at once, where tables are stored, and the clock, which logs a line for every step."""
 
 import logging
 import time
@@ -12,7 +12,10 @@ logger = logging.getLogger("annspark")
 
 
 class Clock:
-    """Seconds by step, in order."""
+    """Measures the seconds of each step.
+
+    seconds : by name of the step, in the order of the steps
+    """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -20,9 +23,9 @@ class Clock:
 
     @contextmanager
     def step(self, name: str, doing: str = "") -> Iterator[list[str]]:
-        """Time a step and log its line; the block appends the facts that the line gives.
+        """Time a step and log a line when it ends; the block appends the facts for that line to the list it is given.
 
-        doing : said at the start of a step that takes long
+        doing : what the step does, logged at the start of a step that takes long
         """
         if doing:
             logger.info("%-9s             %s ...", name, doing)
@@ -34,17 +37,17 @@ class Clock:
         logger.info("%-9s %8.1f s  %s", name, spent, ", ".join(facts))
 
     def total(self) -> dict[str, float]:
-        """Return the seconds so far, total first."""
+        """Return the seconds so far: the total, and those of each step."""
         return {"total": round(time.perf_counter() - self._start, 3), **self.seconds}
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a run has besides its data.
+    """What a run needs besides its data.
 
-    cores : tasks that run at once
-    stage : the place of tables that are read within the run only
-    keep  : the place of the finished table: the cache or scratch for a notebook, beside its output for a job
+    cores : number of tasks that run at once
+    stage : computes and stores a table that is read only within the run
+    keep  : computes and stores the finished table: in the cache or scratch for a notebook, beside the output for a job
     clock : times the steps
     """
 

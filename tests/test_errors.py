@@ -2,7 +2,7 @@
 
 import pytest
 
-from annspark.errors import AnnsparkError, ClusterError, InputError, known_failure, reason_of, spark_errors_told
+from annspark.errors import AnnsparkError, ClusterError, InputError, known_failure, reason_of, spark_errors_explained
 
 AT = "\n\tat org.apache.spark.sql.errors.QueryExecutionErrors$.some(QueryExecutionErrors.scala:920)\n"
 CLASSIC = "An error occurred while calling o170.collectToPython.\n: org.apache.spark.SparkException: {}" + AT + "{}"
@@ -88,12 +88,12 @@ def test_the_reason_of_any_error_is_one_line(said, reason):
 
 
 def test_only_what_is_known_is_told_anew():
-    with pytest.raises(ZeroDivisionError), spark_errors_told():
+    with pytest.raises(ZeroDivisionError), spark_errors_explained():
         _ = 1 / 0
-    with pytest.raises(ClusterError) as caught, spark_errors_told():
+    with pytest.raises(ClusterError) as caught, spark_errors_explained():
         raise OSError(28, "No space left on device")
     assert isinstance(caught.value.__cause__, OSError)
     own = AnnsparkError("No space left on device")
-    with pytest.raises(AnnsparkError) as caught, spark_errors_told():
+    with pytest.raises(AnnsparkError) as caught, spark_errors_explained():
         raise own
     assert caught.value is own

@@ -1,1 +1,1 @@
-"""The Spark steps: DataFrame in, DataFrame out, one step per file; DataFrame API only, so that Connect works too."""
+"""The Spark steps, one per file: DataFrame in, DataFrame out.  They use only the DataFrame API, as Connect needs."""

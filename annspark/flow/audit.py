@@ -26,16 +26,16 @@ from annspark.spark.cluster import start_beside
 from annspark.tables import DISTANCE, NEIGHBOR_ID, USER_ID, quoted
 
 _TIMES, _HASHES = "times", "hashes"
-_FLOAT = 2.0**-24  # share of a number that float32 cannot tell
+_FLOAT = 2.0**-24  # relative rounding error of float32
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What an audit says of a table.
+    """The result of an audit.
 
-    recall    : of the sampled users
-    distances : how the distances of their neighbors spread, by rank
-    precision : what rounding takes
+    recall    : recall@k of the sampled users
+    distances : quantiles of their neighbors' distances, by rank
+    precision : the errors that rounding causes
     """
 
     recall: Recall
@@ -46,36 +46,20 @@ class Audit:
 def audit_neighbors(
     table: DataFrame, layout: Layout, sample: Sample, nearest: Nearest, users: Users, settings: Settings
 ) -> Audit:
-    """Compare what the table has for some users with their exact neighbors.
+    """Compare the table's neighbors of sampled users with their exact neighbors.
 
-    table   : the finished table, laid out so
-    sample  : the users it is compared for
-    nearest : their exact neighbors; k is at most the number of other users
-    users   : what the table was made from
+    table   : the finished table, in the given layout
+    sample  : the sampled users
+    nearest : their exact neighbors, min(k, number of other users) of each
+    users   : the input that the table was made from
     """
     k, coordinates = min(settings.k, users.rows - 1), users.coordinates
     kind_of_numbers = "float64" if coordinates.double else "float32"
-    if k == 0:  # a single user has nothing to miss
+    if k == 0:  # a single user has no neighbors, so none can be missed
         return Audit(measure_recall(np.ones(len(sample.ids)), k), (), Precision(kind_of_numbers, 0.0, 0.0))
-    # The table may bring ids of another type than the input's, which would have other hashes.
-    kind, last = id_type(users.table), int(sample.hashes.max())
-    met = neighbor_ids_in(table, layout).select(F.col(NEIGHBOR_ID).cast(kind))
-    counted = start_beside(table.sparkSession, count_popularity, met, sample, settings.seed)
-    # The few users first, their neighbors' rows afterwards: the other order makes k rows of every user.
-    few = table.where(seeded_hash(F.col(quoted(layout.id_col)).cast(kind), settings.seed) <= last)
-    hashed = F.transform(NEIGHBOR_ID, lambda one: seeded_hash(one.cast(kind), settings.seed)).alias(_HASHES)
-    rows = collect(lists_in(few, layout).select(USER_ID, DISTANCE, hashed))
-    query = pc.index_in(rows[USER_ID], pc.cast(sample.ids, rows[USER_ID].type))
-    rows, query = rows.filter(query.is_valid()), query.drop_null().to_numpy()
-    count = pc.list_value_length(rows[DISTANCE]).to_numpy().astype(np.int64)
-    query, rank = np.repeat(query, count), places_in_groups(count)
-    distance, hashes = (elements(rows[name]).to_numpy() for name in (DISTANCE, _HASHES))
-    first = rank < k
-    at = query[first], rank[first]
-    published = np.full((len(sample.ids), k), np.inf)
-    neighbors = np.zeros((len(sample.ids), k), np.int64)
-    published[at], neighbors[at] = distance[first], hashes[first]
-
+    neighbor_ids = neighbor_ids_in(table, layout).select(F.col(NEIGHBOR_ID).cast(id_type(users.table)))
+    popularity = start_beside(table.sparkSession, count_popularity, neighbor_ids, sample, settings.seed)
+    published, neighbors = _published(table, layout, sample, id_type(users.table), settings.seed, k)
     radius, whole = nearest.radius, coordinates.whole(sample.own)
     limit = limit_of(radius, sample, users)
     unclear = coordinates.join_limit(sample.own, radius)
@@ -83,37 +67,68 @@ def audit_neighbors(
     by_user = recall_by_user(true, limit, k)
     lost = float((recall_by_user(true, np.maximum(limit, unclear), k) - by_user).mean())
     precision = Precision(kind_of_numbers, _largest_error(published, true, limit - radius, settings.metric), lost)
-    return Audit(measure_recall(by_user, k, counted.result()), spreads_of(published), precision)
+    return Audit(measure_recall(by_user, k, popularity.result()), spreads_of(published), precision)
+
+
+def _published(
+    table: DataFrame, layout: Layout, sample: Sample, kind: T.DataType, seed: int, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first k neighbors that the table has for each of n sampled users.
+
+    kind    : type of the ids in users.table.  Those of the table may have another type, and then have other hashes
+              before they are cast
+    returns : float64 (n, k) distances and int64 (n, k) hashes of ids; inf and 0 where there is no neighbor
+    """
+    # Users are filtered before their lists are unpacked: the other order would make k rows of every user.
+    last = int(sample.hashes.max())
+    sampled = table.where(seeded_hash(F.col(quoted(layout.id_col)).cast(kind), seed) <= last)
+    hashed = F.transform(NEIGHBOR_ID, lambda neighbor: seeded_hash(neighbor.cast(kind), seed)).alias(_HASHES)
+    rows = collect(lists_in(sampled, layout).select(USER_ID, DISTANCE, hashed))
+    query = pc.index_in(rows[USER_ID], pc.cast(sample.ids, rows[USER_ID].type))
+    rows, query = rows.filter(query.is_valid()), query.drop_null().to_numpy()
+    count = pc.list_value_length(rows[DISTANCE]).to_numpy().astype(np.int64)
+    query, rank = np.repeat(query, count), places_in_groups(count)
+    distance, hashes = (elements(rows[name]).to_numpy() for name in (DISTANCE, _HASHES))
+    first = rank < k
+    cell = query[first], rank[first]
+    distances = np.full((len(sample.ids), k), np.inf)
+    neighbors = np.zeros((len(sample.ids), k), np.int64)
+    distances[cell], neighbors[cell] = distance[first], hashes[first]
+    return distances, neighbors
 
 
 def limit_of(radius: np.ndarray, sample: Sample, users: Users) -> np.ndarray:
-    """Return the largest distances that are as far as the exact k-th neighbors of sampled users: float64 (n,)."""
+    """Return the largest distances that count as ties with the exact k-th neighbors of sampled users: float64 (n,).
+
+    radius : float64 (n,), distances of the exact k-th neighbors
+    """
     coordinates = users.coordinates
     sizes = coordinates.published(sizes_of(coordinates.whole(sample.own), coordinates.metric))
     return tie_limit(radius, sizes, coordinates.metric, sparse=users.wire.sparse)
 
 
 def noise_of(sample: Sample, users: Users) -> np.ndarray:
-    """Return the largest distances that may as well be 0: float64 (n,)."""
+    """Return the largest distances that rounding may make of 0, for sampled users: float64 (n,)."""
     return limit_of(np.zeros(len(sample.ids)), sample, users)
 
 
 def _measured(
     published: np.ndarray, neighbors: np.ndarray, nearest: Nearest, unclear: np.ndarray, whole: Vectors, users: Users
 ) -> np.ndarray:
-    """Return the distances of neighbors in float64, between the numbers of the input: float64 (n, k).
+    """Return the true distances of published neighbors, computed in float64 from the input's numbers: float64 (n, k).
 
-    Those of the exact neighbors are known.  Of others, those that the join may take for as near are measured, from
-    vectors fetched for it; the rest are farther, and stay as published.
+    The distances of exact neighbors are known.  Another neighbor is measured anew, from vectors fetched for this, where
+    its published distance is at most `unclear`: rounding in the join may have made it look as near as an exact one.
+    All others are farther than the exact neighbors at any rate, and keep their published distance.
 
     published : float64 (n, k), inf where there is no neighbor
-    neighbors : int64 (n, k), hashes
+    neighbors : int64 (n, k), hashes of their ids
     unclear   : float64 (n,), see Coordinates.join_limit
-    whole     : n vectors
+    whole     : vectors of the n sampled users
     """
     n, row = len(published), np.arange(len(published))[:, None]
     codes, code = np.unique(np.concatenate([nearest.hashes, neighbors], axis=1), return_inverse=True)
-    code = code.reshape(n, -1) + row * len(codes)  # a hash and whose neighbor it is
+    code = code.reshape(n, -1) + row * len(codes)  # one code per (user, hash of a neighbor)
     known, wanted = code[:, : nearest.hashes.shape[1]].ravel(), code[:, nearest.hashes.shape[1] :].ravel()
     order = np.argsort(known, kind="stable")
     place = order[np.searchsorted(known[order], wanted).clip(max=len(known) - 1)]
@@ -126,11 +141,11 @@ def _measured(
 
 
 def measure_pairs(users: Users, whole: Vectors, query: np.ndarray, hashes: np.ndarray) -> np.ndarray:
-    """Return the distances between sampled users and others in float64, inf where there is no such other.
+    """Return the distances of n pairs of a sampled user and another user: float64 (n,), inf for an unknown hash.
 
     whole  : vectors of the sampled users, float64
-    query  : int (n,), which of them
-    hashes : int64 (n,), of the other's id
+    query  : int (n,), the row of whole of each pair
+    hashes : int64 (n,), the hash of the other user's id
     """
     coordinates = users.coordinates
     found, vectors = vectors_of(users, hashes)
@@ -143,9 +158,12 @@ def measure_pairs(users: Users, whole: Vectors, query: np.ndarray, hashes: np.nd
 
 
 def _largest_error(published: np.ndarray, true: np.ndarray, noise: np.ndarray, metric: str) -> float:
-    """Return the largest error of the published distances, as a share: of the distance, or of the k-th inner product.
+    """Return the largest relative error of the published distances.
 
-    noise : float64 (n,), what float64 loses of distances
+    The error is relative to the true distance; for inner products, which may be near 0, to the largest of the user's
+    inner products if that is larger.
+
+    noise : float64 (n,), rounding errors of true distances; distances below noise / 2^-24 are left out
     """
     size = np.abs(true)
     if METRICS[metric].largest:
@@ -154,15 +172,15 @@ def _largest_error(published: np.ndarray, true: np.ndarray, noise: np.ndarray, m
     return float(f"{(np.abs(published[clear] - true[clear]) / size[clear]).max(initial=0):.2g}")
 
 
-def count_popularity(met: DataFrame, sample: Sample, seed: int) -> np.ndarray:
-    """Return how often each sampled user is somebody's neighbor: int64 (n_sample,).
+def count_popularity(neighbor_ids: DataFrame, sample: Sample, seed: int) -> np.ndarray:
+    """Return in how many users' lists each sampled user stands: int64 (n_sample,).
 
-    met : neighbor_id, of the type of the sample's ids, a row for every neighbor of everybody
+    neighbor_ids : neighbor_id, of the type of the sample's ids, a row for every neighbor of every user
     """
-    few = met.where(seeded_hash(F.col(NEIGHBOR_ID), seed) <= int(sample.hashes.max()))
-    # Counted in Python, batch by batch: an aggregation would have Spark compile and shuffle for a second.
-    schema = T.StructType([met.schema[NEIGHBOR_ID], T.StructField(_TIMES, T.LongType())])
-    counted = collect(few.mapInArrow(_count, schema))
+    sampled = neighbor_ids.where(seeded_hash(F.col(NEIGHBOR_ID), seed) <= int(sample.hashes.max()))
+    # Counted in Python, batch by batch: for an aggregation Spark would compile and shuffle for a second.
+    schema = T.StructType([neighbor_ids.schema[NEIGHBOR_ID], T.StructField(_TIMES, T.LongType())])
+    counted = collect(sampled.mapInArrow(_count, schema))
     place = pc.fill_null(pc.index_in(counted[NEIGHBOR_ID], sample.ids), -1).to_numpy()
     popularity = np.zeros(len(sample.ids), np.int64)
     np.add.at(popularity, place[place >= 0], counted[_TIMES].to_numpy()[place >= 0])
@@ -175,11 +193,14 @@ def _count(batches: Batches) -> Batches:
         yield pa.RecordBatch.from_arrays(counted.flatten(), [NEIGHBOR_ID, _TIMES])
 
 
-def spreads_of(found: np.ndarray) -> tuple[Spread, ...]:
-    """Return how distances spread at each rank: (n_users, k), inf where there is no neighbor."""
+def spreads_of(distances: np.ndarray) -> tuple[Spread, ...]:
+    """Return the quantiles of distances at each rank.
+
+    distances : float64 (n_users, k), inf where there is no neighbor
+    """
     spreads = []
-    for i, distances in enumerate(found.T):
-        known = distances[np.isfinite(distances)]
+    for i, at_rank in enumerate(distances.T):
+        known = at_rank[np.isfinite(at_rank)]
         if len(known):
             p5, median, p95 = (float(f"{q:.6g}") for q in np.quantile(known, (0.05, 0.5, 0.95)))
             spreads.append(Spread(rank=i + 1, p5=p5, median=median, p95=p95))

@@ -1,4 +1,8 @@
-"""Calibrate: where the exact neighbors of some users fall in the forest, and the probes that follow from it."""
+"""Calibrate: choose the probes that reach the recall asked for.
+
+For a sample of users the exact neighbors are known.  Where these are in the forest tells the recall of every number of
+probes.
+"""
 
 from dataclasses import dataclass
 
@@ -17,39 +21,42 @@ from annspark.settings import Settings
 
 
 def place_neighbors(
-    users: Users, sample: Sample, nearest: Nearest, forest: Forest, few: np.ndarray | None = None
+    users: Users, sample: Sample, nearest: Nearest, forest: Forest, first_rows: np.ndarray | None = None
 ) -> Chances:
-    """Return the chances that sampled users meet their exact neighbors, whose vectors are fetched.
+    """Return the chances that the join compares sampled users with their exact neighbors.
 
-    nearest : those of the sample's users
-    few     : int64 (n,), hashes of users whom everybody meets
+    The neighbors' vectors are fetched from the cluster.
+
+    nearest    : exact neighbors of the sample's users
+    first_rows : int64 (n,), hashes of the users that every user is compared with
     """
     exists = np.isfinite(nearest.distances)
     hashes, vectors = vectors_of(users, nearest.hashes[exists])
-    # A neighbor's row among those fetched; any row where there is no neighbor.
+    # The row of each neighbor among the fetched vectors; any row where there is no neighbor.
     row = np.minimum(np.searchsorted(hashes, nearest.hashes.ravel()), len(hashes) - 1)
     ways = (*exists.shape, 2 * len(forest.sizes))
-    asked = np.repeat(np.arange(len(sample.ids)), exists.shape[1])
+    query = np.repeat(np.arange(len(sample.ids)), exists.shape[1])
     if len(hashes) == 0:
         return Chances(exists, np.zeros(ways, np.int32), np.zeros(ways, np.float32))
-    ranks, margins = forest.find_chances(sample.vectors, asked, users.coordinates.rounded(vectors), row)
+    ranks, margins = forest.find_chances(sample.vectors, query, users.coordinates.rounded(vectors), row)
     ranks, margins = ranks.reshape(ways), margins.reshape(ways)
     if users.wire.sparse:
-        # Whoever shares nothing with a user is as near as such a neighbor, and everybody meets enough of those.
+        # Under all metrics but euclidean, the rows that share no column with a user are equally far from it, and every
+        # user is compared with enough of them: a neighbor at that distance is never missed.
         replaceable = nearest.distances >= METRICS[users.coordinates.metric].unrelated
-        if few is not None:
-            replaceable |= np.isin(nearest.hashes, few)
+        if first_rows is not None:
+            replaceable |= np.isin(nearest.hashes, first_rows)
         ranks[replaceable], margins[replaceable] = 0, SAME_LEAF
     return Chances(exists, ranks, margins)
 
 
 @dataclass(frozen=True)
 class Calibrated:
-    """The forest that is used, and what was predicted for it.
+    """The forest that is used, and the prediction for it.
 
-    forest      : trees of those that were grown
-    chances     : that neighbors are met in the grown trees; None where no recall was asked for
-    calibration : the probes chosen; None where no recall was asked for
+    forest      : the trees used, all or the first of those grown
+    chances     : that users are compared with their neighbors in the grown trees; None where no recall was asked for
+    calibration : the chosen probes; None where no recall was asked for
     """
 
     forest: Forest
@@ -64,16 +71,16 @@ def calibrate(
     grown: Forest,
     shown: Vectors,
     settings: Settings,
-    few: np.ndarray | None,
+    first_rows: np.ndarray | None,
 ) -> Calibrated:
     """Return the trees and the probes that reach the recall asked for, if one was.
 
-    nearest : exact neighbors of the sample's users
-    shown   : other sampled vectors, which tell what a number of probes costs
-    few     : int64 (n,), hashes of users that all others are compared with
+    nearest    : exact neighbors of the sample's users
+    shown      : other sampled vectors, from which the cost of a number of probes is estimated
+    first_rows : int64 (n,), hashes of the users that every user is compared with
     """
     if settings.recall_asked is None:
         return Calibrated(grown, None, None)
-    chances = place_neighbors(users, sample, nearest, grown, few)
+    chances = place_neighbors(users, sample, nearest, grown, first_rows)
     forest, calibration = choose(grown, shown, chances, settings.recall_asked, trees=settings.trees, rows=users.rows)
     return Calibrated(forest, chances, calibration)

@@ -1,7 +1,9 @@
-"""Widen: neighbors from everywhere for those who met fewer others than they want, in time bounded by the rows.
+"""Complete: fill the lists of users that the forest compared with fewer than k others, in time bounded by the rows.
 
-Most such users are sparse rows that share their columns with few.  All that share nothing with them are equally far, so
-that beside those they share something with they need the first of all by id, and no more.
+Most such users are sparse rows that share columns with few other rows.  Under cosine, jaccard and the inner product all
+rows that share no column with a user are equally far from it, so that the ones with the smallest ids fill its list.
+Under euclidean the shortest of these rows are the nearest.  Either way a few hundred first rows are enough for every
+user.
 """
 
 import numpy as np
@@ -18,7 +20,7 @@ from annspark.core.nearest_lists import empty_lists
 from annspark.core.sampling import slot_of
 from annspark.core.vectors import Vectors, is_sparse, len_of, slice_rows, take_rows
 from annspark.flow.exact import vectors_of
-from annspark.flow.few import list_schema, meet_few, pick_few
+from annspark.flow.first_rows import compare_with_first_rows, list_schema, pick_first_rows
 from annspark.flow.read import Users
 from annspark.output.layout import Layout, lists_in
 from annspark.spark.arrow import Batches, Mapper, collect, elements, gathered, to_binary, to_lists
@@ -27,111 +29,121 @@ from annspark.spark.cluster import partition_keys
 from annspark.spark.wire import Wire
 from annspark.tables import COUNTS, DISTANCES, HASHES, IDS, NEIGHBOR_ID, NEIGHBOR_IDS, TARGET, USER_ID
 
-_AT_ONCE_BYTES = 64 << 20  # vectors of searching users that travel in one closure
-_PAIRS = 10**10  # of dense vectors compared at most: a minute of two cores
-_PRODUCTS = 2 * 10**9  # of numbers of sparse rows multiplied at most, likewise
-_COLLECTED = 2_000_000  # ids and hashes on the driver at most
-_SEARCHED = 2_000  # users who may search everybody in any case: as many as the audit and the calibration let
+_AT_ONCE_BYTES = 64 << 20  # vectors of query users in one closure
+_PAIRS = 10**10  # most pairs of dense vectors to compare: a minute on two cores
+_PRODUCTS = 2 * 10**9  # most multiplications of numbers of sparse rows: likewise
+_COLLECTED = 2_000_000  # most ids and hashes on the driver
+_SEARCHED = 2_000  # so many users are compared with all rows at any cost, as the audit and the calibration do
 
 
 def find_short(table: DataFrame, layout: Layout, users: Users, most: int, count: int, seed: int) -> pa.Table | None:
-    """Return the users who have fewer than most neighbors: user_id, hashes (int64); None where they are too many.
+    """Return the users that have fewer than `most` neighbors: user_id, hashes (int64); None where they are too many.
 
-    count : how many there are
+    count : number of these users
     """
     if count > _COLLECTED:
         return None
     user_id = F.col(USER_ID).cast(id_type(users.table))
-    served = lists_in(table, layout).where(F.size(NEIGHBOR_ID) >= most).select(user_id.alias(USER_ID))
-    # The long shape has no row of those who have no neighbor.
-    few = users.table.select(F.explode(IDS).alias(USER_ID)).join(served, USER_ID, "left_anti")
-    return collect(few.select(USER_ID, seeded_hash(F.col(USER_ID), seed).alias(HASHES)))
+    full = lists_in(table, layout).where(F.size(NEIGHBOR_ID) >= most).select(user_id.alias(USER_ID))
+    # Taken from the input, because a long table has no row for a user without neighbors.
+    short = users.table.select(F.explode(IDS).alias(USER_ID)).join(full, USER_ID, "left_anti")
+    return collect(short.select(USER_ID, seeded_hash(F.col(USER_ID), seed).alias(HASHES)))
 
 
-def find_more(users: Users, short: pa.Table | None, shown: Vectors, merge_in: int, k: int) -> DataFrame:
-    """Return neighbors from everywhere for the users who are short of some, as candidates to be merged.
+def find_more(users: Users, short: pa.Table | None, shown: Vectors, n_merge_partitions: int, k: int) -> DataFrame:
+    """Return neighbors for the users that have fewer than they can have, as candidates for the merge.
 
-    As long as that can be paid for, the nearest of everybody.  Beyond that, and of what sparse rows share nothing with,
-    the nearest of some first ones, who are enough to fill every list.
+    Dense users are compared with all rows where that is affordable, else with the first rows.  Sparse users are
+    compared with the first rows, for their unrelated neighbors, and where that is affordable also with all rows that
+    share a column with them.  There are enough first rows to fill every list.
 
-    short    : user_id, hashes; None for so many that everybody is looked at, which takes nothing from anybody
-    shown    : sampled vectors
-    merge_in : partitions the lists will be merged in
-    returns  : target, ids, neighbor_ids, distances, counts
+    short              : user_id, hashes; None where they are too many: then every user is compared with the first
+                         rows, which makes no list worse
+    shown              : sampled vectors
+    n_merge_partitions : number of partitions of the merge
+    returns            : target, ids, neighbor_ids, distances, counts
     """
     if short is None:
-        return meet_few(users, pick_few(users, k), None, merge_in, k)
+        return compare_with_first_rows(users, pick_first_rows(users, k), None, n_merge_partitions, k)
     if users.wire.sparse:
         products = expected_products(shown, users.rows, len(short))
         affordable = 4 * users.width * len(short) <= _AT_ONCE_BYTES and products <= _PRODUCTS
     else:
         affordable = users.rows * len(short) <= _PAIRS
-    found = search_everybody(users, short, merge_in, k) if affordable or len(short) <= _SEARCHED else None
-    if found is not None and not users.wire.sparse:
-        return found
-    first = meet_few(users, pick_few(users, k), short[HASHES].to_numpy(), merge_in, k)
-    return first if found is None else found.unionByName(first)
+    nearest = search_all_users(users, short, n_merge_partitions, k) if affordable or len(short) <= _SEARCHED else None
+    if nearest is not None and not users.wire.sparse:
+        return nearest
+    first = compare_with_first_rows(users, pick_first_rows(users, k), short[HASHES].to_numpy(), n_merge_partitions, k)
+    return first if nearest is None else nearest.unionByName(first)
 
 
-def search_everybody(users: Users, short: pa.Table, merge_in: int, k: int) -> DataFrame:
-    """Return the nearest of everybody, of sparse rows of those they share something with, for some users.
+def search_all_users(users: Users, short: pa.Table, n_merge_partitions: int, k: int) -> DataFrame:
+    """Compare users with all rows, or sparse ones with all rows that share a column with them; return the k nearest.
 
-    short    : user_id, hashes
-    merge_in : partitions the lists will be merged in
-    returns  : target, ids, neighbor_ids, distances, counts
+    short              : the users, at least one: user_id, hashes
+    n_merge_partitions : number of partitions of the merge
+    returns            : target, ids, neighbor_ids, distances, counts
     """
     schema = list_schema(users)
     hashes, vectors = vectors_of(users, short[HASHES].to_numpy())
     row = np.searchsorted(hashes, short[HASHES].to_numpy())
     ids, vectors = short[USER_ID].combine_chunks(), users.coordinates.joined(take_rows(vectors, row))
     step = max(1, int(_AT_ONCE_BYTES / (4 * users.width)))
-    keys = partition_keys(merge_in)
+    keys = partition_keys(n_merge_partitions)
     blocks = users.table.select(IDS, HASHES, *users.wire.names)
-    found = None
+    nearest = None
     for start in range(0, len(ids), step):
-        some = slice_rows(vectors, start, start + step)
-        slot = slot_of(short[HASHES].to_numpy()[start : start + step], merge_in)
-        searcher = _searcher(ids[start : start + step], some, keys[slot], users.wire, users.coordinates, k)
-        part = blocks.mapInArrow(searcher, schema)
-        found = part if found is None else found.unionByName(part)
-    if found is None:
-        raise ValueError("search_everybody: nobody is short")
-    return found
+        queries = slice_rows(vectors, start, start + step)
+        slot = slot_of(short[HASHES].to_numpy()[start : start + step], n_merge_partitions)
+        query_ids = ids[start : start + step]
+        mapper = _nearest_lists_mapper(query_ids, queries, keys[slot], users.wire, users.coordinates, k)
+        part = blocks.mapInArrow(mapper, schema)
+        nearest = part if nearest is None else nearest.unionByName(part)
+    if nearest is None:
+        raise ValueError("search_all_users: there are no users to search for")
+    return nearest
 
 
-def _searcher(
-    ids: pa.Array, queries: Vectors, keys: np.ndarray, wire: Wire, coordinates: Coordinates, k: int
+def _nearest_lists_mapper(
+    query_ids: pa.Array, queries: Vectors, keys: np.ndarray, wire: Wire, coordinates: Coordinates, k: int
 ) -> Mapper:
+    """Return the function that yields the k nearest rows of a partition for every query.
+
+    query_ids : of the n queries
+    keys      : int32 (n,), the targets of their lists
+    """
+
     def search(batches: Batches) -> Batches:
         blocks = gathered(batches)
         if blocks is None:
             return
-        # In the order of ids, so that ties go by them.
-        here = elements(blocks[IDS])
-        order = pc.sort_indices(here).to_numpy()
+        # Rows are sorted by id, so that ties go by id.
+        ids = elements(blocks[IDS])
+        order = pc.sort_indices(ids).to_numpy()
         vectors = take_rows(wire.read(blocks), order)
-        here = here.take(pa.array(order))
+        ids = ids.take(pa.array(order))
         vectors, numbered = coordinates.joined(vectors), np.arange(len_of(vectors))
-        # As the join has them, so that a pair has one distance wherever it was met.  One more than wanted: oneself.
+        # float32 as in the join, so that a pair has the same distance wherever it is compared.
+        # k + 1, because a query may itself be a row of the partition.
         best = empty_lists(len_of(queries), k + 1, np.float32)
         if is_sparse(queries):
             best = search_related(queries, vectors, numbered, best, coordinates.metric)
         else:
             best = search_exactly(queries, vectors, numbered, best, coordinates.metric)
         distances = coordinates.published(best.distances)
-        own = pc.fill_null(pc.index_in(ids, here), -1).to_numpy()
-        met = np.isfinite(distances) & (best.hashes != own[:, None])
-        met &= np.cumsum(met, axis=1) <= k
+        own = pc.fill_null(pc.index_in(query_ids, ids), -1).to_numpy()
+        is_neighbor = np.isfinite(distances) & (best.hashes != own[:, None])
+        is_neighbor &= np.cumsum(is_neighbor, axis=1) <= k
         by_key = np.argsort(keys, kind="stable")
-        counts = met.sum(axis=1).astype(np.int32)[by_key]
+        counts = is_neighbor.sum(axis=1).astype(np.int32)[by_key]
         first, lengths = block_lengths(keys[by_key], 12 * (k + 1))
         per_block = np.add.reduceat(counts, first)
-        met = met[by_key]
+        is_neighbor = is_neighbor[by_key]
         columns = [
             pa.array(keys[by_key][first]),
-            to_lists(ids.take(pa.array(by_key)), lengths),
-            to_lists(here.take(pa.array(best.hashes[by_key][met])), per_block),
-            to_binary(distances[by_key][met], per_block),
+            to_lists(query_ids.take(pa.array(by_key)), lengths),
+            to_lists(ids.take(pa.array(best.hashes[by_key][is_neighbor])), per_block),
+            to_binary(distances[by_key][is_neighbor], per_block),
             to_binary(counts, lengths),
         ]
         yield pa.RecordBatch.from_arrays(columns, [TARGET, IDS, NEIGHBOR_IDS, DISTANCES, COUNTS])

@@ -1,4 +1,4 @@
-"""Exact: the exact neighbors of a few users, by one pass over all vectors."""
+"""Exact: the exact neighbors of sampled users, found in one pass over all vectors."""
 
 import numpy as np
 import pyarrow as pa
@@ -15,58 +15,61 @@ from annspark.spark.wire import Wire
 from annspark.tables import DISTANCES, HASHES
 
 
-def find_exact(users: Users, asked: list[Sample], k: int) -> list[Nearest]:
-    """Return the k nearest of the users of each sample, themselves left out; fewer exist only where k is too large.
+def find_exact(users: Users, samples: list[Sample], k: int) -> list[Nearest]:
+    """Return the exact k nearest of every user of each sample; fewer only where there are fewer other users.
 
-    Distances are float64, between the numbers of the input.
+    Distances are float64 and are computed from the numbers of the input.
 
-    A sampled user is itself a row of the table, left out by its hash, or, where twins hide it, by its distance, 0.
+    A sampled user is itself a row of the table.  Its hash tells which row that is, and that row is left out.  With more
+    than k equal vectors the row may not be among the k + 1 nearest; then one of these, at distance 0, is left out.
     """
     coordinates = users.coordinates
-    queries = coordinates.whole(concatenate_rows([sample.own for sample in asked]))
+    queries = coordinates.whole(concatenate_rows([sample.own for sample in samples]))
     n_queries = len_of(queries)
-    own, m = np.concatenate([sample.hashes for sample in asked]), k + 1
+    own, m = np.concatenate([sample.hashes for sample in samples]), k + 1
     schema = T.StructType([T.StructField(name, T.BinaryType()) for name in (DISTANCES, HASHES)])
     blocks = users.table.select(HASHES, *users.wire.names)
-    parts = collect(blocks.mapInArrow(_searcher(queries, m, coordinates, users.wire), schema))
+    parts = collect(blocks.mapInArrow(_nearest_mapper(queries, m, coordinates, users.wire), schema))
 
     def side_by_side(name: str, dtype: type[np.generic]) -> np.ndarray:
-        told = numbers(parts[name], dtype).reshape(len(parts), n_queries, m)
-        return np.moveaxis(told, 0, 1).reshape(n_queries, len(parts) * m)
+        by_part = numbers(parts[name], dtype).reshape(len(parts), n_queries, m)
+        return np.moveaxis(by_part, 0, 1).reshape(n_queries, len(parts) * m)
 
     distances, hashes = side_by_side(DISTANCES, np.float64), side_by_side(HASHES, np.int64)
     distances = coordinates.published(np.where(hashes == own[:, None], np.inf, distances))
     first = np.lexsort((hashes, distances), axis=1)[:, :k]
-    cut = np.cumsum([len(sample.ids) for sample in asked])[:-1]
-    nearest = (np.split(np.take_along_axis(told, first, axis=1), cut) for told in (distances, hashes))
-    return [Nearest(*one) for one in zip(*nearest, strict=True)]
+    cut = np.cumsum([len(sample.ids) for sample in samples])[:-1]
+    nearest = (np.split(np.take_along_axis(values, first, axis=1), cut) for values in (distances, hashes))
+    return [Nearest(*columns) for columns in zip(*nearest, strict=True)]
 
 
-def _searcher(queries: Vectors, m: int, coordinates: Coordinates, wire: Wire) -> Mapper:
+def _nearest_mapper(queries: Vectors, m: int, coordinates: Coordinates, wire: Wire) -> Mapper:
+    """Return the function that yields the m nearest vectors of a partition for every query, as one row of bytes."""
+
     def search(batches: Batches) -> Batches:
         best = empty_lists(len_of(queries), m)
         for batch in batches:
             vectors = coordinates.whole(wire.read(batch))
             best = search_exactly(queries, vectors, numbers(batch.column(0), np.int64), best, coordinates.metric)
         if np.isfinite(best.distances).any():
-            told = [to_binary(one, np.array([one.size])) for one in (best.distances, best.hashes)]
-            yield pa.RecordBatch.from_arrays(told, [DISTANCES, HASHES])
+            columns = [to_binary(values, np.array([values.size])) for values in (best.distances, best.hashes)]
+            yield pa.RecordBatch.from_arrays(columns, [DISTANCES, HASHES])
 
     return search
 
 
 def vectors_of(users: Users, wanted: np.ndarray) -> tuple[np.ndarray, Vectors]:
-    """Return the users whose hashes are wanted: int64 (n,) hashes, ascending, and their vectors as they came."""
+    """Return the users whose hashes are in wanted: int64 (n,) hashes, ascending, and their vectors as in the input."""
     wire = users.wire
     schema = T.StructType([T.StructField(HASHES, T.BinaryType()), *wire.fields])
-    picked = users.table.select(HASHES, *wire.names).mapInArrow(_picker(np.unique(wanted), wire), schema)
+    picked = users.table.select(HASHES, *wire.names).mapInArrow(_wanted_rows_mapper(np.unique(wanted), wire), schema)
     found = collect(picked)
     hashes = numbers(found[HASHES], np.int64)
     order = np.argsort(hashes, kind="stable")
     return hashes[order], take_rows(wire.read(found), order)
 
 
-def _picker(wanted: np.ndarray, wire: Wire) -> Mapper:
+def _wanted_rows_mapper(wanted: np.ndarray, wire: Wire) -> Mapper:
     def pick(batches: Batches) -> Batches:
         for batch in batches:
             hashes = numbers(batch.column(0), np.int64)

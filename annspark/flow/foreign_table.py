@@ -1,8 +1,9 @@
-"""Foreign: neighbor tables of any make, whose distances are computed anew from the vectors."""
+"""Foreign tables: read the neighbors in a table of any origin, and compute their distances anew from the vectors."""
 
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -23,13 +24,13 @@ _HASH = "hash"
 
 
 @dataclass(frozen=True)
-class Found:
-    """The neighbors a table has for sampled users.
+class ForeignNeighbors:
+    """The neighbors that a table has for sampled users.
 
-    distances  : float64 (n_users, k), true ones, inf for what is no neighbor or not there
-    popularity : int (n_users,), how often each is somebody's neighbor
-    rows       : users of the table
-    faults     : what was wrong with the sampled users' lists, and how often
+    distances  : float64 (n_users, k), true distances, ascending; inf where there is no valid neighbor
+    popularity : int (n_users,), in how many users' lists each of the sampled users stands
+    rows       : number of users in the table
+    faults     : what is wrong with the sampled users' lists, and how often
     """
 
     distances: np.ndarray
@@ -38,54 +39,77 @@ class Found:
     faults: dict[str, int]
 
 
-def look_up(table: DataFrame, sample: Sample, users: Users, settings: Settings) -> Found:
-    """Return what a neighbor table holds for sampled users, judged by the users' vectors and not by its own word.
+def look_up(table: DataFrame, sample: Sample, users: Users, settings: Settings) -> ForeignNeighbors:
+    """Return the neighbors that a table has for sampled users, with distances computed from the users' vectors.
 
-    table : a row per user with an array of ids, the nearest first, or of structs with neighbor_id, in the order of
-            their rank or distance, else the nearest first; or a row per neighbor, with neighbor_id and rank or
-            distance.  Where neither says which come first, all are measured and the nearest count
+    table : a row per user with an array of neighbors: ids, the nearest first, or structs with neighbor_id, in the order
+            of their rank or distance where they have one, else the nearest first; or a row per neighbor, with
+            neighbor_id and rank or distance.  Rows with neither are not ordered: then all of a user's neighbors are
+            measured, and the nearest k count
     """
-    kind, last, k = id_type(users.table), int(sample.hashes.max()), min(settings.k, users.rows - 1)
-    # An id that is none of the input's type is nobody's.
-    cast = [F.expr(f"try_cast({name} AS {kind.simpleString()})").alias(name) for name in (USER_ID, NEIGHBOR_ID)]
-    told, ordered = _as_pairs(table, settings)
-    pairs = told.select(*cast, RANK).where(F.col(USER_ID).isNotNull())
-    hashed = seeded_hash(F.col(NEIGHBOR_ID), settings.seed)
-    few = collect(
-        pairs.where(seeded_hash(F.col(USER_ID), settings.seed) <= last)
+    k, kind = min(settings.k, users.rows - 1), id_type(users.table).simpleString()
+    pairs, ordered = _as_pairs(table, settings)
+    # An id that cannot be cast to the input's type belongs to no user.
+    cast = [F.expr(f"try_cast({name} AS {kind})").alias(name) for name in (USER_ID, NEIGHBOR_ID)]
+    pairs = pairs.select(*cast, RANK).where(F.col(USER_ID).isNotNull())
+    sampled = _pairs_of_sample(pairs, sample, settings.seed)
+    popularity = count_popularity(pairs.select(NEIGHBOR_ID), sample, settings.seed)
+    distances, faults = _measured(sampled, sample, users, k, ordered)
+    user = F.col(quoted(settings.id_col))
+    rows = table.select(user).where(user.isNotNull()).distinct().count()
+    return ForeignNeighbors(distances=distances, popularity=popularity, rows=rows, faults=faults)
+
+
+def _pairs_of_sample(pairs: DataFrame, sample: Sample, seed: int) -> pa.Table:
+    """Collect the pairs of users whose hashes are not above the sample's: user_id, neighbor_id, rank, hash; by rank."""
+    last, hashed = int(sample.hashes.max()), seeded_hash(F.col(NEIGHBOR_ID), seed)
+    return collect(
+        pairs.where(seeded_hash(F.col(USER_ID), seed) <= last)
         .where(F.col(NEIGHBOR_ID).isNotNull())
         .select(USER_ID, NEIGHBOR_ID, RANK, hashed.alias(_HASH))
     ).sort_by([(RANK, "ascending"), (NEIGHBOR_ID, "ascending")])
-    popularity = count_popularity(pairs.select(NEIGHBOR_ID), sample, settings.seed)
-    query = pc.fill_null(pc.index_in(few[USER_ID], sample.ids), -1).to_numpy()
-    measured = measure_pairs(users, users.coordinates.whole(sample.own), query.clip(min=0), few[_HASH].to_numpy())
+
+
+def _measured(
+    pairs: pa.Table, sample: Sample, users: Users, k: int, ordered: bool
+) -> tuple[np.ndarray, dict[str, int]]:
+    """Measure the valid pairs, and count the others.
+
+    pairs   : user_id, neighbor_id, hash (of the neighbor), each user's in order
+    ordered : the first k of a user count, not the nearest k
+    returns : distances, and faults, as ForeignNeighbors has them
+    """
+    hashes = pairs[_HASH].to_numpy()
+    query = pc.fill_null(pc.index_in(pairs[USER_ID], sample.ids), -1).to_numpy()
+    measured = measure_pairs(users, users.coordinates.whole(sample.own), query.clip(min=0), hashes)
     exists = np.isfinite(measured)
-    itself = pc.equal(few[USER_ID], few[NEIGHBOR_ID]).to_numpy()
-    order = np.lexsort((np.arange(len(few)), few[_HASH].to_numpy(), query))
-    again = np.zeros(len(few), bool)
-    same = (np.diff(query[order]) == 0) & (np.diff(few[_HASH].to_numpy()[order]) == 0)
-    again[order[1:][same]] = True
-    good = np.flatnonzero(exists & ~itself & ~again & (query >= 0))
-    good = good[np.argsort(query[good], kind="stable")]
-    count = np.bincount(query[good], minlength=len(sample.ids))
-    among = places_in_groups(count)
+    is_itself = pc.equal(pairs[USER_ID], pairs[NEIGHBOR_ID]).to_numpy()
+    order = np.lexsort((np.arange(len(pairs)), hashes, query))
+    is_repeated = np.zeros(len(pairs), bool)
+    same = (np.diff(query[order]) == 0) & (np.diff(hashes[order]) == 0)
+    is_repeated[order[1:][same]] = True
+    valid = np.flatnonzero(exists & ~is_itself & ~is_repeated & (query >= 0))
+    valid = valid[np.argsort(query[valid], kind="stable")]
+    count = np.bincount(query[valid], minlength=len(sample.ids))
+    rank = places_in_groups(count)
     width = k if ordered else max(k, int(count.max(initial=0)))
-    good, among = good[among < width], among[among < width]
+    valid, rank = valid[rank < width], rank[rank < width]
     distances = np.full((len(sample.ids), width), np.inf)
-    distances[query[good], among] = measured[good]
+    distances[query[valid], rank] = measured[valid]
     faults = {
         "unknown neighbor": int((~exists & (query >= 0)).sum()),
-        "own neighbor": int(itself.sum()),
-        "neighbor twice": int((again & (query >= 0)).sum()),
+        "own neighbor": int(is_itself.sum()),
+        "neighbor twice": int((is_repeated & (query >= 0)).sum()),
         "user without neighbors": int((count == 0).sum()),
     }
-    user = F.col(quoted(settings.id_col))
-    rows = table.select(user).where(user.isNotNull()).distinct().count()
-    return Found(np.sort(distances, axis=1)[:, :k], popularity, rows, {name: n for name, n in faults.items() if n})
+    return np.sort(distances, axis=1)[:, :k], {name: n for name, n in faults.items() if n}
 
 
 def _as_pairs(table: DataFrame, settings: Settings) -> tuple[DataFrame, bool]:
-    """Return user_id, neighbor_id and a rank, and whether that orders a user's neighbors; InputError if it cannot."""
+    """Return user_id, neighbor_id and rank, and whether rank orders a user's neighbors.
+
+    Raises InputError where columns are missing or of unusable types.
+    """
     names = (settings.id_col, NEIGHBORS, NEIGHBOR_ID, RANK, DISTANCE)
     found = {name: find_column(table, name, "neighbors") for name in names}
     if found[settings.id_col] is None:
@@ -105,23 +129,23 @@ def _as_pairs(table: DataFrame, settings: Settings) -> tuple[DataFrame, bool]:
         lists = table.select(user_id, F.posexplode(NEIGHBORS).alias(RANK, NEIGHBOR_ID))
         if not isinstance(element, T.StructType):
             return lists, True
-        # What collect_list makes is in no order.
-        told = (F.col(NEIGHBOR_ID)[name] for name in (RANK, DISTANCE) if _is_number_in(element, name))
-        first = next(told, F.col(RANK)).alias(RANK)
-        return lists.select(USER_ID, first, F.col(NEIGHBOR_ID)[NEIGHBOR_ID].alias(NEIGHBOR_ID)), True
+        # An array of structs may come from collect_list, which keeps no order: their rank or distance gives it.
+        ranks = (F.col(NEIGHBOR_ID)[name] for name in (RANK, DISTANCE) if _is_number_in(element, name))
+        rank = next(ranks, F.col(RANK)).alias(RANK)
+        return lists.select(USER_ID, rank, F.col(NEIGHBOR_ID)[NEIGHBOR_ID].alias(NEIGHBOR_ID)), True
     if found[NEIGHBOR_ID] is None:
         raise InputError(
             f"neighbors: neither an array column {NEIGHBORS!r} nor a column {NEIGHBOR_ID!r}; there are "
             f"{shown(table.columns)}. Rename the one that holds the neighbors."
         )
-    order = next((field for field in (found[RANK], found[DISTANCE]) if field is not None), None)
-    if order is not None and not isinstance(order.dataType, T.NumericType):
+    ranked = next((field for field in (found[RANK], found[DISTANCE]) if field is not None), None)
+    if ranked is not None and not isinstance(ranked.dataType, T.NumericType):
         raise InputError(
-            f"neighbors column {order.name!r} is {order.dataType.simpleString()}; it must be a number, the smallest "
+            f"neighbors column {ranked.name!r} is {ranked.dataType.simpleString()}; it must be a number, the smallest "
             "first. Cast it, or leave it out: then all neighbors are measured."
         )
-    first = (F.col(order.name) if order else F.lit(0)).alias(RANK)
-    return table.select(user_id, first, F.col(NEIGHBOR_ID).alias(NEIGHBOR_ID)), order is not None
+    rank = (F.col(ranked.name) if ranked else F.lit(0)).alias(RANK)
+    return table.select(user_id, rank, F.col(NEIGHBOR_ID).alias(NEIGHBOR_ID)), ranked is not None
 
 
 def _is_number_in(kind: T.StructType, name: str) -> bool:

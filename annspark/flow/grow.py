@@ -1,6 +1,7 @@
-"""Grow: the forest, on the driver from a sample; where it is too large for that, its limbs on the executors.
+"""Grow: the driver grows the forest from a sample; of a forest too large for that, executors grow the limbs.
 
-A limb takes the place of a leaf of the trunk, and is grown from the sampled vectors at home in that leaf.
+The driver then grows only the trunk.  A limb replaces a leaf of the trunk, and is grown from the sampled vectors that
+are at home in that leaf.
 """
 
 import numpy as np
@@ -28,7 +29,7 @@ _LIMB, _CENTRES = "limb", "centres"
 
 
 def leaves_for(rows: int, settings: Settings) -> int:
-    """Return how many leaves a tree of so many users should have."""
+    """Return how many leaves a tree of this many users should have."""
     return count_leaves(rows, settings.leaf_rows, settings.k)
 
 
@@ -39,15 +40,15 @@ def count_forest_sample(users: Users, settings: Settings) -> int:
 
 
 def grow(users: Users, sample: Vectors, settings: Settings, *, trees: int, first_tree: int = 0) -> Forest:
-    """Return a forest for the users: of centres, or of columns for sparse rows.
+    """Return a forest for the users: of centres for dense vectors, of columns for sparse rows.
 
-    sample     : vectors of some of them
-    first_tree : number of the first tree; a tree is the same whatever others are grown
+    sample     : vectors of sampled users
+    first_tree : number of the first tree; a tree depends on its number and not on the other trees
     """
     n_leaves = leaves_for(users.rows, settings)
     if is_sparse(sample):
         homes = tuple(range(first_tree, first_tree + trees))
-        if n_leaves == 1:  # a column that no row has: the leaf of all others holds every row
+        if n_leaves == 1:  # no row has column -1, so every row is in the leaf of the rest
             return ColumnForest(np.array([-1], np.int32), np.ones(1, np.float32), unknown=1.0, n_shared=0, homes=homes)
         return grow_columns(sample, users.rows, n_leaves, homes=homes, metric=settings.metric)
     n_limbs = count_limbs(n_leaves, users.width)
@@ -64,30 +65,32 @@ def grow(users: Users, sample: Vectors, settings: Settings, *, trees: int, first
 
 
 def grow_limbs(users: Users, trunk: CentreForest, n_leaves: int, settings: Settings) -> CentreForest:
-    """Return the trunk with every leaf replaced by leaves grown from a larger sample than the driver could hold.
+    """Return the trunk with every leaf replaced by a limb, grown from a larger sample than the driver could hold.
 
-    n_leaves : about how many leaves a tree should have in the end
+    n_leaves : about how many leaves a whole tree should have
     """
     want = count_sampled_for_limbs(users.rows, n_leaves)
     n_limbs = sum(len(centres) for centres in trunk.trees)
     keys = partition_keys(n_limbs)
     limit = draw_limit(want, users.rows)
-    near = users.table.where(F.col(LOWEST) <= limit).select(HASHES, *users.wire.names)
-    drawn = near.mapInArrow(
-        _limb_drawer(trunk, keys, limit, users.wire, users.coordinates),
+    blocks = users.table.where(F.col(LOWEST) <= limit).select(HASHES, *users.wire.names)
+    drawn = blocks.mapInArrow(
+        _limb_sample_mapper(trunk, keys, limit, users.wire, users.coordinates),
         f"{TARGET} int, {HASHES} binary, {VECTORS} binary",
     )
-    grower = _limb_grower(keys, len(trunk.origin), want / n_leaves, settings)
+    mapper = _limb_mapper(keys, len(trunk.origin), want / n_leaves, settings)
     schema = T.StructType([T.StructField(_LIMB, T.IntegerType()), T.StructField(_CENTRES, T.BinaryType())])
-    found = collect(drawn.repartition(n_limbs, TARGET).mapInArrow(grower, schema))
+    grown = collect(drawn.repartition(n_limbs, TARGET).mapInArrow(mapper, schema))
     limbs = {
         limb: np.frombuffer(centres, np.float32).reshape(-1, len(trunk.origin))
-        for limb, centres in zip(found[_LIMB].to_pylist(), found[_CENTRES].to_pylist(), strict=True)
+        for limb, centres in zip(grown[_LIMB].to_pylist(), grown[_CENTRES].to_pylist(), strict=True)
     }
     return graft_limbs(trunk, limbs)
 
 
-def _limb_drawer(trunk: CentreForest, keys: np.ndarray, limit: int, wire: Wire, coordinates: Coordinates) -> Mapper:
+def _limb_sample_mapper(
+    trunk: CentreForest, keys: np.ndarray, limit: int, wire: Wire, coordinates: Coordinates
+) -> Mapper:
     dim = len(trunk.origin)
 
     def draw(batches: Batches) -> Batches:
@@ -111,7 +114,7 @@ def _limb_drawer(trunk: CentreForest, keys: np.ndarray, limit: int, wire: Wire, 
     return draw
 
 
-def _limb_grower(keys: np.ndarray, dim: int, per_leaf: float, settings: Settings) -> Mapper:
+def _limb_mapper(keys: np.ndarray, dim: int, per_leaf: float, settings: Settings) -> Mapper:
     limb_of = {int(key): limb for limb, key in enumerate(keys)}
 
     def grow(batches: Batches) -> Batches:
@@ -119,7 +122,7 @@ def _limb_grower(keys: np.ndarray, dim: int, per_leaf: float, settings: Settings
         if drawn is None:
             return
         limb = limb_of[drawn[TARGET][0].as_py()]
-        # In the order of the draw, the sample is the same however the table is partitioned.
+        # Sorted by hash, the sample is the same however the table is partitioned.
         order = np.argsort(numbers(drawn[HASHES], np.int64), kind="stable")
         points = numbers(drawn[VECTORS], np.float32).reshape(-1, dim)[order]
         n_leaves = max(1, round(len(points) / per_leaf))

@@ -1,4 +1,4 @@
-"""Join: every leaf of a partition, with the vectors that visit it."""
+"""Join: in every leaf of a partition, compare the vectors that are at home in it or probe it."""
 
 import numpy as np
 import pyarrow as pa
@@ -32,15 +32,18 @@ from annspark.tables import (
 
 
 def join_partitions(
-    shipped: DataFrame, plan: Plan, merge_in: int, wire: Wire, coordinates: Coordinates, k: int
+    shipped: DataFrame, plan: Plan, n_merge_partitions: int, wire: Wire, coordinates: Coordinates, k: int
 ) -> DataFrame:
-    """Return what every partition knows of the nearest neighbors of the vectors it saw, in blocks of lists.
+    """Return, for every partition, the k nearest neighbors it found for each vector shipped to it, in blocks of lists.
 
-    shipped  : target, ids, hashes, the columns of wire, homes, visits, n_visits
-    merge_in : partitions the lists will be merged in
-    returns  : target (key of the merge's partition), ids, neighbor_ids (array, user after user, nearest first),
-               distances, counts; a list for every resident, and for every guest that met anybody; pairs and max_rows
-               (of the partition) stand in its first row, 0 elsewhere
+    A resident is a vector whose home leaf is in the partition; a guest is one that only probes leaves of it.
+
+    shipped            : target, ids, hashes, the columns of wire, homes, visits, n_visits
+    n_merge_partitions : number of partitions of the merge
+    returns            : target (key of the merge's partition), ids, neighbor_ids (array, user after user, nearest
+                         first), distances, counts, pairs, max_rows.  There is a list for every resident, and for every
+                         guest with at least one neighbor.  pairs and max_rows of the partition are in its first row;
+                         other rows have 0
     """
     schema = T.StructType(
         [
@@ -53,15 +56,15 @@ def join_partitions(
             T.StructField(MAX_ROWS, T.LongType()),
         ]
     )
-    keys = partition_keys(merge_in)
-    gathered = shipped.repartition(plan.n_partitions, TARGET)
-    return gathered.mapInArrow(_joiner(keys, wire, coordinates, k), schema)
+    keys = partition_keys(n_merge_partitions)
+    by_target = shipped.repartition(plan.n_partitions, TARGET)
+    return by_target.mapInArrow(_join_mapper(keys, wire, coordinates, k), schema)
 
 
-def _joiner(keys: np.ndarray, wire: Wire, coordinates: Coordinates, k: int) -> Mapper:
+def _join_mapper(keys: np.ndarray, wire: Wire, coordinates: Coordinates, k: int) -> Mapper:
     def join(batches: Batches) -> Batches:
-        # A leaf's residents and visitors may arrive in any batch, so the partition is gathered first; the plan keeps
-        # partitions to a size that fits.
+        # A leaf's vectors may arrive in any batch, so the whole partition is gathered first.  The plan makes
+        # partitions that fit in memory.
         shipped = gathered(batches)
         if shipped is None:
             return
@@ -79,14 +82,14 @@ def _joiner(keys: np.ndarray, wire: Wire, coordinates: Coordinates, k: int) -> M
         joined = join_leaves(vectors, home, visits, k, coordinates.metric)
         distances = coordinates.published(joined.distances)
         slot = slot_of(hashes, len(keys))
-        told = np.flatnonzero((home >= 0) | (joined.neighbors[:, 0] >= 0))
-        told = told[np.argsort(slot[told], kind="stable")]
-        for start in range(0, len(told), OUT_ROWS):
-            rows = told[start : start + OUT_ROWS]
+        listed = np.flatnonzero((home >= 0) | (joined.neighbors[:, 0] >= 0))
+        listed = listed[np.argsort(slot[listed], kind="stable")]
+        for start in range(0, len(listed), OUT_ROWS):
+            rows = listed[start : start + OUT_ROWS]
             lists = block_lists(slot[rows], keys, ids, rows, joined.neighbors[rows], distances[rows])
-            once = np.zeros(len(lists[0]), np.int64)
-            once[0] = start == 0
-            columns = [*lists, pa.array(once * joined.pairs), pa.array(once * joined.max_rows)]
+            is_first = np.zeros(len(lists[0]), np.int64)
+            is_first[0] = start == 0
+            columns = [*lists, pa.array(is_first * joined.pairs), pa.array(is_first * joined.max_rows)]
             names = [TARGET, IDS, NEIGHBOR_IDS, DISTANCES, COUNTS, PAIRS, MAX_ROWS]
             yield pa.RecordBatch.from_arrays(columns, names)
 

@@ -1,4 +1,4 @@
-"""Merge: each user's k nearest over all partitions that knew the user, each neighbor once."""
+"""Merge: each user's k nearest among the candidates of all partitions, each neighbor once."""
 
 from collections.abc import Sequence
 from functools import reduce
@@ -42,21 +42,25 @@ from annspark.tables import (
 
 
 def merge_neighbors(candidates: Sequence[DataFrame], n_partitions: int, k: int) -> DataFrame:
-    """Return one row per user.
+    """Return one row per user, with the k nearest of its candidates.
 
-    candidates : each target, ids, neighbor_ids, distances, counts; every list ordered by (distance, neighbor_id)
+    candidates : tables of target, ids, neighbor_ids, distances, counts; every list ordered by (distance, neighbor_id)
     returns    : user_id, neighbors array<struct<neighbor_id, distance>>, ordered by (distance, neighbor_id)
     """
-    lists = [one.select(TARGET, IDS, NEIGHBOR_IDS, DISTANCES, COUNTS) for one in candidates]
+    lists = [table.select(TARGET, IDS, NEIGHBOR_IDS, DISTANCES, COUNTS) for table in candidates]
     user = id_type(lists[0])
     neighbor = T.StructType([T.StructField(NEIGHBOR_ID, user), T.StructField(DISTANCE, T.FloatType())])
     schema = T.StructType([T.StructField(USER_ID, user), T.StructField(NEIGHBORS, T.ArrayType(neighbor))])
     by_user = reduce(DataFrame.unionByName, lists).repartition(n_partitions, TARGET)
-    return by_user.mapInArrow(_merger(k), schema)
+    return by_user.mapInArrow(_merge_mapper(k), schema)
 
 
-def lists_again(table: DataFrame, layout: Layout, users: Users, n_partitions: int, seed: int) -> DataFrame:
-    """Return a finished table as candidates, so that what was found is merged with what is found."""
+def table_as_candidates(table: DataFrame, layout: Layout, users: Users, n_partitions: int, seed: int) -> DataFrame:
+    """Return a finished table as candidates for a merge with more candidates.
+
+    n_partitions : number of partitions of the merge
+    returns      : target, ids, neighbor_ids, distances, counts
+    """
     user = id_type(users.table)
     user_id = F.col(USER_ID).cast(user)
     lists = lists_in(table, layout).select(
@@ -73,11 +77,11 @@ def lists_again(table: DataFrame, layout: Layout, users: Users, n_partitions: in
             *(T.StructField(name, T.BinaryType()) for name in (DISTANCES, COUNTS)),
         ]
     )
-    return lists.mapInArrow(_teller(partition_keys(n_partitions)), schema)
+    return lists.mapInArrow(_candidates_mapper(partition_keys(n_partitions)), schema)
 
 
-def _teller(keys: np.ndarray) -> Mapper:
-    def tell(batches: Batches) -> Batches:
+def _candidates_mapper(keys: np.ndarray) -> Mapper:
+    def block(batches: Batches) -> Batches:
         for batch in batches:
             if batch.num_rows == 0:
                 continue
@@ -97,7 +101,7 @@ def _teller(keys: np.ndarray) -> Mapper:
             ]
             yield pa.RecordBatch.from_arrays(columns, [TARGET, IDS, NEIGHBOR_IDS, DISTANCES, COUNTS])
 
-    return tell
+    return block
 
 
 def merge_candidates(
@@ -105,19 +109,20 @@ def merge_candidates(
 ) -> tuple[pa.Array, np.ndarray, np.ndarray]:
     """Merge the lists of every user.
 
-    ids                     : whose list it is
-    neighbor_ids, distances : list after list
-    counts                  : int (n_lists,), at most k
-    returns                 : the distinct ids in ascending order; users, int (n,) places in ids, ascending; uint64
-                              (n, k), their k best, packed distances and places in ids
+    ids          : (n_lists,), the user of each list
+    neighbor_ids : of all lists, one list after the other
+    counts       : int (n_lists,), lengths of the lists, at most k
+    distances    : float32, of neighbor_ids
+    returns      : the distinct ids in ascending order; int (n,), the users as places among these ids, ascending; uint64
+                   (n, k), their k nearest, each a distance and a place among the ids in one number, see pack
     """
-    found, (owner, neighbor) = ranks_of_ids(ids, neighbor_ids)
+    distinct, (owner, neighbor) = ranks_of_ids(ids, neighbor_ids)
     keys = np.full((len(counts), k), EMPTY)
     keys[np.arange(k) < counts[:, None]] = pack(distances, neighbor)
-    return found, *merge_lists(owner, keys, k)
+    return distinct, *merge_lists(owner, keys, k)
 
 
-def _merger(k: int) -> Mapper:
+def _merge_mapper(k: int) -> Mapper:
     def merge(batches: Batches) -> Batches:
         lists = gathered(batches)
         if lists is None:
@@ -125,7 +130,8 @@ def _merger(k: int) -> Mapper:
         ids, neighbor_ids = elements(lists[IDS]), elements(lists[NEIGHBOR_IDS])
         counts, distances = numbers(lists[COUNTS], np.int32), numbers(lists[DISTANCES], np.float32)
         del lists
-        # Most users have one list, which is their answer: numbering ids takes half of a merge, and is for the others.
+        # Most users have one list, which needs no merge.  Only the others are merged, because numbering ids takes half
+        # of the time of a merge.
         user = pc.dictionary_encode(ids).indices.to_numpy()
         alone = np.bincount(user).take(user) == 1
         others, merged = _merged(ids, neighbor_ids, counts, distances, ~alone, k)
@@ -134,8 +140,8 @@ def _merger(k: int) -> Mapper:
         row = np.concatenate([np.flatnonzero(alone), len(ids) + np.arange(len(others))])
         order = pc.sort_indices(users).to_numpy()
         for start in range(0, len(order), OUT_ROWS):
-            some = order[start : start + OUT_ROWS]
-            columns = [users.take(pa.array(some)), neighbors.take(pa.array(row[some]))]
+            part = order[start : start + OUT_ROWS]
+            columns = [users.take(pa.array(part)), neighbors.take(pa.array(row[part]))]
             yield pa.RecordBatch.from_arrays(columns, [USER_ID, NEIGHBORS])
 
     return merge
@@ -144,14 +150,17 @@ def _merger(k: int) -> Mapper:
 def _merged(
     ids: pa.Array, neighbor_ids: pa.Array, counts: np.ndarray, distances: np.ndarray, which: np.ndarray, k: int
 ) -> tuple[pa.Array, pa.Array]:
-    """Return users, and their neighbors, of some of the lists."""
+    """Merge some of the lists, and return their users and the neighbors of these.
+
+    which : bool (n_lists,)
+    """
     members = np.repeat(which, counts)
-    some = ids.filter(pa.array(which)), neighbor_ids.filter(pa.array(members))
-    found, owners, best = merge_candidates(*some, counts[which], distances[members], k)
+    chosen = ids.filter(pa.array(which)), neighbor_ids.filter(pa.array(members))
+    distinct, owners, best = merge_candidates(*chosen, counts[which], distances[members], k)
     nearest, ranks = unpack(best)
-    met = ranks >= 0
-    pairs = _pairs(found.take(pa.array(ranks[met])), nearest[met])
-    return found.take(pa.array(owners)), to_lists(pairs, met.sum(axis=1))
+    exists = ranks >= 0
+    pairs = _pairs(distinct.take(pa.array(ranks[exists])), nearest[exists])
+    return distinct.take(pa.array(owners)), to_lists(pairs, exists.sum(axis=1))
 
 
 def _pairs(neighbor_ids: pa.Array, distances: np.ndarray) -> pa.Array:

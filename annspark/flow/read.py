@@ -1,4 +1,4 @@
-"""Read: check every row once and turn its vector into prepared bytes, which every later step reads."""
+"""Read: check every row once, and stage its vector as bytes, which every later step reads."""
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -18,25 +18,25 @@ from annspark.spark.staging import Place
 from annspark.spark.wire import Wire
 from annspark.tables import quoted
 
-_SPREAD_BYTES = 32 << 20  # fewer bytes than this are not worth a shuffle to keep every core busy
+_SPREAD_BYTES = 32 << 20  # a smaller input is not shuffled to occupy every core
 
 
 @dataclass(frozen=True)
 class Users:
     """The valid input, staged.
 
-    table    : blocks of users: ids (array), hashes (binary int64), the columns of wire (vectors as they came, float32
-               where that holds all numbers of a block, else float64), lowest (the smallest of the hashes)
-    rows     : users in table
-    wire     : how their vectors are stored
-    coordinates : what becomes of their numbers before they are compared
-    largest  : the largest of their numbers, without its sign
-    rounded  : float32 does not hold all of them
-    width    : numbers of 4 bytes that a vector brings to the join, on average
-    read     : rows of the input
-    id_bytes : mean size of an id
-    dropped  : rows left out, by reason
-    examples : one id per reason
+    table       : blocks of users: ids (array), hashes (binary int64), the columns of wire (vectors as in the input,
+                  float32 where that holds all numbers of a block exactly, else float64), lowest (the smallest hash)
+    rows        : number of users in table
+    wire        : how their vectors are stored
+    coordinates : how their numbers are transformed before vectors are compared
+    largest     : the largest absolute value of their numbers
+    rounded     : whether float32 cannot hold all their numbers exactly
+    width       : mean size of a vector in the join, in units of 4 bytes
+    read        : rows of the input
+    id_bytes    : mean size of an id
+    dropped     : number of rows left out, by reason
+    examples    : the id of one such row per reason
     """
 
     table: DataFrame
@@ -56,10 +56,10 @@ def read_vectors(vectors: DataFrame, settings: Settings, stage: Place, cores: in
     """Check and stage the input.
 
     vectors : any table with columns of ids and vectors, see open_source; read once
-    stage   : the place of the staged table
-    cores   : how many tasks run at once
-    Raises InputError for columns and types that do not fit, for bad rows unless on_bad_row is "drop", and when no
-    valid row is left.
+    stage   : computes and stores an intermediate table
+    cores   : number of tasks that run at once
+    Raises InputError for unusable columns and types, for bad rows unless on_bad_row is "drop", and when no valid row is
+    left.
     """
     source = open_source(put_together(vectors, estimate_bytes(vectors), cores), settings)
     kind = type_of_ids(vectors, settings)
@@ -81,7 +81,7 @@ def read_vectors(vectors: DataFrame, settings: Settings, stage: Place, cores: in
         table=table,
         rows=rows,
         wire=wire,
-        coordinates=Coordinates(settings.metric),  # until some have been seen
+        coordinates=Coordinates(settings.metric),  # the sample step replaces them, when it has seen vectors
         largest=seen.largest,
         rounded=seen.rounded,
         width=width,
@@ -95,13 +95,13 @@ def read_vectors(vectors: DataFrame, settings: Settings, stage: Place, cores: in
 
 
 def in_double(users: Users) -> Users:
-    """Return the users with vectors that travel to the join in float64."""
+    """Return the users, with vectors that are shipped to the join in float64."""
     width = (3 * (users.width - 1) / 2 + 1) if users.wire.sparse else 2 * users.width
     return replace(users, coordinates=users.coordinates.in_double(), width=width)
 
 
 def _require_usable(users: Users, vectors: DataFrame, settings: Settings, even: bool) -> None:
-    """Raise InputError for rows that cannot be used, unless they are to be dropped, and where none is left."""
+    """Raise InputError for rows that cannot be used, unless they are to be dropped, and when no row is left."""
     bad = "; ".join(
         f"{reason} {n:,} ({MEANING[reason]}; for example {settings.id_col} {users.examples[reason]!r})"
         for reason, n in users.dropped.items()
@@ -120,9 +120,9 @@ def _require_usable(users: Users, vectors: DataFrame, settings: Settings, even: 
 
 
 def _file_of_nulls(vectors: DataFrame, settings: Settings) -> str:
-    """Return a sentence on a file that nulls were read from; "" for tables that come from no files."""
-    odd = F.col(quoted(settings.id_col)).isNull() | F.col(quoted(settings.vector_col)).isNull()
+    """Return a sentence that names a file with a null; "" for a table that is not read from files."""
+    is_null = F.col(quoted(settings.id_col)).isNull() | F.col(quoted(settings.vector_col)).isNull()
     file = ""
-    with suppress(Exception):  # only to help: some sessions do not tell
-        file = vectors.where(odd).select(F.input_file_name()).limit(1).collect()[0][0]
+    with suppress(Exception):  # a hint only, and not every session can give it
+        file = vectors.where(is_null).select(F.input_file_name()).limit(1).collect()[0][0]
     return f"A null is in {file}: a column a file lacks, or a line that is no JSON, is read as null. " if file else ""

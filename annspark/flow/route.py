@@ -1,4 +1,4 @@
-"""Route: ship every vector once to each partition that joins one of its leaves."""
+"""Route: ship every vector once to each partition that joins its home leaf or a leaf it probes."""
 
 import numpy as np
 import pyarrow as pa
@@ -16,15 +16,15 @@ from annspark.spark.cluster import partition_keys
 from annspark.spark.wire import Wire, row_bytes
 from annspark.tables import HASHES, HOMES, IDS, N_VISITS, TARGET, VISITS
 
-_SLICE_BYTES = 4 << 20  # vectors routed at once: what is in flight stays a few times this
+_SLICE_BYTES = 4 << 20  # vectors routed at once; memory in use is a few times this
 
 
 def ship_vectors(users: DataFrame, forest: Forest, plan: Plan, wire: Wire, coordinates: Coordinates) -> DataFrame:
-    """Return every vector once for each partition that wants it, in blocks.
+    """Return a copy of every vector for each partition that needs it, in blocks.
 
-    users   : ids, hashes and the columns of wire, vectors as they came
-    returns : target (key of the partition), ids, hashes, the columns of wire (vectors ready to be joined), homes
-              (leaf, or -1 for a guest), visits, n_visits
+    users   : ids, hashes and the columns of wire, vectors as in the input
+    returns : target (key of the partition), ids, hashes, the columns of wire (vectors ready to be joined), homes (the
+              home leaf, or -1 where another partition joins it), visits (the leaves probed), n_visits (how many)
     """
     schema = T.StructType(
         [
@@ -36,11 +36,11 @@ def ship_vectors(users: DataFrame, forest: Forest, plan: Plan, wire: Wire, coord
         ]
     )
     keys = partition_keys(plan.n_partitions)
-    # The forest travels in the function's closure; Spark broadcasts a large closure by itself.
-    return users.mapInArrow(_router(forest, plan, keys, wire, coordinates), schema)
+    # The forest is part of the function's closure; Spark broadcasts a large closure by itself.
+    return users.mapInArrow(_route_mapper(forest, plan, keys, wire, coordinates), schema)
 
 
-def _router(forest: Forest, plan: Plan, keys: np.ndarray, wire: Wire, coordinates: Coordinates) -> Mapper:
+def _route_mapper(forest: Forest, plan: Plan, keys: np.ndarray, wire: Wire, coordinates: Coordinates) -> Mapper:
     def route(batches: Batches) -> Batches:
         for batch in batches:
             ids, hashes = elements(batch.column(0)), numbers(batch.column(1), np.int64)

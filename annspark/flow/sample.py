@@ -1,4 +1,4 @@
-"""Sample: the users whose seeded hash of the id is smallest; the same ones however the table is partitioned."""
+"""Sample: the users with the smallest seeded hashes of their ids; the same however the table is partitioned."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,16 +15,16 @@ from annspark.flow.read import Users
 from annspark.spark.arrow import collect, elements, numbers
 from annspark.tables import HASHES, IDS, LOWEST, USER_ID
 
-_SEEN = 2_000  # users whose vectors tell where all lie and how large they are
+_SEEN = 2_000  # users whose vectors are used to choose the coordinates (origin and scale)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Users on the driver, in order of their hashes.
+    """Sampled users on the driver, in the order of their hashes.
 
     hashes  : int64 (n,)
-    own     : their vectors as they came, dense or sparse
-    vectors : float32, as they are routed
+    own     : their vectors as in the input, dense or sparse
+    vectors : their vectors as they are routed, float32
     """
 
     ids: pa.Array
@@ -35,12 +35,12 @@ class Sample:
 
 @dataclass(frozen=True)
 class Samples:
-    """Users on the driver, by what they are for.
+    """The samples of a run, by purpose.
 
-    audit     : their exact neighbors measure the finished table
-    calibrate : their exact neighbors predict the recall
-    shown     : the driver routes them, to tell what the join will do
-    forest    : the forest is grown from them
+    audit     : users whose exact neighbors the finished table is compared with
+    calibrate : users whose exact neighbors are used to predict the recall
+    shown     : users that the driver routes, to predict the work of the join
+    forest    : users that the forest is grown from
     """
 
     audit: Sample
@@ -50,12 +50,12 @@ class Samples:
 
 
 def sample_vectors(users: Users, want: Sequence[int]) -> tuple[Users, list[Sample]]:
-    """Bring seeded samples to the driver; only the blocks that hold some of them are read.
+    """Collect seeded samples on the driver; only the blocks that hold sampled users are read.
 
-    want    : how many users each sample should have
-    returns : the users with the coordinates that suit them; samples of min(want, rows) users, two of which share users
-              only when there are not enough for both.  The first has the users with the smallest hashes, so that the
-              rows of a table about them are found by a comparison of hashes
+    want    : the number of users of each sample
+    returns : the users with their coordinates chosen, and samples of min(want, rows) users.  Two samples share users
+              only when there are not enough users for both.  The first sample has the smallest hashes, so that its
+              users' rows in any table can be found by comparing hashes
     Raises InputError where distances would not fit the published column.
     """
     seen = draw_limit(min(_SEEN, users.rows), users.rows)
@@ -63,17 +63,19 @@ def sample_vectors(users: Users, want: Sequence[int]) -> tuple[Users, list[Sampl
     blocks = collect(users.table.where(F.col(LOWEST) <= limit).select(IDS, HASHES, *users.wire.names))
     hashes, ids = numbers(blocks[HASHES], np.int64), elements(blocks[IDS])
     vectors = users.wire.read(blocks)
-    found = pa.table({HASHES: hashes, USER_ID: ids, "row": np.arange(len(ids))}).filter(pa.array(hashes <= limit))
-    row = found.sort_by([(HASHES, "ascending"), (USER_ID, "ascending")])["row"].to_numpy()
+    sampled = pa.table({HASHES: hashes, USER_ID: ids, "row": np.arange(len(ids))}).filter(pa.array(hashes <= limit))
+    row = sampled.sort_by([(HASHES, "ascending"), (USER_ID, "ascending")])["row"].to_numpy()
     try:
-        some = take_rows(vectors, np.flatnonzero(hashes <= seen))
-        chosen = choose_coordinates(some, users.coordinates.metric, users.largest, rounded=users.rounded)
+        seen_vectors = take_rows(vectors, np.flatnonzero(hashes <= seen))
+        chosen = choose_coordinates(seen_vectors, users.coordinates.metric, users.largest, rounded=users.rounded)
     except OutOfRange as error:
         raise InputError(f"input: {error}") from error
     samples, start = [], 0
     for n in (min(n, users.rows) for n in want):
-        mine = row[min(start, users.rows - n) :][:n]
-        own = take_rows(vectors, mine)
-        samples.append(Sample(ids.take(pa.array(mine)), hashes[mine], own, chosen.rounded(own)))
+        drawn = row[min(start, users.rows - n) :][:n]
+        own = take_rows(vectors, drawn)
+        samples.append(
+            Sample(ids=ids.take(pa.array(drawn)), hashes=hashes[drawn], own=own, vectors=chosen.rounded(own))
+        )
         start += n
     return replace(users, coordinates=chosen), samples

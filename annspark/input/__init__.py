@@ -1,1 +1,1 @@
-"""What comes in: tables and columns of many kinds, and the check of every row."""
+"""The input: find the columns of ids and vectors in tables of many kinds, and check every row."""

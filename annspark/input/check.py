@@ -1,4 +1,4 @@
-"""Check: every row is judged once, and the good ones become prepared vectors."""
+"""Check: judge every row once; good rows are returned with their vectors, bad rows with a reason."""
 
 import numpy as np
 import pyarrow as pa
@@ -23,10 +23,11 @@ MEANING = {
     "wrong_length": "the vector is not as long as most are",
     "duplicate_id": "the id was met before",
 }
-# In the order in which a row is judged; its place is the code a checked row carries, 0 is a good row.
+# In the order in which a row is judged.  The place of a reason is the code of a checked row; 0 is a good row.
 REASONS = ("", *MEANING)
 MOST_INDEX = 2**31 - 2
 
+# The reason of every row, int8 (n,), a place in REASONS; and by length, the rows that are good and their vectors.
 Judged = tuple[np.ndarray, dict[int, tuple[np.ndarray, Vectors]]]
 
 
@@ -35,9 +36,8 @@ def check_rows(ids: pa.Array, lists: pa.Array, metric: str) -> Judged:
 
     ids     : any type, nulls allowed
     lists   : list<float> or list<double>, nulls allowed everywhere; binary for bits, 8 to a byte
-    returns : reason int8 (n,), place in REASONS; by length, the good rows of that length and their vectors as they
-              came, float32 (n_rows, length) where that holds all of their numbers, else float64; for jaccard sparse
-              rows of the places of what is not 0
+    returns : see Judged.  Vectors are as in the input: float32 (n_rows, length) where that holds all of their numbers
+              exactly, else float64; for jaccard they are sparse rows whose columns are the places that are not 0
     """
     length, flat = _numbers_of(lists) if pa.types.is_nested(lists.type) else _bits_of(lists)
     start = np.cumsum(length) - length
@@ -54,7 +54,7 @@ def check_rows(ids: pa.Array, lists: pa.Array, metric: str) -> Judged:
     good: dict[int, tuple[np.ndarray, Vectors]] = {}
     for dim in np.unique(length[reason == 0]).tolist():
         rows = np.flatnonzero((reason == 0) & (length == dim))
-        # In nearly every batch there is nothing to pick out.
+        # In nearly every batch all rows are good and of one length, so that no rows have to be copied.
         whole = len(rows) == len(ids)
         vectors = flat.reshape(len(ids), dim) if whole else flat[start[rows][:, None] + np.arange(dim)]
         good[dim] = (rows, _members_of(vectors) if metric == "jaccard" else narrowed(vectors))
@@ -67,34 +67,26 @@ def check_sparse_rows(ids: pa.Array, indices: pa.Array, values: pa.Array | None,
     ids     : any type, nulls allowed
     indices : list<int64>, nulls allowed everywhere
     values  : list<double>; None for sets
-    returns : as check_rows does, the length being one above the largest index of the batch's good rows, at least 1
+    returns : see Judged.  There is a single length: one above the largest index of the batch's good rows, at least 1
     """
     n = len(ids)
-    length, flat = _numbers_of(indices)
-    odd = _is_null(indices)
-    weights = np.ones(len(flat))
-    uneven = np.zeros(n, bool)
-    if values is not None:
-        many, weights = _numbers_of(values)
-        odd |= _is_null(values)
-        uneven = many != length
-        if uneven.any():
-            weights, flat = _only(weights, many, ~uneven), _only(flat, length, ~uneven)
-            length = np.where(uneven, 0, length)
+    is_null = _is_null(indices) if values is None else _is_null(indices) | _is_null(values)
+    uneven, length, flat, weights = _even_numbers(indices, values)
     owner = np.repeat(np.arange(n), length)
     outside = ~((flat >= 0) & (flat <= MOST_INDEX))  # null is NaN
+    bad_index = _any(outside, owner, n)
     column = np.where(outside, 0, flat).astype(np.int64)
     largest, smallest = _extremes(weights, length)
     order = np.lexsort((column, owner))
     owner, column, weights = owner[order], column[order], weights[order]
-    again = np.zeros(len(column), bool)
-    again[1:] = (owner[1:] == owner[:-1]) & (column[1:] == column[:-1])
+    repeated = np.zeros(len(column), bool)
+    repeated[1:] = (owner[1:] == owner[:-1]) & (column[1:] == column[:-1])
     judged = {
         "null_id": _is_null(ids),
-        "null_vector": odd,
+        "null_vector": is_null,
         "uneven": uneven,
-        "bad_index": _any(outside, np.repeat(np.arange(n), length), n),
-        "repeated_index" if values is not None else "repeated_member": _any(again, owner, n),
+        "bad_index": bad_index,
+        "repeated_index" if values is not None else "repeated_member": _any(repeated, owner, n),
         "nan": np.isnan(largest),
         "infinite": np.maximum(largest, -smallest) > _limit(length, metric),
         "zero_vector": (largest == 0) & (smallest == 0) & METRICS[metric].unit,
@@ -104,16 +96,34 @@ def check_sparse_rows(ids: pa.Array, indices: pa.Array, values: pa.Array | None,
     kept = (reason[owner] == 0) & (weights != 0)
     counts = np.bincount(owner[kept], minlength=n)[rows]
     width = int(column[kept].max(initial=0)) + 1
-    found = sparse_rows(counts, column[kept].astype(np.int32), weights[kept], width)
-    # Of sets the numbers tell no more than that they are there.
-    own = prepare(found, metric) if METRICS[metric].binary else narrowed(found)
+    vectors = sparse_rows(counts, column[kept].astype(np.int32), weights[kept], width)
+    # The members of a set have no values: prepare makes each of them 1.
+    own = prepare(vectors, metric) if METRICS[metric].binary else narrowed(vectors)
     return reason, {width: (rows, own)} if len(rows) else {}
 
 
-def mllib_lists(vectors: pa.Array) -> tuple[pa.Array, pa.Array]:
-    """Return the indices and values of MLlib vectors: list<int64>, list<double>; of a dense one all indices.
+def _even_numbers(indices: pa.Array, values: pa.Array | None) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the indices and values of sparse vectors, without those of rows with not as many of one as of the other.
 
-    vectors : struct<type, size, indices, values>, nulls allowed, whose values come out null
+    values  : None for sets, whose values are 1
+    returns : bool (n,), which rows are uneven; int32 (n,), the number of indices of each row, 0 for null and for uneven
+              rows; all indices and all values, row after row, null as NaN
+    """
+    length, flat = _numbers_of(indices)
+    if values is None:
+        return np.zeros(len(length), bool), length, flat, np.ones(len(flat))
+    n_values, weights = _numbers_of(values)
+    uneven = n_values != length
+    if uneven.any():
+        weights, flat = _only(weights, n_values, ~uneven), _only(flat, length, ~uneven)
+        length = np.where(uneven, 0, length)
+    return uneven, length, flat, weights
+
+
+def mllib_lists(vectors: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """Return the indices and values of MLlib vectors: list<int64>, list<double>; a dense vector has all indices.
+
+    vectors : struct<type, size, indices, values>; nulls allowed, and returned with null values
     """
     indices, values = (pc.struct_field(vectors, name) for name in ("indices", "values"))
     dense = _is_null(indices)
@@ -133,29 +143,32 @@ def _is_null(column: pa.Array) -> np.ndarray:
 
 
 def _numbers_of(lists: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """Return the length of every list, int32 (n,), 0 for null, and their numbers one after the other, null as NaN."""
+    """Return the length of every list, int32 (n,), 0 for null; and all their numbers, list after list, null as NaN."""
     length = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False).astype(np.int32)
     return length, lists.flatten().to_numpy(zero_copy_only=False)
 
 
 def _bits_of(values: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """Return how many bits every value has, int32 (n,), 0 for null, and all bits as 0 and 1, the highest first."""
+    """Return the number of bits of every value, int32 (n,), 0 for null; and all bits as 0 and 1, the highest first."""
     filled = pc.fill_null(values, b"")
     length = pc.binary_length(filled).to_numpy(zero_copy_only=False).astype(np.int32)
     return 8 * length, np.unpackbits(numbers(filled, np.uint8)).astype(np.float32)
 
 
 def _members_of(vectors: np.ndarray) -> Vectors:
-    """Return the sets of the places of all numbers that are not 0: float (n, dim) to sparse rows."""
+    """Return the places of the numbers that are not 0, as sparse rows of ones.
+
+    vectors : float (n, dim)
+    """
     row, place = np.nonzero(vectors)
     counts = np.bincount(row, minlength=len(vectors))
     return sparse_rows(counts, place.astype(np.int32), np.ones(len(row), np.float32), vectors.shape[1])
 
 
 def _extremes(flat: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the largest and the smallest number of each vector, 0 for an empty one, NaN if any is.
+    """Return the largest and the smallest number of each vector: 0 for an empty one, NaN if any of its numbers is NaN.
 
-    Two reductions instead of one of np.abs(flat): no copy of everything.
+    Two reductions take less memory than one of np.abs(flat), which copies all numbers.
     """
     largest, smallest = np.zeros(len(length), flat.dtype), np.zeros(len(length), flat.dtype)
     filled = np.flatnonzero(length)
@@ -166,7 +179,7 @@ def _extremes(flat: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _limit(length: np.ndarray, metric: str) -> np.ndarray:
-    """Return beyond what number a distance, or product, may be too much for a column of type float."""
+    """Return the largest absolute value of each vector's numbers with which distances and products fit type float."""
     if METRICS[metric].unit or metric == "jaccard":
         return np.full(len(length), np.finfo(np.float64).max)
     width = np.maximum(length, 1).astype(np.float64)
@@ -176,15 +189,17 @@ def _limit(length: np.ndarray, metric: str) -> np.ndarray:
 
 
 def _holds_others(flat: np.ndarray, length: np.ndarray) -> np.ndarray:
-    """Say which vectors hold numbers other than 0 and 1."""
+    """Return which vectors hold numbers other than 0 and 1: bool (n,)."""
     return _any((flat != 0) & (flat != 1), np.repeat(np.arange(len(length)), length), len(length))
 
 
 def _any(marked: np.ndarray, owner: np.ndarray, n: int) -> np.ndarray:
-    found = np.zeros(n, bool)
-    found[owner[marked]] = True
-    return found
+    """Return which of n vectors own a marked number: bool (n,)."""
+    has_marked = np.zeros(n, bool)
+    has_marked[owner[marked]] = True
+    return has_marked
 
 
 def _only(flat: np.ndarray, length: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Return the numbers of the vectors that are kept."""
     return flat[np.repeat(kept, length)]

@@ -1,4 +1,4 @@
-"""Duplicates: of several rows that share an id one stays, the same one at every run."""
+"""Duplicates: of several rows with the same id one is kept, the same one in every run."""
 
 from dataclasses import dataclass
 
@@ -22,17 +22,17 @@ _HASHES_TOGETHER = 4_000_000  # hashes sorted by one task
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Rows that share their id with another: how many are too many, and one of the ids."""
+    """Rows left out because another row has their id: how many, and one of the ids."""
 
     rows: int
     example: object
 
 
 def find_duplicates(blocks: DataFrame, rows: int, kind: T.DataType) -> Duplicates | None:
-    """Return what there is of duplicate ids; None where every id comes once.
+    """Return the number of duplicates and an example; None where no id is repeated.
 
     blocks : ids, hashes
-    rows   : users in them
+    rows   : number of users in them
     kind   : type of the ids in the input
     """
     if rows == 0 or not (is_collated(kind) or _has_repeated_hashes(blocks, rows)):
@@ -49,18 +49,21 @@ def find_duplicates(blocks: DataFrame, rows: int, kind: T.DataType) -> Duplicate
 
 
 def without_duplicates(blocks: DataFrame, wire: Wire, kind: T.DataType) -> DataFrame:
-    """Return blocks with every id once: of rows that share an id the one with the smallest bytes."""
+    """Return blocks with every id once: of rows with the same id the one whose vector has the smallest bytes."""
     place = F.row_number().over(Window.partitionBy(_equal(kind)).orderBy(*wire.names, USER_ID))
     return blocked(unblocked(blocks, wire).withColumn("place", place).where("place = 1"), wire)
 
 
 def _equal(kind: T.DataType) -> Column:
-    """Return what is equal for equal ids: ids of a collated type that differ in their bytes may be equal."""
+    """Return the id in the type in which equal ids compare as equal, though their bytes may differ (collations)."""
     return F.col(USER_ID).cast(kind) if is_collated(kind) else F.col(USER_ID)
 
 
 def _has_repeated_hashes(blocks: DataFrame, rows: int) -> bool:
-    """Say whether two users have the same hash, as users of the same id do: 8 bytes a user are cheaper than ids."""
+    """Say whether any two users have the same hash, as users with the same id have.
+
+    Shuffling 8 bytes per user is cheaper than shuffling ids.
+    """
     n_partitions = -(-rows // _HASHES_TOGETHER)
     keys = partition_keys(n_partitions)
 

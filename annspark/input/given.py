@@ -1,4 +1,4 @@
-"""What callers hand over: a table that is one, and columns that can be told from each other."""
+"""The arguments of callers: check that a table is a DataFrame of a running session, and find columns by name."""
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
@@ -9,16 +9,16 @@ _ROWS = 'spark.createDataFrame(rows, "user_id bigint, vector array<double>")'
 
 
 def require_table(given: object, role: str = "input") -> DataFrame:
-    """Return what was given as a DataFrame of a living session; InputError says how to get one."""
+    """Return the argument if it is a DataFrame of a running session; else InputError, which says how to get one."""
     kinds = type(given).__mro__
-    # On Spark 3.5 a DataFrame of Connect is none of the classic class.
+    # On Spark 3.5 a DataFrame of Connect is not an instance of the classic class.
     connected = any(
         (kind.__module__, kind.__name__) == ("pyspark.sql.connect.dataframe", "DataFrame") for kind in kinds
     )
     if not isinstance(given, DataFrame) and not connected:
         raise InputError(f"{role}: this is {_named(given)}, and a Spark DataFrame is wanted. {_way_from(given)}")
     table: DataFrame = given  # type: ignore[assignment]
-    # Asked first: nothing can be asked of the table of a session that is gone.
+    # Checked first, because every call on a table of a stopped session fails.
     if _is_stopped(table.sparkSession):
         raise InputError(
             f"{role}: the Spark session this DataFrame belongs to has been stopped. Start one "
@@ -33,7 +33,10 @@ def require_table(given: object, role: str = "input") -> DataFrame:
 
 
 def find_column(table: DataFrame, name: str, role: str = "input") -> T.StructField | None:
-    """Return the column of a name by the session's rule on capitals; None when there is none, InputError for two."""
+    """Return the column of a name; None when there is none, InputError for two.
+
+    Capitals count where the session's spark.sql.caseSensitive is true.
+    """
     exact = str(table.sparkSession.conf.get("spark.sql.caseSensitive")).lower() == "true"
     found = [field for field in table.schema.fields if field.name == name or (not exact and _alike(field.name, name))]
     if len(found) > 1:
@@ -46,7 +49,7 @@ def find_column(table: DataFrame, name: str, role: str = "input") -> T.StructFie
 
 
 def inside_of(table: DataFrame, name: str) -> str:
-    """Return how to reach a field of a struct that was given as if it were a column; "" when it is no such field."""
+    """Return a sentence on how to select a field of a struct that was named like a column; "" for other names."""
     outer, dot, inner = name.partition(".")
     kind = next((field.dataType for field in table.schema.fields if _alike(field.name, outer)), None)
     if not dot or not isinstance(kind, T.StructType):
@@ -59,9 +62,9 @@ def inside_of(table: DataFrame, name: str) -> str:
 
 
 def shown(names: list[str]) -> str:
-    """Return names of columns as a message shows them: not hundreds, nor of hundreds of characters."""
-    told = [repr(name if len(name) <= 80 else name[:77] + "...") for name in names[:30]]
-    return ", ".join(told) + (f" and {len(names) - 30:,} more" if len(names) > 30 else "")
+    """Return names of columns as a message shows them: at most 30 names of at most 80 characters."""
+    quoted_names = [repr(name if len(name) <= 80 else name[:77] + "...") for name in names[:30]]
+    return ", ".join(quoted_names) + (f" and {len(names) - 30:,} more" if len(names) > 30 else "")
 
 
 def _alike(one: str, other: str) -> bool:
@@ -72,7 +75,7 @@ def _is_stopped(session: SparkSession) -> bool:
     if getattr(session, "is_stopped", False):  # Connect
         return True
     try:
-        session.range(1)  # only a plan, which a classic session that was stopped cannot make
+        session.range(1)  # makes a plan and runs nothing; a stopped classic session raises
     except Exception:
         return True
     return False
@@ -88,7 +91,7 @@ def _named(given: object) -> str:
 
 
 def _way_from(given: object) -> str:
-    """Return the sentence that says how to get a DataFrame from something else."""
+    """Return a sentence on how to get a DataFrame from what was given."""
     kind = type(given)
     library, name = kind.__module__, kind.__name__
     if library.startswith("pyspark.pandas"):

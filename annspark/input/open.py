@@ -1,4 +1,4 @@
-"""Open: the table that a name or path means."""
+"""Open: read the table at a path or catalog name."""
 
 from contextlib import suppress
 
@@ -13,9 +13,9 @@ _PATTERN = frozenset("[]{}*?\\")
 
 
 def open_input(spark: SparkSession, name: str, file_format: str | None, role: str = "input") -> DataFrame:
-    """Return the input table; raises InputError, which names its role, when there is none.
+    """Return the table at a path or catalog name; InputError, which names the role, when it cannot be read.
 
-    A path means itself; where there is none of that name, and it holds *, ?, [ or {, those that match it.
+    A path is first taken literally.  If it does not exist and has *, ?, [ or {, it is taken as a pattern.
     """
     kind = "catalog table" if is_catalog_table(name) else "path"
     reader = reader_of(spark, file_format)
@@ -31,9 +31,9 @@ def open_input(spark: SparkSession, name: str, file_format: str | None, role: st
             table = spark.read.table(name)
         else:
             table = (reader if pattern else reader.option(*files.LITERAL)).load(name)
-        _ = table.schema  # Connect looks only when asked
+        _ = table.schema  # Connect reads nothing until the schema is needed
         return table
-    except Exception as error:  # a broken file, an unknown format: each has a class of its own
+    except Exception as error:  # a broken file and an unknown format raise different classes
         if known := known_failure(error):
             raise known from error
         if "UNABLE_TO_INFER_SCHEMA" in str(error):
@@ -43,7 +43,7 @@ def open_input(spark: SparkSession, name: str, file_format: str | None, role: st
 
 def _matches(spark: SparkSession, name: str) -> bool:
     """Say whether a path is a pattern that something matches."""
-    with suppress(Exception):  # a name with a single [ is none
+    with suppress(Exception):  # a name with an unclosed [ is no pattern
         return not _PATTERN.isdisjoint(name) and files.look(spark, name, pattern=True)[1]
     return False
 
@@ -52,7 +52,7 @@ def _why_missing(spark: SparkSession, name: str, role: str) -> str:
     if is_catalog_table(name):
         return f" If it is a path, write './{name}'."
     files.require_whole_name(spark, role, name, InputError)
-    with suppress(Exception):  # a file system that only Spark reaches
+    with suppress(Exception):  # a file system that only Spark can reach
         if files.exists(name):
             return f" It is here, but Spark does not see it, {files.why_unseen(spark, name)}"
     return ""

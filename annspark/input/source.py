@@ -1,4 +1,4 @@
-"""Source: the columns that hold ids and vectors, of whatever types users bring them in, under common names."""
+"""Source: find the columns of ids and vectors, which may be of many types, and give them common names and types."""
 
 from dataclasses import dataclass
 
@@ -31,11 +31,13 @@ _NUMBERS = (*_WHOLE, T.FloatType, T.DoubleType, T.DecimalType)
 class Source:
     """The input under common names.
 
-    table  : user_id, hash (bigint) and the columns of the vector: vector (array<float> or array<double>; binary, of
-             bits, 8 to a byte), or mllib_dense (MLlib's struct, of dense and sparse vectors, that has lost its type);
-             or of sparse rows indices (array<bigint>) and, unless all are 1, values (array<double>), or mllib (its
-             vectors as they are, because no function tells their indices)
-    sparse : vectors travel as sparse rows
+    table  : user_id, hash (bigint) and the columns of the vector, which are one of
+             vector          : array<float>, array<double>, or binary of bits, 8 to a byte
+             mllib_dense     : MLlib's struct without its type, with dense and sparse vectors
+             indices, values : array<bigint>, array<double>, of sparse rows
+             indices         : array<bigint>, of sets
+             mllib           : MLlib vectors, read as sparse rows; no SQL function returns their indices
+    sparse : whether vectors are staged as sparse rows
     """
 
     table: DataFrame
@@ -43,12 +45,12 @@ class Source:
 
     @property
     def even(self) -> bool:
-        """Whether vectors give all their numbers, so that all have to be equally long."""
+        """Whether vectors are given with all their numbers, so that all must have the same length."""
         return bool({VECTOR, MLLIB_DENSE} & set(self.table.columns))
 
 
 def open_source(vectors: DataFrame, settings: Settings) -> Source:
-    """Find the columns, or raise InputError saying what is wrong with them."""
+    """Find the columns; InputError when one is missing or of an unusable type."""
     types: dict[str, T.DataType] = {}
     names: dict[str, str] = {}
     for name in filter(None, (settings.id_col, settings.vector_col, settings.values_col)):
@@ -71,7 +73,7 @@ def open_source(vectors: DataFrame, settings: Settings) -> Source:
         )
     user_id = F.col(quoted(settings.id_col))
     if is_collated(types[settings.id_col]):
-        user_id = user_id.cast(T.StringType())  # inside, ids are equal when their bytes are
+        user_id = user_id.cast(T.StringType())  # within the run ids are equal only when their bytes are
     columns = _vector_columns(vectors, types, settings)
     sparse = not {VECTOR, MLLIB_DENSE} & set(columns) or settings.metric == "jaccard"
     if sparse and settings.metric not in SPARSE_METRICS:
@@ -102,7 +104,7 @@ def _vector_columns(vectors: DataFrame, types: dict[str, T.DataType], settings: 
         return _struct_columns(vectors, column, kind, settings.metric)
     if isinstance(kind, T.StructType) and {INDICES, VALUES} <= set(kind.names):
         inner = [kind[name].dataType for name in (INDICES, VALUES)]
-        lists = [one.elementType for one in inner if isinstance(one, T.ArrayType)]
+        lists = [field.elementType for field in inner if isinstance(field, T.ArrayType)]
         if len(lists) == 2 and isinstance(lists[0], _WHOLE) and isinstance(lists[1], _NUMBERS):
             return _sparse(column[INDICES], column[VALUES])
     if type(kind).__name__ == "VectorUDT":
@@ -126,9 +128,9 @@ def _sparse(indices: Column, values: Column) -> dict[str, Column]:
 
 
 def _mllib_columns(vectors: DataFrame, column: Column, metric: str) -> dict[str, Column]:
-    """Return the column of MLlib vectors, sparse where that can be compared and is smaller: their type does not tell.
+    """Return the column of MLlib vectors: as sparse rows where the metric allows that and they are smaller.
 
-    VectorAssembler mixes dense and sparse ones, so all are looked at: the first may be of either kind.
+    All vectors are counted, because VectorAssembler mixes dense and sparse ones, and the type is the same for both.
     """
     from pyspark.ml.functions import vector_to_array
 
@@ -138,45 +140,48 @@ def _mllib_columns(vectors: DataFrame, column: Column, metric: str) -> dict[str,
 
 
 def _is_mllib_struct(kind: T.StructType) -> bool:
-    """Say whether this is how MLlib keeps vectors, without its type, as other writers, and JSON, leave them.
+    """Say whether a struct has the fields of MLlib's vectors, whose type is lost in JSON and with other writers.
 
-    JSON has no column for what no row has: of dense vectors alone there are type and values.
+    JSON has no column for a field that is null in every row: dense vectors alone have only type and values.
     """
     types = {field.name: field.dataType for field in kind.fields}
     whole = [types.get(name, T.NullType()) for name in ("type", "size")]
-    lists = {name: one.elementType for name, one in types.items() if isinstance(one, T.ArrayType)}
+    lists = {name: kind.elementType for name, kind in types.items() if isinstance(kind, T.ArrayType)}
     return (
         set(types) <= {"type", "size", INDICES, VALUES}
         and "type" in types
-        and all(isinstance(one, (*_WHOLE, T.NullType)) for one in whole)
+        and all(isinstance(kind, (*_WHOLE, T.NullType)) for kind in whole)
         and isinstance(lists.get(VALUES), _NUMBERS)
         and (isinstance(types.get(INDICES, T.NullType()), T.NullType) or isinstance(lists.get(INDICES), _WHOLE))
     )
 
 
 def _struct_columns(vectors: DataFrame, column: Column, kind: T.StructType, metric: str) -> dict[str, Column]:
-    """Return the columns of MLlib's struct as those of its type would be: sparse where that is possible and smaller."""
+    """Return the columns of MLlib's struct: as sparse rows where the metric allows that and they are smaller."""
     values = column[VALUES].cast("array<double>")
     if not {INDICES, "size"} <= set(kind.names) or isinstance(kind[INDICES].dataType, T.NullType):
         return {VECTOR: values}
     is_dense = (column["type"] == 1) | column[INDICES].isNull()
     indices = F.when(is_dense, _positions(values)).otherwise(column[INDICES].cast("array<bigint>"))
     size = F.when(is_dense, F.size(values)).otherwise(column["size"]).cast("int")
-    alike = F.struct(size.alias("size"), indices.alias(INDICES), values.alias(VALUES))
-    alike = F.when(column.isNotNull(), alike)
-    if metric == "jaccard" or (metric in SPARSE_METRICS and _are_mostly_zeros(vectors, alike)):
+    completed = F.struct(size.alias("size"), indices.alias(INDICES), values.alias(VALUES))
+    completed = F.when(column.isNotNull(), completed)
+    if metric == "jaccard" or (metric in SPARSE_METRICS and _are_mostly_zeros(vectors, completed)):
         return _sparse(indices, values)
-    return {MLLIB_DENSE: alike}
+    return {MLLIB_DENSE: completed}
 
 
 def _are_mostly_zeros(vectors: DataFrame, column: Column) -> bool:
-    """Say whether MLlib vectors keep less than half of their numbers: of a sparse row every number needs its index."""
+    """Say whether MLlib vectors store less than half of their numbers.
+
+    Sparse rows are smaller only then, because they store an index with every number.
+    """
 
     def count(batches: Batches) -> Batches:
         for batch in batches:
             kept = pc.list_value_length(pc.struct_field(batch.column(0), VALUES))
             size = pc.coalesce(pc.struct_field(batch.column(0), "size"), kept)
-            sums = (pa.array([pc.sum(one).as_py()], pa.int64()) for one in (kept, size))
+            sums = (pa.array([pc.sum(counts).as_py()], pa.int64()) for counts in (kept, size))
             yield pa.RecordBatch.from_arrays(list(sums), ["kept", "size"])
 
     counted = vectors.select(column.alias(MLLIB)).mapInArrow(count, "kept long, size long")
@@ -185,7 +190,7 @@ def _are_mostly_zeros(vectors: DataFrame, column: Column) -> bool:
 
 
 def type_of_ids(vectors: DataFrame, settings: Settings) -> T.DataType:
-    """Return the type of the input's ids, which those that are published have again."""
+    """Return the type of the input's ids, which the published ids have too."""
     field = find_column(vectors, settings.id_col)
     return field.dataType if field else T.NullType()
 

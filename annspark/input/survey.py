@@ -1,4 +1,4 @@
-"""Survey: every row is checked once, on the executors, and what was seen is counted."""
+"""Survey: the executors check every row once and count what they saw."""
 
 from dataclasses import dataclass
 
@@ -26,18 +26,18 @@ _LARGEST, _ROUNDED = "largest", "rounded"
 
 @dataclass(frozen=True)
 class Survey:
-    """What was seen of all rows.
+    """What was counted over all rows.
 
     read       : rows of the input
-    rows       : those that can be used; what follows is of these, but for the last two
-    dim        : numbers of a dense vector; of sparse rows a bound that all columns are below
-    numbers    : of all vectors
-    id_bytes   : of all ids
-    partitions : that hold some of them
-    largest    : the largest number, without its sign
-    rounded    : float32 does not hold all numbers
-    dropped    : rows that cannot be used, by reason
-    examples   : one id per reason
+    rows       : usable rows; the next six are of these
+    dim        : length of a dense vector; for sparse rows a number that is above all columns
+    numbers    : total number of numbers in all vectors
+    id_bytes   : total size of all ids
+    partitions : number of partitions with usable rows
+    largest    : the largest absolute value of a number
+    rounded    : whether float32 cannot hold all numbers exactly
+    dropped    : number of unusable rows, by reason
+    examples   : the id of one unusable row per reason
     """
 
     read: int
@@ -53,7 +53,7 @@ class Survey:
 
 
 def check_source(source: Source, metric: str) -> DataFrame:
-    """Return all rows in blocks, those of one reason and length together, with marks for survey and usable."""
+    """Return all rows in blocks, each of one reason and one length, with extra columns that survey and usable read."""
     wire = Wire(0, source.sparse)
     marks = [
         T.StructField(_DIM, T.IntegerType()),
@@ -62,11 +62,11 @@ def check_source(source: Source, metric: str) -> DataFrame:
         T.StructField(_ROUNDED, T.BooleanType()),
     ]
     schema = T.StructType(block_fields(source.table.schema[USER_ID].dataType, wire) + marks)
-    return source.table.mapInArrow(_checker(source, metric, wire), schema)
+    return source.table.mapInArrow(_check_mapper(source, metric, wire), schema)
 
 
 def usable(checked: DataFrame, source: Source, wire: Wire) -> DataFrame:
-    """Return the blocks of rows that can be used, without marks."""
+    """Return the blocks of usable rows, without the extra columns."""
     good = F.col(_REASON) == 0
     if source.even:
         good &= F.col(_DIM) == wire.dim
@@ -74,9 +74,12 @@ def usable(checked: DataFrame, source: Source, wire: Wire) -> DataFrame:
 
 
 def survey(checked: DataFrame, source: Source) -> Survey:
-    """Return what was seen of checked rows."""
+    """Return the counts of checked rows.
+
+    checked : as check_source returns it
+    """
     seen = _count(checked, id_type(checked), Wire(0, source.sparse), source.even)
-    # Sparse rows of any width are rows of the widest, unless they came with all their zeros.
+    # Sparse rows of different widths belong together; dense vectors must have the most frequent length.
     lengths = [(part.dim, part.rows) for part in seen if part.reason == ""]
     dim = _usual_length(lengths) if source.even else max((length for length, _ in lengths), default=0)
     good = [part for part in seen if part.reason == "" and (not source.even or part.dim == dim > 0)]
@@ -103,7 +106,7 @@ def survey(checked: DataFrame, source: Source) -> Survey:
 
 @dataclass(frozen=True)
 class _Part:
-    """Checked rows that share a reason ("" for good ones) and a length."""
+    """Counts of the checked rows of one reason ("" for good ones) and one length."""
 
     reason: str
     dim: int
@@ -117,13 +120,13 @@ class _Part:
 
 
 def _count(checked: DataFrame, user: T.DataType, wire: Wire, even: bool) -> list[_Part]:
-    """Count what was checked, in the order of reasons and, where all are to be equally long, of lengths.
+    """Count checked rows by reason and, where all vectors must have the same length, by length, in that order.
 
-    In Python, whose workers are there: what Spark would have to compile for it costs a second of a job's minute.
+    Counted in Python, whose workers have started: compiling an aggregation takes Spark a second.
     """
-    # How many numbers dense vectors have follows from their length: the vectors themselves stay where they are cached.
+    # For dense vectors the number of numbers follows from the length, so that cached vectors are not read.
     n_numbers = F.octet_length(COLUMNS) / 4 if wire.sparse else F.size(IDS) * F.col(_DIM)
-    few = checked.select(
+    narrow = checked.select(
         _REASON,
         _DIM,
         IDS,
@@ -141,28 +144,30 @@ def _count(checked: DataFrame, user: T.DataType, wire: Wire, even: bool) -> list
             T.StructField(_ROUNDED, T.BooleanType()),
         ]
     )
-    found: dict[tuple[int, int], list[Row]] = {}
-    counted = few.mapInArrow(_counter(user, even), schema)
+    groups: dict[tuple[int, int], list[Row]] = {}
+    counted = narrow.mapInArrow(_count_mapper(user, even), schema)
     for row in counted.withColumn(_EXAMPLE, showable(F.col(_EXAMPLE), user)).collect():
-        found.setdefault((row[_REASON], row[_DIM] if even else 0), []).append(row)
-    return [
-        _Part(
-            REASONS[reason],
-            max(row[_DIM] for row in rows),
-            sum(row[_ROWS] for row in rows),
-            readable(min((row[_EXAMPLE] for row in rows if row[_EXAMPLE] is not None), default=None)),
-            sum(row[_ID_BYTES] for row in rows),
-            sum(row[_NUMBERS] for row in rows),
-            len({row[_PARTITION] for row in rows}),
-            max(row[_LARGEST] for row in rows),
-            any(row[_ROUNDED] for row in rows),
-        )
-        for (reason, _), rows in sorted(found.items())
-    ]
+        groups.setdefault((row[_REASON], row[_DIM] if even else 0), []).append(row)
+    return [_part_of(REASONS[reason], rows) for (reason, _), rows in sorted(groups.items())]
 
 
-def _counter(user: T.DataType, even: bool) -> Mapper:
-    lengthy = isinstance(user, T.StringType | T.BinaryType)
+def _part_of(reason: str, rows: list[Row]) -> _Part:
+    """Return the counts that batches returned, put together."""
+    return _Part(
+        reason=reason,
+        dim=max(row[_DIM] for row in rows),
+        rows=sum(row[_ROWS] for row in rows),
+        example=readable(min((row[_EXAMPLE] for row in rows if row[_EXAMPLE] is not None), default=None)),
+        id_bytes=sum(row[_ID_BYTES] for row in rows),
+        numbers=sum(row[_NUMBERS] for row in rows),
+        partitions=len({row[_PARTITION] for row in rows}),
+        largest=max(row[_LARGEST] for row in rows),
+        rounded=any(row[_ROUNDED] for row in rows),
+    )
+
+
+def _count_mapper(user: T.DataType, even: bool) -> Mapper:
+    of_any_length = isinstance(user, T.StringType | T.BinaryType)
 
     def count(batches: Batches) -> Batches:
         for batch in batches:
@@ -170,30 +175,33 @@ def _counter(user: T.DataType, even: bool) -> Mapper:
             groups = np.column_stack([reason, dim if even else np.zeros_like(dim)])
             for group in np.unique(groups, axis=0):
                 rows = np.flatnonzero((groups == group).all(axis=1))
-                some = batch.take(pa.array(rows))
-                ids = elements(some.column(2))
+                part = batch.take(pa.array(rows))
+                ids = elements(part.column(2))
                 sums = {
                     _REASON: group[0],
                     _DIM: dim[rows].max(),
                     _ROWS: len(ids),
-                    _ID_BYTES: (pc.sum(pc.binary_length(ids)).as_py() or 0) if lengthy else 8 * len(ids),
-                    _NUMBERS: pc.sum(some.column(3)).as_py(),
-                    _PARTITION: some.column(4)[0].as_py(),
+                    _ID_BYTES: (pc.sum(pc.binary_length(ids)).as_py() or 0) if of_any_length else 8 * len(ids),
+                    _NUMBERS: pc.sum(part.column(3)).as_py(),
+                    _PARTITION: part.column(4)[0].as_py(),
                 }
                 example = pa.repeat(pc.min(ids), 1)
                 columns = [example, *(pa.array([int(number)]) for number in sums.values())]
-                columns += [pa.repeat(pc.max(some.column(place)), 1) for place in (5, 6)]
+                columns += [pa.repeat(pc.max(part.column(place)), 1) for place in (5, 6)]
                 yield pa.RecordBatch.from_arrays(columns, [_EXAMPLE, *sums, _LARGEST, _ROUNDED])
 
     return count
 
 
 def _usual_length(lengths: list[tuple[int, int]]) -> int:
-    """Return the most frequent length of a vector, the shorter of two that are equally frequent; 0 for none."""
+    """Return the most frequent length of vectors, the shorter of two equally frequent ones; 0 where there are none.
+
+    lengths : length and number of vectors
+    """
     return min(((-rows, length) for length, rows in lengths if length > 0), default=(0, 0))[1]
 
 
-def _checker(source: Source, metric: str, wire: Wire) -> Mapper:
+def _check_mapper(source: Source, metric: str, wire: Wire) -> Mapper:
     even, columns = source.even, source.table.columns
 
     def check(batches: Batches) -> Batches:
@@ -213,15 +221,15 @@ def _checker(source: Source, metric: str, wire: Wire) -> Mapper:
                 yield _checked(blocks, length, 0, wire, vectors)
             for code in np.unique(reason[reason > 0]):
                 rows = np.flatnonzero(reason == code)
-                nothing = wire.no_numbers(len(rows))
-                blocks = block_users(ids.take(pa.array(rows)), hashes[rows], nothing, wire)
-                yield _checked(blocks, 0, int(code), wire, nothing)
+                empty = wire.no_numbers(len(rows))
+                blocks = block_users(ids.take(pa.array(rows)), hashes[rows], empty, wire)
+                yield _checked(blocks, 0, int(code), wire, empty)
 
     return check
 
 
 def _checked(blocks: list[pa.Array], length: int, code: int, wire: Wire, vectors: Vectors) -> pa.RecordBatch:
-    """Mark the blocks of vectors with what was seen of them."""
+    """Return blocks with the extra columns: length, reason, largest absolute value, whether float32 is too small."""
     n, values = len(blocks[0]), vectors.data if is_sparse(vectors) else vectors
     largest = max(float(values.max(initial=0)), -float(values.min(initial=0)))
     marks = [

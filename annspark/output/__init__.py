@@ -1,1 +1,1 @@
-"""What goes out: how the neighbor table is laid out, and how it takes its place."""
+"""The output: the layout of the neighbor table, and how the table is published."""

@@ -1,4 +1,4 @@
-"""Finish: what is published of the neighbors found, where some are left out or ids have a collation."""
+"""Finish: leave neighbors out (max_distance, links) and restore the collation of ids before the table is published."""
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -15,9 +15,9 @@ _LOW, _HIGH, _TIMES = "low", "high", "times"
 def finish(table: DataFrame, found: Layout, layout: Layout, settings: Settings, kind: T.DataType) -> DataFrame:
     """Return the table to publish.
 
-    table  : of all neighbors, with plain strings in place of collated ones
-    found  : how it is laid out
-    layout : how to lay out what is published
+    table  : all neighbors; ids of a collated type are plain strings
+    found  : the layout of table
+    layout : the layout of the table to publish
     kind   : type of the published ids
     """
     pairs = F.arrays_zip(NEIGHBOR_ID, DISTANCE).alias(NEIGHBORS)
@@ -27,29 +27,35 @@ def finish(table: DataFrame, found: Layout, layout: Layout, settings: Settings, 
 
 
 def count_shorter(table: DataFrame, layout: Layout, neighbors: int, rows: int) -> int:
-    """Return how many of so many users have fewer neighbors in a table than they could."""
-    # Not observed while the table is made: of a long one that comes out empty Spark forgets what was observed.
+    """Return how many users have fewer neighbors in a table than they could.
+
+    neighbors : the most neighbors a user can have
+    rows      : number of users
+    """
+    # Not observed while the table is computed, because Spark drops the observations of a long table that is empty.
     full = lists_in(table, layout).where(F.size(NEIGHBOR_ID) >= neighbors).count()
     return rows - full if neighbors else 0
 
 
 def _restricted(neighbors: DataFrame, max_distance: float | None, links: str) -> DataFrame:
-    """Return the neighbors to publish; a user who loses all of them keeps an empty list.
+    """Return the neighbors to publish; a user that loses all its neighbors keeps an empty list.
+
+    First the neighbors farther than max_distance are left out.  Then links "mutual" keeps a neighbor only if each of
+    the two is in the other's list; "either" adds each user to the lists of all its neighbors, which may make lists
+    longer than k; "all" changes nothing.
 
     neighbors : user_id, neighbors, as merged
-    returns   : the same columns.  Neighbors farther than max_distance are left out; then, of links, "mutual" keeps
-                those that name each other, "either" adds the user to the list of everybody it names, which may make
-                lists longer than k
+    returns   : the same columns
     """
     if max_distance is not None:
         farthest = F.lit(float(max_distance)).cast("float")
-        near = F.filter(NEIGHBORS, lambda one: one[DISTANCE] <= farthest)
+        near = F.filter(NEIGHBORS, lambda neighbor: neighbor[DISTANCE] <= farthest)
         neighbors = neighbors.select(USER_ID, near.alias(NEIGHBORS))
     if links == "all":
         return neighbors
-    pairs = neighbors.select(USER_ID, F.explode(NEIGHBORS).alias("one")).select(USER_ID, "one.*")
+    pairs = neighbors.select(USER_ID, F.explode(NEIGHBORS).alias("neighbor")).select(USER_ID, "neighbor.*")
     ends = [F.least(USER_ID, NEIGHBOR_ID).alias(_LOW), F.greatest(USER_ID, NEIGHBOR_ID).alias(_HIGH)]
-    # A distance is the same from both ends.
+    # Both directions of a pair have the same distance.
     linked = pairs.groupBy(*ends).agg(F.min(DISTANCE).alias(DISTANCE), F.count("*").alias(_TIMES))
     if links == "mutual":
         linked = linked.where(F.col(_TIMES) == 2)
@@ -58,20 +64,19 @@ def _restricted(neighbors: DataFrame, max_distance: float | None, links: str) ->
     lists = both.groupBy(F.col(_LOW).alias(USER_ID)).agg(
         F.sort_array(F.collect_list(F.struct(DISTANCE, F.col(_HIGH).alias(NEIGHBOR_ID)))).alias(NEIGHBORS)
     )
-    turned = F.transform(NEIGHBORS, lambda one: F.struct(one[NEIGHBOR_ID], one[DISTANCE]))
-    named = lists.select(USER_ID, turned.alias("found"))
-    everybody = neighbors.join(named, USER_ID, "left")
-    return everybody.select(USER_ID, F.coalesce("found", F.filter(NEIGHBORS, lambda _: F.lit(False))).alias(NEIGHBORS))
+    swapped = F.transform(NEIGHBORS, lambda neighbor: F.struct(neighbor[NEIGHBOR_ID], neighbor[DISTANCE]))
+    linked_lists = lists.select(USER_ID, swapped.alias("linked"))
+    all_users = neighbors.join(linked_lists, USER_ID, "left")
+    return all_users.select(USER_ID, F.coalesce("linked", F.filter(NEIGHBORS, lambda _: F.lit(False))).alias(NEIGHBORS))
 
 
 def _collated(lists: DataFrame, kind: T.DataType) -> DataFrame:
-    """Return neighbors whose ids are of a collated type: user_id, neighbors.
+    """Return the lists with ids of a collated type; neighbors at the same distance are in the order of that type.
 
-    Neighbors at one distance are in that type's order.
-
-    lists : user_id, neighbors, with plain strings
+    lists   : user_id, neighbors, with plain strings as ids
+    returns : the same columns
     """
     ids = F.col(f"{NEIGHBORS}.{NEIGHBOR_ID}").cast(T.ArrayType(kind))
     pairs = F.arrays_zip(F.col(f"{NEIGHBORS}.{DISTANCE}").alias(DISTANCE), ids.alias(NEIGHBOR_ID))
-    ordered = F.transform(F.sort_array(pairs), lambda one: F.struct(one[NEIGHBOR_ID], one[DISTANCE]))
+    ordered = F.transform(F.sort_array(pairs), lambda neighbor: F.struct(neighbor[NEIGHBOR_ID], neighbor[DISTANCE]))
     return lists.select(F.col(USER_ID).cast(kind).alias(USER_ID), ordered.alias(NEIGHBORS))

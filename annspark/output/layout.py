@@ -1,4 +1,4 @@
-"""Layout: the form of a neighbor table, nested or long, and the check that nobody is missing."""
+"""Layout: the form of a neighbor table, nested or long, and the check that no user is missing."""
 
 from dataclasses import dataclass, replace
 
@@ -16,8 +16,8 @@ class Layout:
     """How a neighbor table is laid out.
 
     id_col : name of the column of ids
-    long   : a row per neighbor (id, rank, neighbor_id, value), not one per user (id, neighbors)
-    value  : name of what stands beside a neighbor's id: its distance, or its inner product, which is minus that
+    long   : whether there is a row per neighbor (id, rank, neighbor_id, value) and not one per user (id, neighbors)
+    value  : "distance" or "inner_product", which is -distance: the name of the field with a neighbor's value
     """
 
     id_col: str
@@ -26,7 +26,7 @@ class Layout:
 
     @property
     def nested(self) -> "Layout":
-        """The same with a row per user."""
+        """The same layout with a row per user."""
         return replace(self, long=False)
 
 
@@ -40,11 +40,12 @@ def laid_out(neighbors: DataFrame, layout: Layout) -> DataFrame:
     """Return the table as it is published.
 
     neighbors : user_id, neighbors
-    returns   : <id_col>, neighbors; or long: <id_col>, rank (1..k), neighbor_id, and the value
+    returns   : <id_col>, neighbors; or if long <id_col>, rank (1..k), neighbor_id and <value>
     """
     if layout.value == INNER_PRODUCT:
         product = F.transform(
-            NEIGHBORS, lambda one: F.struct(one[NEIGHBOR_ID], _negated(one[DISTANCE]).alias(INNER_PRODUCT))
+            NEIGHBORS,
+            lambda neighbor: F.struct(neighbor[NEIGHBOR_ID], _negated(neighbor[DISTANCE]).alias(INNER_PRODUCT)),
         )
         neighbors = neighbors.select(USER_ID, product.alias(NEIGHBORS))
     table = _lengthened(neighbors, layout.value) if layout.long else neighbors
@@ -58,24 +59,26 @@ def lists_in(table: DataFrame, layout: Layout) -> DataFrame:
         pairs = F.sort_array(F.collect_list(F.struct(RANK, NEIGHBOR_ID, layout.value))).alias(NEIGHBORS)
         named = named.groupBy(USER_ID).agg(pairs)
     values = F.col(f"{NEIGHBORS}.{layout.value}")
-    distances = F.transform(values, _negated) if layout.value == INNER_PRODUCT else F.transform(values, lambda one: one)
+    distances = (
+        F.transform(values, _negated) if layout.value == INNER_PRODUCT else F.transform(values, lambda value: value)
+    )
     return named.select(USER_ID, f"{NEIGHBORS}.{NEIGHBOR_ID}", distances.alias(DISTANCE))
 
 
 def neighbor_ids_in(table: DataFrame, layout: Layout) -> DataFrame:
-    """Return neighbor_id of every neighbor of a published table; no other column is read."""
+    """Return the neighbor_id of every neighbor in a published table, a row each; no other column is read."""
     if layout.long:
         return table.select(NEIGHBOR_ID)
     return table.select(F.explode(f"{NEIGHBORS}.{NEIGHBOR_ID}").alias(NEIGHBOR_ID))
 
 
 def count_users(table: DataFrame, layout: Layout) -> int:
-    """Return how many users a published table has rows of."""
+    """Return the number of users with rows in a published table."""
     return table.select(quoted(layout.id_col)).distinct().count() if layout.long else table.count()
 
 
 def require_complete(written: int, rows: int) -> None:
-    """Raise AnnsparkError when not every user of the input is accounted for."""
+    """Raise AnnsparkError when the number of users in the table is not that of the input."""
     if written != rows:
         raise AnnsparkError(
             f"join: {written:,} of {rows:,} users are in the table, so nothing was published. This is a "
@@ -84,7 +87,7 @@ def require_complete(written: int, rows: int) -> None:
 
 
 def _negated(value: Column) -> Column:
-    """Return 0 - value, a float; -value would make -0 of 0."""
+    """Return 0 - value, a float: -value would turn 0 into -0."""
     return F.lit(0).cast("float") - value
 
 

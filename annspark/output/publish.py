@@ -1,7 +1,7 @@
-"""Publish: the table is written aside, and takes its place by a rename once it is complete and audited.
+"""Publish: write the table aside, and rename it to the output once it is complete and audited.
 
-Nothing is replaced but what --overwrite was said of: what was at the output when the run began, or what annspark has
-published there since.  What is found at the output instead stays, and the finished table is kept beside it.
+With --overwrite a run may replace the table that was at the output when the run began, or one that annspark has
+published there since.  Anything else at the output stays, and the finished table is kept beside it.
 """
 
 import json
@@ -38,7 +38,7 @@ from annspark.spark.places import (
 
 logger = logging.getLogger("annspark")
 _REPLACED = "replaced"
-_OWNER = "annspark.owner"  # property of a catalog table: the process that writes it
+_OWNER = "annspark.owner"  # property of a catalog table: the process that writes the table
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,10 @@ class Target:
 
     name      : as the user gave it
     place     : the folder with its scheme, or the catalog table
-    mark      : what this run's names end with
-    overwrite : what was there may be replaced
-    found     : what was there when the run began; "" when nothing was
-    link      : the folder that was named, where it is a link to place; else ""
+    mark      : the end of this run's names
+    overwrite : whether a table there may be replaced
+    found     : identity_of the table that was there when the run began; "" when there was none
+    link      : the path that was given, when it is a link to place; else ""
     written   : names of the tables written aside so far
     """
 
@@ -64,29 +64,29 @@ class Target:
 
     @property
     def is_table(self) -> bool:
-        """Whether it is a catalog table."""
+        """Whether the target is a catalog table."""
         return is_catalog_table(self.name)
 
     @property
     def aside(self) -> str:
-        """The folder of what is written aside, or what the names of such tables begin with."""
+        """The folder for tables written aside; for catalog tables the beginning of their names."""
         if self.is_table:
             return f"{self.place}__pending_{self.mark}"
         return f"{self.parent}/{_hidden(self.place)}{self.mark}"
 
     @property
     def kept(self) -> str:
-        """Where the finished table goes when its place is taken."""
+        """Where the finished table is kept when it cannot be published."""
         return f"{self.place}__kept_{self.mark}" if self.is_table else f"{self.place}.kept-{self.mark}"
 
     @property
     def report(self) -> str:
-        """The folder of its report, when none is given."""
+        """The folder of the report, when none is given."""
         return f"{self.link or self.place}.report"
 
     @property
     def parent(self) -> str:
-        """The folder, or the database, it lies in."""
+        """The folder or database that contains it."""
         return self.place.rpartition("." if self.is_table else "/")[0]
 
 
@@ -94,9 +94,9 @@ class Target:
 class Pending:
     """A table written aside.
 
-    table  : reads what was written
-    name   : where it lies now: a folder with its scheme, or a catalog table
-    target : where it belongs
+    table  : reads the written table
+    name   : where it is now: a folder with its scheme, or a catalog table
+    target : where it is to be published
     """
 
     table: DataFrame
@@ -105,17 +105,20 @@ class Pending:
 
 
 def require_apart(spark: SparkSession, target: Target, vectors: DataFrame, given: str) -> None:
-    """Raise SettingsError when the input, whatever it is called, is read from what the target would replace."""
+    """Raise SettingsError when the input is read from files that would be replaced, under whatever name.
+
+    given : the name of the input
+    """
     if not target.found:
         return
     read: set[str] = set()
     replaced: set[str] = set()
-    with suppress(Exception):  # tables that are not made of files
-        read = {files.plain(unquote(one)) for one in vectors.inputFiles()}
+    with suppress(Exception):  # tables without files
+        read = {files.plain(unquote(path)) for path in vectors.inputFiles()}
         if target.is_table:
-            replaced = {files.plain(unquote(one)) for one in spark.read.table(target.place).inputFiles()}
+            replaced = {files.plain(unquote(path)) for path in spark.read.table(target.place).inputFiles()}
         else:
-            replaced = {one for one in read if one.startswith(files.plain(target.place) + "/")}
+            replaced = {path for path in read if path.startswith(files.plain(target.place) + "/")}
     if read & replaced:
         raise SettingsError(
             f"output {target.name!r} holds files that the input {given!r} is read from ({min(read & replaced)!r}), and "
@@ -124,14 +127,19 @@ def require_apart(spark: SparkSession, target: Target, vectors: DataFrame, given
 
 
 def check_target(spark: SparkSession, name: str, overwrite: bool) -> Target:
-    """Return the target; SettingsError when it is there and may not be replaced, or could not be published whole."""
-    if is_catalog_table(name):
-        return _check_table(spark, name, overwrite)
+    """Return the target of a name, and clear what dead runs to it have left.
+
+    Raises SettingsError when something there may not be replaced, or when no table can be published there whole.
+    """
+    return _check_table(spark, name, overwrite) if is_catalog_table(name) else _check_folder(spark, name, overwrite)
+
+
+def _check_folder(spark: SparkSession, name: str, overwrite: bool) -> Target:
     files.require_rename(name)
     files.require_whole_name(spark, "output", name)
     named = files.resolve(spark, "output", name)
     files.require_rename(named)
-    place = files.behind_link(named)  # the link stays, and leads to the new table
+    place = files.behind_link(named)  # the link stays, and will lead to the new table
     files.require_reach("output", place)
     parent = place.rpartition("/")[0]
     try:
@@ -141,6 +149,28 @@ def check_target(spark: SparkSession, name: str, overwrite: bool) -> Target:
         kind = files.kind_of(place)
     except OSError as error:
         raise SettingsError(f"output {name!r} cannot be looked at ({reason_of(error)}). Choose another.") from error
+    _require_replaceable(name, place, kind, overwrite)
+    files.require_writable("output", name, parent)
+    target = Target(
+        name=name,
+        place=place,
+        mark=files.new_mark(),
+        overwrite=overwrite,
+        found=identity_of(spark, place),
+        link=named if place != named else "",
+    )
+    try:
+        files.kind_of(target.kept + _REPLACED)  # the longest name that may be needed
+    except OSError as error:
+        raise SettingsError(f"output {name!r} is too long a name ({reason_of(error)}). Choose another.") from error
+    return target
+
+
+def _require_replaceable(name: str, place: str, kind: str, overwrite: bool) -> None:
+    """Raise SettingsError when what is at an output may not be replaced.
+
+    kind : "folder", "file", or "" for nothing
+    """
     if kind == "file":
         raise SettingsError(f"output {name!r} is a file, and a table is a folder. Choose another name, or remove it.")
     if kind and not overwrite:
@@ -151,21 +181,13 @@ def check_target(spark: SparkSession, name: str, overwrite: bool) -> Target:
         )
     if kind and not files.is_published(place):
         _require_table_like(name, place)
-    files.require_writable("output", name, parent)
-    link = named if place != named else ""
-    target = Target(name, place, files.new_mark(), overwrite, identity_of(spark, place), link)
-    try:
-        files.kind_of(target.kept + _REPLACED)  # the longest name there may be
-    except OSError as error:
-        raise SettingsError(f"output {name!r} is too long a name ({reason_of(error)}). Choose another.") from error
-    return target
 
 
 def _require_table_like(name: str, place: str) -> None:
-    """Raise SettingsError for a folder that is no table, which would go with all it holds: a mistyped name, mostly."""
+    """Raise SettingsError for a folder that is no table: a mistyped name must not delete everything in it."""
     if files.is_around_here(place):
         raise SettingsError(f"output {name!r} is or holds the folder this job runs in. Give a folder of its own.")
-    others = [one for one in files.folders_in(place) if "=" not in one and not one.startswith(("_", "."))]
+    others = [folder for folder in files.folders_in(place) if "=" not in folder and not folder.startswith(("_", "."))]
     if others:
         raise SettingsError(
             f"output {name!r} holds folders that no table has ({', '.join(map(repr, others[:3]))}), and they would be "
@@ -174,7 +196,10 @@ def _require_table_like(name: str, place: str) -> None:
 
 
 def require_format(spark: SparkSession, target: Target, file_format: str | None, shape: str) -> None:
-    """Raise SettingsError when what is to be published could not be written, or not be read again, in a format."""
+    """Raise SettingsError when a neighbor table cannot be written in a format, or not be read again.
+
+    A table of one row is written aside to find out, except in formats that are known to work.
+    """
     if file_format is None or file_format.lower() in ("parquet", "orc", "json"):
         return
     neighbor = ["id AS neighbor_id", "0F AS distance"]
@@ -196,7 +221,7 @@ def require_format(spark: SparkSession, target: Target, file_format: str | None,
 def _check_table(spark: SparkSession, name: str, overwrite: bool) -> Target:
     database = name.rpartition(".")[0]
     try:
-        spark.catalog.tableExists(f"{name}__pending_")  # what the table is called until it is done
+        spark.catalog.tableExists(f"{name}__pending_")  # the beginning of the names of tables written aside
     except ParseException as error:
         raise SettingsError(
             f"output {name!r} is no name that can be given to a catalog table: between dots letters, digits and _, "
@@ -207,18 +232,21 @@ def _check_table(spark: SparkSession, name: str, overwrite: bool) -> Target:
             f"output {name!r}: there is no database {database!r}. Create it; or if a path is meant, write './{name}'."
         )
     _clear_tables(spark, name)
-    there = spark.catalog.tableExists(name)
-    kind = spark.catalog.getTable(name).tableType if there else ""
+    is_taken = spark.catalog.tableExists(name)
+    kind = spark.catalog.getTable(name).tableType if is_taken else ""
     if "VIEW" in kind.upper() or kind.upper() == "TEMPORARY":
         raise SettingsError(f"output {name!r} is a view, which is never replaced. Choose another name, or drop it.")
-    if there and not overwrite:
+    if is_taken and not overwrite:
         raise SettingsError(f"output {name!r} exists. Choose another, or replace it with --overwrite.")
-    return Target(name, name, files.new_mark(), overwrite, identity_of(spark, name))
+    return Target(name=name, place=name, mark=files.new_mark(), overwrite=overwrite, found=identity_of(spark, name))
 
 
 @contextmanager
 def aside(spark: SparkSession, target: Target) -> Iterator[None]:
-    """Make what the run writes aside possible, or raise SettingsError; when the block ends nothing of it is left."""
+    """Make the folder for tables written aside; when the block ends, delete all tables still there.
+
+    Raises SettingsError when the folder cannot be made, or Spark does not see it.
+    """
     if target.is_table:
         try:
             yield
@@ -229,11 +257,11 @@ def aside(spark: SparkSession, target: Target) -> Iterator[None]:
     made = files.missing_folders(target.parent)
     with working_in(target.aside, "output", target.name, spark):
         yield
-    files.remove_empty(made)  # when nothing was published
+    files.remove_empty(made)  # they are empty when nothing was published
 
 
 def write_pending(table: DataFrame, target: Target, file_format: str | None) -> Pending:
-    """Write the table beside its target, where no reader looks."""
+    """Write a table beside its target, under a name that readers skip."""
     spark = table.sparkSession
     if target.is_table:
         name = f"{target.aside}_{len(target.written)}" if target.written else target.aside
@@ -249,14 +277,15 @@ def write_pending(table: DataFrame, target: Target, file_format: str | None) -> 
 
 
 def discard(pending: Pending) -> None:
-    """Delete a table written aside, when another has been written since."""
+    """Delete a table written aside that is not needed any more."""
     drop(pending.table.sparkSession, pending.name)
 
 
 def commit(pending: Pending) -> None:
-    """Let the pending table take its target's place; what stood there goes once the new one is in place.
+    """Rename the pending table to its target, and then delete the table it replaces.
 
-    Raises SettingsError when what stands there may not be replaced: it stays, and the table is kept beside it.
+    Raises SettingsError when something is at the target that may not be replaced; it stays, and the pending table is
+    kept beside it.
     """
     spark, target = pending.table.sparkSession, pending.target
     replaced = f"{target.aside}_{_REPLACED}" if target.is_table else f"{target.aside}/{_REPLACED}"
@@ -273,11 +302,8 @@ def commit(pending: Pending) -> None:
         rename(spark, pending.name, target.place)
     except BaseException as error:
         taken = isinstance(error, FileExistsError)
-        if now and not (taken or (exists(spark, target.place) if target.is_table else files.exists(target.place))):
-            rename(spark, replaced, target.place)
-        elif now:  # somebody was quicker: of three tables none is lost
-            rename(spark, replaced, target.kept + _REPLACED)
-            logger.warning("publish: what was at %s is now at %s", target.name, target.kept + _REPLACED)
+        if now:
+            _put_back(spark, target, replaced, taken)
         if taken:
             raise _keep(spark, pending) from error
         raise
@@ -285,18 +311,33 @@ def commit(pending: Pending) -> None:
         drop(spark, replaced)
 
 
+def _put_back(spark: SparkSession, target: Target, replaced: str, taken: bool) -> None:
+    """Rename the replaced table back after a failed commit; where its place is taken, keep it beside its place.
+
+    replaced : where the table is now
+    taken    : the commit failed because another program has written to the target
+    """
+    if not (taken or (exists(spark, target.place) if target.is_table else files.exists(target.place))):
+        rename(spark, replaced, target.place)
+        return
+    # Of the three tables, the replaced, the pending and the other program's, none is lost.
+    rename(spark, replaced, target.kept + _REPLACED)
+    logger.warning("publish: what was at %s is now at %s", target.name, target.kept + _REPLACED)
+
+
 @contextmanager
 def undisturbed(target: Target) -> Iterator[None]:
-    """Let other runs to the same output, and signals to this process, wait until the block is done.
+    """Make other runs to the same output, and signals to this process, wait until the block ends.
 
-    Between two renames there is no table at the output, and between table and report they are of two nights.
+    Between two renames there is no table at the output; between the renames of table and report these are of different
+    runs.
     """
     came: list[int] = []
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        for one in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(one) is not None:  # of another language's making
-                before[one] = signal.signal(one, lambda got, _: came.append(got))
+        for stopping in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(stopping) is not None:  # None: a handler not set from Python, which cannot be restored
+                before[stopping] = signal.signal(stopping, lambda received, _: came.append(received))
     try:
         if target.is_table:
             yield
@@ -311,13 +352,15 @@ def undisturbed(target: Target) -> Iterator[None]:
 
 
 def _keep(spark: SparkSession, pending: Pending) -> SettingsError:
-    """Keep the table beside its place, which is taken, and return the error that says so."""
+    """Rename the pending table to target.kept, because its place is taken, and return the error that says so."""
     target = pending.target
     rename(spark, pending.name, target.kept)
     if target.is_table:
-        how = f"ALTER TABLE {identifier(target.kept)} RENAME TO {identifier('.'.join(target.place.split('.')[-2:]))}"
+        command = (
+            f"ALTER TABLE {identifier(target.kept)} RENAME TO {identifier('.'.join(target.place.split('.')[-2:]))}"
+        )
     else:
-        how = f"mv '{shown(target.kept)}' '{shown(target.place)}'"
+        command = f"mv '{shown(target.kept)}' '{shown(target.place)}'"
     why = (
         "what was there when the job began was changed or replaced meanwhile, and not by annspark"
         if target.found
@@ -325,20 +368,23 @@ def _keep(spark: SparkSession, pending: Pending) -> SettingsError:
     )
     return SettingsError(
         f"output {target.name!r}: {why}; it was left as it is. The finished table is kept at {shown(target.kept)!r}. "
-        f"To publish it, move away what is at the output, and run: {how}"
+        f"To publish it, move away what is at the output, and run: {command}"
     )
 
 
 def _hidden(place: str) -> str:
-    """Return what the names of folders written aside begin with.
+    """Return the beginning of the names of folders written aside.
 
-    The leading dot hides them from jobs that read the parent folder, as a partitioned table's readers do.
+    The leading dot hides them from jobs that read the parent folder, as readers of partitioned tables do.
     """
     return f".{place.rpartition('/')[2]}.pending-"
 
 
 def _rescue_folder(folder: str, place: str) -> bool:
-    """Put back what a dead run had moved aside and not replaced; False when it is to stay where it is."""
+    """Rename a table back that a dead run had moved aside; return whether the run's folder may be deleted.
+
+    The folder must stay when it has the old table, and something else than a table of annspark is at the output now.
+    """
     old = f"{folder}/{_REPLACED}"
     if not files.exists(old):
         return True
@@ -353,29 +399,36 @@ def _rescue_folder(folder: str, place: str) -> bool:
 
 
 def _clear_tables(spark: SparkSession, name: str) -> None:
-    """Drop tables that dead runs to the same output wrote aside, and put back what they had not replaced yet."""
+    """Drop tables that dead runs to the same output wrote aside; rename back one that was moved and not replaced."""
     database, _, last = name.rpartition(".")
     begin = f"{last}__pending_".lower()
     try:
         rows = spark.sql(f"SHOW TABLES IN {identifier(database)} LIKE '{begin}*'").collect()
-    except Exception:  # a catalog that lists no tables
+    except Exception:  # a catalog that cannot list tables
         return
     names = [f"{database}.{row['tableName']}" for row in rows if row["tableName"].lower().startswith(begin)]
     unknown = []
-    for one in sorted(names, key=lambda one: not one.endswith(f"_{_REPLACED}")):
-        told = properties_of(spark, one.removesuffix(f"_{_REPLACED}")) or properties_of(spark, name)
-        owner = None
-        with suppress(ValueError):
-            owner = json.loads(told.get(_OWNER, "null"))
-        if not is_dead(owner):
-            unknown += [one] if is_dead(owner) is None else []
-        elif one.endswith(f"_{_REPLACED}") and not exists(spark, name):
-            rename(spark, one, name)
+    # Replaced tables first, while the tables with the property of their owner still exist.
+    for left in sorted(names, key=lambda left: not left.endswith(f"_{_REPLACED}")):
+        is_replaced = left.endswith(f"_{_REPLACED}")
+        dead = is_dead(_owner_of(spark, left, name))
+        if not dead:
+            unknown += [left] if dead is None else []
+        elif is_replaced and not exists(spark, name):
+            rename(spark, left, name)
             logger.info("left over: %s, which a run had moved aside when it ended, is back in its place", name)
-        elif one.endswith(f"_{_REPLACED}") and not is_published(spark, name):
-            unknown.append(one)
+        elif is_replaced and not is_published(spark, name):
+            unknown.append(left)
         else:
-            drop(spark, one)
-            logger.info("left over: %s, of a run that ended before its time, is dropped", one)
+            drop(spark, left)
+            logger.info("left over: %s, of a run that ended before its time, is dropped", left)
     if unknown:
         logger.info("left over: %s; drop by hand what belongs to no running job", ", ".join(unknown))
+
+
+def _owner_of(spark: SparkSession, left: str, name: str) -> Any:
+    """Return the owner of a table that a run left: a property of the run's pending table, else of the published one."""
+    properties = properties_of(spark, left.removesuffix(f"_{_REPLACED}")) or properties_of(spark, name)
+    with suppress(ValueError):
+        return json.loads(properties.get(_OWNER, "null"))
+    return None

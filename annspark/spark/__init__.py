@@ -1,1 +1,1 @@
-"""Plumbing: how users travel and where they are kept; no step of the line."""
+"""Plumbing that the steps share: how users are shipped between them, and where tables are stored."""

@@ -1,4 +1,4 @@
-"""The only place where Arrow columns become NumPy arrays and back."""
+"""Arrow columns to NumPy arrays and back."""
 
 from collections.abc import Callable, Iterator
 
@@ -9,27 +9,27 @@ from pyspark.sql import DataFrame
 
 OUT_ROWS = 20_000  # rows of an outgoing batch
 Batches = Iterator[pa.RecordBatch]
-Mapper = Callable[[Batches], Batches]  # what mapInArrow calls once for every partition
+Mapper = Callable[[Batches], Batches]  # a function that mapInArrow calls once for every partition
 
 
 def gathered(batches: Batches) -> pa.Table | None:
-    """Return all rows of a partition; None where there is none."""
+    """Return all rows of a partition; None where it has no row."""
     received = [batch for batch in batches if batch.num_rows]
     return pa.Table.from_batches(received) if received else None
 
 
 def numbers(column: pa.Array | pa.ChunkedArray, dtype: type[np.generic]) -> np.ndarray:
-    """Read numbers that travel as bytes, without a copy where the column is one piece.
+    """Read the numbers in a binary column; without a copy where the column is a single chunk.
 
-    column  : binary, every value a whole number of items long, no nulls
-    returns : flat array of all values' items
+    column  : binary; every value is a whole number of items long; no nulls
+    returns : the items of all values in one flat array
     """
     if isinstance(column, pa.ChunkedArray):
         parts = [numbers(chunk, dtype) for chunk in column.chunks]
         return parts[0] if len(parts) == 1 else np.concatenate(parts) if parts else np.empty(0, dtype)
     if len(column) == 0:
         return np.empty(0, dtype)
-    # spark.sql.execution.arrow.useLargeVarTypes makes offsets 64 bits wide.
+    # With spark.sql.execution.arrow.useLargeVarTypes offsets are 64 bits wide.
     width = np.int64 if pa.types.is_large_binary(column.type) else np.int32
     offsets = np.frombuffer(column.buffers()[1], width)[column.offset : column.offset + len(column) + 1]
     return np.frombuffer(column.buffers()[2], np.uint8)[offsets[0] : offsets[-1]].view(dtype)
@@ -43,9 +43,9 @@ def elements(column: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 
 def to_binary(values: np.ndarray, lengths: np.ndarray) -> pa.Array:
-    """Pack numbers as bytes, lengths[i] of them in value i.
+    """Pack numbers into a binary column, lengths[i] of them into value i.
 
-    values : sum(lengths) numbers of any one type
+    values : sum(lengths) numbers of one type
     """
     offsets = _offsets(values.itemsize * lengths.astype(np.int64))
     data = pa.py_buffer(np.ascontiguousarray(values))
@@ -58,10 +58,10 @@ def to_lists(values: pa.Array, lengths: np.ndarray) -> pa.Array:
 
 
 def ranks_of_ids(*columns: pa.Array) -> tuple[pa.Array, list[np.ndarray]]:
-    """Number ids by their order, over several columns at once, so that NumPy can sort what stands for them.
+    """Replace the ids of several columns by their ranks, which NumPy can sort.
 
-    columns : ids of one orderable type, no nulls
-    returns : the distinct ids in ascending order, and per column int64 (n,), each id's place among them
+    columns : ids of one type that has an order, no nulls
+    returns : the distinct ids of all columns in ascending order; per column int64 (n,), each id's place among them
     """
     encoded = pc.dictionary_encode(pa.concat_arrays(columns))
     order = pc.sort_indices(encoded.dictionary).to_numpy()
@@ -72,7 +72,7 @@ def ranks_of_ids(*columns: pa.Array) -> tuple[pa.Array, list[np.ndarray]]:
 
 
 def collect(table: DataFrame) -> pa.Table:
-    """Bring a small table to the driver."""
+    """Collect a small table on the driver."""
     if hasattr(table, "toArrow"):
         return table.toArrow()
     from pyspark.sql.pandas.types import to_arrow_schema  # Spark 3.5 has no toArrow

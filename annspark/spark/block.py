@@ -1,7 +1,8 @@
-"""Blocks: users travel some to a row, because Spark's cost is by the row.
+"""Blocks: several users in one row of a table, because much of Spark's cost is per row.
 
-A row of a block costs Spark some 5 microseconds wherever it is cached, shuffled or handed to Python: as much as joining
-it costs.  A block holds about 4 KB, so that a batch of Spark's 10,000 rows stays near 40 MB whatever its users are.
+Caching, shuffling or handing a row to Python costs Spark some 5 microseconds each time.  With one user to a row that is
+as much as joining the user.  A block holds about 4 KB, so that a batch of Spark, 10,000 rows, stays near 40 MB whatever
+the size of a vector.
 """
 
 from typing import cast
@@ -26,7 +27,7 @@ def id_type(blocks: DataFrame) -> T.DataType:
 
 
 def block_fields(user: T.DataType, wire: Wire) -> list[T.StructField]:
-    """Return the columns of staged blocks of users whose ids have that type."""
+    """Return the columns of staged blocks of users with ids of the given type."""
     return [
         T.StructField(IDS, T.ArrayType(user)),
         T.StructField(HASHES, T.BinaryType()),
@@ -36,16 +37,16 @@ def block_fields(user: T.DataType, wire: Wire) -> list[T.StructField]:
 
 
 def seeded_hash(user_id: Column, seed: int) -> Column:
-    """Return the hash that decides what samples a user is in and where its lists are merged: int64."""
+    """Return the hash of an id: int64.  It decides which samples a user is in and which partition merges its lists."""
     return F.xxhash64(user_id, F.lit(str(seed)))
 
 
 def block_lengths(group: np.ndarray, row_bytes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cut rows into blocks of one group each.
+    """Cut rows into blocks of about 4 KB, each with rows of a single group.
 
-    group     : int (n,), ascending or at least all of a group together
-    row_bytes : about how many bytes a row brings
-    returns   : int (n_blocks,), first row of each block and how many it has
+    group     : int (n,), the group of each row; the rows of a group are next to each other
+    row_bytes : mean size of a row
+    returns   : int (n_blocks,), the first row of each block; int (n_blocks,), the number of its rows
     """
     size = max(1, _BLOCK_BYTES // max(row_bytes, 1))
     begins = np.flatnonzero(np.diff(group, prepend=-1) != 0) if len(group) else np.empty(0, np.int64)
@@ -55,7 +56,10 @@ def block_lengths(group: np.ndarray, row_bytes: int) -> tuple[np.ndarray, np.nda
 
 
 def block_users(ids: pa.Array, hashes: np.ndarray, vectors: Vectors, wire: Wire) -> list[pa.Array]:
-    """Return the columns of block_fields of users in blocks, in order of their hashes: a draw finds few blocks."""
+    """Return users in blocks, as the columns of block_fields.
+
+    They are in the order of their hashes, so that the users of a sample, which have the smallest, are in few blocks.
+    """
     order = np.argsort(hashes, kind="stable")
     hashes, vectors = hashes[order], take_rows(vectors, order)
     first, lengths = block_lengths(np.zeros(len(ids), np.int8), row_bytes(vectors))
@@ -72,59 +76,59 @@ def block_lists(
 ) -> list[pa.Array]:
     """Return users' lists in blocks: target, ids, neighbor_ids, distances, counts.
 
-    slot      : int (n,), where each list goes, those of one slot together
-    keys      : int32 (n_slots,), the targets
-    ids       : of everybody
+    slot      : int (n,), the slot of each list's partition; lists of one slot are next to each other
+    keys      : int32 (n_slots,), the target of each slot
+    ids       : of all users and neighbors
     users     : int (n,), places in ids
     neighbors : int (n, k), places in ids, nearest first; -1 for none
     distances : float32 (n, k)
     """
-    met = neighbors >= 0
-    counts = met.sum(axis=1, dtype=np.int32)
+    exists = neighbors >= 0
+    counts = exists.sum(axis=1, dtype=np.int32)
     first, lengths = block_lengths(slot, neighbors.shape[1] * 12)
     per_block = np.add.reduceat(counts, first)
     return [
         pa.array(keys[slot[first]]),
         to_lists(ids.take(pa.array(users)), lengths),
-        to_lists(ids.take(pa.array(neighbors[met])), per_block),
-        to_binary(distances[met], per_block),
+        to_lists(ids.take(pa.array(neighbors[exists])), per_block),
+        to_binary(distances[exists], per_block),
         to_binary(counts, lengths),
     ]
 
 
 def unblocked(blocks: DataFrame, wire: Wire) -> DataFrame:
-    """Return blocks of users as a row per user: user_id, hash and the columns of its vector (binary, float64).
+    """Return blocks of users as one row per user: user_id, hashes (binary, of one) and the columns of its vector.
 
-    In float64 whatever the block has them in: equal vectors have equal bytes.
+    Vectors are float64 whatever type the block has, so that equal vectors have equal bytes.
     """
     schema = T.StructType(
         [T.StructField(USER_ID, id_type(blocks)), T.StructField(HASHES, T.BinaryType()), *wire.fields]
     )
-    return blocks.select(IDS, HASHES, *wire.names).mapInArrow(_unblocker(wire), schema)
+    return blocks.select(IDS, HASHES, *wire.names).mapInArrow(_unblock_mapper(wire), schema)
 
 
 def blocked(rows: DataFrame, wire: Wire) -> DataFrame:
-    """Undo unblocked."""
+    """Return the rows of unblocked as blocks again."""
     schema = T.StructType(block_fields(rows.schema[USER_ID].dataType, wire))
-    return rows.select(USER_ID, HASHES, *wire.names).mapInArrow(_blocker(wire), schema)
+    return rows.select(USER_ID, HASHES, *wire.names).mapInArrow(_block_mapper(wire), schema)
 
 
-def _unblocker(wire: Wire) -> Mapper:
+def _unblock_mapper(wire: Wire) -> Mapper:
     def unblock(batches: Batches) -> Batches:
         for batch in batches:
             ids, hashes = elements(batch.column(0)), numbers(batch.column(1), np.int64)
             vectors = in_kind(wire.read(batch), np.float64)
             for start in range(0, len(ids), OUT_ROWS):
                 end = min(start + OUT_ROWS, len(ids))
-                one = np.ones(end - start, np.int64)
-                rows = wire.write(slice_rows(vectors, start, end), one)
-                columns = [ids[start:end], to_binary(hashes[start:end], one), *rows]
+                lengths = np.ones(end - start, np.int64)
+                rows = wire.write(slice_rows(vectors, start, end), lengths)
+                columns = [ids[start:end], to_binary(hashes[start:end], lengths), *rows]
                 yield pa.RecordBatch.from_arrays(columns, [USER_ID, HASHES, *wire.names])
 
     return unblock
 
 
-def _blocker(wire: Wire) -> Mapper:
+def _block_mapper(wire: Wire) -> Mapper:
     def block(batches: Batches) -> Batches:
         for batch in batches:
             vectors = narrowed(wire.read(batch))

@@ -1,4 +1,7 @@
-"""The cluster, through the DataFrame API alone, so that Connect has it too: its cores, and work beside the driver's."""
+"""The cluster: its number of cores, its partitions, and jobs that run beside the driver's work.
+
+Only the DataFrame API is used, so that all of it works on Connect too.
+"""
 
 import re
 from collections.abc import Callable
@@ -17,36 +20,37 @@ from annspark.spark.arrow import Batches
 
 P = ParamSpec("P")
 R = TypeVar("R")
-_SEED = 42  # Spark's, of its hash function
+_SEED = 42  # the seed of Spark's hash function
 
 
 def count_cores(spark: SparkSession) -> int:
-    """Return the session's default parallelism, which is the cores of its executors unless configured.
+    """Return the session's default parallelism: the number of cores of its executors, unless it is configured.
 
-    A plan of Spark's says it; where another engine words its plans otherwise, a job of a second counts it.
+    It is read from a printed plan.  Other engines than Spark's may print plans differently; there a job that takes a
+    second counts partitions.
     """
-    if told := re.search(r"\bsplits=(\d+)", printed_plan(spark.range(1))):
-        return int(told[1])
+    if splits := re.search(r"\bsplits=(\d+)", printed_plan(spark.range(1))):
+        return int(splits[1])
     placed = spark.range(0, 100_000).select(F.spark_partition_id().alias("place"))
     return 1 + int(placed.agg(F.max("place")).collect()[0][0])
 
 
 def printed_plan(table: DataFrame, mode: str = "simple") -> str:
-    """Return the plan of a table as Spark prints it, which sessions of both kinds do; "" where it cannot.
+    """Return the plan of a table as Spark prints it, which classic sessions and Connect both do; "" where it cannot.
 
-    What other threads print meanwhile is not seen.
+    Standard output is redirected meanwhile, so what other threads print in that time is lost.
     """
     printed = StringIO()
     try:
         with redirect_stdout(printed):
             table.explain(mode=mode)
-    except Exception:  # what is wrong with the table is said by who reads it
+    except Exception:  # a table that cannot be read fails with a better message where it is read
         return ""
     return printed.getvalue()
 
 
 def start_workers(spark: SparkSession) -> None:
-    """Have Python's workers, which take seconds to start, there when the first step wants them."""
+    """Start Python's workers, which takes seconds, before the first step needs them."""
     spark.range(0, 100_000).mapInArrow(_nothing, "nothing int").collect()
 
 
@@ -57,13 +61,13 @@ def _nothing(batches: Batches) -> Batches:
 
 
 def partition_keys(n_partitions: int) -> np.ndarray:
-    """Return one key per partition, so that repartition(n_partitions, key) sends key i's rows to a partition alone.
+    """Return one key per partition, such that repartition(n_partitions, key) sends each key to another partition.
 
     Spark places a row by a hash of its key; keys 0, 1, 2, ... would leave a third of the partitions empty.
 
     returns : int32 (n_partitions,), for a column of type int
     """
-    # Coupon collector: this many keys miss a partition for less than one n in 10^6.
+    # Coupon collector: with so many keys some partition has none for fewer than one in 10^6 values of n_partitions.
     tried = np.arange(20 * n_partitions + n_partitions * n_partitions.bit_length())
     target, key = np.unique(_spark_hash(tried).astype(np.int64) % n_partitions, return_index=True)
     if len(target) < n_partitions:
@@ -90,9 +94,9 @@ def _rotated(values: np.ndarray, bits: int) -> np.ndarray:
 
 
 def start_beside(spark: SparkSession, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
-    """Start work that runs Spark jobs beside what the driver does next, under the same job group and tags.
+    """Start a function in a thread of its own, where it runs Spark jobs beside the driver's work.
 
-    A process that ends does not wait for it.
+    The jobs have the job group and tags of the calling thread.  A process that ends does not wait for the thread.
     """
     done: Future[R] = Future()
 
@@ -102,7 +106,7 @@ def start_beside(spark: SparkSession, work: Callable[P, R], *args: P.args, **kwa
         except BaseException as error:
             done.set_exception(error)
 
-    # Spark 3.5's thread takes no session: there are no tags to hand on.
+    # Spark 3.5 has no tags to hand on, so its thread takes no session.
     tags_of = {"session": spark} if "session" in signature(InheritableThread).parameters else {}
     InheritableThread(run, daemon=True, **tags_of).start()
     return done

@@ -1,4 +1,4 @@
-"""Folders on the file system Spark wrote to, reached without the JVM."""
+"""Files and folders on the file systems that Spark writes to, reached through PyArrow and not the JVM."""
 
 import hashlib
 import os
@@ -17,19 +17,19 @@ from pyspark.sql import DataFrame, SparkSession
 
 from annspark.errors import SettingsError, reason_of
 
-# Renaming a folder is one operation here; on object stores it is a copy, which a reader could see half done.
+# Schemes under which renaming a folder is one operation.  Object stores copy it, and readers could see half of it.
 _RENAMES = ("", "file", "hdfs", "viewfs", "abfs", "abfss")
-# Spark's own name for it: a path with [, {, * or ? in it is a name then, and no pattern.
+# An internal option of Spark: with it a path with [, {, * or ? is a name and not a pattern.
 LITERAL = ("__globPaths__", "false")
 _NOWHERE = ".annspark-nowhere"
-# A file of this name in a folder says that annspark published what is there, and which files; readers skip _ names,
-# and those that do not skip empty files, as they have to for Spark's _SUCCESS.
+# annspark marks a folder it published by an empty file, named by this and a digest of the other files.  Readers skip
+# names that begin with _, or else empty files, as they must for Spark's _SUCCESS.
 _PUBLISHED = "_annspark-"
 _PATIENCE = 15.0  # seconds to wait for another run that publishes to the same folder
 
 
 def require_rename(path: str) -> None:
-    """Raise SettingsError when a folder at this path could not appear in one piece."""
+    """Raise SettingsError when a folder cannot be renamed at this path, so that readers could see half a table."""
     if scheme_of(path) not in _RENAMES:
         raise SettingsError(
             f"output {path!r}: {scheme_of(path)!r} cannot rename a folder, so readers could see half a table. "
@@ -38,7 +38,10 @@ def require_rename(path: str) -> None:
 
 
 def require_reach(name: str, path: str) -> None:
-    """Raise SettingsError when the driver cannot reach the file system of the setting's path."""
+    """Raise SettingsError when the driver cannot reach the file system of a path.
+
+    name : of the setting that gives the path
+    """
     if not isinstance(path, str) or not path.strip():
         raise SettingsError(f"{name!r} is {path!r}; it must be the path of a folder, or left out.")
     try:
@@ -51,7 +54,10 @@ def require_reach(name: str, path: str) -> None:
 
 
 def require_writable(name: str, given: str, folder: str) -> None:
-    """Raise SettingsError when no file can be made in the setting's folder; what was made to find out is deleted."""
+    """Raise SettingsError when no file can be written in a folder; the file and folders made to find out are deleted.
+
+    name, given : name and value of the setting that gives the folder
+    """
     require_reach(name, folder)
     made = missing_folders(folder)
     try:
@@ -66,12 +72,15 @@ def require_writable(name: str, given: str, folder: str) -> None:
 
 
 def unwritable(name: str, given: str, error: Exception) -> str:
-    """Return what to say of a setting's folder in which no file can be made."""
+    """Return the message for a setting's folder in which no file can be written."""
     return f"{name} {given!r}: no file can be written there ({reason_of(error)}). Give a folder this job may write to."
 
 
 def require_seen(spark: SparkSession, name: str, given: str, path: str) -> None:
-    """Raise SettingsError when Spark does not see a file that was just made."""
+    """Raise SettingsError when Spark does not see a file that this process just made.
+
+    name, given : name and value of the setting that gives the file's folder
+    """
     if is_seen(spark, path):
         return
     raise SettingsError(
@@ -80,7 +89,7 @@ def require_seen(spark: SparkSession, name: str, given: str, path: str) -> None:
 
 
 def why_unseen(spark: SparkSession, name: str) -> str:
-    """Return why Spark does not see what is there, and what to do about it: the end of a sentence."""
+    """Return the end of a sentence: why Spark does not see a file that exists, and what to do about it."""
     encoding = java_encoding(spark)
     if not name.isascii() or "UTF" not in encoding:
         return (
@@ -91,9 +100,9 @@ def why_unseen(spark: SparkSession, name: str) -> str:
 
 
 def require_whole_name(spark: SparkSession, name: str, given: str, error: type[Exception] = SettingsError) -> None:
-    """Raise an error when the name may have lost letters on its way here, or cannot be written as UTF-8.
+    """Raise an error when a setting's value is not UTF-8, or may have lost letters before this process received it.
 
-    Under spark-submit Java hands the arguments on, with ? for every byte it cannot read.
+    Under spark-submit Java passes the arguments on, with ? for every byte that it cannot decode.
     """
     broken = False
     with suppress(UnicodeEncodeError):
@@ -110,8 +119,8 @@ def require_whole_name(spark: SparkSession, name: str, given: str, error: type[E
 
 
 def java_encoding(spark: SparkSession) -> str:
-    """Return the encoding of file names in Spark's Java; "" where it does not tell."""
-    with suppress(Exception):  # not every session may ask
+    """Return the encoding of file names in Spark's Java; "" where it cannot be read."""
+    with suppress(Exception):  # not every session may call java_method
         asked = spark.sql("SELECT java_method('java.lang.System', 'getProperty', 'sun.jnu.encoding')")
         return str(asked.collect()[0][0] or "").upper()
     return ""
@@ -120,24 +129,24 @@ def java_encoding(spark: SparkSession) -> str:
 def is_seen(spark: SparkSession, path: str) -> bool:
     """Say whether Spark sees anything at the path.
 
-    Spark takes half a second to say so, and lists a folder twice, seconds for 10,000 files. It is not asked where this
-    process sees the same: its Java runs beside, and the name is a plain local one.
+    Asking Spark takes half a second, and seconds for a folder of 10,000 files, which it lists twice.  It is not asked
+    for a local path in ASCII that this process sees, when its Java runs on this machine.
     """
-    beside = not type(spark).__module__.startswith("pyspark.sql.connect")
-    if beside and path.isascii() and scheme_of(path) in ("", "file") and os.path.exists(plain(path)):
+    is_classic = not type(spark).__module__.startswith("pyspark.sql.connect")
+    if is_classic and path.isascii() and scheme_of(path) in ("", "file") and os.path.exists(plain(path)):
         return True
     return look(spark, path)[1]
 
 
 def look(spark: SparkSession, path: str, pattern: bool = False) -> tuple[str, bool]:
-    """Return a path as Spark resolves it, with its scheme (that of a file below it will do), and whether it exists.
+    """Return a path, or that of a file below it, as Spark resolves it, with its scheme; and whether the path exists.
 
-    pattern : the path is one, and exists when anything matches it
+    pattern : whether the path is a pattern, which exists when anything matches it
     """
-    # Escaped rather than LITERAL, with which Spark takes for granted that what could be a pattern exists.
+    # Special characters are escaped: with the option LITERAL Spark would not check that such a path exists.
     asked = path if pattern else re.sub(r"([\[\]{}*?\\])", r"\\\1", path)
     try:
-        # Given twice, because for a single path that is not there Spark logs a stack trace.
+        # The path is given twice, because Spark logs a stack trace for a single path that does not exist.
         found = spark.read.format("binaryFile").load([asked, asked]).inputFiles()
     except AnalysisException as error:
         named = (error.getMessageParameters() or {}).get("path", asked)
@@ -146,7 +155,10 @@ def look(spark: SparkSession, path: str, pattern: bool = False) -> tuple[str, bo
 
 
 def resolve(spark: SparkSession, name: str, given: str) -> str:
-    """Return the path of a setting with the scheme Spark gives it: a file that is not there is named in full."""
+    """Return the path of a setting with its scheme, as Spark resolves it.
+
+    Spark is asked for a file below it that does not exist, because its error gives the whole path.
+    """
     try:
         found = look(spark, f"{given.rstrip('/')}/{_NOWHERE}")[0]
     except Exception as error:
@@ -155,7 +167,7 @@ def resolve(spark: SparkSession, name: str, given: str) -> str:
 
 
 def new_mark() -> str:
-    """Return a name no other run has."""
+    """Return a random name, which no other run has."""
     return uuid4().hex[:12]
 
 
@@ -166,16 +178,17 @@ def scheme_of(path: str) -> str:
 
 
 def write_table(table: DataFrame, path: str, file_format: str) -> None:
-    """Write a table."""
-    # Ids and distances hardly repeat: to try a dictionary first costs a million users 2 s, and Parquet gives it up.
+    """Write a table to a folder that does not exist yet."""
+    # Ids and distances hardly repeat.  Parquet would try a dictionary and give it up: 2 s for a million users.
     options = {"parquet.enable.dictionary": "false"} if file_format == "parquet" else {}
     table.write.format(file_format).options(**options).save(path)
 
 
 def move(source: str, destination: str) -> None:
-    """Rename a folder or file; FileExistsError when there is something at a folder's destination.
+    """Rename a folder or file; FileExistsError when a folder's destination exists.
 
-    The local rename itself refuses a folder with files and a file; elsewhere it is looked at just before.
+    The destination is checked just before.  On local file systems the rename itself fails too, unless the destination
+    is an empty folder.
     """
     system, path = _open(source)
     folder = system.get_file_info(path).type == fs.FileType.Directory
@@ -193,12 +206,12 @@ def move(source: str, destination: str) -> None:
 
 
 def exists(path: str) -> bool:
-    """Say whether there is anything at the path."""
+    """Say whether anything exists at the path."""
     return kind_of(path) != ""
 
 
 def kind_of(path: str) -> str:
-    """Return what is at the path: "folder", "file" (or a link that leads nowhere) or "" for nothing."""
+    """Return what is at the path: "folder", "file" (also for a broken link), or "" for nothing."""
     system, inside = _open(path)
     kind = system.get_file_info(inside).type
     if kind == fs.FileType.NotFound:
@@ -207,13 +220,13 @@ def kind_of(path: str) -> str:
 
 
 def is_mount(path: str) -> bool:
-    """Say whether a local folder is where a file system is mounted, which cannot be renamed."""
+    """Say whether a local folder is a mount point, which cannot be renamed."""
     system, inside = _open(path)
     return isinstance(system, fs.LocalFileSystem) and os.path.ismount(inside)
 
 
 def behind_link(path: str) -> str:
-    """Return where a local link to a folder leads; any other path as it is."""
+    """Return the target of a local link to a folder; any other path unchanged."""
     system, inside = _open(path)
     if isinstance(system, fs.LocalFileSystem) and os.path.islink(inside) and os.path.isdir(inside):
         return f"file:{os.path.realpath(inside)}"
@@ -221,48 +234,48 @@ def behind_link(path: str) -> str:
 
 
 def is_around_here(path: str) -> bool:
-    """Say whether a local folder is the one this process runs in, or holds it."""
-    here = ""
+    """Say whether a local folder is the working directory of this process, or contains it."""
+    working = ""
     with suppress(OSError):  # the folder is gone
-        here = os.path.realpath(os.getcwd())
-    return f"{here}/".startswith(plain(path).rstrip("/") + "/")
+        working = os.path.realpath(os.getcwd())
+    return f"{working}/".startswith(plain(path).rstrip("/") + "/")
 
 
 def folders_in(path: str) -> list[str]:
-    """Return the names of the folders in a folder, in order."""
+    """Return the names of the folders in a folder, sorted."""
     system, inside = _open(path)
     found = system.get_file_info(fs.FileSelector(inside))
-    return sorted(one.base_name for one in found if one.type == fs.FileType.Directory)
+    return sorted(info.base_name for info in found if info.type == fs.FileType.Directory)
 
 
 def plain(path: str) -> str:
-    """Return a path as one that can be compared with others: a local one without its scheme and links."""
+    """Return a path in the form in which paths are compared: a local one without scheme, and with links resolved."""
     return os.path.realpath(re.sub("^file:(//)?", "", path)) if scheme_of(path) in ("", "file") else path
 
 
 def fingerprint(path: str) -> str:
-    """Return what tells a folder from what it was before: a digest of its files' names, sizes and times."""
-    return _digest([f"{name}|{one.size}|{one.mtime_ns}" for name, one in _listing(path)])
+    """Return a digest of the names, sizes and times of a folder's files, which changes when the folder changes."""
+    return _digest([f"{name}|{info.size}|{info.mtime_ns}" for name, info in _listing(path)])
 
 
 def mark_published(path: str) -> None:
-    """Leave in a folder the sign that annspark published the files there."""
+    """Write into a folder the mark that annspark published its files."""
     write_text(f"{path}/{_PUBLISHED}{_contents(path)}", "")
 
 
 def is_published(path: str) -> bool:
-    """Say whether annspark published the folder, and nobody has put anything in or taken it out since."""
+    """Say whether annspark published the folder, and no file was added, removed or resized since."""
     return exists(f"{path}/{_PUBLISHED}{_contents(path)}")
 
 
 def _contents(path: str) -> str:
-    return _digest([f"{name}|{one.size}" for name, one in _listing(path) if not name.startswith(_PUBLISHED)])
+    return _digest([f"{name}|{info.size}" for name, info in _listing(path) if not name.startswith(_PUBLISHED)])
 
 
 def _listing(path: str) -> list[tuple[str, fs.FileInfo]]:
     system, inside = _open(path)
     found = system.get_file_info(fs.FileSelector(inside, recursive=True))
-    return sorted(((posixpath.relpath(one.path, inside), one) for one in found), key=lambda pair: pair[0])
+    return sorted(((posixpath.relpath(info.path, inside), info) for info in found), key=lambda pair: pair[0])
 
 
 def _digest(lines: list[str]) -> str:
@@ -271,7 +284,10 @@ def _digest(lines: list[str]) -> str:
 
 @contextmanager
 def alone(folder: str) -> Iterator[None]:
-    """Keep other runs that publish to the folder waiting, where the file system can: on local ones."""
+    """Lock a local folder, so that other runs that publish to it wait; elsewhere nothing is locked.
+
+    After 15 s the block runs without the lock.
+    """
     system, inside = _open(folder)
     held = -1
     if isinstance(system, fs.LocalFileSystem):
@@ -280,7 +296,7 @@ def alone(folder: str) -> Iterator[None]:
 
             held = os.open(inside, os.O_RDONLY)
             end = time.monotonic() + _PATIENCE
-            while time.monotonic() < end:  # for good it would wait for a program that hangs
+            while time.monotonic() < end:  # not forever: the other program may hang
                 try:
                     fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
@@ -294,13 +310,13 @@ def alone(folder: str) -> Iterator[None]:
 
 
 def names_in(path: str) -> list[str]:
-    """Return the names in a folder in order; none when there is no such folder."""
+    """Return the names in a folder, sorted; [] when there is no such folder."""
     system, inside = _open(path)
-    return sorted(one.base_name for one in system.get_file_info(fs.FileSelector(inside, allow_not_found=True)))
+    return sorted(info.base_name for info in system.get_file_info(fs.FileSelector(inside, allow_not_found=True)))
 
 
 def missing_folders(path: str) -> list[str]:
-    """Return the path and the folders above it that are not there, the innermost first."""
+    """Return those of the path and the folders above it that do not exist, the innermost first."""
     missing = []
     while path.rpartition("/")[2] and not exists(path):
         missing.append(path)
@@ -311,13 +327,13 @@ def missing_folders(path: str) -> list[str]:
 
 
 def make_folder(path: str) -> None:
-    """Make a folder, and those above it."""
+    """Make a folder, and the folders above it."""
     system, inside = _open(path)
     system.create_dir(inside, recursive=True)
 
 
 def remove_empty(paths: list[str]) -> None:
-    """Delete folders that are empty, the innermost first; others have put something into the rest."""
+    """Delete the folders that are empty; the paths are given with the innermost first."""
     for path in paths:
         with suppress(OSError):
             system, inside = _open(path)
@@ -335,10 +351,10 @@ def write_text(path: str, text: str) -> None:
 
 
 def list_folder(path: str) -> list[str]:
-    """Return the JSON files in a folder in the order of their names; none when there is no such folder."""
+    """Return the paths of the JSON files in a folder, sorted; [] when there is no such folder."""
     system, inside = _open(path)
     found = system.get_file_info(fs.FileSelector(inside, allow_not_found=True))
-    return sorted(f"{path}/{one.base_name}" for one in found if one.is_file and one.extension == "json")
+    return sorted(f"{path}/{info.base_name}" for info in found if info.is_file and info.extension == "json")
 
 
 def read_text(path: str) -> str:
@@ -349,7 +365,7 @@ def read_text(path: str) -> str:
 
 
 def remove(path: str) -> None:
-    """Delete a file, or a folder with all it holds."""
+    """Delete a file, or a folder with everything in it."""
     system, path = _open(path)
     if system.get_file_info(path).type == fs.FileType.Directory:
         system.delete_dir(path)
@@ -359,7 +375,7 @@ def remove(path: str) -> None:
 
 @contextmanager
 def text_once_done(path: str, text: str) -> Iterator[None]:
-    """Write a file aside; it takes its place when the block ends well, and leaves nothing behind when it fails."""
+    """Write a file under another name; rename it when the block ends, or delete it when the block raises."""
     folder, _, name = path.rpartition("/")
     made = missing_folders(folder)
     aside = f"{folder}/.{name}.pending-{new_mark()}"  # two runs may write to one place
@@ -380,5 +396,5 @@ def _open(path: str) -> tuple[fs.FileSystem, str]:
     if scheme in ("", "file"):
         return fs.LocalFileSystem(), posixpath.abspath(re.sub("^file:(//)?", "", path))
     head, there, inside = path.partition("://")
-    # PyArrow takes a URI, in which blanks and brackets are written as %20 and the like; Spark takes names.
+    # PyArrow takes a URI, in which blanks and brackets are escaped (%20); Spark takes the plain path.
     return fs.FileSystem.from_uri(head + there + quote(inside, safe="/:@") if there else path)

@@ -1,4 +1,4 @@
-"""Left-overs: a run's folder says whose it is, so that the next run knows which of them nobody needs any more."""
+"""Left-overs: a file in a run's folder names its process, so that the next run can delete the folders of dead runs."""
 
 import json
 import logging
@@ -19,14 +19,14 @@ from annspark.spark import files
 logger = logging.getLogger("annspark")
 OWNER = "_owner.json"
 _ENDED = "ended"
-_CALM, _PATIENCE = 1.0, 15.0  # seconds a deleted folder has to stay away, and to wait for that
-_OPEN: list[tuple[int, str]] = []  # folders of this process's runs, with their threads
-_FAILED: dict[str, list[str]] = {}  # those of runs that failed, with the folders above that were made for them
-_FIRST_NAMESPACE = "pid:[4026531836]"  # Linux: that of the machine, not of a container
+_CALM, _PATIENCE = 1.0, 15.0  # seconds that a deleted folder must stay away, and the most seconds to wait for that
+_OPEN: list[tuple[int, str]] = []  # thread and folder of this process's runs
+_FAILED: dict[str, list[str]] = {}  # folders of runs that failed, and the folders above them that were made
+_FIRST_NAMESPACE = "pid:[4026531836]"  # Linux: the namespace of the machine itself, not of a container
 
 
 def this_owner() -> dict[str, Any]:
-    """Return what tells this process from all others."""
+    """Return what identifies this process: host, machine, boot, namespace of processes, process id and start."""
     pid = os.getpid()
     return {
         "host": socket.gethostname(),
@@ -39,24 +39,24 @@ def this_owner() -> dict[str, Any]:
 
 
 def is_dead(owner: Any) -> bool | None:
-    """Say whether the process of an owner is gone; None when that cannot be told from here.
+    """Say whether the process of an owner has ended; None when this process cannot tell.
 
-    Its process id says something on its own machine only, since that was last started, and in its own namespace of
-    processes: two containers may have the same host name, and a process 7 each.
+    A process id is valid only on its own machine, since that machine was started, and in its own namespace of
+    processes: two containers may have the same host name, and each a process 7.
     """
-    here = this_owner()
+    this = this_owner()
     if not isinstance(owner, dict) or os.name != "posix" or not isinstance(owner.get("pid"), int):
         return None
-    if any(owner.get(name) != here[name] for name in ("host", "machine", "namespace")):
+    if any(owner.get(name) != this[name] for name in ("host", "machine", "namespace")):
         return None
-    if owner.get("boot") != here["boot"]:  # a container keeps its name on another machine, a machine does not
-        return True if here["machine"] and here["namespace"] == _FIRST_NAMESPACE else None
+    if owner.get("boot") != this["boot"]:  # a container may have moved to another machine and kept its host name
+        return True if this["machine"] and this["namespace"] == _FIRST_NAMESPACE else None
     try:
         os.kill(owner["pid"], 0)
     except ProcessLookupError:
         return True
     except (OSError, OverflowError):
-        pass  # somebody else's
+        pass  # it runs, as another user
     started = _started(owner["pid"])
     if started == _ENDED:
         return True
@@ -65,9 +65,10 @@ def is_dead(owner: Any) -> bool | None:
 
 @contextmanager
 def working_in(folder: str, role: str, given: str, spark: SparkSession | None) -> Iterator[None]:
-    """Make a run's folder, with its owner's file; when the block ends, delete it with all it holds.
+    """Make a run's folder with its owner's file; when the block ends, delete the folder with all it holds.
 
-    role, given : the setting it follows from, for the SettingsError when it cannot be made, or Spark does not see it
+    role, given : name and value of the setting that the folder follows from
+    Raises SettingsError, which names the setting, when the folder cannot be made or Spark does not see it.
     """
     files.require_reach(role, folder)
     made = files.missing_folders(folder)
@@ -84,9 +85,10 @@ def working_in(folder: str, role: str, given: str, spark: SparkSession | None) -
         yield
     except BaseException as error:
         _clean(folder)
-        if not isinstance(error, AnnsparkError):  # Spark was writing, perhaps
+        if not isinstance(error, AnnsparkError):  # tasks of Spark may still be writing
             _FAILED[folder] = made[1:]
-            if all(one[0] != opened[0] or one[1] in _FAILED for one in _OPEN):  # this is the outermost of its run
+            is_outermost = all(thread != opened[0] or path in _FAILED for thread, path in _OPEN)
+            if is_outermost:  # of this run's folders
                 sweep()
         files.remove_empty(made[1:])
         raise
@@ -96,9 +98,9 @@ def working_in(folder: str, role: str, given: str, spark: SparkSession | None) -
 
 
 def sweep() -> None:
-    """Delete the folders of this process's failed runs again until they stay away.
+    """Delete the folders of this process's failed runs, again and again until they stay away.
 
-    After an error, and until the session is stopped, tasks that still run make them anew.
+    After an error, and until the session is stopped, tasks that still run may create them anew.
     """
     calm = time.monotonic() + _CALM
     end = time.monotonic() + _PATIENCE
@@ -113,9 +115,10 @@ def sweep() -> None:
 
 
 def clear(parent: str, prefix: str, rescue: Callable[[str], bool]) -> None:
-    """Delete the folders of runs that are dead; name those of which that cannot be told.
+    """Delete the folders of dead runs in a folder; log the folders of runs that may be dead or alive.
 
-    rescue : is given the folder of a dead run first, and says whether it may be deleted
+    prefix : how the names of the runs' folders begin
+    rescue : is called with the folder of a dead run, and returns whether it may be deleted
     """
     unknown = []
     for name in _names(parent, prefix):
@@ -126,7 +129,7 @@ def clear(parent: str, prefix: str, rescue: Callable[[str], bool]) -> None:
         elif dead and rescue(folder):
             _clean(folder)
             logger.info("left over: %s, of a run that ended before its time, is deleted", folder)
-    unknown = [folder for folder in unknown if files.exists(folder)]  # its run may just have ended
+    unknown = [folder for folder in unknown if files.exists(folder)]  # a run that just ended has deleted its folder
     if unknown:
         logger.info("left over: %s; delete by hand what belongs to no running job", ", ".join(unknown))
 
@@ -134,7 +137,7 @@ def clear(parent: str, prefix: str, rescue: Callable[[str], bool]) -> None:
 def _names(parent: str, prefix: str) -> list[str]:
     try:
         return [name for name in files.names_in(parent) if name.startswith(prefix)]
-    except OSError:  # no folder, or none of ours: the run itself will say so
+    except OSError:  # no such folder, or no right to read it: the run itself reports that
         return []
 
 
@@ -145,8 +148,8 @@ def _read_owner(folder: str) -> Any:
 
 
 def _clean(folder: str) -> None:
-    """Delete a folder; what cannot be deleted must not turn a good night into a failed one."""
-    for _ in range(3):  # somebody may be writing there still
+    """Delete a folder; a failure is only logged, because it must not turn a good run into a failed one."""
+    for _ in range(3):  # a task may still be writing there
         try:
             if files.exists(folder):
                 files.remove(folder)
@@ -164,10 +167,10 @@ def _namespace() -> str:
 
 
 def _started(pid: int) -> str:
-    """Return when a process was started, in the kernel's count; "" where that is not told."""
-    # The name in brackets may hold blanks and brackets itself; the start is the 20th number after it.
+    """Return when a process was started, in the kernel's clock ticks; "" where the system does not tell."""
+    # The name in brackets may itself hold blanks and brackets; the start is the 20th field after it.
     fields = _text(f"/proc/{pid}/stat").rpartition(")")[2].split()
-    if fields and fields[0] in "ZX":  # it has ended, and its parent has not asked how
+    if fields and fields[0] in "ZX":  # it has ended, and its parent has not read its exit status
         return _ENDED
     return fields[19] if len(fields) > 19 else ""
 

@@ -1,4 +1,4 @@
-"""Meter: counts the real work while it is done, through observed columns, which every session kind has."""
+"""Meter: count the work of a join while it is done, by observations, which classic sessions and Connect have."""
 
 from dataclasses import dataclass, field, replace
 from functools import reduce
@@ -13,16 +13,16 @@ from annspark.tables import IDS, MAX_ROWS, NEIGHBOR_IDS, NEIGHBORS, PAIRS, VISIT
 
 @dataclass(frozen=True)
 class Counts:
-    """What finding neighbors took, and what came of it.
+    """The work of finding neighbors, and its results.
 
-    pairs         : distances computed
-    copies        : vectors shipped, each as often as it was
-    shuffle_bytes : payload of all shuffles, before compression
-    max_rows      : users at home in the largest leaf
-    written       : users in the table
-    short         : users with fewer neighbors than they can have
-    lonely        : users with none
-    completed     : users whose lists were completed by neighbors from everywhere
+    pairs             : distances computed
+    copies            : copies of vectors shipped
+    shuffle_bytes     : payload of all shuffles, before compression
+    max_rows          : users at home in the largest leaf
+    written           : users in the table
+    short             : users with fewer neighbors than they can have
+    without_neighbors : users with none
+    completed         : users whose lists were completed after the join
     """
 
     pairs: int
@@ -31,11 +31,11 @@ class Counts:
     max_rows: int
     written: int
     short: int
-    lonely: int
+    without_neighbors: int
     completed: int = 0
 
     def after(self, earlier: "Counts") -> "Counts":
-        """Return the counts of a table that was merged with an earlier one: work adds up, and the table is this one."""
+        """Return the counts of a table merged with an earlier one: the work of both, the results of this one."""
         return replace(
             self,
             pairs=self.pairs + earlier.pairs,
@@ -45,15 +45,18 @@ class Counts:
             completed=self.completed + earlier.completed,
         )
 
-    def with_few(self, few: int, users: int, list_bytes: float) -> "Counts":
-        """Return the counts with those of comparing every user with a few others, whose lists are merged as well."""
+    def with_first_rows(self, n_first_rows: int, users: int, list_bytes: float) -> "Counts":
+        """Return the counts plus those of comparing every user with the first rows, which ships a list per user.
+
+        list_bytes : mean size of such a list
+        """
         more = round(users * list_bytes)
-        return replace(self, pairs=self.pairs + users * few, shuffle_bytes=self.shuffle_bytes + more)
+        return replace(self, pairs=self.pairs + users * n_first_rows, shuffle_bytes=self.shuffle_bytes + more)
 
 
 @dataclass(frozen=True)
 class Meter:
-    """What is observed of one join; to be read once the tables it watches have been computed."""
+    """The observations of one join; they can be read once the watched tables have been computed."""
 
     shipped: Observation = field(default_factory=Observation)
     joined: Observation = field(default_factory=Observation)
@@ -61,13 +64,13 @@ class Meter:
 
 
 def watch_shipped(shipped: DataFrame, meter: Meter, wire: Wire) -> DataFrame:
-    """Count copies and the bytes they carry."""
+    """Count the copies shipped and their bytes."""
     carried = reduce(add, (F.octet_length(name) for name in (*wire.names, VISITS)))
     return shipped.observe(meter.shipped, _total(F.size(IDS)).alias("copies"), _total(carried).alias("bytes"))
 
 
 def watch_joined(candidates: DataFrame, meter: Meter) -> DataFrame:
-    """Count distances computed, the largest leaf, and the lists and neighbors sent to the merge."""
+    """Count the distances computed, the users of the largest leaf, and the lists and neighbors sent to the merge."""
     return candidates.observe(
         meter.joined,
         _total(F.col(PAIRS)).alias("pairs"),
@@ -78,14 +81,14 @@ def watch_joined(candidates: DataFrame, meter: Meter) -> DataFrame:
 
 
 def watch_merged(neighbors: DataFrame, most: int, meter: Meter) -> DataFrame:
-    """Count the users with fewer neighbors than the most they can have, and those with none."""
+    """Count the users with fewer than `most` neighbors, and those with none."""
     short = _total(F.size(NEIGHBORS) < most)
-    lonely = _total(F.size(NEIGHBORS) == 0)
-    return neighbors.observe(meter.merged, short.alias("short"), lonely.alias("lonely"))
+    without_neighbors = _total(F.size(NEIGHBORS) == 0)
+    return neighbors.observe(meter.merged, short.alias("short"), without_neighbors.alias("without_neighbors"))
 
 
 def _total(counted: Column) -> Column:
-    """Return the sum of a column, 0 where no row came: of sparse rows none may be at home in a tree that was added."""
+    """Return the sum of a column; 0 for no rows, as when no sparse row is at home in a tree that was added."""
     return F.coalesce(F.sum(counted.cast("long")), F.lit(0))
 
 
@@ -93,12 +96,20 @@ def read_meter(meter: Meter, id_bytes: float, most: int, users: int, written: in
     """Return what was observed.
 
     id_bytes : mean size of an id
-    most     : neighbors a user can have
-    users    : how many were joined
-    written  : users who have rows in the table; a long one has none where nobody has a neighbor
+    most     : the most neighbors a user can have
+    users    : number of users joined
+    written  : number of users with rows in the table; 0 for a long table where no user has a neighbor
     """
-    if most == 0 or written == 0:  # Spark drops the plan of an empty table, and what was observed in it
-        return Counts(0, 0, 0, max_rows=0, written=written, short=users if most else 0, lonely=users)
+    if most == 0 or written == 0:  # Spark drops the plan of an empty table, with its observations
+        return Counts(
+            pairs=0,
+            copies=0,
+            shuffle_bytes=0,
+            max_rows=0,
+            written=written,
+            short=users if most else 0,
+            without_neighbors=users,
+        )
     shipped, joined, merged = meter.shipped.get, meter.joined.get, meter.merged.get
     carried = shipped["bytes"] + shipped["copies"] * (16 + id_bytes)  # hash, home, number of visits, id
     listed = joined["lists"] * (4 + id_bytes) + joined["neighbors"] * (4 + id_bytes)
@@ -109,5 +120,5 @@ def read_meter(meter: Meter, id_bytes: float, most: int, users: int, written: in
         max_rows=joined["max_rows"],
         written=written,
         short=merged["short"],
-        lonely=merged["lonely"],
+        without_neighbors=merged["without_neighbors"],
     )

@@ -1,4 +1,4 @@
-"""Partitions: many small ones are put together before Python sees them, because a task of Python costs as it is."""
+"""Partitions: put many small ones together before Python processes them, because every Python task has a fixed cost."""
 
 import re
 
@@ -6,44 +6,47 @@ from pyspark.sql import DataFrame
 
 from annspark.spark.cluster import printed_plan
 
-# A task that hands rows to Python takes some 50 ms before its first: sockets, and the worker's garbage collection.
-_BYTES = 64 << 20  # of a partition put together
-_PER_CORE = 4  # partitions left at least, so that no core waits long for the last of them
-_PER_CORE_UNKNOWN = 16  # where nobody knows how much data there is
-_ABSURD = 1 << 60  # Spark's "unknown" is 8 EiB
+# A Python task takes some 50 ms before its first row: sockets, and the worker's garbage collection.
+_BYTES = 64 << 20  # bytes of a partition after putting together
+_PER_CORE = 4  # at least so many partitions per core, so that no core waits long for the last ones
+_PER_CORE_UNKNOWN = 16  # partitions per core where the size of the data is not known
+_ABSURD = 1 << 60  # a size from here on means "unknown", for which Spark gives 8 EiB
 _UNITS = {unit: 1024**power for power, unit in enumerate(("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"))}
 _NODE = re.compile(r"^([\s:|+-]*)\S.*Statistics\(sizeInBytes=([\d.E+]+) (\w+)")
 
 
 def put_together(table: DataFrame, n_bytes: float | None, cores: int) -> DataFrame:
-    """Return the table in no more partitions than its bytes are worth, without a shuffle; fewer stay as they are.
+    """Return the table in at most count_partitions(n_bytes, cores) partitions, without a shuffle.
 
-    n_bytes : how large it is, None when nobody knows
+    n_bytes : size of the table, None where it is not known
     """
     return table.coalesce(count_partitions(n_bytes, cores))
 
 
 def count_partitions(n_bytes: float | None, cores: int) -> int:
-    """Return into how many partitions so many bytes are put, at most."""
+    """Return the most partitions for so many bytes."""
     if n_bytes is None:
         return _PER_CORE_UNKNOWN * cores
     return max(_PER_CORE * cores, round(n_bytes / _BYTES))
 
 
 def estimate_bytes(table: DataFrame) -> float | None:
-    """Return how many bytes Spark believes a table is made from; None when it does not know.
+    """Return Spark's estimate of the bytes that a table is computed from; None where Spark has none.
 
-    Nothing is read: the plan is printed with its sizes. What stands at the plan's ends,
-    files and cached tables, is summed; of what is made from them Spark's sizes are guesses, of joins wild ones.
+    Nothing is read: Spark prints the plan with the size of every node.  Only the leaves of the plan are summed, which
+    are files and cached tables, because the sizes of other nodes are guesses, and bad ones for joins.
     """
     return sum_of_leaves(printed_plan(table, "cost"))
 
 
 def sum_of_leaves(plan: str) -> float | None:
-    """Return the summed sizes of the ends of a plan that `explain(mode="cost")` printed; None where one is unknown."""
+    """Return the sum of the sizes of a plan's leaves; None where one is unknown.
+
+    plan : as `explain(mode="cost")` prints it
+    """
     lines = plan.partition("== Optimized Logical Plan ==")[2].partition("== Physical Plan ==")[0].splitlines()
     found = [node for node in map(_NODE.match, lines) if node]
     nodes = [(len(node[1]), float(node[2]) * _UNITS.get(node[3], _ABSURD)) for node in found]
-    # An end is a node that is followed by none further in.
+    # A leaf is a node that is not followed by a more deeply indented one.
     leaves = [size for i, (depth, size) in enumerate(nodes) if i + 1 == len(nodes) or nodes[i + 1][0] <= depth]
     return sum(leaves) if leaves and sum(leaves) < _ABSURD else None

@@ -1,4 +1,4 @@
-"""Places: paths and catalog tables, and what can be done with a table at either."""
+"""Places: a table is at a path or in the catalog; find, compare, rename and drop it at either."""
 
 import hashlib
 import logging
@@ -13,27 +13,27 @@ from annspark.spark import files
 from annspark.tables import quoted
 
 logger = logging.getLogger("annspark")
-FILES = "annspark.files"  # property of a catalog table: what its files were when annspark published it
+FILES = "annspark.files"  # property of a catalog table: a digest of its files when annspark published it
 
 
 def exists(spark: SparkSession, name: str) -> bool:
-    """Say whether there is anything at a path, or a catalog table of that name."""
+    """Say whether anything exists at a path, or a catalog table has the name."""
     if not is_catalog_table(name):
         return files.is_seen(spark, name)
     try:
         return spark.catalog.tableExists(name)
-    except ParseException:  # a file's name, with a dash perhaps, is no table's
+    except ParseException:  # a file name, with a dash for example, is no table name
         return False
 
 
 def identity_of(spark: SparkSession, place: str) -> str:
-    """Return what tells what is at a place from anything else that may come to be there; "" when nothing is."""
+    """Return a digest of the table at a place, which changes when the table changes; "" where there is nothing."""
     if not is_catalog_table(place):
         kind = files.kind_of(place)
         return files.fingerprint(place) if kind == "folder" else kind
     if not exists(spark, place):
         return ""
-    with suppress(Exception):  # what this session remembers of it may be old
+    with suppress(Exception):  # the session's cached metadata may be old
         spark.catalog.refreshTable(place)
     known = ["there", table_files(spark, place)]
     with suppress(Exception):  # a table without such details
@@ -43,28 +43,28 @@ def identity_of(spark: SparkSession, place: str) -> str:
 
 
 def is_published(spark: SparkSession, place: str) -> bool:
-    """Say whether annspark published what is there, and nobody has changed it since."""
+    """Say whether annspark published the table at a place, and it has not been changed since."""
     if not is_catalog_table(place):
         return files.kind_of(place) == "folder" and files.is_published(place)
-    told = properties_of(spark, place).get(FILES)
-    return told is not None and told == table_files(spark, place)
+    digest = properties_of(spark, place).get(FILES)
+    return digest is not None and digest == table_files(spark, place)
 
 
 def table_files(spark: SparkSession, name: str) -> str:
-    """Return a digest of the names of a table's files, which are new ones with every change; without their folder."""
+    """Return a digest of the names of a table's files, without their folder; every change makes files of new names."""
     names: list[str] = []
-    with suppress(Exception):  # a table that is not made of files
+    with suppress(Exception):  # a table without files
         names = sorted(path.rpartition("/")[2] for path in spark.read.table(name).inputFiles())
     return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
 
 
 def rename(spark: SparkSession, old: str, new: str) -> None:
-    """Give a table another name, which must not be taken: FileExistsError."""
+    """Rename a table; FileExistsError when the new name is taken."""
     if not is_catalog_table(old):
         files.move(old, new)
         return
     try:
-        try:  # most catalogs want the new name without theirs
+        try:  # most catalogs take the new name only without the catalog's name
             spark.sql(f"ALTER TABLE {identifier(old)} RENAME TO {identifier('.'.join(new.split('.')[-2:]))}")
         except AnalysisException as error:
             if new.count(".") < 2 or _is_taken(error):
@@ -81,7 +81,7 @@ def _is_taken(error: AnalysisException) -> bool:
 
 
 def drop(spark: SparkSession, name: str) -> None:
-    """Clean up; what cannot be deleted must not turn a good night into a failed one, nor hide why a night failed."""
+    """Delete a table; a failure is only logged, so that it neither fails a good run nor hides why a run failed."""
     try:
         if is_catalog_table(name):
             spark.sql(f"DROP TABLE IF EXISTS {identifier(name)}")
@@ -92,29 +92,29 @@ def drop(spark: SparkSession, name: str) -> None:
 
 
 def set_property(spark: SparkSession, name: str, key: str, value: str) -> None:
-    """Set a property of a catalog table, where the catalog has them."""
+    """Set a property of a catalog table; nothing happens where the catalog has no properties."""
     text = value.replace("\\", "\\\\").replace("'", "\\'")
     with suppress(Exception):
         spark.sql(f"ALTER TABLE {identifier(name)} SET TBLPROPERTIES ('{key}' = '{text}')")
 
 
 def properties_of(spark: SparkSession, name: str) -> dict[str, str]:
-    """Return a catalog table's properties; none when there is no such table."""
+    """Return a catalog table's properties; {} when there is no such table."""
     with suppress(Exception):
         return {row[0]: row[1] for row in spark.sql(f"SHOW TBLPROPERTIES {identifier(name)}").collect()}
     return {}
 
 
 def reader_of(spark: SparkSession, file_format: str | None) -> DataFrameReader:
-    """Return the reader of a file format; parquet where none is given."""
+    """Return a reader of a file format, which is parquet where none is given."""
     return spark.read.format(file_format or "parquet")
 
 
 def shown(place: str) -> str:
-    """Return a place as a message shows it."""
+    """Return a place as messages show it: a local path without its scheme."""
     return place.removeprefix("file:") if place.startswith("file:/") else place
 
 
 def identifier(name: str) -> str:
-    """Return a catalog table's name as SQL takes it."""
+    """Return a catalog table's name with every part quoted, for SQL."""
     return ".".join(quoted(part) for part in name.split("."))

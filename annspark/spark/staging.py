@@ -1,4 +1,4 @@
-"""Staging: an intermediate table is computed once, whatever reads it later."""
+"""Staging: compute an intermediate table once and store it, however often it is read."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -12,17 +12,17 @@ from annspark.spark import files
 from annspark.spark.leftovers import clear, working_in
 
 logger = logging.getLogger("annspark")
-Place = Callable[[DataFrame], DataFrame]  # computes a table once, puts it somewhere, and returns what reads it there
-# A place; with keep=True for a table that the caller may take along: the last of these stays.
+Place = Callable[[DataFrame], DataFrame]  # stores a table, computed at most once, and returns a DataFrame that reads it
+# A place.  Called with keep=True, it stores a table that may outlive the block: the last of these does.
 Stage = Callable[..., DataFrame]
 _RUN, _KEPT = "annspark-", "neighbors-"
 
 
 def stage_table(table: DataFrame, folder: str | None) -> DataFrame:
-    """Return the table so that it is computed at most once.
+    """Return the table, stored so that it is computed at most once.
 
-    folder : the folder to write it to, which survives lost executors and is the only way on sessions that cannot cache
-             (Databricks serverless); None caches it in the session
+    folder : the folder to write the table to; None caches it in the session.  A written table survives lost executors,
+             and is the only way on sessions that cannot cache (Databricks serverless)
     """
     if folder is None:
         return table.persist(StorageLevel.MEMORY_AND_DISK)
@@ -32,10 +32,13 @@ def stage_table(table: DataFrame, folder: str | None) -> DataFrame:
 
 @contextmanager
 def staging(scratch: str | None, spark: SparkSession | None = None) -> Iterator[Stage]:
-    """Yield stage_table for tables that are wanted within the block only; SettingsError for a folder out of reach.
+    """Yield a function that stores tables; when the block ends, all are deleted but the last one to keep.
 
-    scratch : the folder of folders to write to, in which each run has one of its own; None caches tables
-    spark   : is asked what folder it takes scratch for, and whether it sees it
+    When the block raises, that one is deleted too.
+
+    scratch : the folder in which every run makes a folder of its own to write to; None caches tables
+    spark   : the session, which resolves the path scratch and must see that folder
+    Raises SettingsError for a folder that the driver or Spark cannot reach.
     """
     if scratch is None:
         yield from _caching()
@@ -52,7 +55,7 @@ def staging(scratch: str | None, spark: SparkSession | None = None) -> Iterator[
     kept: list[str] = []
 
     def stage(table: DataFrame, keep: bool = False) -> DataFrame:
-        # What the caller keeps lies outside of the run's folder, which is deleted; its name says whose it is.
+        # A table to keep is written beside the run's folder, which is deleted; its name has that of the run.
         path = f"{_kept_of(folder)}{len(kept)}" if keep else f"{folder}/{len(written)}"
         (kept if keep else written).append(path)
         return stage_table(table, path)
@@ -62,7 +65,7 @@ def staging(scratch: str | None, spark: SparkSession | None = None) -> Iterator[
             yield stage
             for path in kept[:-1]:
                 _remove(path)
-    except BaseException:  # after the run's folder: by then nothing writes any more
+    except BaseException:  # the run's folder is deleted by now, and no task writes any more
         for path in kept:
             _remove(path)
         raise
@@ -88,10 +91,10 @@ def _caching() -> Iterator[Stage]:
 
 
 def release(table: DataFrame) -> None:
-    """Give back what a cached table holds."""
+    """Free the memory of a cached table; a failure is only logged."""
     try:
         table.unpersist()
-    except Exception as error:  # of a session that has ended, perhaps; why the run failed is the news
+    except Exception as error:  # the session may have ended; the error that matters is why the run failed
         logger.debug("stage: a table could not be given back (%s)", reason_of(error))
 
 
@@ -101,7 +104,7 @@ def _kept_of(folder: str) -> str:
 
 
 def _remove_kept(folder: str) -> bool:
-    """Delete what a dead run had written to be kept, and had not given to anybody yet."""
+    """Delete the tables to keep of a dead run, which never returned them; return True."""
     begin = _kept_of(folder)
     for name in files.names_in(begin.rpartition("/")[0]):
         if name.startswith(begin.rpartition("/")[2]):

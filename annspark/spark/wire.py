@@ -1,4 +1,4 @@
-"""Wire: how vectors travel in the columns of blocks, dense or sparse."""
+"""Wire: how the columns of blocks store vectors, dense or sparse."""
 
 from dataclasses import dataclass
 from math import ceil
@@ -15,10 +15,12 @@ from annspark.tables import COLUMNS, HASHES, N_VALUES, VECTORS
 
 @dataclass(frozen=True)
 class Wire:
-    """Binary columns: the numbers of all vectors of a block, float32 or float64, as their lengths tell; of sparse rows
-    also the columns of the numbers and how many each row has (int32).
+    """The binary columns that store the vectors of a block.
 
-    dim : numbers of a dense vector; of sparse rows a bound that all columns are below
+    One column has the numbers of all vectors; its length tells whether they are float32 or float64.  Sparse rows have
+    two more: the column of each number, and the number of values of each row (int32).
+
+    dim : length of a dense vector; for sparse rows a number that is above all columns
     """
 
     dim: int
@@ -26,7 +28,7 @@ class Wire:
 
     @property
     def names(self) -> list[str]:
-        """The columns."""
+        """The names of the columns."""
         return [VECTORS, COLUMNS, N_VALUES] if self.sparse else [VECTORS]
 
     @property
@@ -35,7 +37,10 @@ class Wire:
         return [T.StructField(name, T.BinaryType()) for name in self.names]
 
     def read(self, blocks: pa.RecordBatch | pa.Table) -> Vectors:
-        """Return the vectors of all blocks, which have hashes too: float64 if the numbers of any block are."""
+        """Return the vectors of all blocks: float64 if those of any block are, else float32.
+
+        blocks : the columns of this record, and for dense vectors hashes, whose length tells the number of vectors
+        """
         if not self.sparse:
             rows = _sizes(blocks[HASHES]) // 8
             return _values(blocks[VECTORS], rows * self.dim).reshape(-1, self.dim)
@@ -44,7 +49,7 @@ class Wire:
         return sparse_rows(numbers(blocks[N_VALUES], np.int32), columns, values, self.dim)
 
     def write(self, vectors: Vectors, lengths: np.ndarray) -> list[pa.Array]:
-        """Pack vectors, lengths[i] of them in block i."""
+        """Pack vectors into columns, lengths[i] of them into block i."""
         if not is_sparse(vectors):
             return [to_binary(vectors, lengths * vectors.shape[1])]
         counts = np.diff(vectors.indptr).astype(np.int32)
@@ -57,25 +62,28 @@ class Wire:
         ]
 
     def no_numbers(self, n: int) -> Vectors:
-        """Return vectors without numbers."""
+        """Return n vectors of length 0."""
         if not self.sparse:
             return np.empty((n, 0), np.float32)
         return sparse_rows(np.zeros(n, np.int32), np.empty(0, np.int32), np.empty(0, np.float32), 1)
 
 
 def _sizes(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """Return how many bytes every value has: int64 (n_blocks,)."""
+    """Return the number of bytes of every value: int64 (n_blocks,)."""
     return pc.binary_length(column).to_numpy().astype(np.int64)
 
 
 def _values(column: pa.Array | pa.ChunkedArray, counts: np.ndarray) -> np.ndarray:
-    """Return the numbers of blocks that hold so many each: float32, or float64 if those of any block are."""
+    """Return the numbers of all blocks: float32, or float64 if those of any block are.
+
+    counts : int (n_blocks,), how many numbers each block has
+    """
     wide = _sizes(column) > 4 * counts
     if not wide.any():
         return numbers(column, np.float32)
     if wide[counts > 0].all():
         return numbers(column, np.float64)
-    # Runs of blocks of one kind: a batch of the input whose numbers all fit float32 is stored in that.
+    # A batch of the input is stored in float32 if that holds all its numbers.  Read each run of blocks of one type.
     cuts = np.flatnonzero(np.diff(wide)) + 1
     runs = zip([0, *cuts], [*cuts, len(wide)], strict=True)
     kinds = (np.float32, np.float64)
@@ -84,5 +92,5 @@ def _values(column: pa.Array | pa.ChunkedArray, counts: np.ndarray) -> np.ndarra
 
 
 def row_bytes(vectors: Vectors) -> int:
-    """Return about how many bytes a vector brings, its hash and more included."""
+    """Return about how many bytes a vector takes in a block, with its hash and id."""
     return 4 * ceil(width_of(vectors)) + 16

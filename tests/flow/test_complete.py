@@ -140,7 +140,7 @@ def test_sparse_euclidean_neighbors_that_share_nothing_are_found_whatever_the_pa
 
 @pytest.mark.slow
 def test_top_up_of_sparse_rows_of_few_columns_ends_well_though_nobody_lives_in_the_tree(spark, monkeypatch):
-    monkeypatch.setattr("annspark.flow.few.count_first_rows", lambda k: 3)
+    monkeypatch.setattr("annspark.flow.first_rows.count_first_rows", lambda k: 3)
     rows = sparse_euclidean("lengths")
     table = spark.createDataFrame(list(enumerate(rows)), "user_id int, vector map<int,double>")
     with pytest.raises(RecallMissed) as missed:
@@ -150,7 +150,7 @@ def test_top_up_of_sparse_rows_of_few_columns_ends_well_though_nobody_lives_in_t
 
 @pytest.mark.slow
 def test_where_no_probes_and_trees_would_do_that_is_told_beforehand_with_what_does(spark, monkeypatch, caplog):
-    monkeypatch.setattr("annspark.flow.few.count_first_rows", lambda k: 3)
+    monkeypatch.setattr("annspark.flow.first_rows.count_first_rows", lambda k: 3)
     rows = sparse_euclidean("lengths")
     table = spark.createDataFrame(list(enumerate(rows)), "user_id int, vector map<int,double>")
     with pytest.raises(RecallMissed) as missed:

@@ -15,7 +15,15 @@ ROWS, K, LEAVES = 1500, 5, 12
 
 
 def joined(
-    spark, stage, vectors, *, metric="cosine", probes, merge_in=3, ids=None, schema="user_id int, vector array<float>"
+    spark,
+    stage,
+    vectors,
+    *,
+    metric="cosine",
+    probes,
+    n_merge_partitions=3,
+    ids=None,
+    schema="user_id int, vector array<float>",
 ):
     settings = Settings(metric=metric, k=K)
     users = read_vectors(make_table(spark, vectors, ids, schema=schema), settings, stage, 2)
@@ -24,7 +32,7 @@ def joined(
     plan = plan_join(forest, ready, probes, rows=len(vectors), cores=2)
     assert plan.n_partitions == 3
     shipped = ship_vectors(users.table, forest, plan, users.wire, users.coordinates)
-    candidates = join_partitions(shipped, plan, merge_in, users.wire, users.coordinates, K)
+    candidates = join_partitions(shipped, plan, n_merge_partitions, users.wire, users.coordinates, K)
     return candidates.collect()
 
 
@@ -55,7 +63,7 @@ def best(blocks):
 @pytest.fixture(scope="module")
 def rows(spark, stage):
     """Return the blocks of a join of cosine with three probes, for a merge in four partitions."""
-    return joined(spark, stage, clustered(ROWS), probes=3, merge_in=4)
+    return joined(spark, stage, clustered(ROWS), probes=3, n_merge_partitions=4)
 
 
 @pytest.mark.parametrize("metric", ["cosine", pytest.param("euclidean", marks=pytest.mark.slow)])
@@ -101,7 +109,7 @@ def test_what_a_partition_did_stands_once_in_its_first_row(spark, stage):
 
 def test_batches_do_not_change_the_candidates(spark, stage, rows):
     with configured(spark, spark__sql__execution__arrow__maxRecordsPerBatch=41):
-        again = joined(spark, stage, clustered(ROWS), probes=3, merge_in=4)
+        again = joined(spark, stage, clustered(ROWS), probes=3, n_merge_partitions=4)
     assert sorted(lists_in(again)) == sorted(lists_in(rows))
 
 

@@ -55,17 +55,18 @@ def test_an_empty_table_can_be_staged_and_released(spark, tmp_path):
     assert files_in(tmp_path) == []
 
 
-def test_an_error_in_the_block_passes_through_and_everything_is_released(spark, tmp_path):
+def fail_after_staging(spark, scratch, **options):
+    with staging(scratch) as stage:
+        stage(chances(spark), **options).count()
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("options", [{}, {"keep": True}], ids=["staged", "kept"])
+def test_an_error_in_the_block_passes_through_and_every_table_is_released(spark, tmp_path, options):
     before = count_cached(spark)
-
-    def fail(scratch):
-        with staging(scratch) as stage:
-            stage(chances(spark)).count()
-            raise ZeroDivisionError
-
     for scratch in (None, str(tmp_path)):
         with pytest.raises(ZeroDivisionError):
-            fail(scratch)
+            fail_after_staging(spark, scratch, **options)
     assert count_cached(spark) == before
     assert files_in(tmp_path) == []
 
@@ -89,18 +90,3 @@ def test_the_last_table_to_keep_outlives_the_block_and_the_run_after_it(spark, t
         assert last.collect() == rows
         last.unpersist()
     assert len(files_in(tmp_path / "[1]")) == 1
-
-
-def test_tables_to_keep_go_as_well_when_the_block_fails(spark, tmp_path):
-    before = count_cached(spark)
-
-    def fail(scratch):
-        with staging(scratch) as stage:
-            stage(chances(spark), keep=True).count()
-            raise ZeroDivisionError
-
-    for scratch in (None, str(tmp_path)):
-        with pytest.raises(ZeroDivisionError):
-            fail(scratch)
-    assert count_cached(spark) == before
-    assert files_in(tmp_path) == []

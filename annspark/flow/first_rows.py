@@ -1,0 +1,136 @@
+"""First rows: the rows that every user, or every user of a given set, is compared with, in one pass over all vectors.
+
+They are the shortest vectors where length decides among unrelated sparse rows, as it does under euclidean, and else the
+users with the smallest ids.  annspark.core.first_rows gives the reason.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import DataFrame
+from pyspark.sql import types as T
+
+from annspark.core.coordinates import Coordinates
+from annspark.core.first_rows import count_first_rows, nearest_first_rows, ordering_lengths
+from annspark.core.sampling import slot_of
+from annspark.core.vectors import Vectors, concatenate_rows, len_of, take_rows
+from annspark.flow.read import Users
+from annspark.spark.arrow import OUT_ROWS, Batches, Mapper, collect, elements, numbers, to_binary, to_lists
+from annspark.spark.block import block_lists, id_type
+from annspark.spark.cluster import partition_keys
+from annspark.spark.wire import Wire
+from annspark.tables import COUNTS, DISTANCES, HASHES, IDS, NEIGHBOR_IDS, TARGET
+
+
+@dataclass(frozen=True)
+class FirstRows:
+    """The first rows, on the driver, in the order of their ids.
+
+    hashes  : int64 (n,)
+    vectors : as in the input, dense or sparse
+    """
+
+    ids: pa.Array
+    hashes: np.ndarray
+    vectors: Vectors
+
+
+def list_schema(users: Users) -> T.StructType:
+    """Return the schema of candidates for the merge: target, ids, neighbor_ids, distances, counts."""
+    user = id_type(users.table)
+    return T.StructType(
+        [
+            T.StructField(TARGET, T.IntegerType()),
+            T.StructField(IDS, T.ArrayType(user)),
+            T.StructField(NEIGHBOR_IDS, T.ArrayType(user)),
+            *(T.StructField(name, T.BinaryType()) for name in (DISTANCES, COUNTS)),
+        ]
+    )
+
+
+def pick_first_rows(users: Users, k: int) -> FirstRows:
+    """Return the first rows: the shortest where length decides, else those with the smallest ids; ties go by id.
+
+    Each partition picks its own first rows; one task then picks the first of those.
+    """
+    names = [IDS, HASHES, *users.wire.names]
+    blocks = users.table.select(*names)
+    first_rows_of = _first_rows_mapper(count_first_rows(k), users.coordinates.metric, users.wire)
+    found = collect(
+        blocks.mapInArrow(first_rows_of, blocks.schema).repartition(1).mapInArrow(first_rows_of, blocks.schema)
+    )
+    ids = elements(found[IDS])
+    order = pc.sort_indices(ids).to_numpy()
+    vectors = take_rows(users.wire.read(found), order)
+    return FirstRows(ids.take(pa.array(order)), numbers(found[HASHES], np.int64)[order], vectors)
+
+
+def _first_rows_mapper(count: int, metric: str, wire: Wire) -> Mapper:
+    """Return the function that yields the first rows of a partition as one block."""
+
+    def pick(batches: Batches) -> Batches:
+        best: tuple[pa.Array, np.ndarray, Vectors] | None = None
+        for batch in batches:
+            rows = elements(batch.column(0)), numbers(batch.column(1), np.int64), wire.read(batch)
+            if best is not None:
+                pairs = list(zip(best, rows, strict=True))
+                rows = pa.concat_arrays(pairs[0]), np.concatenate(pairs[1]), concatenate_rows(list(pairs[2]))
+            ids, hashes, vectors = rows
+            sized = pa.table({"size": ordering_lengths(vectors, metric), "id": ids, "row": np.arange(len(ids))})
+            row = sized.sort_by([("size", "ascending"), ("id", "ascending")])["row"].to_numpy()[:count]
+            best = ids.take(pa.array(row)), hashes[row], take_rows(vectors, row)
+        if best is not None and len(best[0]):
+            once = np.array([len(best[0])])
+            columns = [to_lists(best[0], once), to_binary(best[1], once), *wire.write(best[2], once)]
+            yield pa.RecordBatch.from_arrays(columns, [IDS, HASHES, *wire.names])
+
+    return pick
+
+
+def compare_with_first_rows(
+    users: Users, first_rows: FirstRows, queries: np.ndarray | None, n_merge_partitions: int, k: int
+) -> DataFrame:
+    """Return the k nearest of the first rows for every user of a set, as candidates for the merge.
+
+    queries            : int64 (n,), hashes of the users to compare; None for every user
+    n_merge_partitions : number of partitions of the merge
+    returns            : the columns of list_schema
+    """
+    keys = partition_keys(n_merge_partitions)
+    queries = None if queries is None else np.sort(queries)
+    blocks = users.table.select(IDS, HASHES, *users.wire.names)
+    mapper = _nearest_first_rows_mapper(first_rows, queries, keys, users.wire, users.coordinates, k)
+    return blocks.mapInArrow(mapper, list_schema(users))
+
+
+def _nearest_first_rows_mapper(
+    first_rows: FirstRows, queries: np.ndarray | None, keys: np.ndarray, wire: Wire, coordinates: Coordinates, k: int
+) -> Mapper:
+    first_vectors = coordinates.joined(first_rows.vectors)
+
+    def compare(batches: Batches) -> Batches:
+        for batch in batches:
+            ids, hashes, vectors = elements(batch.column(0)), numbers(batch.column(1), np.int64), wire.read(batch)
+            if queries is not None:
+                place = np.searchsorted(queries, hashes).clip(max=max(0, len(queries) - 1))
+                row = np.flatnonzero(queries[place] == hashes) if len(queries) else place[:0]
+                ids, hashes, vectors = ids.take(pa.array(row)), hashes[row], take_rows(vectors, row)
+            order = np.argsort(slot_of(hashes, len(keys)), kind="stable")
+            for start in range(0, len_of(vectors), OUT_ROWS):
+                row = order[start : start + OUT_ROWS]
+                query_ids = ids.take(pa.array(row))
+                first_ids = first_rows.ids.cast(query_ids.type)  # Arrow may have given the driver a narrower type
+                own = pc.fill_null(pc.index_in(query_ids, first_ids), -1).to_numpy()
+                query_vectors = coordinates.joined(take_rows(vectors, row))
+                neighbors, distances = nearest_first_rows(query_vectors, first_vectors, own, k, coordinates.metric)
+                neighbors = np.where(neighbors >= 0, neighbors + len(row), -1)
+                all_ids = pa.concat_arrays([query_ids, first_ids])
+                slot = slot_of(hashes[row], len(keys))
+                lists = block_lists(
+                    slot, keys, all_ids, np.arange(len(row)), neighbors, coordinates.published(distances)
+                )
+                yield pa.RecordBatch.from_arrays(lists, [TARGET, IDS, NEIGHBOR_IDS, DISTANCES, COUNTS])
+
+    return compare
