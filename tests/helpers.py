@@ -50,17 +50,23 @@ def make_table(
 def lists_of(table, id_col: str = "user_id") -> dict[Any, list[tuple[Any, float]]]:
     """Return a nested neighbor table as {id: [(neighbor_id, distance), ...]}, having checked that no id comes twice."""
     rows = table.collect()
-    lists = {row[id_col]: [tuple(neighbor) for neighbor in row["neighbors"]] for row in rows}
+    lists = {as_key(row[id_col]): [(as_key(other), told) for other, told in row["neighbors"]] for row in rows}
     assert len(lists) == len(rows)
     return lists
+
+
+def as_key(user: Any) -> Any:
+    """Return an id as a dictionary takes it: Spark 3.5 hands binary ones out as bytearray."""
+    return bytes(user) if isinstance(user, bytearray) else user
 
 
 def long_lists_of(table, id_col: str = "user_id") -> dict[Any, list[tuple[Any, float]]]:
     """Return a long neighbor table as lists_of does, having checked that ranks count from 1."""
     lists: dict[Any, list[tuple[Any, float]]] = {}
-    for user, rank, *neighbor in sorted(table.collect(), key=lambda row: row["rank"]):
-        lists.setdefault(user, []).append(tuple(neighbor))
-        assert len(lists[user]) == rank
+    for user, rank, other, told in sorted(table.collect(), key=lambda row: row["rank"]):
+        found = lists.setdefault(as_key(user), [])
+        found.append((as_key(other), told))
+        assert len(found) == rank
     return lists
 
 
