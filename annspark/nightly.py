@@ -25,25 +25,25 @@ def publish_neighbors(spark: SparkSession, job: Job) -> Report:
 
     Raises as build_neighbors does, and SettingsError for an output, report or scratch that cannot be written to.
     """
-    with ready_to_write(spark, job, job.overwrite) as (target, stage):
+    with ready_to_write(spark, job, job.overwrite) as (output, stage):
         written: list[publish.Pending] = []
 
         def keep(table: DataFrame) -> DataFrame:
-            written.append(publish.write_pending(table, target, job.format))
+            written.append(publish.write_pending(table, output, job.format))
             return written[-1].table
 
         run = start_run(spark, stage, keep)
         vectors = open_input(spark, job.input, job.format)
-        publish.require_apart(spark, target, vectors, job.input)
+        publish.require_apart(spark, output, vectors, job.input)
         result, advice = build(vectors, job.settings, _asked(job), run)
-        folder = _report_folder(job, target)
+        folder = _report_folder(job, output)
         if not result.report.passed:
             write_missed(folder, result.report)
             require_recall(result.report, advice)
-        quietly = partial(publish.undisturbed, target)
+        quietly = partial(publish.undisturbed, output)
         with run.clock.step("publish") as facts, reports_once_done(folder, result.report, quietly):
-            publish.commit(written[-1])
-            facts += [target.place, f"report in {folder}"]
+            publish.commit(next(pending for pending in written if pending.table is result.table))
+            facts += [output.place, f"report in {folder}"]
     return result.report
 
 
@@ -53,19 +53,19 @@ def sweep() -> None:
 
 
 @contextmanager
-def ready_to_write(spark: SparkSession, job: Job, overwrite: bool) -> Iterator[tuple[publish.Target, Stage]]:
+def ready_to_write(spark: SparkSession, job: Job, overwrite: bool) -> Iterator[tuple[publish.Output, Stage]]:
     """Prove before any work that the job can write its table and report; delete what was written aside at the end."""
-    target = publish.check_target(spark, job.output, overwrite)
-    folder = _report_folder(job, target)
+    output = publish.check_output(spark, job.output, overwrite)
+    folder = _report_folder(job, output)
     files.require_whole_name(spark, "report", folder)
     require_folder(folder, job.report)
-    with publish.aside(spark, target), staging(job.scratch, spark) as stage:
-        publish.require_format(spark, target, job.format, job.settings.shape)
-        yield target, stage
+    with publish.aside(spark, output), staging(job.scratch, spark) as stage:
+        publish.require_format(spark, output, job.format, job.settings.shape)
+        yield output, stage
 
 
-def _report_folder(job: Job, target: publish.Target) -> str:
-    return job.report or target.report
+def _report_folder(job: Job, output: publish.Output) -> str:
+    return job.report or output.report
 
 
 def _asked(job: Job) -> dict[str, Any]:

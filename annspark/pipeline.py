@@ -1,4 +1,4 @@
-"""The line: read, sample, grow, calibrate, route, join, merge, complete, audit."""
+"""The pipeline: read, sample, grow, calibrate, route, join, merge, complete, audit."""
 
 import logging
 from dataclasses import asdict, dataclass, replace
@@ -14,10 +14,12 @@ from pyspark.sql import types as T
 from annspark import __version__
 from annspark.advice import advise, advise_on_rounding
 from annspark.core.calibrate import CALIBRATION_USERS, MOST_TREES
+from annspark.core.forest import Forest
 from annspark.core.metric import METRICS
 from annspark.core.plan import (
     ROUTED_SAMPLE,
-    count_known,
+    Plan,
+    count_exact_users,
     count_merge_partitions,
     plan_join,
 )
@@ -30,7 +32,7 @@ from annspark.flow.first_rows import compare_with_first_rows, pick_first_rows
 from annspark.flow.grow import count_forest_sample, grow, leaves_for
 from annspark.flow.join import join_partitions
 from annspark.flow.merge import merge_neighbors, table_as_candidates
-from annspark.flow.read import in_double, read_vectors
+from annspark.flow.read import Users, in_double, read_vectors
 from annspark.flow.route import ship_vectors
 from annspark.flow.sample import Samples, sample_vectors
 from annspark.index import Found, Index, Known
@@ -44,7 +46,7 @@ from annspark.run import Run
 from annspark.settings import Settings, make_settings, takes_settings
 from annspark.spark.cluster import count_cores, start_beside, start_workers
 from annspark.spark.meter import Meter, read_meter, watch_joined, watch_merged, watch_shipped
-from annspark.spark.staging import Place, Stage, staging
+from annspark.spark.staging import Stage, Store, staging
 from annspark.spark.types import is_collated
 
 logger = logging.getLogger("annspark")
@@ -101,16 +103,16 @@ def build(vectors: DataFrame, settings: Settings, asked: dict[str, Any], run: Ru
     kind, layout = type_of_ids(vectors, settings), layout_of(settings)
     finish_after = settings.restricted or is_collated(kind)
     # The table that find returns is the finished one, unless neighbors are left out of it or ids are changed first.
-    found_layout, place = (layout.nested, run.stage) if finish_after else (layout, run.keep)
+    found_layout, store = (layout.nested, run.stage) if finish_after else (layout, run.keep)
     index = fit(vectors, settings, run)
     plan = index.plan
     doing = f"routing to {plan.probes:.3g} leaves a tree, joining in {plan.n_partitions} partitions, merging"
     with run.clock.step("join", doing) as facts:
-        found = find(index, found_layout, place, run.cores)
+        found = find(index, found_layout, store, run.cores)
         facts += [f"{found.counts.written:,} users"]
-    audit = first = audit_found(found, index, run)
+    audit = first_audit = audit_found(found, index, run)
     if settings.top_up and index.calibration and audit.recall.high < index.calibration.target:
-        found = top_up(found, index, place, run)
+        found = top_up(found, index, store, run)
         audit = audit_found(found, index, run)
     table, fewer = finish_found(found, index, kind, run) if finish_after else (found.table, 0)
     report = Report(
@@ -121,14 +123,14 @@ def build(vectors: DataFrame, settings: Settings, asked: dict[str, Any], run: Ru
         rows=_rows_of(found, index, fewer),
         recall=audit.recall,
         calibration=index.calibration,
-        topped_up=int(audit is not first),
+        topped_up=int(audit is not first_audit),
         distances=audit.distances,
         precision=audit.precision,
         cost=_cost_of(found, index),
         leaves=_leaves_of(found),
         seconds=run.clock.total(),
     )
-    advice = "" if report.passed else advise_on_rounding(audit, index) or advise(index, first.recall.mean)
+    advice = "" if report.passed else advise_on_rounding(audit, index) or advise(index, first_audit.recall.mean)
     return Result(table, report), advice
 
 
@@ -140,35 +142,33 @@ def fit(vectors: DataFrame, settings: Settings, run: Run) -> Index:
         facts += [f"{users.rows:,} users of {users.wire.dim:,} numbers", f"{users.read - users.rows:,} rows dropped"]
     neighbors, n_leaves = min(settings.k, users.rows - 1), leaves_for(users.rows, settings)
     with run.clock.step("sample") as facts:
-        known = count_known(users.rows, settings.audit_users, 0 if settings.recall_asked is None else CALIBRATION_USERS)
-        users, drawn = sample_vectors(users, [*known, ROUTED_SAMPLE, count_forest_sample(users, settings)])
-        samples = Samples(audit=drawn[0], calibrate=drawn[1], shown=drawn[2], forest=drawn[3])
-        facts += [f"{sum(len(sample.ids) for sample in drawn):,} users"]
+        users, samples = _draw_samples(users, settings)
+        facts += [f"{samples.count():,} users"]
     # These two run on the cluster while the driver grows the forest.
-    searched = start_beside(spark, find_exact, users, [samples.audit, samples.calibrate], neighbors)
+    searching = start_beside(spark, find_exact, users, [samples.audit, samples.calibrate], neighbors)
     by_length = users.wire.sparse and np.isinf(METRICS[settings.metric].unrelated) and n_leaves > 1
-    first = start_beside(spark, pick_first_rows, users, settings.k) if by_length else None
+    picking = start_beside(spark, pick_first_rows, users, settings.k) if by_length else None
     with run.clock.step("grow") as facts:
         grown = grow(users, samples.forest.vectors, settings, trees=_count_trees(users.wire.sparse, settings))
         facts += [f"{sum(grown.sizes):,} leaves"]
     with run.clock.step("calibrate") as facts:
-        audited, nearest = searched.result()
+        audited, nearest = searching.result()
         if users.coordinates.need_double(samples.audit.own, audited.radius, noise_of(samples.audit, users)):
             users = in_double(users)
             facts += ["neighbors too near for float32: vectors travel in float64"]
         facts += [f"exact neighbors of {len(samples.audit.ids) + len(samples.calibrate.ids):,} users"]
-        first_rows = first.result() if first else None
-        shown, hashes = samples.shown.vectors, first_rows.hashes if first_rows else None
-        chosen = calibrate(users, samples.calibrate, nearest, grown, shown, settings, hashes)
-        if goal := chosen.calibration:
+        first_rows = picking.result() if picking else None
+        known = Known(users=users, samples=samples, audited=audited, first_rows=first_rows, neighbors=neighbors)
+        hashes = first_rows.hashes if first_rows else None
+        chosen = calibrate(users, samples.calibrate, nearest, grown, samples.routed.vectors, settings, hashes)
+        goal = chosen.calibration
+        if goal:
             facts += [f"predicted {goal.predicted:.4f} for the {goal.target:g} asked for"]
-        probes = goal.probes if goal else settings.probes or 1
-        if n_leaves == 1:
-            probes = 1
-        plan = plan_join(chosen.forest, shown, probes, rows=users.rows, cores=run.cores, width=users.width)
+        probes = (goal.probes if goal else settings.probes or 1) if n_leaves > 1 else 1
+        plan = plan_for(known, chosen.forest, probes, run.cores)
     index = Index(
         settings=settings,
-        known=Known(users=users, samples=samples, audited=audited, first_rows=first_rows, neighbors=neighbors),
+        known=known,
         forest=chosen.forest,
         grown=grown,
         chances=chosen.chances,
@@ -177,6 +177,22 @@ def fit(vectors: DataFrame, settings: Settings, run: Run) -> Index:
     )
     _warn_of_low_recall(index)
     return index
+
+
+def _draw_samples(users: Users, settings: Settings) -> tuple[Users, Samples]:
+    """Return the users with the coordinates that suit them, and samples of them."""
+    n_calibrate = 0 if settings.recall_asked is None else CALIBRATION_USERS
+    n_audit, n_calibrate = count_exact_users(users.rows, settings.audit_users, n_calibrate)
+    # The audit's users come first, so they have the smallest hashes: the audit reads few rows of the found table.
+    counts = [n_audit, n_calibrate, ROUTED_SAMPLE, count_forest_sample(users, settings)]
+    users, (audit, calibrate, routed, forest) = sample_vectors(users, counts)
+    return users, Samples(audit=audit, calibrate=calibrate, routed=routed, forest=forest)
+
+
+def plan_for(known: Known, forest: Forest, probes: float, cores: int) -> Plan:
+    """Return where the leaves of a forest are joined."""
+    users = known.users
+    return plan_join(forest, known.samples.routed.vectors, probes, rows=users.rows, cores=cores, width=users.width)
 
 
 def _warn_of_low_recall(index: Index) -> None:
@@ -189,11 +205,11 @@ def _warn_of_low_recall(index: Index) -> None:
         )
 
 
-def find(index: Index, layout: Layout, place: Place, cores: int, earlier: Found | None = None) -> Found:
+def find(index: Index, layout: Layout, store: Store, cores: int, earlier: Found | None = None) -> Found:
     """Return the nearest of the users that each user is compared with in the forest, and complete short lists.
 
     layout  : layout of the table
-    place   : computes and stores the table
+    store   : computes and stores the table
     earlier : neighbors found before, which are merged with the new ones
     """
     users, plan, first_rows, k = index.known.users, index.plan, index.known.first_rows, index.settings.k
@@ -211,29 +227,30 @@ def find(index: Index, layout: Layout, place: Place, cores: int, earlier: Found 
     if first_rows is not None:
         candidates += [compare_with_first_rows(users, first_rows, None, n_merge_partitions, k)]
     merged = watch_merged(merge_neighbors(candidates, n_merge_partitions, k), index.known.neighbors, meter)
-    table = place(laid_out(merged, layout))
+    table = store(laid_out(merged, layout))
     counts = read_meter(meter, users.id_bytes, index.known.neighbors, users.rows, count_users(table, layout))
     if first_rows is not None:
         counts = counts.with_first_rows(len(first_rows.ids), users.rows, (k + 1) * (4 + users.id_bytes))
     # A long table has no row for a user without neighbors.
     require_complete(counts.written + (counts.without_neighbors if layout.long else 0), users.rows)
     found = Found(table=table, layout=layout, counts=counts, plan=plan, n_leaves=plan.n_leaves)
-    return complete(found, index, place, n_merge_partitions) if counts.short else found
+    return complete(found, index, store, n_merge_partitions) if counts.short else found
 
 
-def complete(found: Found, index: Index, place: Place, n_merge_partitions: int) -> Found:
+def complete(found: Found, index: Index, store: Store, n_merge_partitions: int) -> Found:
     """Return the neighbors, with full lists for the users that the forest compared with too few others."""
     known, settings, counts = index.known, index.settings, found.counts
     users, layout = known.users, found.layout
     short = find_short(found.table, layout, users, known.neighbors, counts.short, settings.seed)
     candidates = [
-        find_more(users, short, known.samples.shown.vectors, n_merge_partitions, settings.k),
+        find_more(users, short, known.samples.routed.vectors, n_merge_partitions, settings.k),
         table_as_candidates(found.table, layout, users, n_merge_partitions, settings.seed),
     ]
-    table = place(laid_out(merge_neighbors(candidates, n_merge_partitions, settings.k), layout))
-    written = count_users(table, layout)
+    table = store(laid_out(merge_neighbors(candidates, n_merge_partitions, settings.k), layout))
+    written, still_short = count_users(table, layout), count_shorter(table, layout, known.neighbors, users.rows)
     require_complete(written, users.rows)
-    return replace(found, table=table, counts=replace(counts, written=written, completed=counts.short, short=0))
+    completed = counts.short - still_short
+    return replace(found, table=table, counts=replace(counts, written=written, completed=completed, short=still_short))
 
 
 def audit_found(found: Found, index: Index, run: Run) -> Audit:
@@ -254,17 +271,15 @@ def audit_found(found: Found, index: Index, run: Run) -> Audit:
     return audit
 
 
-def top_up(found: Found, index: Index, place: Place, run: Run) -> Found:
+def top_up(found: Found, index: Index, store: Store, run: Run) -> Found:
     """Return the neighbors merged with those found in one more tree."""
     users, samples = index.known.users, index.known.samples
     with run.clock.step("top up", "growing another tree, joining and merging its neighbors with those found"):
         forest = grow(users, samples.forest.vectors, index.settings, trees=1, first_tree=len(index.plan.reach))
-        plan = plan_join(
-            forest, samples.shown.vectors, index.plan.probes, rows=users.rows, cores=run.cores, width=users.width
-        )
+        plan = plan_for(index.known, forest, index.plan.probes, run.cores)
         # The users have been compared with the first rows already.
         another = replace(index, known=replace(index.known, first_rows=None), forest=forest, plan=plan)
-        more = find(another, found.layout, place, run.cores, found)
+        more = find(another, found.layout, store, run.cores, found)
     return replace(more, counts=more.counts.after(found.counts), n_leaves=found.n_leaves + more.n_leaves)
 
 
@@ -274,7 +289,7 @@ def finish_found(found: Found, index: Index, kind: T.DataType, run: Run) -> tupl
     kind : type of the published ids
     """
     neighbors, layout = index.known.neighbors, layout_of(index.settings)
-    with run.clock.step("links") as facts:
+    with run.clock.step("finish") as facts:
         table = run.keep(finish(found.table, found.layout, layout, index.settings, kind))
         # Counting computes the table now, because the tables it is made from are deleted when the run ends.
         fewer = count_shorter(table, layout, neighbors, index.known.users.rows)
@@ -322,7 +337,7 @@ def _count_trees(sparse: bool, settings: Settings) -> int:
     return settings.trees or (2 if sparse else 1)
 
 
-def start_run(spark: SparkSession, stage: Stage, keep: Place) -> Run:
+def start_run(spark: SparkSession, stage: Stage, keep: Store) -> Run:
     """Return a new run, and start Python's workers while the driver reads the schema of the input."""
     start_beside(spark, start_workers, spark)
     return Run(count_cores(spark), stage, keep)

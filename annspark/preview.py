@@ -9,7 +9,6 @@ from pyspark.sql import functions as F
 from annspark.core.plan import (
     count_shuffle_bytes,
     count_task_bytes,
-    plan_join,
 )
 from annspark.core.sampling import draw_limit
 from annspark.errors import spark_errors_explained
@@ -19,7 +18,7 @@ from annspark.input.open import open_input
 from annspark.job import Job
 from annspark.nightly import ready_to_write
 from annspark.output.layout import layout_of
-from annspark.pipeline import find, fit, start_run
+from annspark.pipeline import find, fit, plan_for, start_run
 from annspark.report import Leaves, Preview, Rows
 from annspark.run import Run
 from annspark.tables import IDS, LOWEST
@@ -71,9 +70,8 @@ def take_part(index: Index, want: int, cores: int) -> Index:
     table = users.table.where(F.col(LOWEST) <= draw_limit(min(want, users.rows), users.rows))
     part = replace(users, table=table, rows=table.agg(F.sum(F.size(IDS))).collect()[0][0])
     forest = grow(part, samples.forest.vectors, index.settings, trees=len(index.plan.reach))
-    plan = plan_join(forest, samples.shown.vectors, index.plan.probes, rows=part.rows, cores=cores, width=users.width)
-    neighbors = min(index.settings.k, part.rows - 1)
-    return replace(index, known=replace(index.known, users=part, neighbors=neighbors), forest=forest, plan=plan)
+    known = replace(index.known, users=part, neighbors=min(index.settings.k, part.rows - 1))
+    return replace(index, known=known, forest=forest, plan=plan_for(known, forest, index.plan.probes, cores))
 
 
 def _try(index: Index, run: Run) -> list[tuple[int, float]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from annspark.spark.staging import Place
+from annspark.spark.staging import Store
 
 logger = logging.getLogger("annspark")
 
@@ -52,6 +52,6 @@ class Run:
     """
 
     cores: int
-    stage: Place
-    keep: Place
+    stage: Store
+    keep: Store
     clock: Clock = field(default_factory=Clock)

@@ -202,7 +202,7 @@ def count_task_bytes(plan: Plan, rows: int, width: float) -> int:
     return round(3 * rows * 4 * each / plan.n_partitions)
 
 
-def count_known(rows: int, audit_users: int, calibrated: int) -> tuple[int, int]:
+def count_exact_users(rows: int, audit_users: int, calibrated: int) -> tuple[int, int]:
     """Return for how many users exact neighbors are found: for the audit, and for calibration.
 
     No user serves both.  Of few users each gets half; a table of one user has it in both.

@@ -6,6 +6,8 @@ Under euclidean the shortest of these rows are the nearest.  Either way a few hu
 user.
 """
 
+from functools import reduce
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,14 +22,14 @@ from annspark.core.nearest_lists import empty_lists
 from annspark.core.sampling import slot_of
 from annspark.core.vectors import Vectors, is_sparse, len_of, slice_rows, take_rows
 from annspark.flow.exact import vectors_of
-from annspark.flow.first_rows import compare_with_first_rows, list_schema, pick_first_rows
+from annspark.flow.first_rows import compare_with_first_rows, pick_first_rows
 from annspark.flow.read import Users
 from annspark.output.layout import Layout, lists_in
 from annspark.spark.arrow import Batches, Mapper, collect, elements, gathered, to_binary, to_lists
-from annspark.spark.block import block_lengths, id_type, seeded_hash
+from annspark.spark.block import block_lengths, candidate_schema, id_type, seeded_hash
 from annspark.spark.cluster import partition_keys
 from annspark.spark.wire import Wire
-from annspark.tables import COUNTS, DISTANCES, HASHES, IDS, NEIGHBOR_ID, NEIGHBOR_IDS, TARGET, USER_ID
+from annspark.tables import COUNTS, DISTANCES, HASHES, IDS, NEIGHBOR_ID, NEIGHBOR_IDS, PARTITION_KEY, USER_ID
 
 _AT_ONCE_BYTES = 64 << 20  # vectors of query users in one closure
 _PAIRS = 10**10  # most pairs of dense vectors to compare: a minute on two cores
@@ -61,7 +63,7 @@ def find_more(users: Users, short: pa.Table | None, shown: Vectors, n_merge_part
                          rows, which makes no list worse
     shown              : sampled vectors
     n_merge_partitions : number of partitions of the merge
-    returns            : target, ids, neighbor_ids, distances, counts
+    returns            : partition_key, ids, neighbor_ids, distances, counts
     """
     if short is None:
         return compare_with_first_rows(users, pick_first_rows(users, k), None, n_merge_partitions, k)
@@ -82,26 +84,23 @@ def search_all_users(users: Users, short: pa.Table, n_merge_partitions: int, k: 
 
     short              : the users, at least one: user_id, hashes
     n_merge_partitions : number of partitions of the merge
-    returns            : target, ids, neighbor_ids, distances, counts
+    returns            : partition_key, ids, neighbor_ids, distances, counts
     """
-    schema = list_schema(users)
+    schema = candidate_schema(id_type(users.table))
     hashes, vectors = vectors_of(users, short[HASHES].to_numpy())
     row = np.searchsorted(hashes, short[HASHES].to_numpy())
     ids, vectors = short[USER_ID].combine_chunks(), users.coordinates.joined(take_rows(vectors, row))
     step = max(1, int(_AT_ONCE_BYTES / (4 * users.width)))
     keys = partition_keys(n_merge_partitions)
     blocks = users.table.select(IDS, HASHES, *users.wire.names)
-    nearest = None
+    nearest = []
     for start in range(0, len(ids), step):
         queries = slice_rows(vectors, start, start + step)
         slot = slot_of(short[HASHES].to_numpy()[start : start + step], n_merge_partitions)
         query_ids = ids[start : start + step]
         mapper = _nearest_lists_mapper(query_ids, queries, keys[slot], users.wire, users.coordinates, k)
-        part = blocks.mapInArrow(mapper, schema)
-        nearest = part if nearest is None else nearest.unionByName(part)
-    if nearest is None:
-        raise ValueError("search_all_users: there are no users to search for")
-    return nearest
+        nearest.append(blocks.mapInArrow(mapper, schema))
+    return reduce(DataFrame.unionByName, nearest)
 
 
 def _nearest_lists_mapper(
@@ -146,6 +145,6 @@ def _nearest_lists_mapper(
             to_binary(distances[by_key][is_neighbor], per_block),
             to_binary(counts, lengths),
         ]
-        yield pa.RecordBatch.from_arrays(columns, [TARGET, IDS, NEIGHBOR_IDS, DISTANCES, COUNTS])
+        yield pa.RecordBatch.from_arrays(columns, [PARTITION_KEY, IDS, NEIGHBOR_IDS, DISTANCES, COUNTS])
 
     return search

@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame
-from pyspark.sql import types as T
 
 from annspark.core.coordinates import Coordinates
 from annspark.core.first_rows import count_first_rows, nearest_first_rows, ordering_lengths
@@ -18,10 +17,10 @@ from annspark.core.sampling import slot_of
 from annspark.core.vectors import Vectors, concatenate_rows, len_of, take_rows
 from annspark.flow.read import Users
 from annspark.spark.arrow import OUT_ROWS, Batches, Mapper, collect, elements, numbers, to_binary, to_lists
-from annspark.spark.block import block_lists, id_type
+from annspark.spark.block import block_lists, candidate_schema, id_type
 from annspark.spark.cluster import partition_keys
 from annspark.spark.wire import Wire
-from annspark.tables import COUNTS, DISTANCES, HASHES, IDS, NEIGHBOR_IDS, TARGET
+from annspark.tables import COUNTS, DISTANCES, HASHES, IDS, NEIGHBOR_IDS, PARTITION_KEY
 
 
 @dataclass(frozen=True)
@@ -35,19 +34,6 @@ class FirstRows:
     ids: pa.Array
     hashes: np.ndarray
     vectors: Vectors
-
-
-def list_schema(users: Users) -> T.StructType:
-    """Return the schema of candidates for the merge: target, ids, neighbor_ids, distances, counts."""
-    user = id_type(users.table)
-    return T.StructType(
-        [
-            T.StructField(TARGET, T.IntegerType()),
-            T.StructField(IDS, T.ArrayType(user)),
-            T.StructField(NEIGHBOR_IDS, T.ArrayType(user)),
-            *(T.StructField(name, T.BinaryType()) for name in (DISTANCES, COUNTS)),
-        ]
-    )
 
 
 def pick_first_rows(users: Users, k: int) -> FirstRows:
@@ -102,7 +88,7 @@ def compare_with_first_rows(
     queries = None if queries is None else np.sort(queries)
     blocks = users.table.select(IDS, HASHES, *users.wire.names)
     mapper = _nearest_first_rows_mapper(first_rows, queries, keys, users.wire, users.coordinates, k)
-    return blocks.mapInArrow(mapper, list_schema(users))
+    return blocks.mapInArrow(mapper, candidate_schema(id_type(users.table)))
 
 
 def _nearest_first_rows_mapper(
@@ -131,6 +117,6 @@ def _nearest_first_rows_mapper(
                 lists = block_lists(
                     slot, keys, all_ids, np.arange(len(row)), neighbors, coordinates.published(distances)
                 )
-                yield pa.RecordBatch.from_arrays(lists, [TARGET, IDS, NEIGHBOR_IDS, DISTANCES, COUNTS])
+                yield pa.RecordBatch.from_arrays(lists, [PARTITION_KEY, IDS, NEIGHBOR_IDS, DISTANCES, COUNTS])
 
     return compare

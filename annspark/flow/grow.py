@@ -23,7 +23,7 @@ from annspark.spark.arrow import Batches, Mapper, collect, gathered, numbers, to
 from annspark.spark.block import block_lengths
 from annspark.spark.cluster import partition_keys
 from annspark.spark.wire import Wire
-from annspark.tables import HASHES, LOWEST, TARGET, VECTORS
+from annspark.tables import HASHES, LOWEST, PARTITION_KEY, VECTORS
 
 _LIMB, _CENTRES = "limb", "centres"
 
@@ -76,11 +76,11 @@ def grow_limbs(users: Users, trunk: CentreForest, n_leaves: int, settings: Setti
     blocks = users.table.where(F.col(LOWEST) <= limit).select(HASHES, *users.wire.names)
     drawn = blocks.mapInArrow(
         _limb_sample_mapper(trunk, keys, limit, users.wire, users.coordinates),
-        f"{TARGET} int, {HASHES} binary, {VECTORS} binary",
+        f"{PARTITION_KEY} int, {HASHES} binary, {VECTORS} binary",
     )
     mapper = _limb_mapper(keys, len(trunk.origin), want / n_leaves, settings)
     schema = T.StructType([T.StructField(_LIMB, T.IntegerType()), T.StructField(_CENTRES, T.BinaryType())])
-    grown = collect(drawn.repartition(n_limbs, TARGET).mapInArrow(mapper, schema))
+    grown = collect(drawn.repartition(n_limbs, PARTITION_KEY).mapInArrow(mapper, schema))
     limbs = {
         limb: np.frombuffer(centres, np.float32).reshape(-1, len(trunk.origin))
         for limb, centres in zip(grown[_LIMB].to_pylist(), grown[_CENTRES].to_pylist(), strict=True)
@@ -108,7 +108,7 @@ def _limb_sample_mapper(
                     to_binary(hashes[drawn][order], lengths),
                     to_binary(points[order], lengths * dim),
                 ]
-                yield pa.RecordBatch.from_arrays(columns, [TARGET, HASHES, VECTORS])
+                yield pa.RecordBatch.from_arrays(columns, [PARTITION_KEY, HASHES, VECTORS])
                 first_limb += len(groups.centres)
 
     return draw
@@ -121,7 +121,7 @@ def _limb_mapper(keys: np.ndarray, dim: int, per_leaf: float, settings: Settings
         drawn = gathered(batches)
         if drawn is None:
             return
-        limb = limb_of[drawn[TARGET][0].as_py()]
+        limb = limb_of[drawn[PARTITION_KEY][0].as_py()]
         # Sorted by hash, the sample is the same however the table is partitioned.
         order = np.argsort(numbers(drawn[HASHES], np.int64), kind="stable")
         points = numbers(drawn[VECTORS], np.float32).reshape(-1, dim)[order]

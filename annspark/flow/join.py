@@ -13,7 +13,7 @@ from annspark.core.routes import Visits
 from annspark.core.sampling import slot_of
 from annspark.core.vectors import take_rows
 from annspark.spark.arrow import OUT_ROWS, Batches, Mapper, elements, gathered, numbers
-from annspark.spark.block import block_lists
+from annspark.spark.block import block_lists, candidate_schema, id_type
 from annspark.spark.cluster import partition_keys
 from annspark.spark.wire import Wire
 from annspark.tables import (
@@ -26,7 +26,7 @@ from annspark.tables import (
     N_VISITS,
     NEIGHBOR_IDS,
     PAIRS,
-    TARGET,
+    PARTITION_KEY,
     VISITS,
 )
 
@@ -38,27 +38,18 @@ def join_partitions(
 
     A resident is a vector whose home leaf is in the partition; a guest is one that only probes leaves of it.
 
-    shipped            : target, ids, hashes, the columns of wire, homes, visits, n_visits
+    shipped            : partition_key, ids, hashes, the columns of wire, homes, visits, n_visits
     n_merge_partitions : number of partitions of the merge
-    returns            : target (key of the merge's partition), ids, neighbor_ids (array, user after user, nearest
-                         first), distances, counts, pairs, max_rows.  There is a list for every resident, and for every
+    returns            : partition_key (of the merge), ids, neighbor_ids (array, user after user, nearest first),
+                         distances, counts, pairs, max_rows.  There is a list for every resident, and for every
                          guest with at least one neighbor.  pairs and max_rows of the partition are in its first row;
                          other rows have 0
     """
-    schema = T.StructType(
-        [
-            T.StructField(TARGET, T.IntegerType()),
-            shipped.schema[IDS],
-            T.StructField(NEIGHBOR_IDS, shipped.schema[IDS].dataType),
-            T.StructField(DISTANCES, T.BinaryType()),
-            T.StructField(COUNTS, T.BinaryType()),
-            T.StructField(PAIRS, T.LongType()),
-            T.StructField(MAX_ROWS, T.LongType()),
-        ]
-    )
+    schema = T.StructType(candidate_schema(id_type(shipped)).fields)
+    schema = schema.add(PAIRS, T.LongType()).add(MAX_ROWS, T.LongType())
     keys = partition_keys(n_merge_partitions)
-    by_target = shipped.repartition(plan.n_partitions, TARGET)
-    return by_target.mapInArrow(_join_mapper(keys, wire, coordinates, k), schema)
+    by_partition = shipped.repartition(plan.n_partitions, PARTITION_KEY)
+    return by_partition.mapInArrow(_join_mapper(keys, wire, coordinates, k), schema)
 
 
 def _join_mapper(keys: np.ndarray, wire: Wire, coordinates: Coordinates, k: int) -> Mapper:
@@ -90,7 +81,7 @@ def _join_mapper(keys: np.ndarray, wire: Wire, coordinates: Coordinates, k: int)
             is_first = np.zeros(len(lists[0]), np.int64)
             is_first[0] = start == 0
             columns = [*lists, pa.array(is_first * joined.pairs), pa.array(is_first * joined.max_rows)]
-            names = [TARGET, IDS, NEIGHBOR_IDS, DISTANCES, COUNTS, PAIRS, MAX_ROWS]
+            names = [PARTITION_KEY, IDS, NEIGHBOR_IDS, DISTANCES, COUNTS, PAIRS, MAX_ROWS]
             yield pa.RecordBatch.from_arrays(columns, names)
 
     return join

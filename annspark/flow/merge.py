@@ -25,7 +25,7 @@ from annspark.spark.arrow import (
     to_binary,
     to_lists,
 )
-from annspark.spark.block import block_lengths, id_type, seeded_hash
+from annspark.spark.block import block_lengths, candidate_schema, id_type, seeded_hash
 from annspark.spark.cluster import partition_keys
 from annspark.tables import (
     COUNTS,
@@ -36,7 +36,7 @@ from annspark.tables import (
     NEIGHBOR_ID,
     NEIGHBOR_IDS,
     NEIGHBORS,
-    TARGET,
+    PARTITION_KEY,
     USER_ID,
 )
 
@@ -44,14 +44,15 @@ from annspark.tables import (
 def merge_neighbors(candidates: Sequence[DataFrame], n_partitions: int, k: int) -> DataFrame:
     """Return one row per user, with the k nearest of its candidates.
 
-    candidates : tables of target, ids, neighbor_ids, distances, counts; every list ordered by (distance, neighbor_id)
+    candidates : tables of partition_key, ids, neighbor_ids, distances, counts; every list is ordered by (distance,
+                 neighbor_id)
     returns    : user_id, neighbors array<struct<neighbor_id, distance>>, ordered by (distance, neighbor_id)
     """
-    lists = [table.select(TARGET, IDS, NEIGHBOR_IDS, DISTANCES, COUNTS) for table in candidates]
+    lists = [table.select(PARTITION_KEY, IDS, NEIGHBOR_IDS, DISTANCES, COUNTS) for table in candidates]
     user = id_type(lists[0])
     neighbor = T.StructType([T.StructField(NEIGHBOR_ID, user), T.StructField(DISTANCE, T.FloatType())])
     schema = T.StructType([T.StructField(USER_ID, user), T.StructField(NEIGHBORS, T.ArrayType(neighbor))])
-    by_user = reduce(DataFrame.unionByName, lists).repartition(n_partitions, TARGET)
+    by_user = reduce(DataFrame.unionByName, lists).repartition(n_partitions, PARTITION_KEY)
     return by_user.mapInArrow(_merge_mapper(k), schema)
 
 
@@ -59,7 +60,7 @@ def table_as_candidates(table: DataFrame, layout: Layout, users: Users, n_partit
     """Return a finished table as candidates for a merge with more candidates.
 
     n_partitions : number of partitions of the merge
-    returns      : target, ids, neighbor_ids, distances, counts
+    returns      : partition_key, ids, neighbor_ids, distances, counts
     """
     user = id_type(users.table)
     user_id = F.col(USER_ID).cast(user)
@@ -69,15 +70,7 @@ def table_as_candidates(table: DataFrame, layout: Layout, users: Users, n_partit
         F.col(NEIGHBOR_ID).cast(T.ArrayType(user)),
         F.col(DISTANCE).cast("array<float>"),
     )
-    schema = T.StructType(
-        [
-            T.StructField(TARGET, T.IntegerType()),
-            T.StructField(IDS, T.ArrayType(user)),
-            T.StructField(NEIGHBOR_IDS, T.ArrayType(user)),
-            *(T.StructField(name, T.BinaryType()) for name in (DISTANCES, COUNTS)),
-        ]
-    )
-    return lists.mapInArrow(_candidates_mapper(partition_keys(n_partitions)), schema)
+    return lists.mapInArrow(_candidates_mapper(partition_keys(n_partitions)), candidate_schema(user))
 
 
 def _candidates_mapper(keys: np.ndarray) -> Mapper:
@@ -99,7 +92,7 @@ def _candidates_mapper(keys: np.ndarray) -> Mapper:
                 to_binary(distances, per_block),
                 to_binary(counts, lengths),
             ]
-            yield pa.RecordBatch.from_arrays(columns, [TARGET, IDS, NEIGHBOR_IDS, DISTANCES, COUNTS])
+            yield pa.RecordBatch.from_arrays(columns, [PARTITION_KEY, IDS, NEIGHBOR_IDS, DISTANCES, COUNTS])
 
     return block
 

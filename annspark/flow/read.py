@@ -14,7 +14,7 @@ from annspark.input.source import open_source, type_of_ids
 from annspark.input.survey import check_source, survey, usable
 from annspark.settings import Settings
 from annspark.spark.partitions import count_partitions, estimate_bytes, put_together
-from annspark.spark.staging import Place
+from annspark.spark.staging import Store
 from annspark.spark.wire import Wire
 from annspark.tables import quoted
 
@@ -52,7 +52,7 @@ class Users:
     examples: dict[str, object]
 
 
-def read_vectors(vectors: DataFrame, settings: Settings, stage: Place, cores: int) -> Users:
+def read_vectors(vectors: DataFrame, settings: Settings, stage: Store, cores: int) -> Users:
     """Check and stage the input.
 
     vectors : any table with columns of ids and vectors, see open_source; read once

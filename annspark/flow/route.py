@@ -14,7 +14,7 @@ from annspark.spark.arrow import Batches, Mapper, elements, numbers, to_binary, 
 from annspark.spark.block import block_lengths
 from annspark.spark.cluster import partition_keys
 from annspark.spark.wire import Wire, row_bytes
-from annspark.tables import HASHES, HOMES, IDS, N_VISITS, TARGET, VISITS
+from annspark.tables import HASHES, HOMES, IDS, N_VISITS, PARTITION_KEY, VISITS
 
 _SLICE_BYTES = 4 << 20  # vectors routed at once; memory in use is a few times this
 
@@ -23,12 +23,12 @@ def ship_vectors(users: DataFrame, forest: Forest, plan: Plan, wire: Wire, coord
     """Return a copy of every vector for each partition that needs it, in blocks.
 
     users   : ids, hashes and the columns of wire, vectors as in the input
-    returns : target (key of the partition), ids, hashes, the columns of wire (vectors ready to be joined), homes (the
-              home leaf, or -1 where another partition joins it), visits (the leaves probed), n_visits (how many)
+    returns : partition_key, ids, hashes, the columns of wire (vectors ready to be joined), homes (the home leaf, or -1
+              where another partition joins it), visits (the leaves probed), n_visits (how many)
     """
     schema = T.StructType(
         [
-            T.StructField(TARGET, T.IntegerType()),
+            T.StructField(PARTITION_KEY, T.IntegerType()),
             users.schema[IDS],
             T.StructField(HASHES, T.BinaryType()),
             *wire.fields,
@@ -61,6 +61,8 @@ def _route_mapper(forest: Forest, plan: Plan, keys: np.ndarray, wire: Wire, coor
                     to_binary(copies.visits, visits),
                     to_binary(copies.n_visits, lengths),
                 ]
-                yield pa.RecordBatch.from_arrays(columns, [TARGET, IDS, HASHES, *wire.names, HOMES, VISITS, N_VISITS])
+                yield pa.RecordBatch.from_arrays(
+                    columns, [PARTITION_KEY, IDS, HASHES, *wire.names, HOMES, VISITS, N_VISITS]
+                )
 
     return route

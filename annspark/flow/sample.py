@@ -37,16 +37,20 @@ class Sample:
 class Samples:
     """The samples of a run, by purpose.
 
-    audit     : users whose exact neighbors the finished table is compared with
+    audit     : users whose exact neighbors the found table is compared with
     calibrate : users whose exact neighbors are used to predict the recall
-    shown     : users that the driver routes, to predict the work of the join
+    routed    : users that the driver routes, to predict the work of the join
     forest    : users that the forest is grown from
     """
 
     audit: Sample
     calibrate: Sample
-    shown: Sample
+    routed: Sample
     forest: Sample
+
+    def count(self) -> int:
+        """Return how many users are in them, together."""
+        return sum(len(sample.ids) for sample in (self.audit, self.calibrate, self.routed, self.forest))
 
 
 def sample_vectors(users: Users, want: Sequence[int]) -> tuple[Users, list[Sample]]:

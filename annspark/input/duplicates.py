@@ -14,7 +14,7 @@ from annspark.spark.block import blocked, id_type, unblocked
 from annspark.spark.cluster import partition_keys
 from annspark.spark.types import is_collated, readable, showable
 from annspark.spark.wire import Wire
-from annspark.tables import HASHES, IDS, TARGET, USER_ID
+from annspark.tables import HASHES, IDS, PARTITION_KEY, USER_ID
 
 _REPEATED = "repeated"
 _HASHES_TOGETHER = 4_000_000  # hashes sorted by one task
@@ -73,13 +73,15 @@ def _has_repeated_hashes(blocks: DataFrame, rows: int) -> bool:
             slot = slot_of(hashes, n_partitions)
             order = np.argsort(slot, kind="stable")
             counts = np.bincount(slot, minlength=n_partitions)
-            yield pa.RecordBatch.from_arrays([pa.array(keys), to_binary(hashes[order], counts)], [TARGET, HASHES])
+            yield pa.RecordBatch.from_arrays(
+                [pa.array(keys), to_binary(hashes[order], counts)], [PARTITION_KEY, HASHES]
+            )
 
     def count(batches: Batches) -> Batches:
         hashes = np.sort(np.concatenate([np.empty(0, np.int64), *(numbers(b.column(1), np.int64) for b in batches)]))
         repeated = int((hashes[1:] == hashes[:-1]).sum())
         yield pa.RecordBatch.from_arrays([pa.array([repeated])], [_REPEATED])
 
-    parts = blocks.select(HASHES).mapInArrow(split, f"{TARGET} int, {HASHES} binary")
-    counted = parts.repartition(n_partitions, TARGET).mapInArrow(count, f"{_REPEATED} long")
+    parts = blocks.select(HASHES).mapInArrow(split, f"{PARTITION_KEY} int, {HASHES} binary")
+    counted = parts.repartition(n_partitions, PARTITION_KEY).mapInArrow(count, f"{_REPEATED} long")
     return any(row[_REPEATED] for row in counted.collect())

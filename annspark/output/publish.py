@@ -42,7 +42,7 @@ _OWNER = "annspark.owner"  # property of a catalog table: the process that write
 
 
 @dataclass(frozen=True)
-class Target:
+class Output:
     """Where a table is to be published.
 
     name      : as the user gave it
@@ -64,7 +64,7 @@ class Target:
 
     @property
     def is_table(self) -> bool:
-        """Whether the target is a catalog table."""
+        """Whether the output is a catalog table."""
         return is_catalog_table(self.name)
 
     @property
@@ -96,45 +96,45 @@ class Pending:
 
     table  : reads the written table
     name   : where it is now: a folder with its scheme, or a catalog table
-    target : where it is to be published
+    output : where it is to be published
     """
 
     table: DataFrame
     name: str
-    target: Target
+    output: Output
 
 
-def require_apart(spark: SparkSession, target: Target, vectors: DataFrame, given: str) -> None:
+def require_apart(spark: SparkSession, output: Output, vectors: DataFrame, given: str) -> None:
     """Raise SettingsError when the input is read from files that would be replaced, under whatever name.
 
     given : the name of the input
     """
-    if not target.found:
+    if not output.found:
         return
     read: set[str] = set()
     replaced: set[str] = set()
     with suppress(Exception):  # tables without files
         read = {files.plain(unquote(path)) for path in vectors.inputFiles()}
-        if target.is_table:
-            replaced = {files.plain(unquote(path)) for path in spark.read.table(target.place).inputFiles()}
+        if output.is_table:
+            replaced = {files.plain(unquote(path)) for path in spark.read.table(output.place).inputFiles()}
         else:
-            replaced = {path for path in read if path.startswith(files.plain(target.place) + "/")}
+            replaced = {path for path in read if path.startswith(files.plain(output.place) + "/")}
     if read & replaced:
         raise SettingsError(
-            f"output {target.name!r} holds files that the input {given!r} is read from ({min(read & replaced)!r}), and "
+            f"output {output.name!r} holds files that the input {given!r} is read from ({min(read & replaced)!r}), and "
             "they would be replaced. Give another output."
         )
 
 
-def check_target(spark: SparkSession, name: str, overwrite: bool) -> Target:
-    """Return the target of a name, and clear what dead runs to it have left.
+def check_output(spark: SparkSession, name: str, overwrite: bool) -> Output:
+    """Return the output of a name, and clear what dead runs to it have left.
 
     Raises SettingsError when something there may not be replaced, or when no table can be published there whole.
     """
     return _check_table(spark, name, overwrite) if is_catalog_table(name) else _check_folder(spark, name, overwrite)
 
 
-def _check_folder(spark: SparkSession, name: str, overwrite: bool) -> Target:
+def _check_folder(spark: SparkSession, name: str, overwrite: bool) -> Output:
     files.require_rename(name)
     files.require_whole_name(spark, "output", name)
     named = files.resolve(spark, "output", name)
@@ -151,7 +151,7 @@ def _check_folder(spark: SparkSession, name: str, overwrite: bool) -> Target:
         raise SettingsError(f"output {name!r} cannot be looked at ({reason_of(error)}). Choose another.") from error
     _require_replaceable(name, place, kind, overwrite)
     files.require_writable("output", name, parent)
-    target = Target(
+    output = Output(
         name=name,
         place=place,
         mark=files.new_mark(),
@@ -160,10 +160,10 @@ def _check_folder(spark: SparkSession, name: str, overwrite: bool) -> Target:
         link=named if place != named else "",
     )
     try:
-        files.kind_of(target.kept + _REPLACED)  # the longest name that may be needed
+        files.kind_of(output.kept + _REPLACED)  # the longest name that may be needed
     except OSError as error:
         raise SettingsError(f"output {name!r} is too long a name ({reason_of(error)}). Choose another.") from error
-    return target
+    return output
 
 
 def _require_replaceable(name: str, place: str, kind: str, overwrite: bool) -> None:
@@ -195,7 +195,7 @@ def _require_table_like(name: str, place: str) -> None:
         )
 
 
-def require_format(spark: SparkSession, target: Target, file_format: str | None, shape: str) -> None:
+def require_format(spark: SparkSession, output: Output, file_format: str | None, shape: str) -> None:
     """Raise SettingsError when a neighbor table cannot be written in a format, or not be read again.
 
     A table of one row is written aside to find out, except in formats that are known to work.
@@ -206,7 +206,7 @@ def require_format(spark: SparkSession, target: Target, file_format: str | None,
     columns = [f"array(struct({', '.join(neighbor)})) AS neighbors"] if shape == "nested" else ["1 AS rank", *neighbor]
     table = spark.range(1).selectExpr("id", *columns)
     try:
-        pending = write_pending(table, target, file_format)
+        pending = write_pending(table, output, file_format)
         why = "" if pending.table.columns == table.columns else "names of columns are lost"
         discard(pending)
     except Exception as error:
@@ -218,7 +218,7 @@ def require_format(spark: SparkSession, target: Target, file_format: str | None,
         )
 
 
-def _check_table(spark: SparkSession, name: str, overwrite: bool) -> Target:
+def _check_table(spark: SparkSession, name: str, overwrite: bool) -> Output:
     database = name.rpartition(".")[0]
     try:
         spark.catalog.tableExists(f"{name}__pending_")  # the beginning of the names of tables written aside
@@ -238,42 +238,42 @@ def _check_table(spark: SparkSession, name: str, overwrite: bool) -> Target:
         raise SettingsError(f"output {name!r} is a view, which is never replaced. Choose another name, or drop it.")
     if is_taken and not overwrite:
         raise SettingsError(f"output {name!r} exists. Choose another, or replace it with --overwrite.")
-    return Target(name=name, place=name, mark=files.new_mark(), overwrite=overwrite, found=identity_of(spark, name))
+    return Output(name=name, place=name, mark=files.new_mark(), overwrite=overwrite, found=identity_of(spark, name))
 
 
 @contextmanager
-def aside(spark: SparkSession, target: Target) -> Iterator[None]:
+def aside(spark: SparkSession, output: Output) -> Iterator[None]:
     """Make the folder for tables written aside; when the block ends, delete all tables still there.
 
     Raises SettingsError when the folder cannot be made, or Spark does not see it.
     """
-    if target.is_table:
+    if output.is_table:
         try:
             yield
         finally:
-            for name in target.written:
+            for name in output.written:
                 drop(spark, name)
         return
-    made = files.missing_folders(target.parent)
-    with working_in(target.aside, "output", target.name, spark):
+    made = files.missing_folders(output.parent)
+    with working_in(output.aside, "output", output.name, spark):
         yield
     files.remove_empty(made)  # they are empty when nothing was published
 
 
-def write_pending(table: DataFrame, target: Target, file_format: str | None) -> Pending:
-    """Write a table beside its target, under a name that readers skip."""
+def write_pending(table: DataFrame, output: Output, file_format: str | None) -> Pending:
+    """Write a table beside its output, under a name that readers skip."""
     spark = table.sparkSession
-    if target.is_table:
-        name = f"{target.aside}_{len(target.written)}" if target.written else target.aside
-        target.written.append(name)
+    if output.is_table:
+        name = f"{output.aside}_{len(output.written)}" if output.written else output.aside
+        output.written.append(name)
         writer = table.write if file_format is None else table.write.format(file_format)
         writer.saveAsTable(name)
         set_property(spark, name, _OWNER, json.dumps(this_owner()))
-        return Pending(spark.read.table(name), name, target)
-    folder = f"{target.aside}/table{len(target.written) or ''}"
-    target.written.append(folder)
+        return Pending(spark.read.table(name), name, output)
+    folder = f"{output.aside}/table{len(output.written) or ''}"
+    output.written.append(folder)
     files.write_table(table, folder, file_format or "parquet")
-    return Pending(reader_of(spark, file_format).option(*files.LITERAL).load(folder), folder, target)
+    return Pending(reader_of(spark, file_format).option(*files.LITERAL).load(folder), folder, output)
 
 
 def discard(pending: Pending) -> None:
@@ -282,51 +282,51 @@ def discard(pending: Pending) -> None:
 
 
 def commit(pending: Pending) -> None:
-    """Rename the pending table to its target, and then delete the table it replaces.
+    """Rename the pending table to its output, and then delete the table it replaces.
 
-    Raises SettingsError when something is at the target that may not be replaced; it stays, and the pending table is
+    Raises SettingsError when something is at the output that may not be replaced; it stays, and the pending table is
     kept beside it.
     """
-    spark, target = pending.table.sparkSession, pending.target
-    replaced = f"{target.aside}_{_REPLACED}" if target.is_table else f"{target.aside}/{_REPLACED}"
-    if target.is_table:
+    spark, output = pending.table.sparkSession, pending.output
+    replaced = f"{output.aside}_{_REPLACED}" if output.is_table else f"{output.aside}/{_REPLACED}"
+    if output.is_table:
         set_property(spark, pending.name, FILES, table_files(spark, pending.name))
     else:
         files.mark_published(pending.name)
-    now = identity_of(spark, target.place)
-    if now and not (target.overwrite and (now == target.found or is_published(spark, target.place))):
+    now = identity_of(spark, output.place)
+    if now and not (output.overwrite and (now == output.found or is_published(spark, output.place))):
         raise _keep(spark, pending)
     if now:
-        rename(spark, target.place, replaced)
+        rename(spark, output.place, replaced)
     try:
-        rename(spark, pending.name, target.place)
+        rename(spark, pending.name, output.place)
     except BaseException as error:
         taken = isinstance(error, FileExistsError)
         if now:
-            _put_back(spark, target, replaced, taken)
+            _put_back(spark, output, replaced, taken)
         if taken:
             raise _keep(spark, pending) from error
         raise
-    if now and target.is_table:
+    if now and output.is_table:
         drop(spark, replaced)
 
 
-def _put_back(spark: SparkSession, target: Target, replaced: str, taken: bool) -> None:
+def _put_back(spark: SparkSession, output: Output, replaced: str, taken: bool) -> None:
     """Rename the replaced table back after a failed commit; where its place is taken, keep it beside its place.
 
     replaced : where the table is now
-    taken    : the commit failed because another program has written to the target
+    taken    : the commit failed because another program has written to the output
     """
-    if not (taken or (exists(spark, target.place) if target.is_table else files.exists(target.place))):
-        rename(spark, replaced, target.place)
+    if not (taken or (exists(spark, output.place) if output.is_table else files.exists(output.place))):
+        rename(spark, replaced, output.place)
         return
     # Of the three tables, the replaced, the pending and the other program's, none is lost.
-    rename(spark, replaced, target.kept + _REPLACED)
-    logger.warning("publish: what was at %s is now at %s", target.name, target.kept + _REPLACED)
+    rename(spark, replaced, output.kept + _REPLACED)
+    logger.warning("publish: what was at %s is now at %s", output.name, output.kept + _REPLACED)
 
 
 @contextmanager
-def undisturbed(target: Target) -> Iterator[None]:
+def undisturbed(output: Output) -> Iterator[None]:
     """Make other runs to the same output, and signals to this process, wait until the block ends.
 
     Between two renames there is no table at the output; between the renames of table and report these are of different
@@ -339,10 +339,10 @@ def undisturbed(target: Target) -> Iterator[None]:
             if signal.getsignal(stopping) is not None:  # None: a handler not set from Python, which cannot be restored
                 before[stopping] = signal.signal(stopping, lambda received, _: came.append(received))
     try:
-        if target.is_table:
+        if output.is_table:
             yield
         else:
-            with files.alone(target.parent):
+            with files.alone(output.parent):
                 yield
     finally:
         for number, handler in before.items():
@@ -352,22 +352,22 @@ def undisturbed(target: Target) -> Iterator[None]:
 
 
 def _keep(spark: SparkSession, pending: Pending) -> SettingsError:
-    """Rename the pending table to target.kept, because its place is taken, and return the error that says so."""
-    target = pending.target
-    rename(spark, pending.name, target.kept)
-    if target.is_table:
+    """Rename the pending table to output.kept, because its place is taken, and return the error that says so."""
+    output = pending.output
+    rename(spark, pending.name, output.kept)
+    if output.is_table:
         command = (
-            f"ALTER TABLE {identifier(target.kept)} RENAME TO {identifier('.'.join(target.place.split('.')[-2:]))}"
+            f"ALTER TABLE {identifier(output.kept)} RENAME TO {identifier('.'.join(output.place.split('.')[-2:]))}"
         )
     else:
-        command = f"mv '{shown(target.kept)}' '{shown(target.place)}'"
+        command = f"mv '{shown(output.kept)}' '{shown(output.place)}'"
     why = (
         "what was there when the job began was changed or replaced meanwhile, and not by annspark"
-        if target.found
+        if output.found
         else "something appeared there while the job ran"
     )
     return SettingsError(
-        f"output {target.name!r}: {why}; it was left as it is. The finished table is kept at {shown(target.kept)!r}. "
+        f"output {output.name!r}: {why}; it was left as it is. The finished table is kept at {shown(output.kept)!r}. "
         f"To publish it, move away what is at the output, and run: {command}"
     )
 

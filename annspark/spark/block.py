@@ -16,7 +16,7 @@ from pyspark.sql import types as T
 from annspark.core.vectors import Vectors, in_kind, narrowed, slice_rows, take_rows
 from annspark.spark.arrow import OUT_ROWS, Batches, Mapper, elements, numbers, to_binary, to_lists
 from annspark.spark.wire import Wire, row_bytes
-from annspark.tables import HASHES, IDS, LOWEST, USER_ID
+from annspark.tables import COUNTS, DISTANCES, HASHES, IDS, LOWEST, NEIGHBOR_IDS, PARTITION_KEY, USER_ID
 
 _BLOCK_BYTES = 4096
 
@@ -34,6 +34,21 @@ def block_fields(user: T.DataType, wire: Wire) -> list[T.StructField]:
         *wire.fields,
         T.StructField(LOWEST, T.LongType()),
     ]
+
+
+def candidate_schema(user: T.DataType) -> T.StructType:
+    """Return the columns of candidates: partition_key (of the merge), ids, neighbor_ids, distances, counts.
+
+    user : type of the ids
+    """
+    return T.StructType(
+        [
+            T.StructField(PARTITION_KEY, T.IntegerType()),
+            T.StructField(IDS, T.ArrayType(user)),
+            T.StructField(NEIGHBOR_IDS, T.ArrayType(user)),
+            *(T.StructField(name, T.BinaryType()) for name in (DISTANCES, COUNTS)),
+        ]
+    )
 
 
 def seeded_hash(user_id: Column, seed: int) -> Column:
@@ -74,7 +89,7 @@ def block_users(ids: pa.Array, hashes: np.ndarray, vectors: Vectors, wire: Wire)
 def block_lists(
     slot: np.ndarray, keys: np.ndarray, ids: pa.Array, users: np.ndarray, neighbors: np.ndarray, distances: np.ndarray
 ) -> list[pa.Array]:
-    """Return users' lists in blocks: target, ids, neighbor_ids, distances, counts.
+    """Return users' lists in blocks: partition_key, ids, neighbor_ids, distances, counts.
 
     slot      : int (n,), the slot of each list's partition; lists of one slot are next to each other
     keys      : int32 (n_slots,), the target of each slot

@@ -12,7 +12,7 @@ from annspark.spark import files
 from annspark.spark.leftovers import clear, working_in
 
 logger = logging.getLogger("annspark")
-Place = Callable[[DataFrame], DataFrame]  # stores a table, computed at most once, and returns a DataFrame that reads it
+Store = Callable[[DataFrame], DataFrame]  # stores a table, computed at most once, and returns a DataFrame that reads it
 # A place.  Called with keep=True, it stores a table that may outlive the block: the last of these does.
 Stage = Callable[..., DataFrame]
 _RUN, _KEPT = "annspark-", "neighbors-"

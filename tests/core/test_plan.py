@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from annspark.core.centre_forest import CentreForest, grow_forest
 from annspark.core.copies import route_vectors
 from annspark.core.plan import (
-    count_known,
+    count_exact_users,
     count_leaves,
     count_limbs,
     count_merge_partitions,
@@ -126,7 +126,7 @@ def test_leaves_are_grown_in_limbs_when_their_sample_is_too_large_for_the_driver
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.sampled_from([0, 1000]))
 def test_no_user_is_both_audited_and_calibrated_on(rows, audit_users, calibrated):
-    audited, known = count_known(rows, audit_users, calibrated)
+    audited, known = count_exact_users(rows, audit_users, calibrated)
     assert 1 <= audited <= min(audit_users, rows)
     assert known <= calibrated
     assert audited + known <= max(rows, 2 if calibrated else 1)

@@ -37,7 +37,7 @@ def joined(
 
 
 def lists_in(blocks):
-    """Return the blocks' lists as (target, user, [(distance, neighbor), ...])."""
+    """Return the blocks' lists as (key, user, [(distance, neighbor), ...])."""
     lists = []
     for block in blocks:
         counts = np.frombuffer(block["counts"], np.int32)
@@ -46,7 +46,7 @@ def lists_in(blocks):
         assert len(distances) == len(block["neighbor_ids"]) == sum(counts)
         pairs = list(zip(distances, block["neighbor_ids"], strict=True))
         lists += [
-            (block["target"], user, pairs[end - count : end])
+            (block["partition_key"], user, pairs[end - count : end])
             for user, count, end in zip(block["ids"], counts.tolist(), ends, strict=True)
         ]
     return lists
@@ -87,11 +87,11 @@ def test_lists_are_ordered_hold_k_at_most_and_never_the_user(rows):
 
 def test_all_lists_of_a_user_go_to_one_partition_of_the_merge(rows):
     lists = lists_in(rows)
-    targets = {}
-    for target, user, _ in lists:
-        targets.setdefault(user, set()).add(target)
-    assert {len(found) for found in targets.values()} == {1}
-    shares = np.unique([target for (target,) in targets.values()], return_counts=True)[1]
+    keys = {}
+    for key, user, _ in lists:
+        keys.setdefault(user, set()).add(key)
+    assert {len(found) for found in keys.values()} == {1}
+    shares = np.unique([key for (key,) in keys.values()], return_counts=True)[1]
     assert len(shares) == 4
     assert shares.min() > ROWS / 4 * 0.8
 

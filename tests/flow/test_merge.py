@@ -7,17 +7,17 @@ from tests.helpers import configured
 
 
 def merged(spark, rows, user="int", *, k=3, partitions=3):
-    """Merge rows of (user, neighbors, distances), each in a block of its own or with others of its target."""
+    """Merge rows of (user, neighbors, distances), each in a block of its own or with others of its key."""
     blocks = {}
     for i, (owner, neighbors, distances) in enumerate(rows):
         block = blocks.setdefault((hash(owner) % 5, i % 3), ([], [], [], []))
         for part, more in zip(block, ([owner], neighbors, distances, [len(neighbors)]), strict=True):
             part.extend(more)
     table = [
-        (target, ids, others, np.array(distances, np.float32).tobytes(), np.array(counts, np.int32).tobytes())
-        for (target, _), (ids, others, distances, counts) in blocks.items()
+        (key, ids, others, np.array(distances, np.float32).tobytes(), np.array(counts, np.int32).tobytes())
+        for (key, _), (ids, others, distances, counts) in blocks.items()
     ]
-    schema = f"target int, ids array<{user}>, neighbor_ids array<{user}>, distances binary, counts binary"
+    schema = f"partition_key int, ids array<{user}>, neighbor_ids array<{user}>, distances binary, counts binary"
     return merge_neighbors([spark.createDataFrame(table, schema).repartition(4)], partitions, k)
 
 

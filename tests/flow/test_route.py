@@ -24,7 +24,7 @@ def line(request, spark, stage):
 
 
 def arrivals(shipped):
-    """Return the blocks' rows as (target, user, vector, home, leaves visited)."""
+    """Return the blocks' rows as (key, user, vector, home, leaves visited)."""
     rows = []
     for block in shipped.collect():
         n = len(block["ids"])
@@ -33,7 +33,7 @@ def arrivals(shipped):
         vectors = np.frombuffer(block["vectors"], np.float32).reshape(n, -1)
         assert len(np.frombuffer(block["hashes"], np.uint64)) == len(home) == len(n_visits) == n
         rows += [
-            (block["target"], user, tuple(vectors[i].tolist()), int(home[i]), tuple(visits[i].tolist()))
+            (block["partition_key"], user, tuple(vectors[i].tolist()), int(home[i]), tuple(visits[i].tolist()))
             for i, user in enumerate(block["ids"])
         ]
     return rows
@@ -68,11 +68,11 @@ def test_home_is_the_leaf_with_the_nearest_centre_in_each_tree(line):
 
 def test_a_vector_travels_once_to_each_partition_that_joins_one_of_its_leaves(spark, line):
     _, _, plan, shipped = line
-    assert len({(target, user) for target, user, *_ in shipped}) == len(shipped)
+    assert len({(key, user) for key, user, *_ in shipped}) == len(shipped)
     partition_of = {key: i for i, key in enumerate(partition_keys(plan.n_partitions).tolist())}
-    for target, _, _, home, visits in shipped:
+    for key, _, _, home, visits in shipped:
         leaves = [home] * (home >= 0) + list(visits)
-        assert set(plan.partition_of_leaf[leaves].tolist()) == {partition_of[target]}
+        assert set(plan.partition_of_leaf[leaves].tolist()) == {partition_of[key]}
 
 
 def test_vectors_travel_as_they_are(line):

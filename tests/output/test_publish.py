@@ -12,7 +12,7 @@ from annspark.input.open import open_input
 from annspark.job import is_catalog_table
 from annspark.output.publish import (
     aside,
-    check_target,
+    check_output,
     commit,
     discard,
     require_apart,
@@ -29,17 +29,17 @@ def write(spark, first, name, overwrite=False, file_format=None):
 
 
 def opened(spark, name, overwrite=False):
-    target = check_target(spark, name, overwrite)
-    if not target.is_table:
-        files.make_folder(target.aside)
-    return target
+    output = check_output(spark, name, overwrite)
+    if not output.is_table:
+        files.make_folder(output.aside)
+    return output
 
 
 def put(spark, first, name, overwrite=False, file_format=None):
     """Publish rows, and leave nothing aside."""
-    target = check_target(spark, name, overwrite)
-    with aside(spark, target):
-        commit(write_pending(rows(spark, first), target, file_format))
+    output = check_output(spark, name, overwrite)
+    with aside(spark, output):
+        commit(write_pending(rows(spark, first), output, file_format))
 
 
 def names(spark, database):
@@ -57,13 +57,13 @@ def broken(spark):
     )
 
 
-def read(spark, target):
-    return spark.read.table(target) if is_catalog_table(target) else spark.read.parquet(target)
+def read(spark, output):
+    return spark.read.table(output) if is_catalog_table(output) else spark.read.parquet(output)
 
 
 @pytest.fixture(params=["path", "table"])
 def place(request, spark, tmp_path):
-    """Return a target, and a function that lists what lies where it belongs."""
+    """Return a output, and a function that lists what lies where it belongs."""
     if request.param == "path":
         yield str(tmp_path / "neighbors of all"), lambda: files_in(tmp_path)
     else:
@@ -84,14 +84,14 @@ def test_dots_and_no_slash_mean_a_catalog_table(name, catalog):
 
 @pytest.mark.spark35
 def test_a_new_target_appears_only_when_committed_and_whole(spark, place):
-    target, listing = place
-    checked = check_target(spark, target, overwrite=False)
+    output, listing = place
+    checked = check_output(spark, output, overwrite=False)
     with aside(spark, checked):
         pending = write_pending(rows(spark, 0), checked, None)
-        assert target.rpartition("/")[2].rpartition(".")[2] not in listing()
+        assert output.rpartition("/")[2].rpartition(".")[2] not in listing()
         assert_df_equality(pending.table, rows(spark, 0), ignore_row_order=True, ignore_nullable=True)
         commit(pending)
-    assert_df_equality(read(spark, target), rows(spark, 0), ignore_row_order=True, ignore_nullable=True)
+    assert_df_equality(read(spark, output), rows(spark, 0), ignore_row_order=True, ignore_nullable=True)
     assert listing() in (["neighbors of all"], ["neighbors"])
 
 
@@ -103,8 +103,8 @@ def test_a_pending_folder_is_hidden_from_readers_of_the_parent(spark, tmp_path):
 
 
 def test_a_discarded_table_leaves_nothing(spark, place):
-    target, listing = place
-    checked = check_target(spark, target, overwrite=False)
+    output, listing = place
+    checked = check_output(spark, output, overwrite=False)
     with aside(spark, checked):
         discard(write_pending(rows(spark, 0), checked, None))
         write_pending(rows(spark, 0), checked, None)
@@ -112,41 +112,41 @@ def test_a_discarded_table_leaves_nothing(spark, place):
 
 
 def test_an_existing_target_is_refused_without_overwrite(spark, place):
-    target, _ = place
-    put(spark, 0, target)
+    output, _ = place
+    put(spark, 0, output)
     with pytest.raises(SettingsError, match=r"exists.*--overwrite"):
-        check_target(spark, target, overwrite=False)
-    check_target(spark, target, overwrite=True)
+        check_output(spark, output, overwrite=False)
+    check_output(spark, output, overwrite=True)
 
 
 @pytest.mark.spark35
 def test_overwriting_replaces_all_rows_and_leaves_nothing_behind(spark, place):
-    target, listing = place
-    put(spark, 0, target)
+    output, listing = place
+    put(spark, 0, output)
     after_first = listing()
-    put(spark, 100, target, overwrite=True)
+    put(spark, 100, output, overwrite=True)
     spark.catalog.clearCache()
-    assert_df_equality(read(spark, target), rows(spark, 100), ignore_row_order=True, ignore_nullable=True)
+    assert_df_equality(read(spark, output), rows(spark, 100), ignore_row_order=True, ignore_nullable=True)
     assert listing() == after_first
 
 
 @pytest.mark.spark35
 def test_a_crash_while_writing_keeps_the_last_table_and_leaves_nothing_else(spark, place):
-    target, listing = place
-    put(spark, 0, target)
+    output, listing = place
+    put(spark, 0, output)
     before = listing()
-    checked = check_target(spark, target, overwrite=True)
+    checked = check_output(spark, output, overwrite=True)
     with pytest.raises(Exception, match="disk is on fire"), aside(spark, checked):
         write_pending(broken(spark), checked, None)
     assert listing() == before
-    assert read(spark, target).count() == 20
+    assert read(spark, output).count() == 20
 
 
 @pytest.mark.parametrize("error", [OSError, pytest.param(KeyboardInterrupt, marks=pytest.mark.slow)])
 def test_a_crash_while_the_new_table_takes_its_place_keeps_the_last_one(spark, tmp_path, monkeypatch, error):
-    target = str(tmp_path / "neighbors")
-    put(spark, 0, target)
-    checked = check_target(spark, target, overwrite=True)
+    output = str(tmp_path / "neighbors")
+    put(spark, 0, output)
+    checked = check_output(spark, output, overwrite=True)
     moves, move = [], files.move
 
     def fail_second(source, destination):
@@ -158,7 +158,7 @@ def test_a_crash_while_the_new_table_takes_its_place_keeps_the_last_one(spark, t
     monkeypatch.setattr(files, "move", fail_second)
     with pytest.raises(error), aside(spark, checked):
         commit(write_pending(rows(spark, 100), checked, None))
-    assert_df_equality(read(spark, target), rows(spark, 0), ignore_row_order=True, ignore_nullable=True)
+    assert_df_equality(read(spark, output), rows(spark, 0), ignore_row_order=True, ignore_nullable=True)
     assert files_in(tmp_path) == ["neighbors"]
 
 
@@ -166,7 +166,7 @@ def test_a_relative_path_with_a_scheme_or_a_slash_at_its_end_is_the_same_folder(
     put(spark, 0, f"file:{tmp_path}/one/")
     assert files_in(tmp_path) == ["one"]
     with pytest.raises(SettingsError, match="exists"):
-        check_target(spark, str(tmp_path / "one"), overwrite=False)
+        check_output(spark, str(tmp_path / "one"), overwrite=False)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_other_formats_are_written_and_read(spark, tmp_path):
 @pytest.mark.parametrize("name", ["s3://bucket/table", "s3a://bucket/table", "gs://bucket/table"])
 def test_a_store_that_cannot_rename_is_refused_with_what_can(spark, name):
     with pytest.raises(SettingsError, match=r"cannot rename a folder.*catalog table"):
-        check_target(spark, name, overwrite=True)
+        check_output(spark, name, overwrite=True)
 
 
 @pytest.mark.parametrize(
@@ -223,9 +223,9 @@ def test_an_input_folder_without_data_is_an_input_error_of_one_line(spark, tmp_p
 
 
 def test_a_catalog_table_is_opened(spark, place):
-    target, _ = place
-    put(spark, 0, target)
-    assert open_input(spark, target, None).count() == 20
+    output, _ = place
+    put(spark, 0, output)
+    assert open_input(spark, output, None).count() == 20
 
 
 def test_a_text_appears_once_the_block_is_done(tmp_path):
@@ -254,10 +254,10 @@ def test_a_text_leaves_nothing_when_the_block_fails(tmp_path, existing):
 def test_a_three_part_name_is_published_and_replaced(spark):
     database = f"night_{uuid4().hex[:8]}"
     spark.sql(f"CREATE DATABASE {database}")
-    target = f"spark_catalog.{database}.neighbors"
+    output = f"spark_catalog.{database}.neighbors"
     for start in (0, 100):
-        put(spark, start, target, overwrite=start > 0)
-        assert spark.table(target).agg({"user_id": "min"}).collect()[0][0] == start
+        put(spark, start, output, overwrite=start > 0)
+        assert spark.table(output).agg({"user_id": "min"}).collect()[0][0] == start
     assert [table.name for table in spark.catalog.listTables(database)] == ["neighbors"]
     spark.sql(f"DROP DATABASE {database} CASCADE")
 
@@ -265,12 +265,12 @@ def test_a_three_part_name_is_published_and_replaced(spark):
 @pytest.mark.parametrize("name", ["default.my-out", "default.my out", "`default`.`out`", "my-out.parquet", "a.b c.d"])
 def test_a_name_no_table_can_have_is_refused_with_a_hint(spark, name):
     with pytest.raises(SettingsError, match=rf"no name that can be given .* write '\./{name}'"):
-        check_target(spark, name, False)
+        check_output(spark, name, False)
 
 
 def test_a_target_in_no_database_is_refused_with_a_hint(spark):
     with pytest.raises(SettingsError, match=r"no database 'nowhere'.*'\./nowhere\.neighbors'"):
-        check_target(spark, "nowhere.neighbors", overwrite=True)
+        check_output(spark, "nowhere.neighbors", overwrite=True)
 
 
 def test_annspark_knows_its_own_folder_until_somebody_changes_it(spark, tmp_path):
@@ -280,17 +280,17 @@ def test_annspark_knows_its_own_folder_until_somebody_changes_it(spark, tmp_path
     assert not files.is_published(f"{tmp_path}/out")
 
 
-def somebody(spark, target):
-    """Put a table of somebody else at the target."""
-    if is_catalog_table(target):
-        spark.range(7).write.mode("overwrite").saveAsTable(target)
+def somebody(spark, output):
+    """Put a table of somebody else at the output."""
+    if is_catalog_table(output):
+        spark.range(7).write.mode("overwrite").saveAsTable(output)
     else:
-        spark.range(7).write.mode("overwrite").parquet(target)
+        spark.range(7).write.mode("overwrite").parquet(output)
 
 
-def publish_after(spark, first, target, overwrite, happens):
+def publish_after(spark, first, output, overwrite, happens):
     """Publish rows, having let something happen since the run began."""
-    checked = check_target(spark, target, overwrite)
+    checked = check_output(spark, output, overwrite)
     with aside(spark, checked):
         pending = write_pending(rows(spark, first), checked, None)
         happens()
@@ -303,50 +303,50 @@ def kept_in(listing):
 
 @pytest.mark.parametrize("there", [False, True])
 def test_a_table_that_appears_or_changes_meanwhile_stays_and_ours_is_kept(spark, place, there):
-    target, listing = place
+    output, listing = place
     if there:
-        spark.range(3).write.saveAsTable(target) if is_catalog_table(target) else spark.range(3).write.parquet(target)
+        spark.range(3).write.saveAsTable(output) if is_catalog_table(output) else spark.range(3).write.parquet(output)
     with pytest.raises(SettingsError, match="kept at") as caught:
-        publish_after(spark, 0, target, there, lambda: somebody(spark, target))
+        publish_after(spark, 0, output, there, lambda: somebody(spark, output))
     spark.catalog.clearCache()
-    assert read(spark, target).count() == 7
+    assert read(spark, output).count() == 7
     (kept,) = kept_in(listing)
     assert kept in str(caught.value)
     assert len(listing()) == 2
-    parent, separator, _ = target.rpartition("." if is_catalog_table(target) else "/")
+    parent, separator, _ = output.rpartition("." if is_catalog_table(output) else "/")
     assert read(spark, parent + separator + kept).count() == 20
 
 
 @pytest.mark.spark35
 def test_of_two_runs_the_last_wins_with_overwrite_and_the_first_without(spark, place):
-    target, listing = place
-    publish_after(spark, 200, target, True, lambda: put(spark, 100, target))
+    output, listing = place
+    publish_after(spark, 200, output, True, lambda: put(spark, 100, output))
     spark.catalog.clearCache()
-    assert read(spark, target).agg({"user_id": "min"}).collect()[0][0] == 200
+    assert read(spark, output).agg({"user_id": "min"}).collect()[0][0] == 200
     assert listing() in (["neighbors of all"], ["neighbors"])
-    spark.sql(f"DROP TABLE {target}") if is_catalog_table(target) else files.remove(target)
+    spark.sql(f"DROP TABLE {output}") if is_catalog_table(output) else files.remove(output)
     with pytest.raises(SettingsError, match="kept at"):
-        publish_after(spark, 200, target, False, lambda: put(spark, 100, target))
+        publish_after(spark, 200, output, False, lambda: put(spark, 100, output))
     spark.catalog.clearCache()
-    assert read(spark, target).agg({"user_id": "min"}).collect()[0][0] == 100
+    assert read(spark, output).agg({"user_id": "min"}).collect()[0][0] == 100
     assert len(kept_in(listing)) == 1
     assert len(listing()) == 2
 
 
 def test_with_overwrite_what_vanished_meanwhile_is_not_missed(spark, place):
-    target, listing = place
-    put(spark, 0, target)
-    drop = partial(spark.sql, f"DROP TABLE {target}") if is_catalog_table(target) else partial(files.remove, target)
-    publish_after(spark, 100, target, True, drop)
+    output, listing = place
+    put(spark, 0, output)
+    drop = partial(spark.sql, f"DROP TABLE {output}") if is_catalog_table(output) else partial(files.remove, output)
+    publish_after(spark, 100, output, True, drop)
     assert listing() in (["neighbors of all"], ["neighbors"])
 
 
 @pytest.mark.parametrize("overwriting", [False, True])
 def test_who_comes_between_the_look_and_the_rename_loses_nothing(spark, tmp_path, monkeypatch, overwriting):
-    target, move = str(tmp_path / "out"), files.move
+    output, move = str(tmp_path / "out"), files.move
     if overwriting:
-        put(spark, 0, target)
-    checked = check_target(spark, target, overwriting)
+        put(spark, 0, output)
+    checked = check_output(spark, output, overwriting)
 
     def be_quicker(source, destination):
         if destination.endswith("/out"):
@@ -367,7 +367,7 @@ def test_a_file_or_a_link_that_leads_nowhere_is_no_output(spark, tmp_path, overw
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     for name in ("out", "link"):
         with pytest.raises(SettingsError, match="is a file"):
-            check_target(spark, str(tmp_path / name), overwrite)
+            check_output(spark, str(tmp_path / name), overwrite)
     assert (tmp_path / "out").read_text() == "somebody's"
 
 
@@ -379,7 +379,7 @@ def test_a_link_to_a_folder_stays_and_leads_to_the_new_table(spark, tmp_path):
     assert spark.read.parquet(str(tmp_path / "disk" / "out")).agg({"user_id": "min"}).collect()[0][0] == 100
     assert files_in(tmp_path) == ["disk", "now"]
     assert files_in(tmp_path / "disk") == ["out"]
-    assert check_target(spark, str(tmp_path / "now"), True).report == f"file:{tmp_path}/now.report"
+    assert check_output(spark, str(tmp_path / "now"), True).report == f"file:{tmp_path}/now.report"
 
 
 @pytest.mark.spark35
@@ -395,10 +395,10 @@ def test_what_the_input_is_read_from_is_not_replaced_whatever_it_is_called(spark
         ("read_from.users", "read_from.some"),
     ):
         with pytest.raises(SettingsError, match=r"holds files that the input .* is read from"):
-            require_apart(spark, check_target(spark, output, True), open_input(spark, given, None), given)
+            require_apart(spark, check_output(spark, output, True), open_input(spark, given, None), given)
     (tmp_path / "other").mkdir()
     for output in (str(tmp_path / "new"), str(tmp_path / "other")):
-        require_apart(spark, check_target(spark, output, True), open_input(spark, str(folder), None), str(folder))
+        require_apart(spark, check_output(spark, output, True), open_input(spark, str(folder), None), str(folder))
     spark.sql("DROP DATABASE read_from CASCADE")
 
 
@@ -406,32 +406,32 @@ def test_what_the_input_is_read_from_is_not_replaced_whatever_it_is_called(spark
 def test_a_folder_that_is_no_table_is_not_replaced(spark, tmp_path, monkeypatch, inside):
     (tmp_path / "data" / inside).mkdir(parents=True)
     with pytest.raises(SettingsError, match=r"holds folders that no table has \('users'\)"):
-        check_target(spark, str(tmp_path / "data"), True)
-    assert check_target(spark, str(tmp_path / "data" / "users"), True).found
+        check_output(spark, str(tmp_path / "data"), True)
+    assert check_output(spark, str(tmp_path / "data" / "users"), True).found
     monkeypatch.chdir(tmp_path / "data" / "users")
     for here in (tmp_path / "data", tmp_path / "data" / "users"):
         with pytest.raises(SettingsError, match="is or holds the folder this job runs in"):
-            check_target(spark, str(here), True)
+            check_output(spark, str(here), True)
 
 
 def test_a_name_that_leaves_no_room_for_what_is_written_aside_is_refused(spark, tmp_path):
     with pytest.raises(SettingsError, match="too long a name"):
-        check_target(spark, str(tmp_path / ("y" * 240)), False)
+        check_output(spark, str(tmp_path / ("y" * 240)), False)
 
 
 @pytest.mark.parametrize(
     ("file_format", "shape"), [("csv", "nested"), pytest.param("text", "long", marks=pytest.mark.slow), ("x", "long")]
 )
 def test_a_format_that_cannot_hold_neighbors_is_refused_before_any_work(spark, place, file_format, shape):
-    target, listing = place
-    checked = check_target(spark, target, False)
+    output, listing = place
+    checked = check_output(spark, output, False)
     with aside(spark, checked), pytest.raises(SettingsError, match=r"'format' is .* Give parquet, orc or json"):
         require_format(spark, checked, file_format, shape)
     assert listing() == []
 
 
 def test_a_format_that_loses_the_names_of_columns_is_for_catalogs_only(spark, tmp_path):
-    checked = check_target(spark, str(tmp_path / "out"), False)
+    checked = check_output(spark, str(tmp_path / "out"), False)
     with aside(spark, checked), pytest.raises(SettingsError, match="names of columns are lost"):
         require_format(spark, checked, "csv", "long")
 
@@ -442,7 +442,7 @@ def test_a_view_is_no_output(spark):
     spark.sql(f"CREATE VIEW {database}.seen AS SELECT 1 AS user_id")
     for overwrite in (False, True):
         with pytest.raises(SettingsError, match="is a view"):
-            check_target(spark, f"{database}.seen", overwrite)
+            check_output(spark, f"{database}.seen", overwrite)
     spark.sql(f"DROP DATABASE {database} CASCADE")
 
 
@@ -456,7 +456,7 @@ def test_a_place_where_nothing_can_be_made_is_refused_at_once(spark, tmp_path, p
 
 def test_folders_made_to_try_are_gone_when_the_run_fails_and_those_of_others_stay(spark, tmp_path):
     def fail(happens):
-        with aside(spark, check_target(spark, f"{tmp_path}/new/folder/out", overwrite=False)):
+        with aside(spark, check_output(spark, f"{tmp_path}/new/folder/out", overwrite=False)):
             happens()
             raise InputError("no rows")
 

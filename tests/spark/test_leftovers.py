@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from annspark.output.publish import aside, check_target, commit, write_pending
+from annspark.output.publish import aside, check_output, commit, write_pending
 from annspark.spark import files
 from annspark.spark.leftovers import OWNER, is_dead, sweep, this_owner, working_in
 from annspark.spark.staging import staging
@@ -65,7 +65,7 @@ def test_folders_of_dead_runs_go_and_others_are_named(spark, tmp_path, caplog):
         leave(tmp_path / "scratch" / f"annspark-{name}", owner, "0")
         leave(tmp_path / "scratch" / f"neighbors-{name}-0", None)
     leave(tmp_path / ".out2.pending-dead", ended(), "table")
-    with aside(spark, check_target(spark, str(tmp_path / "out"), overwrite=False)):
+    with aside(spark, check_output(spark, str(tmp_path / "out"), overwrite=False)):
         pass
     with staging(str(tmp_path / "scratch"), spark):
         pass
@@ -84,7 +84,7 @@ def test_the_only_copy_of_last_nights_table_is_put_back(spark, tmp_path, caplog,
     caplog.set_level(logging.INFO, "annspark")
     leave(tmp_path / ".out.pending-dead", ended(), "table", "replaced")
     try:
-        check_target(spark, str(tmp_path / "out"), overwrite)
+        check_output(spark, str(tmp_path / "out"), overwrite)
     except ValueError:
         assert not overwrite  # as it is there again
     assert files_in(tmp_path) == ["out"]
@@ -96,11 +96,11 @@ def test_what_was_moved_aside_goes_only_when_annspark_has_replaced_it(spark, tmp
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "data.csv").write_text("somebody's")
     leave(tmp_path / ".out.pending-dead", ended(), "replaced")
-    check_target(spark, str(tmp_path / "out"), overwrite=True)
+    check_output(spark, str(tmp_path / "out"), overwrite=True)
     assert files_in(tmp_path) == [".out.pending-dead", "out"]
     assert "delete it by hand" in caplog.text
     files.mark_published(str(tmp_path / "out"))
-    check_target(spark, str(tmp_path / "out"), overwrite=True)
+    check_output(spark, str(tmp_path / "out"), overwrite=True)
     assert files_in(tmp_path) == ["out"]
 
 
@@ -108,19 +108,19 @@ def test_catalog_tables_of_dead_runs_go_and_the_only_copy_is_put_back(spark, mon
     database = f"night_{uuid4().hex[:8]}"
     spark.sql(f"CREATE DATABASE {database}")
     spark.range(3).write.saveAsTable(f"{database}.out")
-    target = check_target(spark, f"{database}.out", overwrite=True)
+    output = check_output(spark, f"{database}.out", overwrite=True)
     with monkeypatch.context() as patched:
         patched.setattr("annspark.output.publish.this_owner", ended)
         patched.setattr("annspark.output.publish.drop", lambda *_: None)  # as when the process is killed
-        with aside(spark, target):
-            write_pending(spark.range(5), target, None)
-    spark.sql(f"ALTER TABLE {database}.out RENAME TO {database}.{target.aside.split('.')[1]}_replaced")
-    target = check_target(spark, f"{database}.out", overwrite=True)
+        with aside(spark, output):
+            write_pending(spark.range(5), output, None)
+    spark.sql(f"ALTER TABLE {database}.out RENAME TO {database}.{output.aside.split('.')[1]}_replaced")
+    output = check_output(spark, f"{database}.out", overwrite=True)
     assert [table.name for table in spark.catalog.listTables(database)] == ["out"]
     assert spark.table(f"{database}.out").count() == 3
-    with aside(spark, target):
-        pending = write_pending(spark.range(5), target, None)
-        check_target(spark, f"{database}.out", overwrite=True)  # another run leaves it alone
+    with aside(spark, output):
+        pending = write_pending(spark.range(5), output, None)
+        check_output(spark, f"{database}.out", overwrite=True)  # another run leaves it alone
         commit(pending)
     assert spark.table(f"{database}.out").count() == 5
     spark.sql(f"DROP DATABASE {database} CASCADE")
