@@ -333,7 +333,7 @@ def _leaves_of(found: Found) -> Leaves:
 def _count_trees(sparse: bool, settings: Settings) -> int:
     """Return how many trees to grow: for sparse rows with a recall to reach, as many as calibration may choose."""
     if sparse and settings.recall_asked is not None:
-        return max(settings.trees or 1, MOST_TREES)
+        return max(settings.trees or 1, MOST_TREES)  # trees beyond those asked for only serve the advice on a miss
     return settings.trees or (2 if sparse else 1)
 
 
