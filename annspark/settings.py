@@ -72,8 +72,8 @@ class Settings:
     leaf_rows: int = setting(
         512,
         Whole(1, MOST_LEAF_ROWS),
-        "A leaf holds about this many users, or 4 k if that is more. Larger leaves find more per probe, and compare more "
-        "pairs.",
+        "A leaf holds about this many users, or 4 k if that is more. Larger leaves find more per probe, and compare "
+        "more pairs.",
     )
     split: str = setting(
         "two_means",

@@ -78,7 +78,7 @@ def test_the_sets_of_the_readme_have_neighbors(spark):
 @pytest.mark.slow
 def test_the_exact_search_without_us_runs(spark, clone):
     names = {"spark": spark}
-    lines = re.search(r"## Exact search by Spark alone\n.*?```python\n(.*?)```", BENCHMARK, re.DOTALL)[1]
+    lines = re.search(r"## Exact search by Spark\n.*?```python\n(.*?)```", BENCHMARK, re.DOTALL)[1]
     exec(with_few_words(lines, clone), names)
     assert names["exact"].count() == 10_000
     assert names["exact"].where("user_id = neighbor_id").count() == 0
