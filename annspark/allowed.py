@@ -104,7 +104,7 @@ class Column(Allowed):
 
 
 @dataclass(frozen=True)
-class Place(Allowed):
+class PathOrTable(Allowed):
     """A path or a catalog table."""
 
     def takes(self, value: object) -> bool:
@@ -134,7 +134,7 @@ class Folder(Text):
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting, as its line in the table has it.
+    """One setting: its entry in Settings or Job.
 
     default : MISSING where it must be given, None where it may be left out
     unset   : what None means
@@ -150,8 +150,8 @@ class Setting:
     hint: str = ""
 
     @property
-    def default_told(self) -> str:
-        """The default, in words where it is none of the values."""
+    def default_text(self) -> str:
+        """The default as a text. A default that is no value is described in words."""
         if self.default is MISSING:
             return "none, it must be given"
         if self.default is None:
@@ -159,15 +159,15 @@ class Setting:
         return str(self.default).lower() if isinstance(self.default, bool) else str(self.default)
 
     @property
-    def allowed_told(self) -> str:
+    def allowed_text(self) -> str:
         """What is allowed, as a sentence."""
-        told = str(self.allowed)
-        return f"{told[0].upper()}{told[1:]}."
+        text = str(self.allowed)
+        return f"{text[0].upper()}{text[1:]}."
 
     @property
-    def told(self) -> str:
-        """All there is to say of it, in sentences."""
-        return f"{self.help} {self.allowed_told} Default: {self.default_told}."
+    def text(self) -> str:
+        """What it does, what is allowed and the default, in sentences."""
+        return f"{self.help} {self.allowed_text} Default: {self.default_text}."
 
     def require(self, name: str, value: object) -> None:
         """Raise SettingsError when the value is not allowed."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from annspark import __doc__ as purpose
 from annspark import __version__
-from annspark.allowed import Column, Flag, Folder, Number, OneOf, Place, Setting, Share, Whole, settings_in
+from annspark.allowed import Column, Flag, Folder, Number, OneOf, PathOrTable, Setting, Share, Whole, settings_in
 from annspark.errors import AnnsparkError, InputError, RecallMissed, SettingsError, known_failure, reason_of
 from annspark.job import Job, make_job, read_config
 from annspark.settings import Settings
@@ -230,8 +230,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     for name, setting in _FLAGS.items():
         _add_flag(build, name, setting)
-    build.add_argument("--plan", action="store_true", help="Say what the job would find and cost, and publish nothing.")
-    build.add_argument("--config", metavar="FILE.toml", help="A file of settings, named like these flags with _ for -.")
+    build.add_argument(
+        "--plan",
+        action="store_true",
+        help="Print what the job would find and cost, and join some users to time the machine. Publish nothing.",
+    )
+    build.add_argument(
+        "--config",
+        metavar="FILE.toml",
+        help="A TOML file of settings, named like these flags, with _ instead of -.",
+    )
     _add_debug(build)
     return parser
 
@@ -247,7 +255,7 @@ def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     )
     add = evaluate.add_argument
     add("--input", metavar=_PLACE, required=True, help=_FLAGS["input"].help)
-    add("--neighbors", metavar=_PLACE, required=True, help="The table of neighbors to look at.")
+    add("--neighbors", metavar=_PLACE, required=True, help="Table of neighbors to audit.")
     for name in _OF_EVALUATE:
         _add_flag(evaluate, name, _FLAGS[name])
     add("--report", metavar=_FOLDER, help=f"{_FLAGS['report'].help} Default: none, they are not written.")
@@ -266,14 +274,14 @@ def _add_flag(command: argparse.ArgumentParser, name: str, setting: Setting) -> 
             more = {"choices": names}
         case Flag():
             more = {"action": "store_true"}
-        case Place():
+        case PathOrTable():
             more = {"metavar": _PLACE}
         case Folder():
             more = {"metavar": _FOLDER}
         case Column():
             more = {"metavar": _COLUMN}
     is_number = isinstance(setting.allowed, Whole | Number | Share)  # the usage shows the allowed values of the others
-    text = setting.told if is_number else f"{setting.help} Default: {setting.default_told}."
+    text = setting.text if is_number else f"{setting.help} Default: {setting.default_text}."
     command.add_argument(f"--{name.replace('_', '-')}", help=text.replace("%", "%%"), **more)
 
 
@@ -281,5 +289,5 @@ def _add_debug(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--debug",
         action="store_true",
-        help="When the command fails, print the trace as well. Let Spark say what it logs.",
+        help="If the command fails, also print the trace and Spark's log.",
     )

@@ -7,7 +7,7 @@ from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from annspark.allowed import Flag, Folder, Place, Text, check_each, setting, settings_in
+from annspark.allowed import Flag, Folder, PathOrTable, Text, check_each, setting, settings_in
 from annspark.errors import SettingsError
 from annspark.settings import Settings, require_known
 
@@ -16,17 +16,18 @@ from annspark.settings import Settings, require_known
 class Job:
     """One run of the command line: where to read and write, and the settings.
 
-    A line of this table is one of the places, as a line of Settings is a setting.
+    Each entry of this class is a setting that says where or how to read and write. The other settings are the entries
+    of Settings.
     """
 
     input: str = setting(
         MISSING,
-        Place(),
+        PathOrTable(),
         "Table of user vectors. Only if a path does not exist is it tried as a pattern, such as day=*.",
     )
     output: str = setting(
         MISSING,
-        Place(),
+        PathOrTable(),
         "Table of neighbors to publish. On an object store, which cannot rename a folder, use a catalog table.",
     )
     format: str | None = setting(
@@ -91,7 +92,7 @@ def is_catalog_table(name: str) -> bool:
 
 
 def _lies_in(inner: str, outer: str) -> bool:
-    """Say whether a path is another or lies in it, wherever links lead."""
+    """Say whether a path is another path or lies in it. Symbolic links are followed."""
     one, other = (_whole_path(place).rstrip("/") for place in (inner, outer))
     return one == other or one.startswith(other + "/")
 
@@ -102,7 +103,7 @@ def _whole_path(place: str) -> str:
 
 
 def _table_of(name: str) -> str:
-    """Return a catalog table's name as all spellings of it that can be told without a catalog are."""
+    """Return a catalog table's name in one spelling: lower case, without backticks and without spark_catalog."""
     return name.lower().replace("`", "").removeprefix("spark_catalog.")
 
 
@@ -121,9 +122,9 @@ def make_job(values: dict[str, Any]) -> Job:
 
 
 def read_config(path: str) -> dict[str, Any]:
-    """Return the settings of a TOML file: one flat table, named like the long flags with _ for -."""
+    """Return the settings of a TOML file: one flat table, named like the long flags, with _ instead of -."""
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))  # Windows editors set a mark
+        return tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))  # Windows editors write a byte order mark
     except OSError as error:
         raise SettingsError(f"config file {path!r} cannot be read: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

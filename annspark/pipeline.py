@@ -101,7 +101,7 @@ def build(vectors: DataFrame, settings: Settings, asked: dict[str, Any], run: Ru
     returns : the table with its report, and advice for a missed recall, "" where it was reached
     """
     kind, layout = type_of_ids(vectors, settings), layout_of(settings)
-    finish_after = settings.restricted or is_collated(kind)
+    finish_after = settings.changes_lists or is_collated(kind)
     # The table that find returns is the finished one, unless neighbors are left out of it or ids are changed first.
     found_layout, store = (layout.nested, run.stage) if finish_after else (layout, run.keep)
     index = fit(vectors, settings, run)

@@ -1,9 +1,9 @@
-"""Settings: the one table of what can be set, checked once, and the Python call that takes them by name."""
+"""Settings: the one class of all that can be set, checked once, and the Python call that takes them by name."""
 
 import inspect
 import textwrap
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, TypeVar
 
@@ -23,8 +23,9 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 class Settings:
     """What neighbors to find and how; the same whether it comes from Python, the command line or a file.
 
-    A line of this table has a setting's default, what is allowed and what it does. From it follow the checks, the flags
-    and their help, the signature and docstring of build_neighbors, conf/local.toml and the README's table.
+    Each entry of this class has a setting's default, what is allowed and what it does. The checks, the flags and their
+    help, and the signature and docstring of build_neighbors follow from the entries. So do conf/local.toml and the
+    README's table: python -m tests.settings_pages writes them.
     """
 
     k: int = setting(10, Whole(1, 1_000), "Neighbors per user. Up to about 50, more neighbors cost little.")
@@ -71,7 +72,8 @@ class Settings:
     leaf_rows: int = setting(
         512,
         Whole(1, MOST_LEAF_ROWS),
-        "Users per leaf to aim for, at least 4 k. Larger leaves find more per probe, and compare more pairs.",
+        "A leaf holds about this many users, or 4 k if that is more. Larger leaves find more per probe, and compare "
+        "more pairs.",
     )
     split: str = setting(
         "two_means",
@@ -130,14 +132,9 @@ class Settings:
             )
 
     @property
-    def restricted(self) -> bool:
-        """Whether other neighbors are published than were found."""
+    def changes_lists(self) -> bool:
+        """Whether max_distance or links changes the lists of neighbors after the audit."""
         return self.max_distance is not None or self.links != "all"
-
-    @property
-    def found(self) -> "Settings":
-        """The settings of the table of all neighbors, before any is left out."""
-        return replace(self, shape="nested", links="all", max_distance=None) if self.restricted else self
 
     @property
     def recall_asked(self) -> float | None:
@@ -182,9 +179,9 @@ def takes_settings(function: _Function) -> _Function:
 
 
 def _list_settings() -> str:
-    table = settings_in(Settings)
-    width = max(map(len, table))
+    entries = settings_in(Settings)
+    width = max(map(len, entries))
     return "\n".join(
-        textwrap.fill(one.told, 112, initial_indent=f"{name:{width}}: ", subsequent_indent=" " * (width + 2))
-        for name, one in table.items()
+        textwrap.fill(one.text, 112, initial_indent=f"{name:{width}}: ", subsequent_indent=" " * (width + 2))
+        for name, one in entries.items()
     )

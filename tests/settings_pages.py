@@ -1,6 +1,7 @@
-"""What pages say of the settings, as the table has it; python -m tests.settings_pages writes it anew.
+"""What pages say of the settings; python -m tests.settings_pages writes it anew.
 
-It writes conf/local.toml, and the table of the README's section "Settings".
+It makes conf/local.toml and the table of the README's section "Settings" from the entries of Settings, in
+annspark/settings.py, and of Job, in annspark/job.py.
 """
 
 import json
@@ -18,7 +19,7 @@ EVERY = PLACES | SETTINGS
 HEADER = """\
 # Settings of `annspark build` on one machine: annspark build --config conf/local.toml
 # Flags win over this file. A line that is commented out shows what its setting can be.
-# python -m tests.settings_pages makes this file from the table in annspark/settings.py.
+# python -m tests.settings_pages makes this file from annspark/settings.py and annspark/job.py.
 
 # A name with dots and no slash is a catalog table. Anything else is a path.
 """
@@ -34,8 +35,8 @@ def local_toml():
 def _block(name, one):
     value = DEMO.get(name, one.example if one.default is None else one.default)
     unset = name not in DEMO and one.default is None
-    said = [*textwrap.wrap(one.help, 118), *textwrap.wrap(f"{one.allowed_told} Default: {one.default_told}.", 118)]
-    return "".join(f"# {line}\n" for line in said) + f"{'# ' if unset else ''}{name} = {json.dumps(value)}\n"
+    lines = [*textwrap.wrap(one.help, 118), *textwrap.wrap(f"{one.allowed_text} Default: {one.default_text}.", 118)]
+    return "".join(f"# {line}\n" for line in lines) + f"{'# ' if unset else ''}{name} = {json.dumps(value)}\n"
 
 
 def readme_rows():
@@ -44,7 +45,7 @@ def readme_rows():
 
 
 def _row(name, one):
-    default = one.default_told if one.default in (MISSING, None) else f"`{one.default_told}`"
+    default = one.default_text if one.default in (MISSING, None) else f"`{one.default_text}`"
     return f"| `{name}` | {default} | {one.allowed} | {one.help} |"
 
 

@@ -96,7 +96,7 @@ def test_names_nobody_knows_are_told_with_those_that_are_known():
         make_job({"input": "a", "ouput": "b", "kk": 3})
 
 
-def test_the_local_file_is_the_one_that_the_table_makes():
+def test_the_local_file_is_made_from_the_settings():
     assert (REPOSITORY / "conf/local.toml").read_text() == local_toml(), "python -m tests.settings_pages makes it anew"
 
 

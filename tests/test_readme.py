@@ -17,6 +17,7 @@ COMMANDS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
 
 
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+BENCHMARK = (ROOT / "jobs" / "benchmark" / "README.md").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,8 @@ def test_the_sets_of_the_readme_have_neighbors(spark):
 @pytest.mark.slow
 def test_the_exact_search_without_us_runs(spark, clone):
     names = {"spark": spark}
-    exec(with_few_words(PYTHON[2], clone), names)
+    lines = re.search(r"## Exact search by Spark\n.*?```python\n(.*?)```", BENCHMARK, re.DOTALL)[1]
+    exec(with_few_words(lines, clone), names)
     assert names["exact"].count() == 10_000
     assert names["exact"].where("user_id = neighbor_id").count() == 0
 
@@ -103,7 +105,7 @@ def test_the_demo_shows_neighbors_and_where_they_lie(tmp_path):
 
 
 # The section "## Settings" has one Markdown table: | setting | default | allowed | what it does |. Its rows are made
-# from the table in annspark/settings.py; python -m tests.settings_pages writes them anew.
+# from annspark/settings.py and annspark/job.py; python -m tests.settings_pages writes them anew.
 def test_the_settings_of_the_readme_are_those_of_the_code():
     lines = readme_section(README).splitlines()
     assert "| setting | default | allowed | what it does |" in lines

@@ -67,11 +67,12 @@ def test_an_inner_product_has_no_distance_to_be_restricted_by():
         Settings(max_distance=1, metric="inner_product")
 
 
-def test_restricted_settings_find_the_neighbors_that_unrestricted_ones_do():
-    asked = Settings(k=7, links="mutual", max_distance=0.5, shape="long")
-    assert asked.restricted
-    assert asked.found == Settings(k=7)
-    assert Settings(shape="long").found == Settings(shape="long")
+@pytest.mark.parametrize(
+    ("named", "changes"),
+    [({}, False), ({"shape": "long"}, False), ({"links": "either"}, True), ({"max_distance": 0.5}, True)],
+)
+def test_max_distance_and_links_change_lists(named, changes):
+    assert Settings(**named).changes_lists is changes
 
 
 def test_a_recall_is_asked_for_unless_probes_are_given():
@@ -128,12 +129,12 @@ def test_other_numpy_values_are_refused_with_the_sentence(name, value):
         Settings(**{name: value})
 
 
-TABLE = settings_in(Settings)
+ENTRIES = settings_in(Settings)
 
 
-@pytest.mark.parametrize("name", TABLE)
-def test_a_line_of_the_table_says_all_there_is_to_say(name):
-    one = TABLE[name]
+@pytest.mark.parametrize("name", ENTRIES)
+def test_an_entry_says_all_there_is_to_say(name):
+    one = ENTRIES[name]
     assert isinstance(one.allowed, Allowed)
     assert one.help.endswith(".")
     assert "\n" not in one.help
@@ -142,9 +143,9 @@ def test_a_line_of_the_table_says_all_there_is_to_say(name):
     Settings(**{name: one.example if one.default is None else one.default})
 
 
-def test_every_field_of_the_settings_is_in_the_table():
-    assert list(TABLE) == [field.name for field in fields(Settings)]
-    assert {name: one.default for name, one in TABLE.items()} == asdict(Settings())
+def test_every_field_of_the_settings_is_an_entry():
+    assert list(ENTRIES) == [field.name for field in fields(Settings)]
+    assert {name: one.default for name, one in ENTRIES.items()} == asdict(Settings())
 
 
 @pytest.mark.parametrize(
@@ -180,7 +181,7 @@ def test_the_python_call_shows_the_settings_with_types_and_defaults():
     named = {name: one for name, one in shown.items() if one.kind is one.KEYWORD_ONLY}
     assert {name: one.default for name, one in named.items()} == asdict(Settings()) | {"scratch": None}
     assert {name: one.annotation for name, one in named.items() if name != "scratch"} == Settings.__annotations__
-    assert list(shown) == ["vectors", *TABLE, "scratch"]
+    assert list(shown) == ["vectors", *ENTRIES, "scratch"]
 
 
 def test_the_python_call_describes_every_setting_in_lines_that_fit():
@@ -190,7 +191,7 @@ def test_the_python_call_describes_every_setting_in_lines_that_fit():
     assert "{settings}" not in told
     assert max(map(len, told.splitlines())) <= 116
     joined = " ".join(told.split())
-    assert [name for name, one in TABLE.items() if f"{name}: {one.told}" not in joined.replace(" :", ":")] == []
+    assert [name for name, one in ENTRIES.items() if f"{name}: {one.text}" not in joined.replace(" :", ":")] == []
 
 
 def test_a_name_that_the_python_call_does_not_know_is_named_with_those_it_knows(spark):

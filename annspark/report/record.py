@@ -19,7 +19,7 @@ class Rows:
     dropped    : rows left out, by reason
     examples   : the id of one row left out, by reason; None where that row has no id
     short      : users with fewer neighbors than k and the size of the table allow
-    widened    : users who got neighbors from everywhere, because their leaves held too few others
+    widened    : users whose leaves held too few others, and who got neighbors from the whole table
     restricted : users who have fewer neighbors because of max_distance or links
     """
 

@@ -16,7 +16,7 @@ def report_as_text(report: Report) -> str:
     rows, recall = report.rows, report.recall
     dropped = ", ".join(f"{reason} {n:,} (such as {rows.examples[reason]!r})" for reason, n in rows.dropped.items())
     counts = {"with fewer than k neighbors": rows.short, "with fewer than k published": rows.restricted}
-    counts["given neighbors from everywhere, their leaves being too small"] = rows.widened
+    counts["given neighbors from the whole table, as their leaves held too few"] = rows.widened
     short = "".join(f", {n:,} {what}" for what, n in counts.items() if n)
     steps = ", ".join(f"{name} {value:.1f}" for name, value in report.seconds.items() if name != "total")
     lines = [

@@ -386,7 +386,7 @@ def test_can_render_asks_for_both(monkeypatch):
         assert not can_render()
 
 
-def test_users_who_got_neighbors_from_everywhere_and_who_have_fewer_published_are_told():
+def test_users_with_completed_lists_and_users_with_fewer_published_are_counted():
     text = Outline(render_page(make_bare_held(rows=make_rows(9, widened=2, restricted=3)), [])).text
-    told = "3 of them with fewer than k published, 2 of them given neighbors from everywhere, their leaves being too"
-    assert f"9 users written, {told} small." in text
+    completed = "2 of them given neighbors from the whole table, as their leaves held too few"
+    assert f"9 users written, 3 of them with fewer than k published, {completed}." in text

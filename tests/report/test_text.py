@@ -78,7 +78,7 @@ def test_a_missed_target_and_an_added_tree_are_told():
 
 def test_users_with_other_lists_are_told():
     text = report_as_text(make_report(rows=make_rows(9, widened=2, restricted=3)))
-    told = "3 with fewer than k published, 2 given neighbors from everywhere, their leaves being too small"
+    told = "3 with fewer than k published, 2 given neighbors from the whole table, as their leaves held too few"
     assert text.startswith(f"users    9 written of 9 read, {told}; dropped: none\n")
 
 
