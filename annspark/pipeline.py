@@ -16,7 +16,7 @@ from annspark.advice import advise, advise_on_rounding
 from annspark.core.calibrate import CALIBRATION_USERS, MOST_TREES
 from annspark.core.metric import METRICS
 from annspark.core.plan import (
-    ROUTED_SAMPLE,
+    PLAN_SAMPLE,
     count_known,
     count_merge_partitions,
     plan_join,
@@ -141,7 +141,7 @@ def fit(vectors: DataFrame, settings: Settings, run: Run) -> Index:
     neighbors, n_leaves = min(settings.k, users.rows - 1), leaves_for(users.rows, settings)
     with run.clock.step("sample") as facts:
         known = count_known(users.rows, settings.audit_users, 0 if settings.recall_asked is None else CALIBRATION_USERS)
-        users, drawn = sample_vectors(users, [*known, ROUTED_SAMPLE, count_forest_sample(users, settings)])
+        users, drawn = sample_vectors(users, [*known, PLAN_SAMPLE, count_forest_sample(users, settings)])
         samples = Samples(audit=drawn[0], calibrate=drawn[1], shown=drawn[2], forest=drawn[3])
         facts += [f"{sum(len(sample.ids) for sample in drawn):,} users"]
     # These two run on the cluster while the driver grows the forest.
@@ -171,7 +171,7 @@ def fit(vectors: DataFrame, settings: Settings, run: Run) -> Index:
         known=Known(users=users, samples=samples, audited=audited, first_rows=first_rows, neighbors=neighbors),
         forest=chosen.forest,
         grown=grown,
-        chances=chosen.chances,
+        home_distances=chosen.home_distances,
         calibration=goal,
         plan=plan,
     )

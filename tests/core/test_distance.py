@@ -52,7 +52,7 @@ def test_exact_distances_are_those_of_scipy_from_either_side(metric, is_sparse):
 def test_a_tile_bounds_the_distances_from_below_and_not_loosely(metric, less):
     vectors = make(metric, False, 90, 2)
     kernel = kernel_for(metric, vectors.shape[1])
-    centre = np.median(vectors, axis=0) if kernel.moves else None
+    centre = np.median(vectors, axis=0) if METRICS[metric].moves else None
     left = kernel.side(vectors, np.arange(50), centre)
     right = kernel.facing(kernel.side(vectors, np.arange(50, 90), centre))
     gap = looseness(left, right)
