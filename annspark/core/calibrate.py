@@ -160,9 +160,8 @@ def _predict(forest: Forest, routed: Vectors, home_distances: HomeDistances, pro
     for tree, routes in enumerate(forest.find_routes(routed, probes)):
         reach = np.float32(reach_for(routes, probes))
         ways = slice(2 * tree, 2 * tree + 2)
-        found |= ((home_distances.leaves_nearer[..., ways] < most) & (home_distances.margins[..., ways] <= reach)).any(
-            axis=-1
-        )
+        may_visit = home_distances.leaves_nearer[..., ways] < most
+        found |= (may_visit & (home_distances.margins[..., ways] <= reach)).any(axis=-1)
     n_neighbors = home_distances.exists.sum(axis=1)
     # The recall of a user without neighbors is 1.
     by_user = np.where(n_neighbors > 0, (found & home_distances.exists).sum(axis=1) / np.maximum(n_neighbors, 1), 1.0)

@@ -16,7 +16,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from annspark.core.metric import METRICS
 from annspark.core.vectors import Vectors, is_sparse, squared_lengths, sums_of, take_rows
 
 BOUND_SLACK = 1e-5  # share of both sizes that is taken off a bound: some ten times what float32 can lose
@@ -254,6 +253,10 @@ _KERNELS: dict[str, Callable[[int], Kernel]] = {
 }
 
 
+# What the products of sparse rows are turned into, see SparseProducts.
+_SPARSE_KERNELS = {"cosine": "unit", "euclidean": "squared", "inner_product": "product", "jaccard": "jaccard"}
+
+
 class SparseProducts:
     """Distances of sparse rows: squared euclidean, -2 x.y or jaccard.  All follow from squared lengths and products.
 
@@ -262,10 +265,11 @@ class SparseProducts:
     """
 
     def __init__(self, metric: str):
-        facts = METRICS[metric]
-        if not facts.sparse:
+        if metric not in _SPARSE_KERNELS:
             raise ValueError(f"metric {metric!r} has no kernel for sparse rows.")
-        self.product, self.jaccard, self.unit = facts.largest, facts.sets, facts.unit
+        self.product, self.jaccard, self.unit = (
+            _SPARSE_KERNELS[metric] == formula for formula in ("product", "jaccard", "unit")
+        )
 
     def exact(self, left: Vectors, i: np.ndarray, right: Vectors, j: np.ndarray) -> np.ndarray:
         """Multiply in float64, adding up in the order of columns."""

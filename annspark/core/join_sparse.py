@@ -66,7 +66,7 @@ class _Rows:
 def compare_sparse(keeper: Keeper) -> int:
     """Compare the residents of each leaf with each other, then with its visitors; return the number of pairs."""
     mine = take_rows(keeper.vectors, keeper.id_order)
-    marked = _marked(mine, np.isinf(keeper.facts.unrelated) | (keeper.facts.binary & (np.diff(mine.indptr) == 0)))
+    marked = _marked(mine, np.isinf(keeper.facts.unrelated) | (keeper.facts.sets & (np.diff(mine.indptr) == 0)))
     number = np.full(marked.shape[1], -1, np.int32)
     rows = _Rows(marked=marked, lengths=squared_lengths(mine), number=number, measure=SparseProducts(keeper.metric))
     residents = np.lexsort((rows.lengths, keeper.home))

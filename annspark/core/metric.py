@@ -7,11 +7,15 @@ Kernels compare raw distances, which have the same order as the metric's own dis
 
 To add a metric:
 - Give it a record in METRICS, below.  If its numbers need preparing, extend prepare.
-- Give it a kernel in distance.py: in _KERNELS for dense vectors, in SparseProducts for sparse rows, or in both.  A
-  metric without one raises ValueError there.
+- Give it a kernel in distance.py: an entry of _KERNELS for dense vectors, of _SPARSE_KERNELS for sparse rows, or of
+  both.  A metric without one raises ValueError there.
 - If squared euclidean distance is a poor proxy for it, give it a RoutingSpace in routing_space.py.
-- If the input needs a check or a form of its own, as hamming and jaccard do, extend input/check.py and input/source.py.
-- Define it in tests/oracle.py (between, _between_sparse), and describe it in pipeline.py and README.md.
+- Errors of rounding follow from the record: see whether they hold for it in recall.py (tie_limit, sizes_of) and
+  coordinates.py (lost_of).
+- input/check.py and input/source.py compare the names of hamming, jaccard and manhattan, for checks and for forms of
+  input that others do not have.
+- Define it in tests/oracle.py (between, _between_sparse) and tests/core/worlds.py, and describe it in pipeline.py and
+  README.md.
 """
 
 from collections.abc import Callable

@@ -119,7 +119,7 @@ def _measured(
 
     The distances of exact neighbors are known.  Another neighbor is measured anew, from vectors fetched for this, where
     its published distance is at most `unclear`: rounding in the join may have made it look as near as an exact one.
-    All others are farther than the exact neighbors at any rate, and keep their published distance.
+    All others are surely farther than the exact neighbors, and keep their published distance.
 
     published : float64 (n, k), inf where there is no neighbor
     neighbors : int64 (n, k), hashes of their ids
