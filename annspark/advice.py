@@ -13,10 +13,10 @@ def advise(index: Index, measured: float | None) -> str:
 
     measured : recall of the audit; None before there is one
     """
-    if index.calibration is None or index.chances is None:
+    if index.calibration is None or index.home_distances is None:
         return ""
     chosen, sample = (index.calibration, len(index.plan.reach)), index.known.samples.routed.vectors
-    found = suggest_settings(index.grown, sample, index.chances, chosen, measured)
+    found = suggest_settings(index.grown, sample, index.home_distances, chosen, measured)
     if found and index.grown.gains_by_trees:  # where probes are set, trees do not follow from the recall
         advice = f"Set probes to {found[0]:g} and trees to {found[1]}"
     elif found:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from pyspark.sql import DataFrame
 
-from annspark.core.calibrate import Calibration, Chances
+from annspark.core.calibrate import Calibration, HomeDistances
 from annspark.core.forest import Forest
 from annspark.core.nearest_lists import Nearest
 from annspark.core.plan import Plan
@@ -39,20 +39,21 @@ class Known:
 class Index:
     """All that a join needs: the users, the forest, and the number of leaves that each vector probes.
 
-    settings    : as asked for
-    known       : what is known of the input
-    forest      : the trees that are used
-    grown       : the trees that were grown, which may be more
-    chances     : that users are compared with their neighbors in the grown trees; None where no recall was asked for
-    calibration : the probes chosen for the recall asked for; None where none was asked for
-    plan        : the probes, and the partition that joins each leaf
+    settings       : as asked for
+    known          : what is known of the input
+    forest         : the trees that are used
+    grown          : the trees that were grown, which may be more
+    home_distances : from users and their neighbors to each other's homes in the grown trees; None where no recall was
+                     asked for
+    calibration    : the probes chosen for the recall asked for; None where none was asked for
+    plan           : the probes, and the partition that joins each leaf
     """
 
     settings: Settings
     known: Known
     forest: Forest
     grown: Forest
-    chances: Chances | None
+    home_distances: HomeDistances | None
     calibration: Calibration | None
     plan: Plan
 

@@ -17,7 +17,7 @@ from annspark.core.calibrate import CALIBRATION_USERS, MOST_TREES
 from annspark.core.forest import Forest
 from annspark.core.metric import METRICS
 from annspark.core.plan import (
-    ROUTED_SAMPLE,
+    PLAN_SAMPLE,
     Plan,
     count_exact_users,
     count_merge_partitions,
@@ -171,7 +171,7 @@ def fit(vectors: DataFrame, settings: Settings, run: Run) -> Index:
         known=known,
         forest=chosen.forest,
         grown=grown,
-        chances=chosen.chances,
+        home_distances=chosen.home_distances,
         calibration=goal,
         plan=plan,
     )
@@ -184,7 +184,7 @@ def _draw_samples(users: Users, settings: Settings) -> tuple[Users, Samples]:
     n_calibrate = 0 if settings.recall_asked is None else CALIBRATION_USERS
     n_audit, n_calibrate = count_exact_users(users.rows, settings.audit_users, n_calibrate)
     # The audit's users come first, so they have the smallest hashes: the audit reads few rows of the found table.
-    counts = [n_audit, n_calibrate, ROUTED_SAMPLE, count_forest_sample(users, settings)]
+    counts = [n_audit, n_calibrate, PLAN_SAMPLE, count_forest_sample(users, settings)]
     users, (audit, calibrate, routed, forest) = sample_vectors(users, counts)
     return users, Samples(audit=audit, calibrate=calibrate, routed=routed, forest=forest)
 

@@ -6,10 +6,10 @@ from pyspark.sql import functions as F
 from pyspark.util import InheritableThread
 
 from annspark import InputError, SettingsError, build_neighbors
-from annspark.core.exact import exact_neighbors
 from annspark.core.metric import prepare
 from annspark.core.recall import recall_by_user
 from annspark.spark.staging import stage_table
+from tests.core.worlds import exact_neighbors
 from tests.helpers import clustered, configured, count_cached, files_in, grid, lists_of, long_lists_of, make_table
 from tests.oracle import assert_sound
 

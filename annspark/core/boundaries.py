@@ -2,8 +2,9 @@
 
 The boundary between a vector's home and another leaf is the plane equidistant between their centres.  The nearer the
 plane, the likelier a neighbor lies beyond it.  So visits are chosen by the distance to the plane, the margin, and not
-by the rank of the leaf: a vector in the middle of its leaf visits few leaves, one at a corner many.  Of the neighbors
-that equal numbers of visits for all vectors miss, this finds a quarter to three quarters at the same mean number.
+by how many leaves are nearer: a vector in the middle of its leaf visits few leaves, one at a corner many.  Of the
+neighbors that equal numbers of visits for all vectors miss, this finds a quarter to three quarters at the same mean
+number.
 Source: multi-probe search by the distance to a boundary (Lv et al. 2007, VLDB), here for Voronoi cells.
 """
 
@@ -11,7 +12,7 @@ from math import ceil
 
 import numpy as np
 
-from annspark.core.nearest_centres import ranks_of
+from annspark.core.nearest_centres import count_nearer_centres
 from annspark.core.routes import SAME_LEAF, Routes, routes_of
 from annspark.core.two_level import Groups, nearest_grouped
 
@@ -43,16 +44,18 @@ def routes_in_tree(
     return routes_of(near, margin)
 
 
-def chances_in_tree(ends: list[tuple[np.ndarray, np.ndarray | None]], groups: Groups) -> tuple[np.ndarray, np.ndarray]:
-    """Return how far each vector of a pair is from the home of the other, in one tree; see calibrate.Chances.
+def home_distances_in_tree(
+    ends: list[tuple[np.ndarray, np.ndarray | None]], groups: Groups
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return how far each vector of a pair is from the home of the other, in one tree; see calibrate.HomeDistances.
 
     ends    : for the first and for the second vectors of the pairs, home and visit points as for routes_in_tree
     groups  : the centres of the tree
-    returns : ranks int32 (n_pairs, 2), how many leaves are nearer to the first vector than the home of the second, and
-              the other way round; margins float32 (n_pairs, 2), to the home of the other, SAME_LEAF where that is
-              the vector's own
+    returns : leaves_nearer int32 (n_pairs, 2), how many leaves are nearer to the first vector than the home of the
+              second, and the other way round; margins float32 (n_pairs, 2), to the home of the other, SAME_LEAF where
+              that is the vector's own
     """
-    ranks, margins = [], []
+    leaves_nearer, margins = [], []
     homes = [nearest_grouped(home_points, groups, 1)[:, 0] for home_points, _ in ends]
     for (home_points, visit_points), home, other_home in zip(ends, homes, homes[::-1], strict=True):
         points, start = home_points, home
@@ -60,8 +63,10 @@ def chances_in_tree(ends: list[tuple[np.ndarray, np.ndarray | None]], groups: Gr
             points, start = visit_points, nearest_grouped(visit_points, groups, 1)[:, 0]
         margin = boundary_margins(points, groups.centres, start, other_home[:, None])[:, 0]
         margins.append(np.where(home == other_home, np.float32(SAME_LEAF), margin))
-        ranks.append(np.where(home == other_home, np.int32(0), ranks_of(points, groups.centres, other_home)))
-    return np.stack(ranks, axis=1), np.stack(margins, axis=1)
+        leaves_nearer.append(
+            np.where(home == other_home, np.int32(0), count_nearer_centres(points, groups.centres, other_home))
+        )
+    return np.stack(leaves_nearer, axis=1), np.stack(margins, axis=1)
 
 
 def near_leaves(vectors: np.ndarray, groups: Groups, probes: float) -> tuple[np.ndarray, np.ndarray]:

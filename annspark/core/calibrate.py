@@ -23,7 +23,7 @@ _STEPS = 16  # the numbers of probes tried are 2 ** (step / _STEPS)
 _MORE = 2**0.5  # factor between the numbers of probes tried after the chosen ones missed the recall
 _TREES = (1, 2, 4, 8)  # numbers of trees tried, for a forest that gains by trees
 MOST_TREES = _TREES[-1]  # trees grown to choose from, for such a forest
-_ROUTED_SAMPLE = 5_000  # sampled vectors that are routed to find the reach of a number of probes
+_REACH_SAMPLE = 5_000  # sampled vectors that are routed to find the reach of a number of probes
 
 
 @dataclass(frozen=True)
@@ -57,31 +57,31 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class Chances:
+class HomeDistances:
     """How far each user and each of its exact neighbors are from the home of the other.
 
     They are compared if one visits the home of the other in some tree, so there are two ways a tree, in the order of
-    the trees: the user visits the neighbor's home, and the other way round.  A vector visits a leaf if the leaf's rank
-    is below the most leaves it may go to, and the leaf's margin is within reach.
+    the trees: the user visits the neighbor's home, and the other way round.  A vector visits a leaf if fewer leaves
+    are nearer than it may go to at most, and the leaf's margin is within reach.
 
-    exists  : bool (n_users, k), False where a user has fewer neighbors
-    ranks   : int32 (n_users, k, ways), how many leaves are nearer to the one than the home of the other
-    margins : float32 (n_users, k, ways), distance of the one to the boundary with the home of the other; SAME_LEAF,
-              which is less than any reach, where both have one home
+    exists        : bool (n_users, k), False where a user has fewer neighbors
+    leaves_nearer : int32 (n_users, k, ways), how many leaves are nearer to the one than the home of the other
+    margins       : float32 (n_users, k, ways), distance of the one to the boundary with the home of the other;
+                    SAME_LEAF, which is less than any reach, where both have one home
     """
 
     exists: np.ndarray
-    ranks: np.ndarray
+    leaves_nearer: np.ndarray
     margins: np.ndarray
 
-    def first(self, n_trees: int) -> "Chances":
-        """Return the chances that are left with the first trees only."""
+    def first(self, n_trees: int) -> "HomeDistances":
+        """Return the distances in the first trees only."""
         ways = slice(0, 2 * n_trees)
-        return Chances(self.exists, self.ranks[..., ways], self.margins[..., ways])
+        return HomeDistances(self.exists, self.leaves_nearer[..., ways], self.margins[..., ways])
 
 
 def choose(
-    grown: Forest, sample: Vectors, chances: Chances, recall_asked: float, *, trees: int | None, rows: int
+    grown: Forest, sample: Vectors, home_distances: HomeDistances, recall_asked: float, *, trees: int | None, rows: int
 ) -> tuple[Forest, Calibration]:
     """Return the trees and the probes that reach the recall asked for with the least work.
 
@@ -91,13 +91,13 @@ def choose(
     rows   : number of all vectors
     """
     if trees is None and grown.gains_by_trees:
-        return choose_trees(grown, sample, chances, recall_asked, rows)
+        return choose_trees(grown, sample, home_distances, recall_asked, rows)
     forest = grown.first(trees or len(grown.sizes))
-    return forest, choose_probes(forest, sample, chances.first(len(forest.sizes)), recall_asked)
+    return forest, choose_probes(forest, sample, home_distances.first(len(forest.sizes)), recall_asked)
 
 
 def choose_trees(
-    forest: Forest, sample: Vectors, chances: Chances, recall_asked: float, rows: int
+    forest: Forest, sample: Vectors, home_distances: HomeDistances, recall_asked: float, rows: int
 ) -> tuple[Forest, Calibration]:
     """Return the first few trees that reach the recall asked for by the fewest pairs, and their calibration.
 
@@ -108,7 +108,7 @@ def choose_trees(
     tried = []
     for n_trees in (n for n in _TREES if n <= len(forest.sizes)):
         first = forest.first(n_trees)
-        calibration = choose_probes(first, sample, chances.first(n_trees), recall_asked)
+        calibration = choose_probes(first, sample, home_distances.first(n_trees), recall_asked)
         reaches = calibration.low >= recall_asked or calibration.predicted == 1
         pairs = expect_pairs(first, sample, calibration.probes, rows)
         tried.append((not reaches, pairs if reaches else -calibration.predicted, n_trees, first, calibration))
@@ -116,7 +116,7 @@ def choose_trees(
     return first, calibration
 
 
-def choose_probes(forest: Forest, sample: Vectors, chances: Chances, recall_asked: float) -> Calibration:
+def choose_probes(forest: Forest, sample: Vectors, home_distances: HomeDistances, recall_asked: float) -> Calibration:
     """Return the fewest probes whose predicted recall is at least the one asked for, by the lower end of its interval.
 
     Where none are, the fewest whose predicted recall is 1, or else the most there are.  The audit then measures whether
@@ -125,13 +125,13 @@ def choose_probes(forest: Forest, sample: Vectors, chances: Chances, recall_aske
     sample : n_sample vectors, prepared, in an order that is a function of the seed; they are routed to find the reach
              of a number of probes
     """
-    routed = slice_rows(sample, 0, _ROUTED_SAMPLE)
+    routed = slice_rows(sample, 0, _REACH_SAMPLE)
     most = min(MOST_PROBES, forest.most_probes(routed))
     predicted: dict[int, Prediction] = {}
 
     def reaches(step: int) -> bool:
         if step not in predicted:
-            predicted[step] = _predict(forest, routed, chances, min(2.0 ** (step / _STEPS), most))
+            predicted[step] = _predict(forest, routed, home_distances, min(2.0 ** (step / _STEPS), most))
         # At a predicted recall of 1 the lower end depends on the number of users alone: more probes cannot raise it.
         return predicted[step].low >= recall_asked or predicted[step].mean == 1
 
@@ -150,26 +150,31 @@ def choose_probes(forest: Forest, sample: Vectors, chances: Chances, recall_aske
         predicted=chosen.mean,
         low=chosen.low,
         high=chosen.high,
-        users=len(chances.exists),
+        users=len(home_distances.exists),
         curve=tuple(curve.values()),
     )
 
 
-def _predict(forest: Forest, routed: Vectors, chances: Chances, probes: float) -> Prediction:
-    found, most = np.zeros(chances.exists.shape, bool), forest.most_leaves(probes)
+def _predict(forest: Forest, routed: Vectors, home_distances: HomeDistances, probes: float) -> Prediction:
+    found, most = np.zeros(home_distances.exists.shape, bool), forest.most_leaves(probes)
     for tree, routes in enumerate(forest.find_routes(routed, probes)):
         reach = np.float32(reach_for(routes, probes))
         ways = slice(2 * tree, 2 * tree + 2)
-        found |= ((chances.ranks[..., ways] < most) & (chances.margins[..., ways] <= reach)).any(axis=-1)
-    n_neighbors = chances.exists.sum(axis=1)
+        may_visit = home_distances.leaves_nearer[..., ways] < most
+        found |= (may_visit & (home_distances.margins[..., ways] <= reach)).any(axis=-1)
+    n_neighbors = home_distances.exists.sum(axis=1)
     # The recall of a user without neighbors is 1.
-    by_user = np.where(n_neighbors > 0, (found & chances.exists).sum(axis=1) / np.maximum(n_neighbors, 1), 1.0)
+    by_user = np.where(n_neighbors > 0, (found & home_distances.exists).sum(axis=1) / np.maximum(n_neighbors, 1), 1.0)
     mean, low, high = mean_interval(by_user, int(n_neighbors.max()))
     return Prediction(probes=round(probes, 3), mean=mean, low=low, high=high)
 
 
 def suggest_settings(
-    forest: Forest, sample: Vectors, chances: Chances, chosen: tuple[Calibration, int], measured: float | None
+    forest: Forest,
+    sample: Vectors,
+    home_distances: HomeDistances,
+    chosen: tuple[Calibration, int],
+    measured: float | None,
 ) -> tuple[float, int] | None:
     """Return probes and trees that should reach a recall that was missed, or is predicted to be; None if none should.
 
@@ -179,7 +184,7 @@ def suggest_settings(
     measured : the recall that the audit measured with them; None before the audit
     """
     calibration, n_trees = chosen
-    routed = slice_rows(sample, 0, _ROUTED_SAMPLE)
+    routed = slice_rows(sample, 0, _REACH_SAMPLE)
     # If twice as many neighbors were missed as predicted, the same is assumed of more probes.  If no number of probes
     # reaches the recall then, the last one tried is returned whose uncorrected prediction does.
     missed, expected = 1 - (calibration.predicted if measured is None else measured), 1 - calibration.predicted
@@ -191,7 +196,7 @@ def suggest_settings(
         probes = calibration.probes if n == n_trees else max(1.0, calibration.probes / 2)
         while probes < most:
             probes = min(_MORE * probes, most)
-            mean = _predict(some, routed, chances.first(n), probes).mean
+            mean = _predict(some, routed, home_distances.first(n), probes).mean
             if (1 - mean) * factor <= 1 - calibration.target if mean < 1 else np.isfinite(factor):
                 return round(probes, 3), n
             if mean >= calibration.target:

@@ -5,7 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
-from annspark.core.boundaries import chances_in_tree, most_leaves, routes_in_tree
+from annspark.core.boundaries import home_distances_in_tree, most_leaves, routes_in_tree
 from annspark.core.metric import METRICS
 from annspark.core.routes import SAME_LEAF, Routes
 from annspark.core.routing_space import PLAIN, RoutingSpace, choose_space
@@ -67,17 +67,17 @@ class CentreForest:
         home_points, visit_points, hubs = self.home_points(vectors), self.visit_points(vectors), self.are_hubs(vectors)
         return [routes_in_tree(home_points, visit_points, hubs, groups, probes) for groups in self.groups]
 
-    def find_chances(
+    def find_home_distances(
         self, left: np.ndarray, i: np.ndarray, right: np.ndarray, j: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return ranks and margins of left[i] and right[j], see Forest."""
+        """Return leaves_nearer and margins of left[i] and right[j], see Forest."""
         pairs = left.take(i, axis=0), right.take(j, axis=0)
         ends = [(self.home_points(end), self.visit_points(end)) for end in pairs]
-        found = [chances_in_tree(ends, groups) for groups in self.groups]
-        ranks, margins = (np.concatenate(parts, axis=1) for parts in zip(*found, strict=True))
+        found = [home_distances_in_tree(ends, groups) for groups in self.groups]
+        leaves_nearer, margins = (np.concatenate(parts, axis=1) for parts in zip(*found, strict=True))
         has_hub = self.are_hubs(pairs[0]) | self.are_hubs(pairs[1])
-        ranks[has_hub], margins[has_hub] = 0, SAME_LEAF
-        return ranks, margins
+        leaves_nearer[has_hub], margins[has_hub] = 0, SAME_LEAF
+        return leaves_nearer, margins
 
     def are_hubs(self, vectors: np.ndarray) -> np.ndarray:
         """Return which vectors are hubs, which visit every leaf of the first tree: bool (n,)."""
@@ -85,6 +85,7 @@ class CentreForest:
 
     def most_probes(self, sample: np.ndarray) -> float:
         """Return how many leaves of a tree vectors like the sampled ones can go to on average."""
+        # Any vector may visit any leaf, whatever the sample; a ColumnForest needs it to count the columns of rows.
         return max(self.sizes)
 
     def most_leaves(self, probes: float) -> int:

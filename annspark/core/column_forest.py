@@ -1,4 +1,4 @@
-"""The forest of sparse rows: a leaf for each column, which is the home of the rows that the column matters most to.
+"""The forest of sparse rows.  Each column has a leaf; the home of a row is the leaf of its most important column.
 
 Rows near each other share a column that matters to one of them.  In the first tree the home of a row is the leaf of its
 most important column, in the second tree that of its second column, and so on.  A row visits the leaves of its other
@@ -72,9 +72,11 @@ class ColumnForest:
         A row has no home in a tree if it has too few columns.  The margin of a leaf is 1 - worth / (worth of the row's
         first leaf).
         """
-        ranked, hubs = self._ranked(rows), self.are_hubs(rows)
-        near = np.flatnonzero(ranked.place < self.most_leaves(probes))
-        row, leaf, margin, place = (part[near] for part in (ranked.owner, ranked.leaf, ranked.margin, ranked.place))
+        by_worth, hubs = self._by_worth(rows), self.are_hubs(rows)
+        near = np.flatnonzero(by_worth.place < self.most_leaves(probes))
+        row, leaf, margin, place = (
+            part[near] for part in (by_worth.owner, by_worth.leaf, by_worth.margin, by_worth.place)
+        )
         routes = []
         for home in self.homes:
             at_home = place == home
@@ -83,29 +85,29 @@ class ColumnForest:
             routes.append(of_all.take(at_home | ~hubs[row]) if hubs.any() else of_all)
         return routes
 
-    def find_chances(
+    def find_home_distances(
         self, left: Vectors, i: np.ndarray, right: Vectors, j: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return ranks and margins of left[i] and right[j], see Forest.
+        """Return leaves_nearer and margins of left[i] and right[j], see Forest.
 
         A margin is inf where a row lacks the column that the other is at home in.
         """
-        ranks = np.full((len(i), 2 * len(self.homes)), np.iinfo(np.int32).max, np.int32)
-        margins = np.full(ranks.shape, np.inf, np.float32)
-        # The leaves of a row are ranked once, however many pairs it is in: a long row may be a neighbor of all others.
-        ends = [(self._ranked(rows), pair) for rows, pair in ((left, i), (right, j))]
+        leaves_nearer = np.full((len(i), 2 * len(self.homes)), np.iinfo(np.int32).max, np.int32)
+        margins = np.full(leaves_nearer.shape, np.inf, np.float32)
+        # The leaves of a row are sorted once, however many pairs it is in: a long row may be a neighbor of all others.
+        ends = [(self._by_worth(rows), pair) for rows, pair in ((left, i), (right, j))]
         for tree, home in enumerate(self.homes):
-            homes = [ranked.leaf_at(home)[pair] for ranked, pair in ends]
-            for way, ((ranked, pair), other_home) in enumerate(zip(ends, homes[::-1], strict=True)):
-                found, at = ranked.find(pair, other_home)
-                ranks[found, 2 * tree + way] = ranked.place[at]
-                margins[found, 2 * tree + way] = ranked.margin[at]
+            homes = [by_worth.leaf_at(home)[pair] for by_worth, pair in ends]
+            for way, ((by_worth, pair), other_home) in enumerate(zip(ends, homes[::-1], strict=True)):
+                found, at = by_worth.find(pair, other_home)
+                leaves_nearer[found, 2 * tree + way] = by_worth.place[at]
+                margins[found, 2 * tree + way] = by_worth.margin[at]
             together = np.flatnonzero((homes[0] == homes[1]) & (homes[0] >= 0))
-            ranks[together, 2 * tree : 2 * tree + 2] = 0
+            leaves_nearer[together, 2 * tree : 2 * tree + 2] = 0
             margins[together, 2 * tree : 2 * tree + 2] = SAME_LEAF
         has_hub = self.are_hubs(left)[i] | self.are_hubs(right)[j]
-        ranks[has_hub], margins[has_hub] = 0, SAME_LEAF
-        return ranks, margins
+        leaves_nearer[has_hub], margins[has_hub] = 0, SAME_LEAF
+        return leaves_nearer, margins
 
     def are_hubs(self, rows: Vectors) -> np.ndarray:
         """Return which rows are hubs, which visit every leaf of the first tree: bool (n,)."""
@@ -113,7 +115,7 @@ class ColumnForest:
 
     def most_probes(self, sample: Vectors) -> float:
         """Return how many leaves of a tree rows like the sampled ones can go to on average."""
-        return max(1.0, len(self._ranked(sample).leaf) / max(1, len_of(sample)))
+        return max(1.0, len(self._by_worth(sample).leaf) / max(1, len_of(sample)))
 
     def most_leaves(self, probes: float) -> int:
         """Return how many leaves of a tree a row may go to at most, when it goes to probes leaves on average."""
@@ -123,7 +125,7 @@ class ColumnForest:
         """Return the forest of the first trees."""
         return replace(self, homes=self.homes[:n_trees])
 
-    def _ranked(self, rows: Vectors) -> "_Ranked":
+    def _by_worth(self, rows: Vectors) -> "_ByWorth":
         """Return the leaves of every row, the most worth first.
 
         A shared leaf of several columns of a row comes once, in the place of the first of them.
@@ -150,7 +152,7 @@ class ColumnForest:
         leaf, worth, start = leaf[order], worth[order], np.cumsum(counts) - counts
         top = np.repeat(worth[start], counts)
         margin = 1 - np.where(top > 0, worth, 1) / np.where(top > 0, top, 1)  # worth may be too small for float32
-        return _Ranked(
+        return _ByWorth(
             n_rows=len(counts),
             owner=owner,
             leaf=leaf.astype(np.int32),
@@ -183,7 +185,7 @@ def _most_worth_first(worth: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class _Ranked:
+class _ByWorth:
     """The leaves of rows, row by row, the most worth first.
 
     n_rows : number of rows

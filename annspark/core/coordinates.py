@@ -1,20 +1,20 @@
-"""Coordinates: how the numbers of the input become vectors that float32 can tell apart.
+"""Coordinates: how the numbers of the input become vectors that stay different in float32.
 
 float32 keeps 24 bits of a number and ends at some 1e38, and squared lengths vanish if the length is below 1e-19.
 Three things preserve the neighbors of the input all the same:
 - Where vectors are far from the origin, their middle is subtracted in float64.  Distances stay the same.
 - Where numbers are very large or very small, all are multiplied by one power of two.
-- Where neighbors are still nearer to each other than float32 can tell, vectors are shipped to the join in float64.
+- Where float32 would still round neighbors to equal vectors, vectors are shipped to the join in float64.
 """
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from annspark.core.metric import METRICS, prepare
+from annspark.core.distance import FAR
+from annspark.core.metric import METRICS, Metric, prepare
 from annspark.core.vectors import Vectors, fits_float32, is_sparse, len_of, lengths_of
 
-_FAR = 16  # vectors are far from the origin if |middle|^2 is more than this times the median of |x - middle|, squared
 # Lengths and distances, as powers of two:
 _NORMAL = (-30.0, 30.0)  # typical lengths that need no factor: float32 holds squared distances some 10^10 times smaller
 _LONGEST = 60.0  # the longest vector whose square float32 holds
@@ -29,7 +29,7 @@ _NOISES = 16  # a distance up to this times the noise, the error of float64 at d
 
 
 class OutOfRange(ValueError):
-    """The vectors' distances do not fit the published column; the message says what to do."""
+    """The vectors' distances do not fit the published column; the message names a remedy."""
 
 
 @dataclass(frozen=True)
@@ -47,24 +47,29 @@ class Coordinates:
     exponent: int = 0
     double: bool = False
 
-    def whole(self, vectors: Vectors) -> Vectors:
+    @property
+    def facts(self) -> Metric:
+        """The record of the metric."""
+        return METRICS[self.metric]
+
+    def for_exact_search(self, vectors: Vectors) -> Vectors:
         """Return vectors in float64, as exact as the input, for exact distances."""
         return prepare(vectors, self.metric, exponent=self.exponent, kind=np.float64)
 
-    def rounded(self, vectors: Vectors) -> Vectors:
+    def for_routing(self, vectors: Vectors) -> Vectors:
         """Return vectors in float32, for routing."""
         return prepare(vectors, self.metric, origin=self.origin, exponent=self.exponent)
 
-    def joined(self, vectors: Vectors) -> Vectors:
+    def for_join(self, vectors: Vectors) -> Vectors:
         """Return vectors for the join: in float32, or in float64 where float32 is not enough."""
         kind = np.float64 if self.double else np.float32
         return prepare(vectors, self.metric, origin=self.origin, exponent=self.exponent, kind=kind)
 
-    def published(self, distances: np.ndarray) -> np.ndarray:
+    def in_input_units(self, distances: np.ndarray) -> np.ndarray:
         """Return distances between such vectors in the units of the input, in their own precision."""
         if self.exponent == 0:
             return distances
-        return np.ldexp(distances, -self.exponent * (2 if METRICS[self.metric].largest else 1))
+        return np.ldexp(distances, -self.exponent * self.facts.scales)
 
     def lost_of(self, vectors: Vectors) -> np.ndarray:
         """Return the error that rounding vectors for the join may make in a distance: float64 (n,), published units.
@@ -73,13 +78,13 @@ class Coordinates:
 
         vectors : as the input has them
         """
-        facts = METRICS[self.metric]
+        facts = self.facts
         exact = facts.binary or self.double or (self.origin is None and self.keeps(vectors))
         if exact and not facts.largest:
             return np.zeros(len_of(vectors))
-        lengths = lengths_of(self.rounded(vectors))
+        lengths = lengths_of(self.for_routing(vectors))
         sizes = lengths * float(np.median(lengths)) if facts.largest else lengths
-        return self.published(_HALF_BIT * sizes)
+        return self.in_input_units(_HALF_BIT * sizes)
 
     def need_double(self, vectors: Vectors, nearest: np.ndarray, noise: np.ndarray) -> bool:
         """Return whether rounding to float32 would make too large errors in the distances of neighbors.
@@ -89,28 +94,28 @@ class Coordinates:
         noise   : float64 (n,), error of float64 at distance 0; distances of about that size are ignored, as they may be
                   those of equal vectors
         """
-        if METRICS[self.metric].binary or (self.origin is None and self.keeps(vectors)):
+        if self.facts.binary or (self.origin is None and self.keeps(vectors)):
             return False
         lost, distance = self.lost_of(vectors), np.abs(nearest)
-        if METRICS[self.metric].unit:
+        if self.facts.unit:
             distance = np.sqrt(2 * distance)
         known = np.isfinite(distance) & (np.abs(nearest) > _NOISES * noise)
         return bool((lost[known] > _UNCLEAR * distance[known]).mean() > _FEW) if known.any() else False
 
     def join_limit(self, vectors: Vectors, radius: np.ndarray) -> np.ndarray:
-        """Return the largest distances that a join cannot tell from the given ones: float64 (n,).
+        """Return the largest distances that a join may take for the given ones: float64 (n,).
 
         vectors : as the input has them
         radius  : float64 (n,), distances in published units
         """
         lost = 4 * self.lost_of(vectors)
-        if METRICS[self.metric].unit:
+        if self.facts.unit:
             lost = lost * (np.sqrt(2 * np.maximum(radius, 0)) + lost)
         return np.where(np.isfinite(radius), radius + _SUMMED * np.abs(radius) + lost, radius)
 
     def keeps(self, vectors: Vectors) -> bool:
         """Return whether float32 holds these vectors to the last bit."""
-        return not METRICS[self.metric].unit and fits_float32(vectors)
+        return not self.facts.unit and fits_float32(vectors)
 
     def in_double(self) -> "Coordinates":
         """Return the same coordinates with vectors joined in float64."""
@@ -131,13 +136,13 @@ def choose_coordinates(sample: Vectors, metric: str, largest: float, *, rounded:
         return Coordinates(metric)
     around = prepare(sample, metric, kind=np.float64)
     origin = None
-    if not is_sparse(sample) and not facts.largest:
+    if not is_sparse(sample) and facts.moves:
         middle = np.median(around, axis=0)
         # Rounding takes nothing from numbers that float32 holds, however large; unit vectors are always rounded.
         if (rounded or facts.unit) and _is_far(middle, around - middle):
             origin = middle
         around = around - middle if origin is not None else around
-    if facts.unit or largest == 0:
+    if facts.scales == 0 or largest == 0:
         return Coordinates(metric, origin)
     # Lengths as powers of two, since their squares need not fit float64 either.
     size = int(np.frexp(largest)[1])
@@ -145,7 +150,7 @@ def choose_coordinates(sample: Vectors, metric: str, largest: float, *, rounded:
     numbers = np.diff(sample.indptr).max(initial=1) if is_sparse(sample) else sample.shape[1]
     longest = size + 1 + np.log2(max(1, numbers)) / 2
     typical = float(np.log2(np.median(lengths[lengths > 0]))) + size if (lengths > 0).any() else longest
-    _require_range(metric, 2 * typical if facts.largest else typical)
+    _require_range(facts, facts.scales * typical)
     centring = 0 if _NORMAL[0] <= typical <= _NORMAL[1] else -round(typical)
     exponent = min(centring, int(_LONGEST - longest)) if longest + centring > _LONGEST else centring
     if typical + exponent < _SHORTEST:
@@ -166,10 +171,10 @@ def _is_far(middle: np.ndarray, around: np.ndarray) -> bool:
     if away == 0:
         return False
     spread = np.median(lengths_of(around / away))  # of numbers whose squares float64 holds
-    return bool(lengths_of((middle / away)[None])[0] ** 2 > _FAR * spread**2)
+    return bool(lengths_of((middle / away)[None])[0] ** 2 > FAR * spread**2)
 
 
-def _require_range(metric: str, typical: float) -> None:
+def _require_range(facts: Metric, typical: float) -> None:
     """Raise OutOfRange if a column of type float does not hold typical distances, or products, to all its digits.
 
     typical : as a power of two
@@ -177,8 +182,8 @@ def _require_range(metric: str, typical: float) -> None:
     low, high = _PUBLISHED
     if low <= typical <= high:
         return
-    power = -round(typical / (2 if METRICS[metric].largest else 1))
-    what = "inner products" if METRICS[metric].largest else "distances"
+    power = -round(typical / facts.scales)
+    what = "inner products" if facts.largest else "distances"
     raise OutOfRange(
         f"{what} of these vectors are of the size of {_power_of_ten(typical)}, which the published column, of type "
         f"float, cannot hold. Multiply all vectors by 2**{power}: the neighbors stay the same."

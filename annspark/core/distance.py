@@ -9,16 +9,17 @@ These numbers are computed in float32.  So each norm is made smaller by what rou
 above its distance.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 
-from annspark.core.metric import METRICS
 from annspark.core.vectors import Vectors, is_sparse, squared_lengths, sums_of, take_rows
 
 BOUND_SLACK = 1e-5  # share of both sizes that is taken off a bound: some ten times what float32 can lose
-_FAR = 16  # vectors are far from the origin if |middle|^2 is more than this times the median of |x - middle|^2
+FAR = 16  # vectors are far from the origin if |middle|^2 is more than this times the median of |x - middle|^2
 _DIFFERENCE_BYTES = 1 << 18  # differences in flight: two such arrays stay in the second-level cache
 _PAIR_NUMBERS = 1 << 16  # numbers of pairs in flight: two such arrays stay in the second-level cache
 _NOTHING = 1e-200  # less than any product of two numbers of float32 that are not 0
@@ -67,11 +68,9 @@ class Measure(Protocol):
 class Kernel(Measure, Protocol):
     """Measures and bounds the distances of one metric, for dense vectors.
 
-    moves  : True where distances stay the same when one vector is subtracted from all
     lowest : the least raw distance there can be
     """
 
-    moves: bool
     lowest: float
 
     def side(self, vectors: np.ndarray, rows: np.ndarray, centre: np.ndarray | None) -> Side:
@@ -96,13 +95,18 @@ def looseness(left: Side | Facing, right: Side | Facing) -> np.ndarray:
 
 
 def measure_for(metric: str, vectors: Vectors) -> Measure:
-    """Return the measure of a metric for dense or sparse vectors, whichever the given ones are."""
+    """Return the measure of a metric for dense or sparse vectors, whichever the given ones are.
+
+    Raises ValueError where the metric has none for such vectors.
+    """
     return SparseProducts(metric) if is_sparse(vectors) else kernel_for(metric, vectors.shape[1])
 
 
 def kernel_for(metric: str, dim: int) -> Kernel:
-    """Return the kernel of a metric for dense vectors."""
-    return Cityblock() if metric == "manhattan" else Products(metric, dim)
+    """Return the kernel of a metric for dense vectors of dim numbers; raise ValueError where it has none."""
+    if metric not in _KERNELS:
+        raise ValueError(f"metric {metric!r} has no kernel for dense vectors.")
+    return _KERNELS[metric](dim)
 
 
 def middle_of(vectors: np.ndarray) -> np.ndarray:
@@ -119,7 +123,7 @@ def far_middle(few: np.ndarray, origin: np.ndarray | float) -> np.ndarray | None
     centre = np.sort(few, axis=0)[len(few) // 2]
     around, away = few - centre, centre - origin
     spread = np.sort(np.einsum("ij,ij->i", around, around))[len(few) // 2]
-    return centre if away @ away > _FAR * spread else None
+    return centre if away @ away > FAR * spread else None
 
 
 def squared_distances(left: np.ndarray, i: np.ndarray, right: np.ndarray, j: np.ndarray, dim: int) -> np.ndarray:
@@ -149,9 +153,8 @@ class Products:
     [x, p, 1] . [-2y, 1, q] = -2 x.y + p + q, where p and q are the norms less what is to be subtracted.
     """
 
-    def __init__(self, metric: str, dim: int):
-        self.product, self.dim = METRICS[metric].largest, dim
-        self.moves = not self.product
+    def __init__(self, dim: int, *, product: bool = False):
+        self.product, self.dim = product, dim
         self.lowest = -np.inf if self.product else 0.0
 
     def side(self, vectors: np.ndarray, rows: np.ndarray, centre: np.ndarray | None) -> Side:
@@ -196,7 +199,10 @@ class Products:
 class Cityblock:
     """Manhattan distances of dense vectors: |x - y| = 2 max(x, y) - x - y, a coordinate at a time."""
 
-    moves, lowest = True, 0.0
+    lowest = 0.0
+
+    def __init__(self, dim: int):
+        """Take the number of coordinates, as every kernel does; it is not needed."""
 
     def side(self, vectors: np.ndarray, rows: np.ndarray, centre: np.ndarray | None) -> Side:
         """Return rows x, whose sizes are sum(|x|)."""
@@ -238,6 +244,19 @@ class Cityblock:
         return out
 
 
+_KERNELS: dict[str, Callable[[int], Kernel]] = {
+    "cosine": Products,
+    "euclidean": Products,
+    "hamming": Products,
+    "inner_product": partial(Products, product=True),
+    "manhattan": Cityblock,
+}
+
+
+# What the products of sparse rows are turned into, see SparseProducts.
+_SPARSE_KERNELS = {"cosine": "unit", "euclidean": "squared", "inner_product": "product", "jaccard": "jaccard"}
+
+
 class SparseProducts:
     """Distances of sparse rows: squared euclidean, -2 x.y or jaccard.  All follow from squared lengths and products.
 
@@ -246,7 +265,11 @@ class SparseProducts:
     """
 
     def __init__(self, metric: str):
-        self.product, self.jaccard, self.unit = METRICS[metric].largest, metric == "jaccard", METRICS[metric].unit
+        if metric not in _SPARSE_KERNELS:
+            raise ValueError(f"metric {metric!r} has no kernel for sparse rows.")
+        self.product, self.jaccard, self.unit = (
+            _SPARSE_KERNELS[metric] == formula for formula in ("product", "jaccard", "unit")
+        )
 
     def exact(self, left: Vectors, i: np.ndarray, right: Vectors, j: np.ndarray) -> np.ndarray:
         """Multiply in float64, adding up in the order of columns."""

@@ -41,7 +41,7 @@ def _search_dense(queries: np.ndarray, vectors: np.ndarray, hashes: np.ndarray, 
     n, n_queries = len(vectors), len(queries)
     kernel, facts = kernel_for(metric, vectors.shape[1]), METRICS[metric]
     # With the median subtracted, products lose few digits.
-    centre = middle_of(vectors) if kernel.moves else None
+    centre = middle_of(vectors) if facts.moves else None
     right = kernel.facing(kernel.side(queries, np.arange(n_queries), centre))
     step = 16 * max(1, _TILE // n_queries // 16)  # few_at_most is fast for a multiple of 16
     scratch = np.empty(step * n_queries, np.float32)
@@ -66,27 +66,3 @@ def _search_dense(queries: np.ndarray, vectors: np.ndarray, hashes: np.ndarray, 
             distance = facts.from_raw(raw.astype(lists.distances.dtype, copy=False))
             lists = merge_pairs(lists, query, distance, hashes[row])
     return lists
-
-
-def exact_neighbors(vectors: np.ndarray, rows: np.ndarray, k: int, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the exact k nearest other rows of some rows, one row at a time: slow, short, obviously right.
-
-    vectors : float32 (n, dim), prepared; not for jaccard
-    rows    : int (m,), the rows whose neighbors are asked for
-    returns : neighbors int64 (m, k) ordered by (distance, row), -1 where fewer exist; distances float32 (m, k), inf
-    """
-    neighbors = np.full((len(rows), k), -1, np.int64)
-    distances = np.full((len(rows), k), np.inf, np.float32)
-    for i, row in enumerate(rows):
-        difference = vectors - vectors[row]
-        if metric == "inner_product":
-            raw = -2 * np.einsum("ij,j->i", vectors, vectors[row])
-        elif metric == "manhattan":
-            raw = np.abs(difference).sum(axis=1)
-        else:
-            raw = np.einsum("ij,ij->i", difference, difference)
-        distance = METRICS[metric].from_raw(raw)
-        distance[row] = np.inf
-        nearest = np.argsort(distance, kind="stable")[: min(k, len(vectors) - 1)]
-        neighbors[i, : len(nearest)], distances[i, : len(nearest)] = nearest, distance[nearest]
-    return neighbors, distances

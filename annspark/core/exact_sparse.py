@@ -69,7 +69,8 @@ class _Pairs:
 
     def __init__(self, queries: Vectors, vectors: Vectors, metric: str, kind: np.dtype[Any]):
         self.kernel, self.kind = SparseProducts(metric), kind
-        self.from_raw, self.to_raw = METRICS[metric].from_raw, METRICS[metric].to_raw
+        self.facts = METRICS[metric]
+        self.from_raw, self.to_raw = self.facts.from_raw, self.facts.to_raw
         self.lengths, self.query_lengths = squared_lengths(vectors), squared_lengths(queries)
         columns = np.unique(queries.indices)
         self.vectors = renumbered(vectors, columns).astype(np.float64)
@@ -100,10 +101,10 @@ class _Pairs:
     def unrelated(self, hashes: np.ndarray, lists: Nearest) -> Iterator[_Found]:
         """Yield unrelated pairs: for each query all that may get into its list."""
         empty = self.query_lengths == 0
-        if not self.kernel.jaccard:
-            euclidean = not (self.kernel.product or self.kernel.unit)
-            sizes = self.lengths if euclidean else np.zeros(len(self.lengths))
-            yield from self._first_unrelated(np.arange(len(empty)), sizes, hashes, lists, _ROUNDING if euclidean else 0)
+        if not self.facts.sets:
+            by_length = np.isinf(self.facts.unrelated)
+            sizes = self.lengths if by_length else np.zeros(len(self.lengths))
+            yield from self._first_unrelated(np.arange(len(empty)), sizes, hashes, lists, _ROUNDING if by_length else 0)
             return
         # Empty sets are nearest to each other.  From any other set all unrelated sets are equally far.
         for queries, sizes in ((empty, self.lengths > 0), (~empty, np.zeros(len(self.lengths)))):

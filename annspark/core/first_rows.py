@@ -1,9 +1,9 @@
-"""The first rows: some hundred that fill the lists of all other rows, where unrelated rows have one order for all.
+"""The first rows: some hundred rows that all rows are compared with, to fill their lists with unrelated rows.
 
 Sparse rows that share no column are unrelated.  Under cosine, jaccard and inner product all unrelated rows are equally
 far, so that the nearest are the first by id.  Under euclidean distance |x - y|^2 = |x|^2 + |y|^2, so that the nearest
-are the shortest.  Either way the same few rows serve all others, and comparing all rows with them takes time in
-proportion to the number of rows.
+are the shortest.  So the order of unrelated rows is the same for every row, and the first few hundred in that order
+are enough for all lists.  Comparing all rows with them takes time in proportion to the number of rows.
 """
 
 import numpy as np

@@ -30,15 +30,15 @@ class Forest(Protocol):
         probes  : mean number of leaves a vector goes to in a tree, its home included
         """
 
-    def find_chances(
+    def find_home_distances(
         self, left: Vectors, i: np.ndarray, right: Vectors, j: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return how far left[i] and right[j] are from each other's homes, as calibrate.Chances has it.
+        """Return how far left[i] and right[j] are from each other's homes, as calibrate.HomeDistances has it.
 
         left, right : prepared
         i, j        : int (n_pairs,)
-        returns     : ranks int32 and margins float32 (n_pairs, 2 * trees), two columns a tree, in the order of the
-                      trees: of the left from the home of the right, then of the right from the home of the left
+        returns     : leaves_nearer int32 and margins float32 (n_pairs, 2 * trees), two columns a tree, in the order of
+                      the trees: of the left from the home of the right, then of the right from the home of the left
         """
 
     def are_hubs(self, vectors: Vectors) -> np.ndarray:

@@ -62,7 +62,7 @@ def join_leaves(vectors: Vectors, home: np.ndarray, visits: Visits, k: int, metr
     rows = np.delete(np.arange(n), surplus)
     rows = rows[np.argsort(np.where(home[rows] < 0, np.iinfo(np.int32).max, home[rows]), kind="stable")]
     keeper = Keeper(vectors, rows, home, visits, k, metric)
-    pairs = (compare_sparse if is_sparse(vectors) else compare_dense)(keeper, metric)
+    pairs = (compare_sparse if is_sparse(vectors) else compare_dense)(keeper)
     neighbors[rows], distances[rows] = keeper.nearest()
     # A surplus guest gets no list here: in the partition of its home, k twins at distance 0 fill its list.  Here they
     # are guests like it, and guests are not compared with each other.  Under the inner product twins need not be

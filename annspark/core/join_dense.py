@@ -19,11 +19,11 @@ _LARGE = np.float32(1e38)  # stands for a bar of inf, from which no number can b
 _WAITING = 1 << 16  # pairs found that wait to be measured, at most but for those of one tile
 
 
-def compare_dense(keeper: Keeper, metric: str) -> int:
+def compare_dense(keeper: Keeper) -> int:
     """Compare the residents of each leaf with each other, then with its visitors; return the number of pairs."""
     leaves, first, count = np.unique(keeper.home, return_index=True, return_counts=True)
     residents = {int(leaf): (int(a), int(a + c)) for leaf, a, c in zip(leaves, first, count, strict=True) if leaf >= 0}
-    tiles, pairs = _Tiles(keeper, metric), 0
+    tiles, pairs = _Tiles(keeper), 0
     for start, end in residents.values():
         pairs += tiles.compare(np.arange(start, end), start, end, at_home=True)
     # Visitors of a leaf come in the order of their bars (see _pairs_with_bar).  They are sorted once for all leaves:
@@ -74,16 +74,16 @@ class _Leaf:
 class _Tiles:
     """Compares rows of a partition, a tile of bounds at a time."""
 
-    def __init__(self, keeper: Keeper, metric: str):
+    def __init__(self, keeper: Keeper):
         self.keeper, self.k, self.dim = keeper, keeper.k, keeper.vectors.shape[1]
-        self.kernel = kernel_for(metric, self.dim)
+        self.kernel = kernel_for(keeper.metric, self.dim)
         some = keeper.vectors[:: max(1, len(keeper.vectors) // 256)]
-        self.centre = far_middle(some, 0) if self.kernel.moves and len(some) else None
-        self.all = self.kernel.side(keeper.vectors, keeper.rank, self.centre)
+        self.centre = far_middle(some, 0) if keeper.facts.moves and len(some) else None
+        self.all = self.kernel.side(keeper.vectors, keeper.id_order, self.centre)
         # Vectors in the order of homes, for exact distances.  Where none is moved or rounded, the array is that of the
         # products, so that a vector just multiplied is still in a cache when its pairs are measured.
         moved = self.centre is not None or keeper.vectors.dtype != np.float32
-        self.vectors = keeper.vectors.take(keeper.rank, axis=0) if moved else self.all.values
+        self.vectors = keeper.vectors.take(keeper.id_order, axis=0) if moved else self.all.values
         # Every tile is written to the same place, which stays in the cache.
         self.tile = np.empty(_TILE, np.float32)
         self.passed = np.empty(_TILE + 8, bool)
@@ -131,7 +131,7 @@ class _Tiles:
         None for other leaves, which use the partition's: subtracting a centre from the visitors of every leaf would
         cost as much as a fold.
         """
-        if not self.kernel.moves:
+        if not self.keeper.facts.moves:
             return None
         few = np.arange(start, end, max(1, (end - start) // 16))
         origin = 0 if self.centre is None else self.centre
@@ -154,7 +154,8 @@ class _Tiles:
         bars and an "or".  With rows sorted by their bars, and the median of the bars for m, a tenth too many pairs are
         left, which are removed one by one.
 
-        theirs : float32 (n_residents,), bars of the residents
+        theirs  : float32 (n_residents,), bars of the residents
+        at_home : not used; _pairs_without_bar, which is called in the same way, needs it
         """
         own = self.keeper.bar[rows]
         theirs = np.minimum(theirs, _LARGE)
@@ -225,10 +226,10 @@ class _Tiles:
         new = np.flatnonzero(one != other if at_home else ~self.keeper.compared_before(one, other))
         if len(new) < len(one):
             row, column, one, other = row.take(new), column.take(new), one.take(new), other.take(new)
-        rank, other_rank = self.keeper.rank.take(one), self.keeper.rank.take(other)
+        id_order, other_id_order = self.keeper.id_order.take(one), self.keeper.id_order.take(other)
         measured = self.kernel.exact(self.vectors, one, self.vectors, other).astype(np.float32, copy=False)
         beats = np.flatnonzero(measured <= self.keeper.bar.take(one))
-        slot, nearby, raw = row.take(beats), other_rank.take(beats), measured.take(beats)
+        slot, nearby, raw = row.take(beats), other_id_order.take(beats), measured.take(beats)
         if at_home:
             self.keeper.fold(visitors, slot, nearby, raw)
             return
@@ -236,6 +237,6 @@ class _Tiles:
         self.keeper.fold(
             np.concatenate([visitors, residents]),
             np.concatenate([slot, column.take(beats) + len(visitors)]),
-            np.concatenate([nearby, rank.take(beats)]),
+            np.concatenate([nearby, id_order.take(beats)]),
             np.concatenate([raw, measured.take(beats)]),
         )

@@ -8,8 +8,8 @@ visit.
 Pairs that share no column are unrelated.  Under cosine, jaccard and inner product all of them are equally far.  The
 join leaves them out, and farther pairs too: a row whose list is short gets the first rows of all by id later, which are
 as near (see first_rows.py).  Under euclidean distance unrelated pairs count.  So every leaf has one more column, in
-which all of its rows have the same tiny number, a mark, and the product holds these pairs too.  Under jaccard sets
-without members are marked: they share no column, but are equal.
+which all of its rows have the same tiny number, a mark, and the product holds these pairs too.  Under jaccard only
+the empty sets get the mark: they share no column, yet their distance is 0.
 """
 
 from dataclasses import dataclass
@@ -63,12 +63,12 @@ class _Rows:
     measure: SparseProducts
 
 
-def compare_sparse(keeper: Keeper, metric: str) -> int:
+def compare_sparse(keeper: Keeper) -> int:
     """Compare the residents of each leaf with each other, then with its visitors; return the number of pairs."""
-    mine = take_rows(keeper.vectors, keeper.rank)
-    marked = _marked(mine, np.isinf(keeper.metric.unrelated) | (keeper.metric.binary & (np.diff(mine.indptr) == 0)))
+    mine = take_rows(keeper.vectors, keeper.id_order)
+    marked = _marked(mine, np.isinf(keeper.facts.unrelated) | (keeper.facts.sets & (np.diff(mine.indptr) == 0)))
     number = np.full(marked.shape[1], -1, np.int32)
-    rows = _Rows(marked=marked, lengths=squared_lengths(mine), number=number, measure=SparseProducts(metric))
+    rows = _Rows(marked=marked, lengths=squared_lengths(mine), number=number, measure=SparseProducts(keeper.metric))
     residents = np.lexsort((rows.lengths, keeper.home))
     residents = residents[keeper.home[residents] >= 0]
     pairs = 0
@@ -138,7 +138,7 @@ def _compare(
                visitor's list is filled
     twice    : two rows may visit each other's homes, and are then to be compared once only
     """
-    visitors, leaf, leaves = _cut_crowded(visitors, leaf, leaves, rows.lengths, keeper.metric)
+    visitors, leaf, leaves = _cut_crowded(visitors, leaf, leaves, rows.lengths, keeper.facts)
     pairs, numbers = np.cumsum(leaves.count[leaf]), np.cumsum(np.diff(rows.marked.indptr)[visitors])
     start = 0
     while start < len(leaf):
@@ -157,7 +157,7 @@ def _compare(
 
 
 def _cut_crowded(
-    visitors: np.ndarray, leaf: np.ndarray, leaves: _Leaves, lengths: np.ndarray, metric: Metric
+    visitors: np.ndarray, leaf: np.ndarray, leaves: _Leaves, lengths: np.ndarray, facts: Metric
 ) -> tuple[np.ndarray, np.ndarray, _Leaves]:
     """Cut crowded leaves into parts, and return visitors, the parts they visit, and all leaves.
 
@@ -183,7 +183,7 @@ def _cut_crowded(
         mine = visitors[leaf == one]
         here = lengths[leaves.rows[leaves.first[one] : leaves.first[one] + leaves.count[one]]]
         middle = np.searchsorted(here, lengths[mine]) // _PART
-        if metric.largest:
+        if facts.largest:
             middle = np.full(len(mine), parts[one] - 1)
         for aside in (-1, 0, 1):
             part = middle + aside
@@ -221,23 +221,23 @@ def _compare_at_once(
     other = residents.take(products.indices)
     raw = rows.measure.from_products(rows.lengths.take(one), rows.lengths.take(other), products.data)
     raw = raw.astype(np.float32)
-    unrelated = keeper.metric.to_raw(np.array(keeper.metric.unrelated, np.float32))
+    unrelated = keeper.facts.to_raw(np.array(keeper.facts.unrelated, np.float32))
     bar = keeper.bar.take(one) if at_home else np.maximum(keeper.bar.take(one), keeper.bar.take(other))
     near = np.flatnonzero((one != other) & (raw <= bar) & (raw < unrelated))
     if at_home:
         near = near[_fold_some_first(keeper, one.take(near), other.take(near), raw.take(near))]
     one, other, raw = one.take(near), other.take(near), raw.take(near)
-    rank, other_rank = keeper.rank.take(one), keeper.rank.take(other)
-    # Many sparse rows are equally far, and most of them are behind the list's last by rank.
-    enters = keeper.may_enter(one, other_rank, raw)
+    id_order, other_id_order = keeper.id_order.take(one), keeper.id_order.take(other)
+    # Many sparse rows are equally far, and most of them are behind the list's last by id.
+    enters = keeper.may_enter(one, other_id_order, raw)
     if at_home:
-        keeper.fold_pairs(one[enters], other_rank[enters], raw[enters])
+        keeper.fold_pairs(one[enters], other_id_order[enters], raw[enters])
         return
-    enters_other = keeper.may_enter(other, rank, raw)
+    enters_other = keeper.may_enter(other, id_order, raw)
     near = np.flatnonzero(enters | enters_other)
     if twice:
         near = near[~keeper.compared_before(one.take(near), other.take(near))]
-    for row, nearby, may in ((one, other_rank, enters), (other, rank, enters_other)):
+    for row, nearby, may in ((one, other_id_order, enters), (other, id_order, enters_other)):
         keep = near[may.take(near)]
         keeper.fold_pairs(row.take(keep), nearby.take(keep), raw.take(keep))
 
@@ -253,7 +253,7 @@ def _fold_some_first(keeper: Keeper, row: np.ndarray, other: np.ndarray, raw: np
     step = isqrt(len(row) // (keeper.k * max(1, n_rows)))
     if step < _SPREAD:
         return np.arange(len(row))
-    keeper.fold_pairs(row[::step], keeper.rank.take(other[::step]), raw[::step])
+    keeper.fold_pairs(row[::step], keeper.id_order.take(other[::step]), raw[::step])
     beats = raw <= keeper.bar.take(row)
     beats[::step] = False
     return np.flatnonzero(beats)

@@ -15,9 +15,9 @@ from annspark.core.routes import EVERY_LEAF, Visits
 from annspark.core.vectors import Vectors
 
 # Rows of one partition, at most.  While it is folded, a candidate is one integer of 64 bits:
-#     row of the fold (6 bits or more) | bits of the distance (32) | rank of the neighbor (26 or fewer).
-# With ranks of 26 bits a fold has 64 rows.  That takes more time, but not where most rows are equal: of equal rows no
-# more than k + 1 are joined.
+#     row of the fold (6 bits or more) | bits of the distance (32) | id order of the neighbor (26 or fewer).
+# With 26 bits of id order a fold has 64 rows.  That takes more time, but not where most rows are equal: of equal rows
+# no more than k + 1 are joined.
 MAX_ROWS = 2**26
 _FOLD_ROWS = 2**13  # rows of one fold, at most
 _FEW = 64  # where no row has more visits, comparing a leaf with all of them is the fastest way to find it
@@ -27,17 +27,19 @@ class Keeper:
     """The neighbor lists of the rows of a partition.  Rows are in the order of their homes, guests last.
 
     vectors   : in ascending order of id
-    rank      : int (n_rows,), each row's place among the vectors, which decides ties
+    id_order  : int (n_rows,), each row's place among the vectors, so in the order of ids, which decides ties
     home      : int32 (n_rows,), home leaves; -1 for guests
     visits    : by (row, leaf), without those of hubs
     hubs      : int (n_hubs,), ascending, rows that visit every leaf
+    metric    : a key of METRICS; facts is its record
     k         : neighbors that a list has room for
     bar       : float32 (n_rows,), raw distance of the worst neighbor in a row's list, inf while it has fewer than k
     fold_rows : rows of either end in one call of fold
     """
 
     def __init__(self, vectors: Vectors, rows: np.ndarray, home: np.ndarray, visits: Visits, k: int, metric: str):
-        self.vectors, self.rank, self.metric = vectors, rows, METRICS[metric]
+        self.vectors, self.id_order = vectors, rows
+        self.metric, self.facts = metric, METRICS[metric]
         self.home = home[rows]
         place = np.full(len(home), -1)
         place[rows] = np.arange(len(rows))
@@ -47,14 +49,14 @@ class Keeper:
         self.visits = Visits(*sort_pairs(row.take(here), visits.leaf.take(here)))
         self.k = k
         self.bar = np.full(len(rows), np.inf, np.float32)
-        rank_bits = max(1, int(rows.max(initial=0)).bit_length())
-        self._rank_bits, self._key_bits = np.uint64(rank_bits), np.uint64(rank_bits + DISTANCE_BITS)
-        # Stands for no neighbor: an infinite distance and the largest rank come after all others.
+        id_bits = max(1, int(rows.max(initial=0)).bit_length())
+        self._id_bits, self._key_bits = np.uint64(id_bits), np.uint64(id_bits + DISTANCE_BITS)
+        # Stands for no neighbor: an infinite distance and the largest number come after all others.
         infinite = ordered_bits(np.full(1, np.inf, np.float32))[0]
-        self._empty = (infinite << self._rank_bits) | low_bits(self._rank_bits)
+        self._empty = (infinite << self._id_bits) | low_bits(self._id_bits)
         self._best = np.full((len(rows), k), self._empty)
         self._worst = np.full(len(rows), self._empty)
-        self._most_rows = min(_FOLD_ROWS, 2 ** (64 - rank_bits - DISTANCE_BITS))
+        self._most_rows = min(_FOLD_ROWS, 2 ** (64 - id_bits - DISTANCE_BITS))
         # Both ends of a pair are folded at once, so either may have half the rows of a fold.
         self.fold_rows = max(1, self._most_rows // 2)
 
@@ -95,18 +97,18 @@ class Keeper:
         wanted = rows * n_leaves + leaves
         return keys.take(np.searchsorted(keys, wanted), mode="clip") == wanted
 
-    def fold(self, rows: np.ndarray, slot: np.ndarray, rank: np.ndarray, raw: np.ndarray) -> None:
+    def fold(self, rows: np.ndarray, slot: np.ndarray, id_order: np.ndarray, raw: np.ndarray) -> None:
         """Fold candidates into the lists of their rows.
 
-        rows : int (n_rows,), at most as many as a fold may have
-        slot : int (n,), place of a candidate's row in rows
-        rank : int (n,), of the neighbor
-        raw  : float32 (n,), exact raw distance
+        rows     : int (n_rows,), at most as many as a fold may have
+        slot     : int (n,), place of a candidate's row in rows
+        id_order : int (n,), of the neighbor
+        raw      : float32 (n,), exact raw distance
         """
         if len(slot) == 0:
             return
         keys = slot.astype(np.uint64) << self._key_bits
-        keys |= self._keys(rank, raw)
+        keys |= self._keys(id_order, raw)
         keys.sort()
         count = np.bincount(slot, minlength=len(rows))
         changed = np.flatnonzero(count)
@@ -125,20 +127,20 @@ class Keeper:
         best.sort(axis=1)
         changed = rows.take(changed)
         self._best[changed], self._worst[changed] = best, best[:, -1]
-        self.bar[changed] = self.metric.to_raw(self._distances(best[:, -1]))
+        self.bar[changed] = self.facts.to_raw(self._distances(best[:, -1]))
 
-    def may_enter(self, row: np.ndarray, rank: np.ndarray, raw: np.ndarray) -> np.ndarray:
-        """Return which candidates come before the worst neighbor of their row, by (distance, rank): bool (n,)."""
-        return self._keys(rank, raw) < self._worst.take(row)
+    def may_enter(self, row: np.ndarray, id_order: np.ndarray, raw: np.ndarray) -> np.ndarray:
+        """Return which candidates come before the worst neighbor of their row, by (distance, id order): bool (n,)."""
+        return self._keys(id_order, raw) < self._worst.take(row)
 
-    def _keys(self, rank: np.ndarray, raw: np.ndarray) -> np.ndarray:
-        return (ordered_bits(self.metric.from_raw(raw)) << self._rank_bits) | rank.view(np.uint64)
+    def _keys(self, id_order: np.ndarray, raw: np.ndarray) -> np.ndarray:
+        return (ordered_bits(self.facts.from_raw(raw)) << self._id_bits) | id_order.view(np.uint64)
 
-    def fold_pairs(self, row: np.ndarray, rank: np.ndarray, raw: np.ndarray) -> None:
+    def fold_pairs(self, row: np.ndarray, id_order: np.ndarray, raw: np.ndarray) -> None:
         """Fold candidates of any number of rows, in any order.
 
-        row       : int (n,), row of each candidate
-        rank, raw : as for fold
+        row           : int (n,), row of each candidate
+        id_order, raw : as for fold
         """
         order = np.argsort(row, kind="stable")
         begins = np.diff(row[order], prepend=-1) != 0
@@ -146,13 +148,13 @@ class Keeper:
         for first in range(0, len(rows), self._most_rows):
             start, end = np.searchsorted(slot, (first, first + self._most_rows))
             some = order[start:end]
-            self.fold(rows[first : first + self._most_rows], slot[start:end] - first, rank[some], raw[some])
+            self.fold(rows[first : first + self._most_rows], slot[start:end] - first, id_order[some], raw[some])
 
     def _distances(self, keys: np.ndarray) -> np.ndarray:
-        return from_ordered_bits(keys >> self._rank_bits)
+        return from_ordered_bits(keys >> self._id_bits)
 
     def nearest(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the lists: ranks int32 and distances float32, (n_rows, k), -1 and inf where there are fewer."""
-        ranks = (self._best & low_bits(self._rank_bits)).astype(np.int32)
-        ranks[self._best == self._empty] = -1
-        return ranks, self._distances(self._best)
+        """Return the lists: id orders int32 and distances float32, (n_rows, k), -1 and inf where there are fewer."""
+        neighbors = (self._best & low_bits(self._id_bits)).astype(np.int32)
+        neighbors[self._best == self._empty] = -1
+        return neighbors, self._distances(self._best)

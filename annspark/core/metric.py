@@ -4,6 +4,18 @@ Kernels compare raw distances, which have the same order as the metric's own dis
     cosine, euclidean, hamming    squared euclidean distance of prepared vectors
     inner_product                 -2 x.y
     manhattan, jaccard            the distance itself
+
+To add a metric:
+- Give it a record in METRICS, below.  If its numbers need preparing, extend prepare.
+- Give it a kernel in distance.py: an entry of _KERNELS for dense vectors, of _SPARSE_KERNELS for sparse rows, or of
+  both.  A metric without one raises ValueError there.
+- If squared euclidean distance is a poor proxy for it, give it a RoutingSpace in routing_space.py.
+- Errors of rounding follow from the record: see whether they hold for it in recall.py (tie_limit, sizes_of) and
+  coordinates.py (lost_of).
+- input/check.py and input/source.py compare the names of hamming, jaccard and manhattan, for checks and for forms of
+  input that others do not have.
+- Define it in tests/oracle.py (between, _between_sparse) and tests/core/worlds.py, and describe it in pipeline.py and
+  README.md.
 """
 
 from collections.abc import Callable
@@ -21,9 +33,15 @@ class Metric:
     """One metric.
 
     unit        : prepared vectors have unit length, so an all-zero vector cannot be used
-    binary      : vectors are sets or bits: numbers are 0 or 1
+    binary      : prepared numbers are 0 or 1, so float32 holds them and their distances to the last bit
+    sets        : vectors are sets: every number that is not 0 stands for a member
+    moves       : distances of prepared vectors stay the same when one vector is subtracted from all
+    scales      : multiplying all vectors by f multiplies distances by f**scales; 0 where vectors are never multiplied
+    norm        : 2 where distances follow from sums of squares or products, 1 where they are sums of |x - y|
     centred     : vectors are routed around the median of the data, where float32 keeps its digits
-    largest     : published is minus the distance, a similarity, the largest first
+    largest     : the distance is minus a product.  Published is the product, a similarity, the largest first.  A vector
+                  need not be the nearest to itself, and long vectors are near to many
+    sparse      : sparse rows may have this metric
     unrelated   : distance of sparse rows that share no column; inf where not all such pairs have the same distance
     from_raw    : turns raw distances into the metric's own distances (smaller is nearer)
     to_raw      : the inverse of from_raw, rounded up: from_raw(r) <= d implies r <= to_raw(d); inf stays inf
@@ -31,8 +49,13 @@ class Metric:
 
     unit: bool = False
     binary: bool = False
+    sets: bool = False
+    moves: bool = True
+    scales: int = 0
+    norm: int = 2
     centred: bool = False
     largest: bool = False
+    sparse: bool = False
     unrelated: float = np.inf
     from_raw: Raw = np.asarray
     to_raw: Raw = np.asarray
@@ -51,12 +74,14 @@ def _square(distance: np.ndarray) -> np.ndarray:
 
 
 METRICS = {
-    "cosine": Metric(unit=True, unrelated=1, from_raw=_half, to_raw=_double),
-    "euclidean": Metric(centred=True, from_raw=np.sqrt, to_raw=_square),
-    "inner_product": Metric(largest=True, unrelated=0, from_raw=_half, to_raw=_double),
-    "manhattan": Metric(centred=True),
+    "cosine": Metric(unit=True, sparse=True, unrelated=1, from_raw=_half, to_raw=_double),
+    "euclidean": Metric(scales=1, centred=True, sparse=True, from_raw=np.sqrt, to_raw=_square),
+    "inner_product": Metric(
+        moves=False, scales=2, largest=True, sparse=True, unrelated=0, from_raw=_half, to_raw=_double
+    ),
+    "manhattan": Metric(scales=1, norm=1, centred=True),
     "hamming": Metric(binary=True, centred=True),
-    "jaccard": Metric(binary=True, unrelated=1),
+    "jaccard": Metric(binary=True, sets=True, moves=False, sparse=True, unrelated=1),
 }
 
 
@@ -74,7 +99,7 @@ def prepare(
     origin   : float64 (dim,), subtracted from every vector (after it has unit length, for cosine); dense vectors only
     exponent : numbers are multiplied by 2**exponent after that
     kind     : float32 or float64, of the numbers returned; everything before is computed in float64
-    returns  : (n, dim); for cosine of unit length, though an all-zero vector stays zero; for jaccard 1 in place of
+    returns  : (n, dim); for cosine of unit length, though an all-zero vector stays zero; of sets 1 in place of
                every number that is not 0; else unchanged but for origin, exponent and rounding
     """
     if not isinstance(vectors, np.ndarray):
@@ -108,7 +133,7 @@ def _prepare_sparse(rows: Any, metric: str, exponent: int, kind: type[np.generic
         wide /= largest[owner]
         norms = np.sqrt(np.bincount(owner, wide * wide, minlength=rows.shape[0]))
         values = (wide / norms[owner]).astype(kind)
-    elif metric == "jaccard":
+    elif METRICS[metric].sets:
         values = np.ones(len(rows.data), kind)
     else:
         values = np.ldexp(rows.data.astype(np.float64), exponent).astype(kind) if exponent else rows.data.astype(kind)

@@ -51,7 +51,7 @@ def nearest_centres(vectors: np.ndarray, centres: np.ndarray, m: int) -> np.ndar
     return found
 
 
-def ranks_of(vectors: np.ndarray, centres: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+def count_nearer_centres(vectors: np.ndarray, centres: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     """Return how many centres are nearer to each vector than the one chosen for it.
 
     vectors : float32 (n, dim)
@@ -65,7 +65,7 @@ def ranks_of(vectors: np.ndarray, centres: np.ndarray, chosen: np.ndarray) -> np
     right = np.zeros((dim + 1, size), np.float32)  # a row per term: OpenBLAS packs it faster than one per vector
     right[dim] = 1
     scores = np.empty((len(left), size), np.float32)
-    ranks = np.empty(n, np.int32)
+    counts = np.empty(n, np.int32)
     for start in range(0, n, size):
         block = vectors[start : start + size]
         right[:dim, : len(block)] = block.T
@@ -73,13 +73,13 @@ def ranks_of(vectors: np.ndarray, centres: np.ndarray, chosen: np.ndarray) -> np
         used, its_choice = scores[:, : len(block)], chosen[start : start + size]
         limit = used[its_choice, np.arange(len(block))]
         slack = slack_of(block, limit)
-        ranks[start : start + size] = np.count_nonzero(used < limit - slack, axis=0)
+        counts[start : start + size] = np.count_nonzero(used < limit - slack, axis=0)
         # Where rounding may have decided, exact distances do.
         row, column = np.nonzero(np.abs(used - limit) <= slack)
         pairs = ((block, column, centres, centre, dim) for centre in (row, its_choice.take(column)))
         nearer = np.less(*(squared_distances(*some) for some in pairs))
-        ranks[start : start + size] += np.bincount(column[nearer], minlength=len(block)).astype(np.int32)
-    return ranks
+        counts[start : start + size] += np.bincount(column[nearer], minlength=len(block)).astype(np.int32)
+    return counts
 
 
 def _block_rows(n_centres: int) -> int:

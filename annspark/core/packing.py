@@ -1,15 +1,15 @@
 """Candidates packed into one integer each, so that a plain sort orders them, and the merging of packed lists.
 
-A candidate is a neighbor before lists are merged.  Ties are decided by the neighbor's rank, its place among the ids in
-ascending order, so every order here is total: (distance, neighbor_id).  A sort of packed uint64 is several times faster
-than argsort and gathers.
+A candidate is a neighbor before lists are merged.  Ties are decided by the neighbor's place among the ids in ascending
+order, its id order, so every order here is total: (distance, neighbor_id).  A sort of packed uint64 is several times
+faster than argsort and gathers.
 """
 
 import numpy as np
 
 EMPTY = np.uint64(2**64 - 1)  # no candidate: behind all others
 DISTANCE_BITS = 32
-_RANK_BITS = np.uint64(32)
+_ORDER_BITS = np.uint64(32)
 
 
 def ordered_bits(values: np.ndarray) -> np.ndarray:
@@ -30,21 +30,21 @@ def from_ordered_bits(bits: np.ndarray) -> np.ndarray:
     return (low ^ (~(low >> 31) | np.int32(-(2**31)))).view(np.float32)
 
 
-def pack(distances: np.ndarray, ranks: np.ndarray) -> np.ndarray:
-    """Pack candidates so that integer order is the order of (distance, rank).
+def pack(distances: np.ndarray, id_orders: np.ndarray) -> np.ndarray:
+    """Pack candidates so that integer order is the order of (distance, id order).
 
     distances : float32, any shape
-    ranks     : integers in [0, 2**32), same shape
+    id_orders : integers in [0, 2**32), same shape
     returns   : uint64, same shape
     """
-    return (ordered_bits(distances) << _RANK_BITS) | ranks.astype(np.uint64)
+    return (ordered_bits(distances) << _ORDER_BITS) | id_orders.astype(np.uint64)
 
 
 def unpack(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Undo pack: (distances float32, ranks int64); EMPTY gives (inf, -1)."""
+    """Undo pack: (distances float32, id orders int64); EMPTY gives (inf, -1)."""
     empty = keys == EMPTY
-    ranks = (keys & low_bits(_RANK_BITS)).astype(np.int64)
-    return np.where(empty, np.float32(np.inf), from_ordered_bits(keys >> _RANK_BITS)), np.where(empty, -1, ranks)
+    id_orders = (keys & low_bits(_ORDER_BITS)).astype(np.int64)
+    return np.where(empty, np.float32(np.inf), from_ordered_bits(keys >> _ORDER_BITS)), np.where(empty, -1, id_orders)
 
 
 def low_bits(bits: np.uint64) -> np.uint64:

@@ -13,7 +13,7 @@ _SAMPLED_PER_LEAF = 40
 _SAMPLED_AT_LEAST = 10_000
 _SAMPLE_BYTES = 512 << 20  # the sample a tree is grown from on the driver, at most
 _LIMB_BYTES = 64 << 20  # the sample of a limb: some 6,000 leaves of 64 numbers, half a minute of a task
-ROUTED_SAMPLE = 20_000  # vectors routed by the driver: enough to measure the shares of runs of many leaves
+PLAN_SAMPLE = 20_000  # vectors routed by the driver: enough to measure the shares of runs of many leaves
 _PARTITION_BYTES = 192 << 20  # a worker holds a partition about three times over while it joins
 
 
@@ -129,8 +129,8 @@ def _expect(routes: list[Routes], sizes: tuple[int, ...], n_hubs: int, rows: int
     for of_tree, n_leaves in zip(routes, sizes, strict=True):
         home = _count_residents(of_tree, n_leaves).astype(np.float64)
         going = np.bincount(of_tree.leaf, minlength=n_leaves)
-        # Each resident is compared with the other residents and with the visitors.  home - 1 and not home: that a
-        # sampled user is at home in a leaf says nothing of how many others are.
+        # Each resident is compared with the other residents, home - 1 of the sampled ones, and with the visitors.
+        # home * home would count pairs of a user with itself, and scale**2 would multiply them.
         pairs += float((home * (home - 1) + home * (going - home)).sum()) * scale**2
         # Counts of a few users a leaf also vary by chance.  The variance that chance adds is taken out.
         mean, variance = home.mean(), home.var()
@@ -205,7 +205,8 @@ def count_task_bytes(plan: Plan, rows: int, width: float) -> int:
 def count_exact_users(rows: int, audit_users: int, calibrated: int) -> tuple[int, int]:
     """Return for how many users exact neighbors are found: for the audit, and for calibration.
 
-    No user serves both.  Of few users each gets half; a table of one user has it in both.
+    The two groups share no user.  Where there are few users, each group gets half of them.  A table of one user has
+    that user in both groups.
 
     calibrated : users asked for by calibration; 0 where there is none
     """
@@ -233,8 +234,9 @@ def count_merge_partitions(rows: int, copies: float, k: int, id_bytes: float, co
 def _count_partitions(rows: int, row_bytes: float, cores: int) -> int:
     """Return how many partitions to use for rows that take row_bytes each.
 
-    As few as possible, since every partition a vector is shipped to costs a copy.  But at least two for each core, so
-    that no core waits long for the last one, and so many that a partition is no larger than _PARTITION_BYTES.
+    Every partition that a vector is shipped to costs a copy, so the number is the least that meets two limits.  Each
+    core gets at least two partitions, so that no core waits long for the last one.  No partition is larger than
+    _PARTITION_BYTES.
     """
     needed = max(2 * cores, ceil(rows * row_bytes / _PARTITION_BYTES))
     return min(-(-needed // cores) * cores, max(1, rows // 500))

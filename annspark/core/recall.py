@@ -34,7 +34,7 @@ class Precision:
 
     numbers        : "float32" or "float64", in which vectors were joined
     distance_error : largest error of a published distance among those measured again, as a share of the distance
-    recall_lost    : share of the exact neighbors that were missed because float32 cannot tell them from those found
+    recall_lost    : share of the exact neighbors that were missed because in float32 they are as far as those found
     """
 
     numbers: str
@@ -96,12 +96,13 @@ def tie_limit(radius: np.ndarray, sizes: np.ndarray, metric: str, *, sparse: boo
 
 def sizes_of(vectors: Vectors, metric: str) -> np.ndarray:
     """Return the sizes of the numbers that are subtracted, or added up, to measure distances: float64 (n,)."""
-    if METRICS[metric].unit or METRICS[metric].binary:
+    facts = METRICS[metric]
+    if facts.unit or facts.binary:
         return np.zeros(len_of(vectors))
-    if metric == "manhattan":
+    if facts.norm == 1:
         return np.abs(vectors).sum(axis=1, dtype=np.float64)
     lengths = lengths_of(vectors)
-    return 4 * lengths * lengths.max(initial=0) if METRICS[metric].largest else lengths
+    return 4 * lengths * lengths.max(initial=0) if facts.largest else lengths
 
 
 def recall_by_user(found: np.ndarray, limit: np.ndarray, k: int) -> np.ndarray:

@@ -60,7 +60,7 @@ def audit_neighbors(
     neighbor_ids = neighbor_ids_in(table, layout).select(F.col(NEIGHBOR_ID).cast(id_type(users.table)))
     popularity = start_beside(table.sparkSession, count_popularity, neighbor_ids, sample, settings.seed)
     published, neighbors = _published(table, layout, sample, id_type(users.table), settings.seed, k)
-    radius, whole = nearest.radius, coordinates.whole(sample.own)
+    radius, whole = nearest.radius, coordinates.for_exact_search(sample.own)
     limit = limit_of(radius, sample, users)
     unclear = coordinates.join_limit(sample.own, radius)
     true = _measured(published, neighbors, nearest, unclear, whole, users)
@@ -103,7 +103,7 @@ def limit_of(radius: np.ndarray, sample: Sample, users: Users) -> np.ndarray:
     radius : float64 (n,), distances of the exact k-th neighbors
     """
     coordinates = users.coordinates
-    sizes = coordinates.published(sizes_of(coordinates.whole(sample.own), coordinates.metric))
+    sizes = coordinates.in_input_units(sizes_of(coordinates.for_exact_search(sample.own), coordinates.metric))
     return tie_limit(radius, sizes, coordinates.metric, sparse=users.wire.sparse)
 
 
@@ -119,7 +119,7 @@ def _measured(
 
     The distances of exact neighbors are known.  Another neighbor is measured anew, from vectors fetched for this, where
     its published distance is at most `unclear`: rounding in the join may have made it look as near as an exact one.
-    All others are farther than the exact neighbors at any rate, and keep their published distance.
+    All others are surely farther than the exact neighbors, and keep their published distance.
 
     published : float64 (n, k), inf where there is no neighbor
     neighbors : int64 (n, k), hashes of their ids
@@ -152,8 +152,8 @@ def measure_pairs(users: Users, whole: Vectors, query: np.ndarray, hashes: np.nd
     if len(found) == 0:
         return np.full(len(query), np.inf)
     row = np.searchsorted(found, hashes).clip(max=len(found) - 1)
-    raw = measure_for(coordinates.metric, whole).exact(whole, query, coordinates.whole(vectors), row)
-    distances = coordinates.published(METRICS[coordinates.metric].from_raw(raw))
+    raw = measure_for(coordinates.metric, whole).exact(whole, query, coordinates.for_exact_search(vectors), row)
+    distances = coordinates.in_input_units(METRICS[coordinates.metric].from_raw(raw))
     return np.where(found[row] == hashes, distances, np.inf)
 
 

@@ -1,14 +1,14 @@
 """Calibrate: choose the probes that reach the recall asked for.
 
-For a sample of users the exact neighbors are known.  Where these are in the forest tells the recall of every number of
-probes.
+For a sample of users the exact neighbors are known.  The places of these in the forest determine the recall of every
+number of probes.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from annspark.core.calibrate import Calibration, Chances, choose
+from annspark.core.calibrate import Calibration, HomeDistances, choose
 from annspark.core.forest import Forest
 from annspark.core.metric import METRICS
 from annspark.core.nearest_lists import Nearest
@@ -22,8 +22,8 @@ from annspark.settings import Settings
 
 def place_neighbors(
     users: Users, sample: Sample, nearest: Nearest, forest: Forest, first_rows: np.ndarray | None = None
-) -> Chances:
-    """Return the chances that the join compares sampled users with their exact neighbors.
+) -> HomeDistances:
+    """Return how far sampled users and their exact neighbors are from each other's homes.
 
     The neighbors' vectors are fetched from the cluster.
 
@@ -37,30 +37,33 @@ def place_neighbors(
     ways = (*exists.shape, 2 * len(forest.sizes))
     query = np.repeat(np.arange(len(sample.ids)), exists.shape[1])
     if len(hashes) == 0:
-        return Chances(exists, np.zeros(ways, np.int32), np.zeros(ways, np.float32))
-    ranks, margins = forest.find_chances(sample.vectors, query, users.coordinates.rounded(vectors), row)
-    ranks, margins = ranks.reshape(ways), margins.reshape(ways)
+        return HomeDistances(exists, np.zeros(ways, np.int32), np.zeros(ways, np.float32))
+    leaves_nearer, margins = forest.find_home_distances(
+        sample.vectors, query, users.coordinates.for_routing(vectors), row
+    )
+    leaves_nearer, margins = leaves_nearer.reshape(ways), margins.reshape(ways)
     if users.wire.sparse:
         # Under all metrics but euclidean, the rows that share no column with a user are equally far from it, and every
         # user is compared with enough of them: a neighbor at that distance is never missed.
         replaceable = nearest.distances >= METRICS[users.coordinates.metric].unrelated
         if first_rows is not None:
             replaceable |= np.isin(nearest.hashes, first_rows)
-        ranks[replaceable], margins[replaceable] = 0, SAME_LEAF
-    return Chances(exists, ranks, margins)
+        leaves_nearer[replaceable], margins[replaceable] = 0, SAME_LEAF
+    return HomeDistances(exists, leaves_nearer, margins)
 
 
 @dataclass(frozen=True)
 class Calibrated:
     """The forest that is used, and the prediction for it.
 
-    forest      : the trees used, all or the first of those grown
-    chances     : that users are compared with their neighbors in the grown trees; None where no recall was asked for
-    calibration : the chosen probes; None where no recall was asked for
+    forest         : the trees used, all or the first of those grown
+    home_distances : from users and their neighbors to each other's homes in the grown trees; None where no recall was
+                     asked for
+    calibration    : the chosen probes; None where no recall was asked for
     """
 
     forest: Forest
-    chances: Chances | None
+    home_distances: HomeDistances | None
     calibration: Calibration | None
 
 
@@ -81,6 +84,8 @@ def calibrate(
     """
     if settings.recall_asked is None:
         return Calibrated(grown, None, None)
-    chances = place_neighbors(users, sample, nearest, grown, first_rows)
-    forest, calibration = choose(grown, shown, chances, settings.recall_asked, trees=settings.trees, rows=users.rows)
-    return Calibrated(forest, chances, calibration)
+    home_distances = place_neighbors(users, sample, nearest, grown, first_rows)
+    forest, calibration = choose(
+        grown, shown, home_distances, settings.recall_asked, trees=settings.trees, rows=users.rows
+    )
+    return Calibrated(forest, home_distances, calibration)

@@ -89,7 +89,7 @@ def search_all_users(users: Users, short: pa.Table, n_merge_partitions: int, k: 
     schema = candidate_schema(id_type(users.table))
     hashes, vectors = vectors_of(users, short[HASHES].to_numpy())
     row = np.searchsorted(hashes, short[HASHES].to_numpy())
-    ids, vectors = short[USER_ID].combine_chunks(), users.coordinates.joined(take_rows(vectors, row))
+    ids, vectors = short[USER_ID].combine_chunks(), users.coordinates.for_join(take_rows(vectors, row))
     step = max(1, int(_AT_ONCE_BYTES / (4 * users.width)))
     keys = partition_keys(n_merge_partitions)
     blocks = users.table.select(IDS, HASHES, *users.wire.names)
@@ -121,7 +121,7 @@ def _nearest_lists_mapper(
         order = pc.sort_indices(ids).to_numpy()
         vectors = take_rows(wire.read(blocks), order)
         ids = ids.take(pa.array(order))
-        vectors, numbered = coordinates.joined(vectors), np.arange(len_of(vectors))
+        vectors, numbered = coordinates.for_join(vectors), np.arange(len_of(vectors))
         # float32 as in the join, so that a pair has the same distance wherever it is compared.
         # k + 1, because a query may itself be a row of the partition.
         best = empty_lists(len_of(queries), k + 1, np.float32)
@@ -129,7 +129,7 @@ def _nearest_lists_mapper(
             best = search_related(queries, vectors, numbered, best, coordinates.metric)
         else:
             best = search_exactly(queries, vectors, numbered, best, coordinates.metric)
-        distances = coordinates.published(best.distances)
+        distances = coordinates.in_input_units(best.distances)
         own = pc.fill_null(pc.index_in(query_ids, ids), -1).to_numpy()
         is_neighbor = np.isfinite(distances) & (best.hashes != own[:, None])
         is_neighbor &= np.cumsum(is_neighbor, axis=1) <= k

@@ -24,7 +24,7 @@ def find_exact(users: Users, samples: list[Sample], k: int) -> list[Nearest]:
     than k equal vectors the row may not be among the k + 1 nearest; then one of these, at distance 0, is left out.
     """
     coordinates = users.coordinates
-    queries = coordinates.whole(concatenate_rows([sample.own for sample in samples]))
+    queries = coordinates.for_exact_search(concatenate_rows([sample.own for sample in samples]))
     n_queries = len_of(queries)
     own, m = np.concatenate([sample.hashes for sample in samples]), k + 1
     schema = T.StructType([T.StructField(name, T.BinaryType()) for name in (DISTANCES, HASHES)])
@@ -36,7 +36,7 @@ def find_exact(users: Users, samples: list[Sample], k: int) -> list[Nearest]:
         return np.moveaxis(by_part, 0, 1).reshape(n_queries, len(parts) * m)
 
     distances, hashes = side_by_side(DISTANCES, np.float64), side_by_side(HASHES, np.int64)
-    distances = coordinates.published(np.where(hashes == own[:, None], np.inf, distances))
+    distances = coordinates.in_input_units(np.where(hashes == own[:, None], np.inf, distances))
     first = np.lexsort((hashes, distances), axis=1)[:, :k]
     cut = np.cumsum([len(sample.ids) for sample in samples])[:-1]
     nearest = (np.split(np.take_along_axis(values, first, axis=1), cut) for values in (distances, hashes))
@@ -49,7 +49,7 @@ def _nearest_mapper(queries: Vectors, m: int, coordinates: Coordinates, wire: Wi
     def search(batches: Batches) -> Batches:
         best = empty_lists(len_of(queries), m)
         for batch in batches:
-            vectors = coordinates.whole(wire.read(batch))
+            vectors = coordinates.for_exact_search(wire.read(batch))
             best = search_exactly(queries, vectors, numbers(batch.column(0), np.int64), best, coordinates.metric)
         if np.isfinite(best.distances).any():
             columns = [to_binary(values, np.array([values.size])) for values in (best.distances, best.hashes)]

@@ -94,7 +94,7 @@ def compare_with_first_rows(
 def _nearest_first_rows_mapper(
     first_rows: FirstRows, queries: np.ndarray | None, keys: np.ndarray, wire: Wire, coordinates: Coordinates, k: int
 ) -> Mapper:
-    first_vectors = coordinates.joined(first_rows.vectors)
+    first_vectors = coordinates.for_join(first_rows.vectors)
 
     def compare(batches: Batches) -> Batches:
         for batch in batches:
@@ -109,13 +109,13 @@ def _nearest_first_rows_mapper(
                 query_ids = ids.take(pa.array(row))
                 first_ids = first_rows.ids.cast(query_ids.type)  # Arrow may have given the driver a narrower type
                 own = pc.fill_null(pc.index_in(query_ids, first_ids), -1).to_numpy()
-                query_vectors = coordinates.joined(take_rows(vectors, row))
+                query_vectors = coordinates.for_join(take_rows(vectors, row))
                 neighbors, distances = nearest_first_rows(query_vectors, first_vectors, own, k, coordinates.metric)
                 neighbors = np.where(neighbors >= 0, neighbors + len(row), -1)
                 all_ids = pa.concat_arrays([query_ids, first_ids])
                 slot = slot_of(hashes[row], len(keys))
                 lists = block_lists(
-                    slot, keys, all_ids, np.arange(len(row)), neighbors, coordinates.published(distances)
+                    slot, keys, all_ids, np.arange(len(row)), neighbors, coordinates.in_input_units(distances)
                 )
                 yield pa.RecordBatch.from_arrays(lists, [PARTITION_KEY, IDS, NEIGHBOR_IDS, DISTANCES, COUNTS])
 

@@ -81,7 +81,7 @@ def _measured(
     """
     hashes = pairs[_HASH].to_numpy()
     query = pc.fill_null(pc.index_in(pairs[USER_ID], sample.ids), -1).to_numpy()
-    measured = measure_pairs(users, users.coordinates.whole(sample.own), query.clip(min=0), hashes)
+    measured = measure_pairs(users, users.coordinates.for_exact_search(sample.own), query.clip(min=0), hashes)
     exists = np.isfinite(measured)
     is_itself = pc.equal(pairs[USER_ID], pairs[NEIGHBOR_ID]).to_numpy()
     order = np.lexsort((np.arange(len(pairs)), hashes, query))

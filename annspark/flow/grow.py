@@ -97,7 +97,7 @@ def _limb_sample_mapper(
         for batch in batches:
             hashes = numbers(batch.column(0), np.int64)
             drawn = np.flatnonzero(hashes <= limit)
-            points = trunk.home_points(coordinates.rounded(take_rows(wire.read(batch), drawn)))
+            points = trunk.home_points(coordinates.for_routing(take_rows(wire.read(batch), drawn)))
             first_limb = 0
             for groups in trunk.groups:
                 limb = nearest_grouped(points, groups, 1)[:, 0] + first_limb

@@ -71,7 +71,7 @@ def _join_mapper(keys: np.ndarray, wire: Wire, coordinates: Coordinates, k: int)
         vectors = take_rows(wire.read(shipped), by_id)
         del shipped
         joined = join_leaves(vectors, home, visits, k, coordinates.metric)
-        distances = coordinates.published(joined.distances)
+        distances = coordinates.in_input_units(joined.distances)
         slot = slot_of(hashes, len(keys))
         listed = np.flatnonzero((home >= 0) | (joined.neighbors[:, 0] >= 0))
         listed = listed[np.argsort(slot[listed], kind="stable")]

@@ -48,7 +48,7 @@ def _route_mapper(forest: Forest, plan: Plan, keys: np.ndarray, wire: Wire, coor
             each = row_bytes(vectors)
             step = max(1, _SLICE_BYTES // each)
             for start in range(0, len(ids), step):
-                sent = coordinates.joined(slice_rows(vectors, start, start + step))
+                sent = coordinates.for_join(slice_rows(vectors, start, start + step))
                 copies = route_vectors(forest, plan, in_kind(sent, np.float32))
                 first, lengths = block_lengths(copies.partition, each)
                 visits = np.add.reduceat(copies.n_visits, first)

@@ -79,7 +79,7 @@ def sample_vectors(users: Users, want: Sequence[int]) -> tuple[Users, list[Sampl
         drawn = row[min(start, users.rows - n) :][:n]
         own = take_rows(vectors, drawn)
         samples.append(
-            Sample(ids=ids.take(pa.array(drawn)), hashes=hashes[drawn], own=own, vectors=chosen.rounded(own))
+            Sample(ids=ids.take(pa.array(drawn)), hashes=hashes[drawn], own=own, vectors=chosen.for_routing(own))
         )
         start += n
     return replace(users, coordinates=chosen), samples

@@ -18,7 +18,7 @@ from annspark.spark.types import is_collated
 from annspark.tables import USER_ID, VECTOR, quoted
 
 HASH, INDICES, VALUES, MLLIB, MLLIB_DENSE = "hash", "indices", "values", "mllib", "mllib_dense"
-SPARSE_METRICS = ("cosine", "euclidean", "inner_product", "jaccard")
+SPARSE_METRICS = tuple(name for name, facts in METRICS.items() if facts.sparse)
 _ID_TYPES = (
     *(T.ByteType, T.ShortType, T.IntegerType, T.LongType, T.StringType, T.BinaryType),
     *(T.DecimalType, T.DateType, T.TimestampType, T.TimestampNTZType),

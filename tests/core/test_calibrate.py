@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from annspark.core.calibrate import Chances, choose_probes, suggest_settings
+from annspark.core.calibrate import HomeDistances, choose_probes, suggest_settings
 from annspark.core.centre_forest import grow_forest
 from annspark.core.column_forest import grow_columns
 from annspark.core.copies import route_vectors
-from annspark.core.exact import exact_neighbors
 from annspark.core.join import join_leaves
 from annspark.core.metric import prepare
 from annspark.core.plan import plan_join
 from annspark.core.recall import recall_by_user
 from annspark.core.routes import visits_of
 from annspark.core.vectors import sparse_rows
+from tests.core.worlds import exact_neighbors
 from tests.helpers import clustered
 
 ROWS, K = 6000, 10
@@ -30,11 +30,11 @@ def grown(vectors, leaves=60, trees=1):
     return grow_forest(vectors[:3000], leaves, trees=trees, split="two_means", seed=1, metric="cosine")
 
 
-def chances_of(forest, vectors, users):
+def home_distances_of(forest, vectors, users):
     neighbors, distances = exact_neighbors(vectors, users, K, "cosine")
-    ranks, margins = forest.find_chances(vectors, np.repeat(users, K), vectors, neighbors.ravel())
+    leaves_nearer, margins = forest.find_home_distances(vectors, np.repeat(users, K), vectors, neighbors.ravel())
     shape = (*neighbors.shape, 2 * len(forest.trees))
-    return Chances(np.isfinite(distances), ranks.reshape(shape), margins.reshape(shape))
+    return HomeDistances(np.isfinite(distances), leaves_nearer.reshape(shape), margins.reshape(shape))
 
 
 def measured(forest, vectors, users, probes):
@@ -62,7 +62,7 @@ def measured(forest, vectors, users, probes):
 @pytest.mark.parametrize("trees", [1, 2])
 def test_the_prediction_is_what_the_join_finds_for_the_same_users(vectors, trees):
     forest, users = grown(vectors, trees=trees), np.arange(0, ROWS, 20)
-    calibration = choose_probes(forest, vectors[3000:], chances_of(forest, vectors, users), 0.9)
+    calibration = choose_probes(forest, vectors[3000:], home_distances_of(forest, vectors, users), 0.9)
     assert calibration.low >= 0.9
     assert calibration.users == len(users)
     # The reach is that of other vectors than those joined, and so a little off.
@@ -73,7 +73,7 @@ def test_the_prediction_is_what_the_join_finds_for_the_same_users(vectors, trees
 def test_the_fewest_probes_that_reach_the_recall_asked_for_are_taken(vectors, recall_asked):
     forest = grown(vectors)
     calibration = choose_probes(
-        forest, vectors[3000:], chances_of(forest, vectors, np.arange(0, ROWS, 10)), recall_asked
+        forest, vectors[3000:], home_distances_of(forest, vectors, np.arange(0, ROWS, 10)), recall_asked
     )
     assert calibration.low >= recall_asked
     cheaper = [one for one in calibration.curve if one.probes < calibration.probes]
@@ -87,7 +87,7 @@ def test_the_fewest_probes_that_reach_the_recall_asked_for_are_taken(vectors, re
 def test_where_too_few_users_prove_the_recall_the_fewest_probes_predicted_to_give_1_are_taken(vectors, recall_asked):
     forest = grown(vectors)
     calibration = choose_probes(
-        forest, vectors[3000:], chances_of(forest, vectors, np.arange(0, ROWS, 10)), recall_asked
+        forest, vectors[3000:], home_distances_of(forest, vectors, np.arange(0, ROWS, 10)), recall_asked
     )
     assert calibration.low >= recall_asked or calibration.predicted == 1
     assert all(one.low < recall_asked and one.mean < 1 for one in calibration.curve if one.probes < calibration.probes)
@@ -96,39 +96,42 @@ def test_where_too_few_users_prove_the_recall_the_fewest_probes_predicted_to_giv
 
 def test_a_perfect_prediction_is_enough(vectors):
     forest, users = grown(vectors, leaves=12), np.arange(0, 100, 10)
-    calibration = choose_probes(forest, vectors[3000:], chances_of(forest, vectors, users), 0.999)
+    calibration = choose_probes(forest, vectors[3000:], home_distances_of(forest, vectors, users), 0.999)
     assert calibration.predicted == 1
     assert calibration.low < 0.999
 
 
 def test_users_with_few_neighbors_count_those_they_have(vectors):
     forest, users = grown(vectors, leaves=1), np.arange(3)
-    chances = chances_of(forest, vectors, users)
-    exists = chances.exists.copy()
+    home_distances = home_distances_of(forest, vectors, users)
+    exists = home_distances.exists.copy()
     exists[0, 1:] = exists[1] = False
-    calibration = choose_probes(forest, vectors, replace(chances, exists=exists), 0.5)
+    calibration = choose_probes(forest, vectors, replace(home_distances, exists=exists), 0.5)
     assert calibration.probes == 1
     assert calibration.predicted == 1  # a user without any neighbor has a recall of 1
 
 
 def test_settings_suggested_for_a_missed_recall_allow_for_the_misses_seen(vectors):
     forest, users = grown(vectors), np.arange(0, ROWS, 10)
-    chances = chances_of(forest, vectors, users)
-    calibration = choose_probes(forest, vectors[3000:], chances, 0.9)
+    home_distances = home_distances_of(forest, vectors, users)
+    calibration = choose_probes(forest, vectors[3000:], home_distances, 0.9)
 
     def enough(measured):
-        found = suggest_settings(forest, vectors[3000:], chances, (calibration, 1), measured)
+        found = suggest_settings(forest, vectors[3000:], home_distances, (calibration, 1), measured)
         return found and found[0]
 
     assert calibration.probes < enough(0.88) <= enough(0.1) <= len(forest.trees[0])
     assert enough(None) == enough(calibration.predicted) == round(2**0.5 * calibration.probes, 3)
     twice_as_bad = enough(1 - 2 * (1 - calibration.predicted))
-    at = choose_probes(forest, vectors[3000:], chances, 0.95).probes
+    at = choose_probes(forest, vectors[3000:], home_distances, 0.95).probes
     assert at / 2 < twice_as_bad < 4 * at
     # Where all was found in calibration and not in the end, the most there are.
     most = len(forest.trees[0])
-    assert suggest_settings(forest, vectors[3000:], chances, (replace(calibration, predicted=1.0), 1), 0.5) == (most, 1)
-    assert suggest_settings(forest, vectors[3000:], chances, (replace(calibration, probes=most), 1), 0.5) is None
+    assert suggest_settings(forest, vectors[3000:], home_distances, (replace(calibration, predicted=1.0), 1), 0.5) == (
+        most,
+        1,
+    )
+    assert suggest_settings(forest, vectors[3000:], home_distances, (replace(calibration, probes=most), 1), 0.5) is None
 
 
 def test_more_trees_of_columns_are_named_where_more_probes_do_not_help():
@@ -139,10 +142,10 @@ def test_more_trees_of_columns_are_named_where_more_probes_do_not_help():
     forest = grow_columns(rows, 120, 1, homes=(0, 1, 2, 3), metric="cosine")
     exists = np.ones((1, 1), bool)
     # Met only where the second tree's homes are.
-    ranks, margins = np.zeros((1, 1, 8), np.int32), np.full((1, 1, 8), np.inf, np.float32)
+    leaves_nearer, margins = np.zeros((1, 1, 8), np.int32), np.full((1, 1, 8), np.inf, np.float32)
     margins[..., 2] = 0
-    chances = Chances(exists, ranks, margins)
-    calibration = choose_probes(forest.first(1), rows, chances.first(1), 0.9)
+    home_distances = HomeDistances(exists, leaves_nearer, margins)
+    calibration = choose_probes(forest.first(1), rows, home_distances.first(1), 0.9)
     assert calibration.predicted == 0
-    assert suggest_settings(forest, rows, chances, (calibration, 1), None)[1] == 2
-    assert suggest_settings(forest.first(1), rows, chances.first(1), (calibration, 1), None) is None
+    assert suggest_settings(forest, rows, home_distances, (calibration, 1), None)[1] == 2
+    assert suggest_settings(forest.first(1), rows, home_distances.first(1), (calibration, 1), None) is None

@@ -60,7 +60,7 @@ def test_a_row_of_fewer_columns_than_trees_has_no_home_in_the_last():
     assert within_reach(routes, -1).row.tolist() == [1]
 
 
-def test_chances_agree_with_routes():
+def test_home_distances_agree_with_routes():
     rng = np.random.default_rng(0)
     dense = rng.random((60, 25)) * (rng.random((60, 25)) < 0.2)
     dense[:, 0] += 0.1
@@ -68,7 +68,7 @@ def test_chances_agree_with_routes():
     rows = sparse_rows(np.diff(found.indptr), found.indices, found.data, 25)
     forest = grow_columns(rows, 60, 1, homes=(0, 1), metric="cosine")
     one, other = (index.ravel() for index in np.indices((60, 60)))
-    _, chances = forest.find_chances(rows, one, rows, other)
+    _, margins = forest.find_home_distances(rows, one, rows, other)
     for tree, routes in enumerate(forest.find_routes(rows, 30)):
         home = np.array(homes_of(routes))
         for reach in (-1.0, 0.3, 0.9):
@@ -76,8 +76,8 @@ def test_chances_agree_with_routes():
             goes = np.zeros((60, forest.sizes[0]), bool)
             goes[visited.row, visited.leaf] = True
             visits = goes[one, home[other]] & (home[other] >= 0)
-            np.testing.assert_array_equal(chances[:, 2 * tree] <= reach, visits)
-    assert (chances[one == other][:, 0] == SAME_LEAF).all()
+            np.testing.assert_array_equal(margins[:, 2 * tree] <= reach, visits)
+    assert (margins[one == other][:, 0] == SAME_LEAF).all()
 
 
 def test_the_longest_rows_are_hubs_under_inner_product():
@@ -94,7 +94,7 @@ def test_the_longest_rows_are_hubs_under_inner_product():
     for routes in forest.find_routes(rows, 5):
         assert min(homes_of(routes)) >= 0
         assert (np.bincount(routes.row)[hubs] == 1).all()
-    _, margins = forest.find_chances(rows, np.arange(400), rows, np.full(400, 407))
+    _, margins = forest.find_home_distances(rows, np.arange(400), rows, np.full(400, 407))
     assert (margins == SAME_LEAF).all()
 
 

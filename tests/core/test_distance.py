@@ -13,7 +13,7 @@ from annspark.core.vectors import squared_lengths, surplus_twins, take_rows
 from tests.core.worlds import DENSE, alike, compared_pairs, nearest_of, random_visits
 from tests.oracle import all_distances
 
-SPARSE = ["cosine", "euclidean", "inner_product", "jaccard"]
+SPARSE = [metric for metric, facts in METRICS.items() if facts.sparse]
 KINDS = [*((metric, False) for metric in DENSE), *((metric, True) for metric in SPARSE)]
 
 
@@ -52,7 +52,7 @@ def test_exact_distances_are_those_of_scipy_from_either_side(metric, is_sparse):
 def test_a_tile_bounds_the_distances_from_below_and_not_loosely(metric, less):
     vectors = make(metric, False, 90, 2)
     kernel = kernel_for(metric, vectors.shape[1])
-    centre = np.median(vectors, axis=0) if kernel.moves else None
+    centre = np.median(vectors, axis=0) if METRICS[metric].moves else None
     left = kernel.side(vectors, np.arange(50), centre)
     right = kernel.facing(kernel.side(vectors, np.arange(50, 90), centre))
     gap = looseness(left, right)
@@ -61,6 +61,31 @@ def test_a_tile_bounds_the_distances_from_below_and_not_loosely(metric, less):
     raw = kernel.exact(vectors, i, vectors, j + 50).reshape(50, 40)
     assert (bounds <= raw + 1e-6 * less).all()
     assert (raw <= bounds + gap[:, None] + 1e-6 * less).all()
+
+
+def test_a_metric_without_a_kernel_for_such_vectors_is_refused():
+    dense, rows = np.ones((2, 3), np.float32), sparse(2)
+    for metric in METRICS:
+        for vectors, has_one in ((dense, metric in DENSE), (rows, metric in SPARSE)):
+            if has_one:
+                assert measure_for(metric, vectors)
+            else:
+                with pytest.raises(ValueError, match=f"'{metric}' has no kernel for"):
+                    measure_for(metric, vectors)
+    with pytest.raises(ValueError, match="'chebyshev' has no kernel for dense vectors"):
+        measure_for("chebyshev", dense)
+
+
+@pytest.mark.parametrize("metric", [metric for metric in DENSE if METRICS[metric].scales])
+def test_distances_move_and_scale_as_the_record_has_it(metric):
+    facts, vectors = METRICS[metric], make(metric, False, 30, 2).astype(np.float64)
+    i, j = (index.ravel() for index in np.indices((30, 30)))
+
+    def distances(some):
+        return facts.from_raw(measure_for(metric, some).exact(some, i, some, j))
+
+    np.testing.assert_allclose(distances(4 * vectors), distances(vectors) * 4.0**facts.scales)
+    assert np.allclose(distances(vectors - vectors[0]), distances(vectors)) == facts.moves
 
 
 @pytest.mark.parametrize("metric", SPARSE)

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annspark.core.exact import exact_neighbors, search_exactly
+from annspark.core.exact import search_exactly
 from annspark.core.metric import METRICS, prepare
 from annspark.core.nearest_lists import Nearest, empty_lists
-from tests.core.worlds import DENSE, all_raw
+from tests.core.worlds import DENSE, all_raw, exact_neighbors
 
 DISTANCES = [metric for metric in DENSE if not METRICS[metric].largest]
 

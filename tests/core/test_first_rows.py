@@ -6,13 +6,13 @@ from scipy.sparse import csr_array
 
 from annspark.core import exact_sparse
 from annspark.core import first_rows as module
-from annspark.core.exact import exact_neighbors
 from annspark.core.first_rows import count_first_rows, nearest_first_rows, ordering_lengths
 from annspark.core.join import join_leaves
 from annspark.core.metric import METRICS, prepare
 from annspark.core.nearest_lists import empty_lists
 from annspark.core.routes import visits_of
 from annspark.core.vectors import sparse_rows, take_rows
+from tests.core.worlds import exact_neighbors
 
 SPARSE = ("cosine", "euclidean", "inner_product", "jaccard")
 

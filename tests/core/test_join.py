@@ -6,12 +6,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from annspark.core import join, join_dense, keeper
-from annspark.core.exact import exact_neighbors
 from annspark.core.join import join_leaves
 from annspark.core.metric import prepare
 from annspark.core.routes import visits_of
 from annspark.core.vectors import surplus_twins
-from tests.core.worlds import DENSE, alike, assert_exact, compared_pairs, join_one_leaf, nearest_compared, random_visits
+from tests.core.worlds import (
+    DENSE,
+    alike,
+    assert_exact,
+    compared_pairs,
+    exact_neighbors,
+    join_one_leaf,
+    nearest_compared,
+    random_visits,
+)
 
 
 def normal(n, dim=8, seed=0):

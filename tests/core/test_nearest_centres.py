@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from annspark.core.distance import squared_distances as all_squared
-from annspark.core.nearest_centres import nearest_centres, ranks_of
+from annspark.core.nearest_centres import count_nearer_centres, nearest_centres
 
 
 def squared_distances(vectors, centres):
@@ -75,4 +75,4 @@ def test_order_and_ranks_are_those_of_distances_by_differences_also_where_roundi
     distances = all_squared(vectors, i, centres, j, dim).reshape(2500, 130)
     np.testing.assert_array_equal(nearest_centres(vectors, centres, 4), np.argsort(distances, kind="stable")[:, :4])
     ranks = (distances < distances[np.arange(2500), pairs[1]][:, None]).sum(axis=1)
-    np.testing.assert_array_equal(ranks_of(vectors, centres, pairs[1]), ranks)
+    np.testing.assert_array_equal(count_nearer_centres(vectors, centres, pairs[1]), ranks)

@@ -47,15 +47,15 @@ def coordinates_of(vectors, metric):
 
 def exact_of(vectors, coordinates):
     """Return float64 distances and rows of the exact neighbors of all rows, as the audit has them."""
-    n, whole = vectors.shape[0], coordinates.whole(vectors)
+    n, whole = vectors.shape[0], coordinates.for_exact_search(vectors)
     best = search_exactly(whole, whole, np.arange(n), empty_lists(n, K + 1), coordinates.metric)
-    distances = coordinates.published(np.where(best.hashes == np.arange(n)[:, None], np.inf, best.distances))
+    distances = coordinates.in_input_units(np.where(best.hashes == np.arange(n)[:, None], np.inf, best.distances))
     order = np.lexsort((best.hashes, distances), axis=1)[:, :K]
     return np.take_along_axis(distances, order, 1), np.take_along_axis(best.hashes, order, 1)
 
 
 def needs_double(vectors, coordinates):
-    sizes = coordinates.published(sizes_of(coordinates.whole(vectors), coordinates.metric))
+    sizes = coordinates.in_input_units(sizes_of(coordinates.for_exact_search(vectors), coordinates.metric))
     noise = tie_limit(np.zeros(len(sizes)), sizes, coordinates.metric, sparse=is_sparse(vectors))
     return coordinates.need_double(vectors, exact_of(vectors, coordinates)[0][:, -1], noise)
 
@@ -63,12 +63,12 @@ def needs_double(vectors, coordinates):
 def audit(vectors, lists, metric):
     """Return the recall of every user's list of rows: float64 (n,)."""
     coordinates = coordinates_of(vectors, metric)
-    whole, n = coordinates.whole(vectors), vectors.shape[0]
+    whole, n = coordinates.for_exact_search(vectors), vectors.shape[0]
     i, j = np.repeat(np.arange(n), lists.shape[1]), lists.ravel()
     raw = measure_for(metric, whole).exact(whole, i, whole, j)
-    found = coordinates.published(METRICS[metric].from_raw(raw)).reshape(lists.shape)
+    found = coordinates.in_input_units(METRICS[metric].from_raw(raw)).reshape(lists.shape)
     radius = exact_of(vectors, coordinates)[0][:, -1]
-    sizes = coordinates.published(sizes_of(whole, metric))
+    sizes = coordinates.in_input_units(sizes_of(whole, metric))
     return recall_by_user(found, tie_limit(radius, sizes, metric, sparse=is_sparse(vectors)), K)
 
 
@@ -202,9 +202,9 @@ def test_a_join_of_all_rows_finds_what_float64_finds(seed, kind, shape, power, m
     coordinates = coordinates_of(vectors, metric)
     if needs_double(vectors, coordinates):
         coordinates = coordinates.in_double()
-    ready, n = coordinates.joined(vectors), len(dense)
+    ready, n = coordinates.for_join(vectors), len(dense)
     joined = join_leaves(ready, np.zeros(n, np.int32), visits_of(np.full((n, 1), -1, np.int32)), K, metric)
-    distances, lists = coordinates.published(joined.distances), joined.neighbors
+    distances, lists = coordinates.in_input_units(joined.distances), joined.neighbors
     listed = lists >= 0  # sparse rows that share nothing are not compared in a join
     true = true_distances(dense, metric)
     exact = np.take_along_axis(true, lists.clip(min=0), 1)
@@ -229,7 +229,7 @@ def test_projected_coordinates_keep_their_millimetres():
     )
     scan = scan.round(3)
     coordinates = coordinates_of(scan, "euclidean")
-    ready = coordinates.joined(scan)
+    ready = coordinates.for_join(scan)
     assert ready.dtype == np.float32
     np.testing.assert_allclose(ready - ready[0], scan - scan[0], atol=3e-6)
 
@@ -268,7 +268,7 @@ def test_numbers_that_span_more_than_float32_are_refused():
     vectors = np.random.default_rng(10).normal(size=(50, 4))
     one = vectors.copy()
     one[0, 0] = 1e25
-    assert np.isfinite(np.square(coordinates_of(one, "euclidean").joined(one))).all()
+    assert np.isfinite(np.square(coordinates_of(one, "euclidean").for_join(one))).all()
     one[0, 0] = 1e37
     with pytest.raises(OutOfRange, match=r"float32 cannot hold squared distances of both\. Leave the largest out"):
         coordinates_of(one, "euclidean")

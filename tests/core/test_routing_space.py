@@ -55,7 +55,7 @@ def test_a_vector_longer_than_all_sampled_ones_visits_every_leaf_of_a_tree():
         assert (copies.visits[start[visiting]] == EVERY_LEAF).all()
         assert (copies.home[mine] >= 0).sum() == 2
         assert len(mine) == plan.n_home_partitions + 1
-    _, margins = forest.find_chances(vectors, np.arange(50), vectors, np.full(50, 7))
+    _, margins = forest.find_home_distances(vectors, np.arange(50), vectors, np.full(50, 7))
     assert (margins == SAME_LEAF).all()
 
 

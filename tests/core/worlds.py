@@ -2,12 +2,37 @@
 
 import numpy as np
 
-from annspark.core.exact import exact_neighbors
 from annspark.core.join import Joined, join_leaves
 from annspark.core.metric import METRICS
 from annspark.core.routes import visits_of
 
 DENSE = [metric for metric in METRICS if metric != "jaccard"]  # metrics of dense vectors
+
+
+def exact_neighbors(vectors: np.ndarray, rows: np.ndarray, k: int, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the exact k nearest other rows of some rows, one row at a time: slow, short, obviously right.
+
+    vectors : float32 (n, dim), prepared; not for jaccard
+    rows    : int (m,), the rows whose neighbors are asked for
+    returns : neighbors int64 (m, k) ordered by (distance, row), -1 where fewer exist; distances float32 (m, k), inf
+    """
+    neighbors = np.full((len(rows), k), -1, np.int64)
+    distances = np.full((len(rows), k), np.inf, np.float32)
+    for i, row in enumerate(rows):
+        difference = vectors - vectors[row]
+        if metric == "inner_product":
+            raw = -2 * np.einsum("ij,j->i", vectors, vectors[row])
+        elif metric == "manhattan":
+            raw = np.abs(difference).sum(axis=1)
+        elif metric in ("cosine", "euclidean", "hamming"):
+            raw = np.einsum("ij,ij->i", difference, difference)
+        else:
+            raise ValueError(metric)
+        distance = METRICS[metric].from_raw(raw)
+        distance[row] = np.inf
+        nearest = np.argsort(distance, kind="stable")[: min(k, len(vectors) - 1)]
+        neighbors[i, : len(nearest)], distances[i, : len(nearest)] = nearest, distance[nearest]
+    return neighbors, distances
 
 
 def all_raw(left: np.ndarray, right: np.ndarray, metric: str) -> np.ndarray:

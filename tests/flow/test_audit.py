@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from pyspark.sql import functions as F
 
-from annspark.core.exact import exact_neighbors
 from annspark.core.metric import prepare
 from annspark.core.nearest_lists import empty_lists
 from annspark.flow.audit import audit_neighbors
@@ -11,6 +10,7 @@ from annspark.flow.read import read_vectors
 from annspark.flow.sample import sample_vectors
 from annspark.output.layout import layout_of
 from annspark.settings import Settings
+from tests.core.worlds import exact_neighbors
 from tests.helpers import clustered, make_table
 
 ROWS, K = 300, 6

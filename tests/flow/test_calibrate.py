@@ -3,7 +3,6 @@ import pytest
 
 from annspark.core.centre_forest import grow_forest
 from annspark.core.column_forest import grow_columns
-from annspark.core.exact import exact_neighbors
 from annspark.core.metric import prepare
 from annspark.core.routes import SAME_LEAF
 from annspark.flow.calibrate import place_neighbors
@@ -11,6 +10,7 @@ from annspark.flow.exact import find_exact
 from annspark.flow.read import read_vectors
 from annspark.flow.sample import sample_vectors
 from annspark.settings import Settings
+from tests.core.worlds import exact_neighbors
 from tests.helpers import clustered, configured, grid, make_table
 
 K = 6
@@ -24,8 +24,8 @@ def found(spark, stage, vectors, metric, *, partitions=4, k=K, audit=30, calibra
     users, samples = sample_vectors(users, [audit, calibrate])
     forest = grow_forest(prepare(vectors, metric), 12, trees=trees, split="two_means", seed=0, metric="cosine")
     audited, known = find_exact(users, samples, k)
-    chances = place_neighbors(users, samples[-1], known, forest)
-    return samples, (audited.radius, chances), forest
+    home_distances = place_neighbors(users, samples[-1], known, forest)
+    return samples, (audited.radius, home_distances), forest
 
 
 @pytest.mark.parametrize("metric", ["cosine", pytest.param("euclidean", marks=pytest.mark.slow)])
@@ -41,17 +41,17 @@ def test_the_radius_is_exact_with_and_without_twins(spark, stage, metric):
 
 
 def test_partitions_without_rows_do_not_disturb(spark, stage):
-    samples, (radius, chances), _ = found(spark, stage, clustered(5), "cosine", partitions=16, k=4, audit=5)
+    samples, (radius, home_distances), _ = found(spark, stage, clustered(5), "cosine", partitions=16, k=4, audit=5)
     _, distances = exact_neighbors(prepare(clustered(5), "cosine"), samples[0].ids.to_numpy(), 4, "cosine")
     np.testing.assert_allclose(radius, distances[:, -1], rtol=1e-4)
-    assert chances.exists.all()
-    assert chances.exists.shape == (5, 4)
+    assert home_distances.exists.all()
+    assert home_distances.exists.shape == (5, 4)
 
 
 @pytest.mark.parametrize("trees", [pytest.param(1, marks=pytest.mark.slow), 2])
-def test_chances_are_ranks_and_margins_of_the_exact_neighbors(spark, stage, trees):
+def test_home_distances_are_those_of_the_exact_neighbors(spark, stage, trees):
     vectors = clustered(400)
-    samples, (_, chances), forest = found(spark, stage, vectors, "cosine", trees=trees)
+    samples, (_, home_distances), forest = found(spark, stage, vectors, "cosine", trees=trees)
     ready, rows = prepare(vectors, "cosine"), samples[-1].ids.to_numpy()
     neighbors, _ = exact_neighbors(ready, rows, K, "cosine")
     for tree, centres in enumerate(forest.trees):
@@ -60,25 +60,25 @@ def test_chances_are_ranks_and_margins_of_the_exact_neighbors(spark, stage, tree
         for way, (one, other) in enumerate([(rows[:, None] + 0 * neighbors, neighbors), (neighbors, rows[:, None])]):
             there = np.broadcast_to(home[other], one.shape)
             wanted = distance[one, there]
-            ranks = (distance[one] < wanted[..., None] - 1e-9).sum(axis=2)
-            np.testing.assert_array_equal(chances.ranks[..., 2 * tree + way], ranks)
+            leaves_nearer = (distance[one] < wanted[..., None] - 1e-9).sum(axis=2)
+            np.testing.assert_array_equal(home_distances.leaves_nearer[..., 2 * tree + way], leaves_nearer)
             apart = np.linalg.norm(centres[home[one]] - centres[there], axis=2)
             margins = (squared[one, there] - squared[one, home[one]]) / (2 * np.where(apart > 0, apart, np.inf))
             margins[home[one] == there] = SAME_LEAF
-            np.testing.assert_allclose(chances.margins[..., 2 * tree + way], margins, atol=1e-5)
+            np.testing.assert_allclose(home_distances.margins[..., 2 * tree + way], margins, atol=1e-5)
 
 
 @pytest.mark.parametrize("metric", ["euclidean", pytest.param("cosine", marks=pytest.mark.slow)])
 def test_not_a_bit_depends_on_partitions_or_order_even_with_ties(spark, stage, metric):
     vectors = grid(6, 4, twins=300)
     vectors = vectors[(vectors != 0).any(axis=1)]
-    _, (radius, chances), _ = found(spark, stage, vectors, metric)
+    _, (radius, home_distances), _ = found(spark, stage, vectors, metric)
     order = np.random.default_rng(0).permutation(len(vectors))
     with configured(spark, spark__sql__execution__arrow__maxRecordsPerBatch=50):
         _, (other_radius, others), _ = found(spark, stage, vectors, metric, partitions=9, order=order)
     np.testing.assert_array_equal(radius, other_radius)
-    for name in ("exists", "ranks", "margins"):
-        np.testing.assert_array_equal(getattr(chances, name), getattr(others, name))
+    for name in ("exists", "leaves_nearer", "margins"):
+        np.testing.assert_array_equal(getattr(home_distances, name), getattr(others, name))
 
 
 def test_a_sparse_neighbor_who_shares_nothing_counts_as_met(spark, stage):
@@ -88,7 +88,7 @@ def test_a_sparse_neighbor_who_shares_nothing_counts_as_met(spark, stage):
     found, samples = sample_vectors(found, [20])
     (known,) = find_exact(found, [samples[-1]], K)
     forest = grow_columns(samples[-1].vectors, 60, 5, homes=(0,), metric="cosine")
-    chances = place_neighbors(found, samples[-1], known, forest)
+    home_distances = place_neighbors(found, samples[-1], known, forest)
     assert known.distances.tolist() == [[0, *[1] * (K - 1)]] * 20
-    assert (chances.margins[:, 1:] == SAME_LEAF).all()
-    assert not chances.ranks[:, 1:].any()
+    assert (home_distances.margins[:, 1:] == SAME_LEAF).all()
+    assert not home_distances.leaves_nearer[:, 1:].any()

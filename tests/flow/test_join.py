@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 
 from annspark.core.centre_forest import grow_forest
-from annspark.core.exact import exact_neighbors
 from annspark.core.metric import prepare
 from annspark.core.plan import plan_join
 from annspark.flow.join import join_partitions
 from annspark.flow.read import read_vectors
 from annspark.flow.route import ship_vectors
 from annspark.settings import Settings
+from tests.core.worlds import exact_neighbors
 from tests.helpers import clustered, configured, make_table
 
 ROWS, K, LEAVES = 1500, 5, 12
