@@ -95,7 +95,7 @@ def build_neighbors(vectors: DataFrame, *, scratch: str | PathLike[str] | None =
 
 
 def build(vectors: DataFrame, settings: Settings, asked: dict[str, Any], run: Run) -> tuple[Result, str]:
-    """Build and audit the neighbor table: run every step of the line.
+    """Build and audit the neighbor table: run every step of the pipeline.
 
     asked   : settings as the report gives them
     returns : the table with its report, and advice for a missed recall, "" where it was reached
