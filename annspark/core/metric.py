@@ -12,8 +12,7 @@ To add a metric:
 - If squared euclidean distance is a poor proxy for it, give it a RoutingSpace in routing_space.py.
 - Errors of rounding follow from the record: see whether they hold for it in recall.py (tie_limit, sizes_of) and
   coordinates.py (lost_of).
-- input/check.py and input/source.py compare the names of hamming, jaccard and manhattan, for checks and for forms of
-  input that others do not have.
+- input/check.py and input/source.py follow the record: what a row must hold, and which forms of input there are.
 - Define it in tests/oracle.py (between, _between_sparse) and tests/core/worlds.py, and describe it in pipeline.py and
   README.md.
 """

@@ -37,8 +37,9 @@ def check_rows(ids: pa.Array, lists: pa.Array, metric: str) -> Judged:
     ids     : any type, nulls allowed
     lists   : list<float> or list<double>, nulls allowed everywhere; binary for bits, 8 to a byte
     returns : see Judged.  Vectors are as in the input: float32 (n_rows, length) where that holds all of their numbers
-              exactly, else float64; for jaccard they are sparse rows whose columns are the places that are not 0
+              exactly, else float64; for sets they are sparse rows whose columns are the places that are not 0
     """
+    facts = METRICS[metric]
     length, flat = _numbers_of(lists) if pa.types.is_nested(lists.type) else _bits_of(lists)
     start = np.cumsum(length) - length
     largest, smallest = _extremes(flat, length)
@@ -47,8 +48,8 @@ def check_rows(ids: pa.Array, lists: pa.Array, metric: str) -> Judged:
         "null_vector": _is_null(lists),
         "nan": np.isnan(largest),
         "infinite": np.maximum(largest, -smallest) > _limit(length, metric),
-        "not_binary": _holds_others(flat, length) if metric == "hamming" else np.zeros(len(ids), bool),
-        "zero_vector": (largest == 0) & (smallest == 0) & (length > 0) & METRICS[metric].unit,
+        "not_binary": _holds_others(flat, length) if facts.binary and not facts.sets else np.zeros(len(ids), bool),
+        "zero_vector": (largest == 0) & (smallest == 0) & (length > 0) & facts.unit,
     }
     reason = _reasons(judged)
     good: dict[int, tuple[np.ndarray, Vectors]] = {}
@@ -57,7 +58,7 @@ def check_rows(ids: pa.Array, lists: pa.Array, metric: str) -> Judged:
         # In nearly every batch all rows are good and of one length, so that no rows have to be copied.
         whole = len(rows) == len(ids)
         vectors = flat.reshape(len(ids), dim) if whole else flat[start[rows][:, None] + np.arange(dim)]
-        good[dim] = (rows, _members_of(vectors) if metric == "jaccard" else narrowed(vectors))
+        good[dim] = (rows, _members_of(vectors) if facts.sets else narrowed(vectors))
     return reason, good
 
 
@@ -180,12 +181,13 @@ def _extremes(flat: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 def _limit(length: np.ndarray, metric: str) -> np.ndarray:
     """Return the largest absolute value of each vector's numbers with which distances and products fit type float."""
-    if METRICS[metric].unit or metric == "jaccard":
+    facts = METRICS[metric]
+    if facts.unit or facts.sets:
         return np.full(len(length), np.finfo(np.float64).max)
     width = np.maximum(length, 1).astype(np.float64)
-    if METRICS[metric].largest:
+    if facts.largest:
         return 1e19 / np.sqrt(width)
-    return 1e38 / (width if metric == "manhattan" else np.sqrt(width))
+    return 1e38 / (width if facts.norm == 1 else np.sqrt(width))
 
 
 def _holds_others(flat: np.ndarray, length: np.ndarray) -> np.ndarray:

@@ -75,7 +75,7 @@ def open_source(vectors: DataFrame, settings: Settings) -> Source:
     if is_collated(types[settings.id_col]):
         user_id = user_id.cast(T.StringType())  # within the run ids are equal only when their bytes are
     columns = _vector_columns(vectors, types, settings)
-    sparse = not {VECTOR, MLLIB_DENSE} & set(columns) or settings.metric == "jaccard"
+    sparse = not {VECTOR, MLLIB_DENSE} & set(columns) or METRICS[settings.metric].sets
     if sparse and settings.metric not in SPARSE_METRICS:
         raise InputError(
             f"input column {settings.vector_col!r} is {types[settings.vector_col].simpleString()}: sparse vectors, "
@@ -109,7 +109,7 @@ def _vector_columns(vectors: DataFrame, types: dict[str, T.DataType], settings: 
             return _sparse(column[INDICES], column[VALUES])
     if type(kind).__name__ == "VectorUDT":
         return _mllib_columns(vectors, column, settings.metric)
-    if isinstance(item, _WHOLE) and settings.metric == "jaccard":
+    if isinstance(item, _WHOLE) and METRICS[settings.metric].sets:
         return {INDICES: column.cast("array<bigint>")}
     if isinstance(item, (*_NUMBERS, T.BooleanType)):
         return {VECTOR: column if isinstance(item, T.FloatType | T.DoubleType) else column.cast("array<double>")}
@@ -134,7 +134,7 @@ def _mllib_columns(vectors: DataFrame, column: Column, metric: str) -> dict[str,
     """
     from pyspark.ml.functions import vector_to_array
 
-    if metric == "jaccard" or (metric in SPARSE_METRICS and _are_mostly_zeros(vectors, column)):
+    if METRICS[metric].sets or (METRICS[metric].sparse and _are_mostly_zeros(vectors, column)):
         return {MLLIB: column}
     return {VECTOR: F.when(column.isNotNull(), vector_to_array(column))}  # vector_to_array refuses null
 
@@ -166,7 +166,7 @@ def _struct_columns(vectors: DataFrame, column: Column, kind: T.StructType, metr
     size = F.when(is_dense, F.size(values)).otherwise(column["size"]).cast("int")
     completed = F.struct(size.alias("size"), indices.alias(INDICES), values.alias(VALUES))
     completed = F.when(column.isNotNull(), completed)
-    if metric == "jaccard" or (metric in SPARSE_METRICS and _are_mostly_zeros(vectors, completed)):
+    if METRICS[metric].sets or (METRICS[metric].sparse and _are_mostly_zeros(vectors, completed)):
         return _sparse(indices, values)
     return {MLLIB_DENSE: completed}
 
