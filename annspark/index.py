@@ -1,4 +1,4 @@
-"""The records that the steps of the pipeline pass on: what is known of the input, the index, and the neighbors found."""
+"""The records that the steps of the pipeline pass on: what is known of the input, the index, and what was found."""
 
 from dataclasses import dataclass
 
