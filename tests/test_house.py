@@ -104,8 +104,6 @@ def test_jobs_call_the_package_and_nothing_in_the_package_calls_jobs():
 @pytest.mark.parametrize("path", sorted((PACKAGE / "core").glob("*.py")), ids=name_of)
 def test_the_core_knows_neither_spark_nor_files(path):
     roots = {name.split(".")[0] for name in imports_of(path)}
-    if path.name == "kernels.py":  # a script as well, which tells times
-        roots -= {"argparse", "os", "sys", "time"}
     if path.name == "vectors.py":  # sparse rows are scipy's
         roots -= {"scipy"}
     assert roots <= {"annspark", "numpy", "dataclasses", "hashlib", "functools", "math", "collections", "typing"}
