@@ -246,9 +246,12 @@ def complete(found: Found, index: Index, store: Store, n_merge_partitions: int) 
         find_more(users, short, known.samples.routed.vectors, n_merge_partitions, settings.k),
         table_as_candidates(found.table, layout, users, n_merge_partitions, settings.seed),
     ]
-    table = store(laid_out(merge_neighbors(candidates, n_merge_partitions, settings.k), layout))
-    written, still_short = count_users(table, layout), count_shorter(table, layout, known.neighbors, users.rows)
+    meter = Meter()
+    merged = watch_merged(merge_neighbors(candidates, n_merge_partitions, settings.k), known.neighbors, meter)
+    table = store(laid_out(merged, layout))
+    written = count_users(table, layout)
     require_complete(written, users.rows)
+    still_short = meter.merged.get["short"]
     completed = counts.short - still_short
     return replace(found, table=table, counts=replace(counts, written=written, completed=completed, short=still_short))
 
