@@ -18,6 +18,7 @@ def open_input(spark: SparkSession, name: str, file_format: str | None, role: st
     A path is first taken literally.  If it does not exist and has *, ?, [ or {, it is taken as a pattern.
     """
     kind = "catalog table" if is_catalog_table(name) else "path"
+    missing = f"{role} {name!r}: there is no such {kind}."
     reader = reader_of(spark, file_format)
     try:
         found = exists(spark, name)
@@ -25,7 +26,7 @@ def open_input(spark: SparkSession, name: str, file_format: str | None, role: st
     except Exception as error:
         raise InputError(f"{role} {name!r} is no {kind} that Spark can name ({reason_of(error)}).") from error
     if not found and not pattern:
-        raise InputError(f"{role} {name!r}: there is no such {kind}.{_why_missing(spark, name, role)}")
+        raise InputError(missing + _why_missing(spark, name, role))
     try:
         if kind == "catalog table":
             table = spark.read.table(name)
@@ -36,6 +37,10 @@ def open_input(spark: SparkSession, name: str, file_format: str | None, role: st
     except Exception as error:  # a broken file and an unknown format raise different classes
         if known := known_failure(error):
             raise known from error
+        if kind == "path" and "PATH_NOT_FOUND" in str(
+            error
+        ):  # it is here, and Spark looks elsewhere, in HDFS for example
+            raise InputError(missing + _why_missing(spark, name, role)) from error
         if "UNABLE_TO_INFER_SCHEMA" in str(error):
             raise InputError(f"{role} {name!r}: no file in it holds data, so there are no columns to read.") from error
         raise InputError(f"{role} {name!r} cannot be read as a {kind}: {reason_of(error)}.") from error

@@ -477,3 +477,12 @@ def test_an_input_name_means_itself_first_and_then_a_pattern(spark, tmp_path):
     for name in ("day=[3]", "[", "{a"):
         with pytest.raises(InputError, match="there is no such path"):
             open_input(spark, f"{tmp_path}/{name}", None)
+
+
+def test_an_input_that_is_here_and_not_where_spark_looks_is_no_such_path(spark, tmp_path, monkeypatch):
+    rows(spark, 0).write.parquet(str(tmp_path / "only_here"))
+    monkeypatch.chdir(tmp_path)  # Java stays where it was started
+    with pytest.raises(
+        InputError, match=r"input 'only_here': there is no such path\. It is here, but Spark does not see"
+    ):
+        open_input(spark, "only_here", None)
