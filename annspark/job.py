@@ -81,7 +81,7 @@ class Job:
 def require_folder_name(name: str, value: object) -> str | None:
     """Return the folder that a call names, None for none, or raise SettingsError."""
     folder = os.fspath(value) if isinstance(value, os.PathLike) else value
-    if folder is None or (isinstance(folder, str) and folder.strip()):
+    if folder is None or (isinstance(folder, str) and Folder().takes(folder)):
         return folder
     raise SettingsError(f"'{name}' is {value!r}; it must be a folder, or left out.")
 

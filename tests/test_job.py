@@ -70,7 +70,7 @@ def test_a_job_takes_numpy_scalars_too():
     assert [type(value) for value in (job.input, job.overwrite, job.settings.k)] == [str, bool, int]
 
 
-@pytest.mark.parametrize("given", ["", "  ", 5, b"here", ["here"]])
+@pytest.mark.parametrize("given", ["", "  ", "a\0b", 5, b"here", ["here"]])
 def test_what_names_no_folder_is_refused(given):
     with pytest.raises(SettingsError, match=r"'scratch' is .* must be a folder"):
         require_folder_name("scratch", given)
