@@ -72,20 +72,20 @@ def calibrate(
     sample: Sample,
     nearest: Nearest,
     grown: Forest,
-    shown: Vectors,
+    routed: Vectors,
     settings: Settings,
     first_rows: np.ndarray | None,
 ) -> Calibrated:
     """Return the trees and the probes that reach the recall asked for, if one was.
 
     nearest    : exact neighbors of the sample's users
-    shown      : other sampled vectors, from which the cost of a number of probes is estimated
+    routed     : other sampled vectors, from which the cost of a number of probes is estimated
     first_rows : int64 (n,), hashes of the users that every user is compared with
     """
     if settings.recall_asked is None:
         return Calibrated(grown, None, None)
     home_distances = place_neighbors(users, sample, nearest, grown, first_rows)
     forest, calibration = choose(
-        grown, shown, home_distances, settings.recall_asked, trees=settings.trees, rows=users.rows
+        grown, routed, home_distances, settings.recall_asked, trees=settings.trees, rows=users.rows
     )
     return Calibrated(forest, home_distances, calibration)

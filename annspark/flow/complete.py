@@ -52,7 +52,7 @@ def find_short(table: DataFrame, layout: Layout, users: Users, most: int, count:
     return collect(short.select(USER_ID, seeded_hash(F.col(USER_ID), seed).alias(HASHES)))
 
 
-def find_more(users: Users, short: pa.Table | None, shown: Vectors, n_merge_partitions: int, k: int) -> DataFrame:
+def find_more(users: Users, short: pa.Table | None, routed: Vectors, n_merge_partitions: int, k: int) -> DataFrame:
     """Return neighbors for the users that have fewer than they can have, as candidates for the merge.
 
     Dense users are compared with all rows where that is affordable, else with the first rows.  Sparse users are
@@ -61,14 +61,14 @@ def find_more(users: Users, short: pa.Table | None, shown: Vectors, n_merge_part
 
     short              : user_id, hashes; None where they are too many: then every user is compared with the first
                          rows, which makes no list worse
-    shown              : sampled vectors
+    routed             : sampled vectors
     n_merge_partitions : number of partitions of the merge
     returns            : partition_key, ids, neighbor_ids, distances, counts
     """
     if short is None:
         return compare_with_first_rows(users, pick_first_rows(users, k), None, n_merge_partitions, k)
     if users.wire.sparse:
-        products = expected_products(shown, users.rows, len(short))
+        products = expected_products(routed, users.rows, len(short))
         affordable = 4 * users.width * len(short) <= _AT_ONCE_BYTES and products <= _PRODUCTS
     else:
         affordable = users.rows * len(short) <= _PAIRS

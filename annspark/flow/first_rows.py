@@ -82,7 +82,7 @@ def compare_with_first_rows(
 
     queries            : int64 (n,), hashes of the users to compare; None for every user
     n_merge_partitions : number of partitions of the merge
-    returns            : the columns of list_schema
+    returns            : the columns of candidate_schema
     """
     keys = partition_keys(n_merge_partitions)
     queries = None if queries is None else np.sort(queries)
