@@ -69,6 +69,24 @@ def home_distances_in_tree(
     return np.stack(leaves_nearer, axis=1), np.stack(margins, axis=1)
 
 
+def query_distances_in_tree(
+    queries: np.ndarray, home_points: np.ndarray, groups: Groups
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return how far each query of a pair is from the home of the other, in one tree; see calibrate.HomeDistances.
+
+    queries     : float32 (n_pairs, dim), points that decide which leaves the queries go to
+    home_points : float32 (n_pairs, dim), home points of the rows they are paired with
+    groups      : the centres of the tree
+    returns     : leaves_nearer int32 (n_pairs,) and margins float32 (n_pairs,), SAME_LEAF where the home is the leaf
+                  that the query goes to first
+    """
+    first, home = (nearest_grouped(points, groups, 1)[:, 0] for points in (queries, home_points))
+    margins = boundary_margins(queries, groups.centres, first, home[:, None])[:, 0]
+    leaves_nearer = count_nearer_centres(queries, groups.centres, home)
+    same = first == home
+    return np.where(same, np.int32(0), leaves_nearer), np.where(same, np.float32(SAME_LEAF), margins)
+
+
 def near_leaves(vectors: np.ndarray, groups: Groups, probes: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the leaves that each vector may go to, and its distance to the boundary with each.
 

@@ -7,14 +7,14 @@ Source: design from inverted-file indexes that learn their number of probes from
 SIGMOD), here for both ends of a pair.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from annspark.core.forest import Forest
-from annspark.core.plan import expect_pairs
 from annspark.core.recall import mean_interval
-from annspark.core.routes import reach_for
+from annspark.core.routes import Routes, reach_for
 from annspark.core.vectors import Vectors, slice_rows
 
 CALIBRATION_USERS = 1_000  # users whose exact neighbors are found: the recall is then known to about 0.005
@@ -24,6 +24,7 @@ _MORE = 2**0.5  # factor between the numbers of probes tried after the chosen on
 _TREES = (1, 2, 4, 8)  # numbers of trees tried, for a forest that gains by trees
 MOST_TREES = _TREES[-1]  # trees grown to choose from, for such a forest
 _REACH_SAMPLE = 5_000  # sampled vectors that are routed to find the reach of a number of probes
+CountPairs = Callable[[Forest, float], float]  # the pairs compared for a vector in a forest with a number of probes
 
 
 @dataclass(frozen=True)
@@ -64,53 +65,69 @@ class HomeDistances:
     the trees: the user visits the neighbor's home, and the other way round.  A vector visits a leaf if fewer leaves
     are nearer than it may go to at most, and the leaf's margin is within reach.
 
+    Queries, which are nobody's neighbors, go one way: the query visits the neighbor's home.
+
     exists        : bool (n_users, k), False where a user has fewer neighbors
-    leaves_nearer : int32 (n_users, k, ways), how many leaves are nearer to the one than the home of the other
-    margins       : float32 (n_users, k, ways), distance of the one to the boundary with the home of the other;
+    leaves_nearer : int32 (n_users, k, trees * ways), how many leaves are nearer to the one than the home of the other
+    margins       : float32 (n_users, k, trees * ways), distance of the one to the boundary with the home of the other;
                     SAME_LEAF, which is less than any reach, where both have one home
+    ways          : ways a tree: 2, or 1 for queries
     """
 
     exists: np.ndarray
     leaves_nearer: np.ndarray
     margins: np.ndarray
+    ways: int = 2
 
     def first(self, n_trees: int) -> "HomeDistances":
         """Return the distances in the first trees only."""
-        ways = slice(0, 2 * n_trees)
-        return HomeDistances(self.exists, self.leaves_nearer[..., ways], self.margins[..., ways])
+        ways = slice(0, self.ways * n_trees)
+        return replace(self, leaves_nearer=self.leaves_nearer[..., ways], margins=self.margins[..., ways])
+
+    def of_tree(self, tree: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return leaves_nearer and margins in one tree: (n_users, k, ways)."""
+        ways = slice(self.ways * tree, self.ways * (tree + 1))
+        return self.leaves_nearer[..., ways], self.margins[..., ways]
+
+    def routes(self, forest: Forest, sample: Vectors, probes: float) -> list[Routes]:
+        """Return the routes of vectors like those that these distances belong to."""
+        return (forest.find_routes if self.ways == 2 else forest.find_query_routes)(sample, probes)
 
 
 def choose(
-    grown: Forest, sample: Vectors, home_distances: HomeDistances, recall_asked: float, *, trees: int | None, rows: int
+    grown: Forest,
+    sample: Vectors,
+    home_distances: HomeDistances,
+    recall_asked: float,
+    *,
+    trees: int | None,
+    count_pairs: CountPairs,
 ) -> tuple[Forest, Calibration]:
     """Return the trees and the probes that reach the recall asked for with the least work.
 
     grown  : all trees there are to choose from
     sample : as for choose_probes
     trees  : how many to take; None for as many as the recall needs
-    rows   : number of all vectors
     """
     if trees is None and grown.gains_by_trees:
-        return choose_trees(grown, sample, home_distances, recall_asked, rows)
+        return choose_trees(grown, sample, home_distances, recall_asked, count_pairs)
     forest = grown.first(trees or len(grown.sizes))
     return forest, choose_probes(forest, sample, home_distances.first(len(forest.sizes)), recall_asked)
 
 
 def choose_trees(
-    forest: Forest, sample: Vectors, home_distances: HomeDistances, recall_asked: float, rows: int
+    forest: Forest, sample: Vectors, home_distances: HomeDistances, recall_asked: float, count_pairs: CountPairs
 ) -> tuple[Forest, Calibration]:
     """Return the first few trees that reach the recall asked for by the fewest pairs, and their calibration.
 
     Where no number of trees does, those of the highest predicted recall.
-
-    rows : number of all vectors
     """
     tried = []
     for n_trees in (n for n in _TREES if n <= len(forest.sizes)):
         first = forest.first(n_trees)
         calibration = choose_probes(first, sample, home_distances.first(n_trees), recall_asked)
         reaches = calibration.low >= recall_asked or calibration.predicted == 1
-        pairs = expect_pairs(first, sample, calibration.probes, rows)
+        pairs = count_pairs(first, calibration.probes)
         tried.append((not reaches, pairs if reaches else -calibration.predicted, n_trees, first, calibration))
     *_, first, calibration = min(tried, key=lambda one: one[:3])
     return first, calibration
@@ -157,11 +174,9 @@ def choose_probes(forest: Forest, sample: Vectors, home_distances: HomeDistances
 
 def _predict(forest: Forest, routed: Vectors, home_distances: HomeDistances, probes: float) -> Prediction:
     found, most = np.zeros(home_distances.exists.shape, bool), forest.most_leaves(probes)
-    for tree, routes in enumerate(forest.find_routes(routed, probes)):
-        reach = np.float32(reach_for(routes, probes))
-        ways = slice(2 * tree, 2 * tree + 2)
-        may_visit = home_distances.leaves_nearer[..., ways] < most
-        found |= (may_visit & (home_distances.margins[..., ways] <= reach)).any(axis=-1)
+    for tree, routes in enumerate(home_distances.routes(forest, routed, probes)):
+        leaves_nearer, margins = home_distances.of_tree(tree)
+        found |= ((leaves_nearer < most) & (margins <= np.float32(reach_for(routes, probes)))).any(axis=-1)
     n_neighbors = home_distances.exists.sum(axis=1)
     # The recall of a user without neighbors is 1.
     by_user = np.where(n_neighbors > 0, (found & home_distances.exists).sum(axis=1) / np.maximum(n_neighbors, 1), 1.0)

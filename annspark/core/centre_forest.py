@@ -5,9 +5,15 @@ from functools import cached_property
 
 import numpy as np
 
-from annspark.core.boundaries import home_distances_in_tree, most_leaves, routes_in_tree
+from annspark.core.boundaries import (
+    home_distances_in_tree,
+    most_leaves,
+    near_leaves,
+    query_distances_in_tree,
+    routes_in_tree,
+)
 from annspark.core.metric import METRICS
-from annspark.core.routes import SAME_LEAF, Routes
+from annspark.core.routes import SAME_LEAF, Routes, routes_of
 from annspark.core.routing_space import PLAIN, RoutingSpace, choose_space
 from annspark.core.two_level import Groups, group_centres, nearest_grouped
 
@@ -66,6 +72,28 @@ class CentreForest:
         """Return for each tree the home of every vector, and the leaves it may visit, see Forest."""
         home_points, visit_points, hubs = self.home_points(vectors), self.visit_points(vectors), self.are_hubs(vectors)
         return [routes_in_tree(home_points, visit_points, hubs, groups, probes) for groups in self.groups]
+
+    def query_points(self, queries: np.ndarray) -> np.ndarray:
+        """Return the points that decide which leaves queries go to, around the origin: float32 (n, dim)."""
+        points = self.visit_points(queries)
+        return self.home_points(queries) if points is None else points
+
+    def find_query_routes(self, queries: np.ndarray, probes: float) -> list[Routes]:
+        """Return for each tree the leaves that queries may go to, see Forest."""
+        points = self.query_points(queries)
+        return [routes_of(*near_leaves(points, groups, probes)) for groups in self.groups]
+
+    def find_query_distances(
+        self, queries: np.ndarray, i: np.ndarray, rows: np.ndarray, j: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return leaves_nearer and margins of queries[i] and the homes of rows[j], see Forest."""
+        asking, found = self.query_points(queries).take(i, axis=0), rows.take(j, axis=0)
+        points = self.home_points(found)
+        distances = [query_distances_in_tree(asking, points, groups) for groups in self.groups]
+        leaves_nearer, margins = (np.stack(parts, axis=1) for parts in zip(*distances, strict=True))
+        hubs = self.are_hubs(found)
+        leaves_nearer[hubs], margins[hubs] = 0, SAME_LEAF
+        return leaves_nearer, margins
 
     def find_home_distances(
         self, left: np.ndarray, i: np.ndarray, right: np.ndarray, j: np.ndarray

@@ -85,6 +85,34 @@ class ColumnForest:
             routes.append(of_all.take(at_home | ~hubs[row]) if hubs.any() else of_all)
         return routes
 
+    def find_query_routes(self, queries: Vectors, probes: float) -> list[Routes]:
+        """Return for each tree the leaves that queries may go to, see Forest: in all trees the same ones."""
+        by_worth = self._by_worth(queries)
+        near = np.flatnonzero(by_worth.place < self.most_leaves(probes))
+        row, leaf, margin, place = (
+            part[near] for part in (by_worth.owner, by_worth.leaf, by_worth.margin, by_worth.place)
+        )
+        return [Routes(n_rows=by_worth.n_rows, row=row, leaf=leaf, margin=margin, home=place == 0)] * len(self.homes)
+
+    def find_query_distances(
+        self, queries: Vectors, i: np.ndarray, rows: Vectors, j: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return leaves_nearer and margins of queries[i] and the homes of rows[j], see Forest.
+
+        A margin is inf where a query lacks the column that the row is at home in.
+        """
+        leaves_nearer = np.full((len(i), len(self.homes)), np.iinfo(np.int32).max, np.int32)
+        margins = np.full(leaves_nearer.shape, np.inf, np.float32)
+        asking, others = self._by_worth(queries), self._by_worth(rows)
+        for tree, home in enumerate(self.homes):
+            found, at = asking.find(i, others.leaf_at(home)[j])
+            place = asking.place[at]
+            leaves_nearer[found, tree] = place
+            margins[found, tree] = np.where(place == 0, np.float32(SAME_LEAF), asking.margin[at])
+        hubs = self.are_hubs(rows)[j]
+        leaves_nearer[hubs], margins[hubs] = 0, SAME_LEAF
+        return leaves_nearer, margins
+
     def find_home_distances(
         self, left: Vectors, i: np.ndarray, right: Vectors, j: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:

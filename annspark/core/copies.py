@@ -1,12 +1,13 @@
 """Copies: which partitions a vector is shipped to, and which leaves it goes to in each."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from annspark.core.forest import Forest
 from annspark.core.plan import Plan
-from annspark.core.routes import EVERY_LEAF, within_reach
+from annspark.core.routes import EVERY_LEAF, Routes, within_reach
 from annspark.core.vectors import Vectors
 
 _ENTRY_BITS = 40
@@ -30,6 +31,10 @@ class Copies:
     n_visits: np.ndarray
 
 
+Router = Callable[[Forest, Plan, Vectors], Copies]  # one of the three functions below
+_Entries = tuple[np.ndarray, ...]  # row, leaf, home and partition, by row
+
+
 def route_vectors(forest: Forest, plan: Plan, vectors: Vectors) -> Copies:
     """Return one copy of each vector for every partition that joins its home or a leaf it visits.
 
@@ -37,12 +42,35 @@ def route_vectors(forest: Forest, plan: Plan, vectors: Vectors) -> Copies:
     """
     parts, hubs = [], np.flatnonzero(forest.are_hubs(vectors))
     for tree, reachable in enumerate(forest.find_routes(vectors, plan.probes)):
-        routes = within_reach(reachable, plan.reach[tree])
-        leaf = routes.leaf + np.int32(plan.first_leaf[tree])
-        entries: tuple[np.ndarray, ...] = (routes.row, leaf, routes.home, plan.partition_of_leaf[leaf])
+        entries = _entries_of(within_reach(reachable, plan.reach[tree]), plan, tree)
         if len(hubs) and tree == 0:  # the tree in which every vector has a home
             entries = _with_hubs(entries, hubs, np.arange(plan.n_home_partitions))
         parts.append(entries)
+    return _copies_of(parts)
+
+
+def route_residents(forest: Forest, plan: Plan, vectors: Vectors) -> Copies:
+    """Return one copy of each vector for the partition of its home in every tree; it visits no leaf."""
+    routes = forest.find_routes(vectors, 1)
+    return _copies_of([_entries_of(of_tree.take(of_tree.home), plan, tree) for tree, of_tree in enumerate(routes)])
+
+
+def route_queries(forest: Forest, plan: Plan, vectors: Vectors) -> Copies:
+    """Return one copy of each query for every partition that joins a leaf it goes to; it is at home in none."""
+    parts: list[_Entries] = []
+    for tree, reachable in enumerate(forest.find_query_routes(vectors, plan.probes)):
+        row, leaf, home, partition = _entries_of(within_reach(reachable, plan.reach[tree]), plan, tree)
+        parts.append((row, leaf, np.zeros_like(home), partition))
+    return _copies_of(parts)
+
+
+def _entries_of(routes: Routes, plan: Plan, tree: int) -> _Entries:
+    leaf = routes.leaf + np.int32(plan.first_leaf[tree])
+    return routes.row, leaf, routes.home, plan.partition_of_leaf[leaf]
+
+
+def _copies_of(parts: list[_Entries]) -> Copies:
+    """Return the copies of vectors from the entries of each tree."""
     row, leaf, home, partition = (np.concatenate(part) for part in zip(*parts, strict=True))
     # Trees share no partition, so the entries of each partition are in the order of rows already.  A plain sort of
     # partition | number of the entry costs a third of an argsort and its gathers.
@@ -66,7 +94,7 @@ def route_vectors(forest: Forest, plan: Plan, vectors: Vectors) -> Copies:
     )
 
 
-def _with_hubs(entries: tuple[np.ndarray, ...], hubs: np.ndarray, partitions: np.ndarray) -> tuple[np.ndarray, ...]:
+def _with_hubs(entries: _Entries, hubs: np.ndarray, partitions: np.ndarray) -> _Entries:
     """Return entries (row, leaf, home, partition), by row, with a visit of EVERY_LEAF for each hub and partition."""
     n = len(hubs) * len(partitions)
     more = (

@@ -30,6 +30,26 @@ class Forest(Protocol):
         probes  : mean number of leaves a vector goes to in a tree, its home included
         """
 
+    def find_query_routes(self, queries: Vectors, probes: float) -> list[Routes]:
+        """Return for each tree the leaves that queries may go to.
+
+        A query asks for neighbors, and is nobody's neighbor.  It goes to the leaf that comes first for it, which takes
+        the place of a home in the routes, and to others within reach.
+
+        queries : n, prepared
+        probes  : mean number of leaves a query goes to in a tree, the first one included
+        """
+
+    def find_query_distances(
+        self, queries: Vectors, i: np.ndarray, rows: Vectors, j: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return how far queries[i] are from the homes of rows[j], as calibrate.HomeDistances has it for one way.
+
+        queries, rows : prepared
+        i, j          : int (n_pairs,)
+        returns       : leaves_nearer int32 and margins float32 (n_pairs, trees)
+        """
+
     def find_home_distances(
         self, left: Vectors, i: np.ndarray, right: Vectors, j: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:

@@ -20,7 +20,7 @@ from annspark.core.join_sparse import compare_sparse
 from annspark.core.keeper import MAX_ROWS, Keeper
 from annspark.core.metric import METRICS
 from annspark.core.routes import Visits
-from annspark.core.vectors import Vectors, is_sparse, len_of, surplus_twins
+from annspark.core.vectors import Vectors, concatenate_rows, is_sparse, len_of, surplus_twins
 
 
 @dataclass(frozen=True)
@@ -69,5 +69,34 @@ def join_leaves(vectors: Vectors, home: np.ndarray, visits: Visits, k: int, metr
     # nearest, so there it gets its model's list.
     copying = (home[surplus] >= 0) | METRICS[metric].largest
     neighbors[surplus[copying]], distances[surplus[copying]] = neighbors[model[copying]], distances[model[copying]]
-    max_rows = int(np.unique(home[home >= 0], return_counts=True)[1].max(initial=0))
-    return Joined(neighbors=neighbors, distances=distances, pairs=pairs, max_rows=max_rows)
+    return Joined(neighbors=neighbors, distances=distances, pairs=pairs, max_rows=_largest_leaf(home))
+
+
+def join_queries(residents: Vectors, home: np.ndarray, queries: Vectors, visits: Visits, k: int, metric: str) -> Joined:
+    """Compare queries with the residents of the leaves that they go to: return each query's k nearest among these.
+
+    residents : n, dense or sparse, prepared, float32 or float64, in ascending order of id
+    home      : int32 (n,), a resident's home leaf
+    queries   : m, of the same kind; n + m <= MAX_ROWS
+    visits    : the leaves of this partition that each query goes to
+    returns   : for each query, row numbers of residents
+
+    Raises ValueError for more than MAX_ROWS vectors.
+    """
+    n, m = len_of(residents), len_of(queries)
+    if n + m > MAX_ROWS:
+        raise ValueError(f"join_queries: {n + m:,} rows in one partition; at most {MAX_ROWS:,} are allowed.")
+    surplus, _ = surplus_twins(residents, k - 1)  # a list that holds one of these holds k nearer ones before it
+    rows = np.delete(np.arange(n), surplus)
+    rows = np.concatenate([rows[np.argsort(home[rows], kind="stable")], n + np.arange(m)])
+    homes = np.concatenate([home, np.full(m, -1, home.dtype)])
+    visits = Visits(visits.row + n, visits.leaf)
+    keeper = Keeper(concatenate_rows([residents, queries]), rows, homes, visits, k, metric, residents_keep=False)
+    pairs = (compare_sparse if is_sparse(residents) else compare_dense)(keeper)
+    neighbors, distances = (part[len(rows) - m :] for part in keeper.nearest())
+    return Joined(neighbors=neighbors, distances=distances, pairs=pairs, max_rows=_largest_leaf(home))
+
+
+def _largest_leaf(home: np.ndarray) -> int:
+    """Return the number of residents of the largest leaf."""
+    return int(np.unique(home[home >= 0], return_counts=True)[1].max(initial=0))

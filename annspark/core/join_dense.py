@@ -24,7 +24,7 @@ def compare_dense(keeper: Keeper) -> int:
     leaves, first, count = np.unique(keeper.home, return_index=True, return_counts=True)
     residents = {int(leaf): (int(a), int(a + c)) for leaf, a, c in zip(leaves, first, count, strict=True) if leaf >= 0}
     tiles, pairs = _Tiles(keeper), 0
-    for start, end in residents.values():
+    for start, end in residents.values() if keeper.residents_keep else ():
         pairs += tiles.compare(np.arange(start, end), start, end, at_home=True)
     # Visitors of a leaf come in the order of their bars (see _pairs_with_bar).  They are sorted once for all leaves:
     # bars fall meanwhile, but those of one tile stay about alike.

@@ -79,7 +79,8 @@ def compare_sparse(keeper: Keeper) -> int:
     leaves = _Leaves(residents, first, count)
     if len(leaf) == 0:
         return pairs
-    pairs += _compare(keeper, rows, residents, _leaf_places(leaves), leaves, at_home=True)
+    if keeper.residents_keep:
+        pairs += _compare(keeper, rows, residents, _leaf_places(leaves), leaves, at_home=True)
     place = np.searchsorted(leaf, keeper.visits.leaf).clip(max=len(leaf) - 1)
     here = leaf[place] == keeper.visits.leaf
     row, place = keeper.visits.row[here], place[here]

@@ -20,24 +20,36 @@ from annspark.core.vectors import Vectors
 # no more than k + 1 are joined.
 MAX_ROWS = 2**26
 _FOLD_ROWS = 2**13  # rows of one fold, at most
+NO_BAR = np.float32(-1e38)  # the bar of a row that keeps no neighbors: below all raw distances, and finite
 _FEW = 64  # where no row has more visits, comparing a leaf with all of them is the fastest way to find it
 
 
 class Keeper:
     """The neighbor lists of the rows of a partition.  Rows are in the order of their homes, guests last.
 
-    vectors   : in ascending order of id
-    id_order  : int (n_rows,), each row's place among the vectors, so in the order of ids, which decides ties
-    home      : int32 (n_rows,), home leaves; -1 for guests
-    visits    : by (row, leaf), without those of hubs
-    hubs      : int (n_hubs,), ascending, rows that visit every leaf
-    metric    : a key of METRICS; facts is its record
-    k         : neighbors that a list has room for
-    bar       : float32 (n_rows,), raw distance of the worst neighbor in a row's list, inf while it has fewer than k
-    fold_rows : rows of either end in one call of fold
+    vectors        : in ascending order of id
+    id_order       : int (n_rows,), each row's place among the vectors, so in the order of ids, which decides ties
+    home           : int32 (n_rows,), home leaves; -1 for guests
+    visits         : by (row, leaf), without those of hubs
+    hubs           : int (n_hubs,), ascending, rows that visit every leaf
+    metric         : a key of METRICS; facts is its record
+    k              : neighbors that a list has room for
+    residents_keep : whether residents keep neighbors, too; where they do not, guests are queries
+    bar            : float32 (n_rows,), raw distance of the worst neighbor in a row's list, inf while it has fewer than
+                     k, NO_BAR for rows that keep no neighbors
+    fold_rows      : rows of either end in one call of fold
     """
 
-    def __init__(self, vectors: Vectors, rows: np.ndarray, home: np.ndarray, visits: Visits, k: int, metric: str):
+    def __init__(
+        self,
+        vectors: Vectors,
+        rows: np.ndarray,
+        home: np.ndarray,
+        visits: Visits,
+        k: int,
+        metric: str,
+        residents_keep: bool = True,
+    ):
         self.vectors, self.id_order = vectors, rows
         self.metric, self.facts = metric, METRICS[metric]
         self.home = home[rows]
@@ -56,6 +68,9 @@ class Keeper:
         self._empty = (infinite << self._id_bits) | low_bits(self._id_bits)
         self._best = np.full((len(rows), k), self._empty)
         self._worst = np.full(len(rows), self._empty)
+        self.residents_keep = residents_keep
+        if not residents_keep:
+            self.bar[self.home >= 0], self._worst[self.home >= 0] = NO_BAR, 0
         self._most_rows = min(_FOLD_ROWS, 2 ** (64 - id_bits - DISTANCE_BITS))
         # Both ends of a pair are folded at once, so either may have half the rows of a fold.
         self.fold_rows = max(1, self._most_rows // 2)

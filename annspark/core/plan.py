@@ -1,5 +1,6 @@
 """The plan of the join: which leaves share a partition.  It is made from a sample, before any vector is shipped."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
 
@@ -81,38 +82,135 @@ def plan_join(
     width  : numbers of 4 bytes that a vector takes, on average; measured on the sample when None
     """
     width = width_of(sample) if width is None else width
-    reachable = forest.find_routes(sample, probes)
-    reach = tuple(reach_for(of_tree, probes) for of_tree in reachable)
-    routes = [within_reach(*one) for one in zip(reachable, reach, strict=True)]
+    routes, reach = _reached(forest.find_routes(sample, probes), probes)
     sizes, n_hubs = forest.sizes, int(np.count_nonzero(forest.are_hubs(sample)))
     hubs = [n_hubs] + [0] * (len(sizes) - 1)  # hubs visit all leaves of the first tree, and no leaf of others
-    visits = sum(len(of_tree.leaf) for of_tree in routes) / max(1, len_of(sample))
-    n_partitions, copies = 0, float(len(sizes))
+    work = []
+    for of_tree, n_leaves, of_hubs in zip(routes, sizes, hubs, strict=True):
+        going = np.bincount(of_tree.leaf, minlength=n_leaves) + of_hubs
+        work.append((count_residents(of_tree, n_leaves) + 1e-3) * (going + 1e-3))
+    cut = _cut_into_partitions(routes, work, lambda each: 4 * rows * each, width, cores, rows, float(len(sizes)))
+    return _plan_of(probes, reach, sizes, cut, _expect(routes, sizes, n_hubs, rows))
+
+
+def plan_queries(
+    forest: Forest,
+    sample: Vectors,
+    residents: tuple[np.ndarray, ...],
+    probes: float,
+    *,
+    queries: int,
+    rows: int,
+    cores: int,
+    width: float,
+) -> Plan:
+    """Cut the leaves into partitions of about equal work for queries, which are nobody's neighbors.
+
+    A row is shipped to the partition of its home in each tree, a query to the partitions of the leaves that it goes to.
+
+    sample    : sampled queries, prepared
+    residents : for each tree float (n_leaves,), about how many rows are at home in each leaf
+    probes    : mean number of leaves a query goes to in each tree
+    queries   : number of queries
+    rows      : number of rows
+    width     : numbers of 4 bytes that a vector takes, on average
+    """
+    routes, reach = _reached(forest.find_query_routes(sample, probes), probes)
+    sizes = forest.sizes
+    work = [
+        (at_home + 1e-3) * (np.bincount(of_tree.leaf, minlength=n_leaves) + 1e-3)
+        for of_tree, n_leaves, at_home in zip(routes, sizes, residents, strict=True)
+    ]
+    at_home_bytes = 4 * rows * len(sizes) * (width + 4)
+    cut = _cut_into_partitions(
+        routes, work, lambda each: 4 * queries * each + at_home_bytes, width, cores, rows + queries, 1.0
+    )
+    pairs = count_query_pairs(routes, residents)
+    median, p99, largest = np.quantile(np.concatenate(residents), (0.5, 0.99, 1.0))
+    expected = Expected(pairs=pairs, median_rows=round(median), p99_rows=round(p99), max_rows=round(largest))
+    return _plan_of(probes, reach, sizes, cut, expected)
+
+
+def count_query_pairs(routes: list[Routes], residents: tuple[np.ndarray, ...]) -> float:
+    """Return the mean number of pairs compared for a query: the residents of the leaves that it goes to.
+
+    routes : of each tree, of sampled queries, within reach
+    """
+    pairs = sum(float(at_home[of_tree.leaf].sum()) for of_tree, at_home in zip(routes, residents, strict=False))
+    return pairs / max(1, routes[0].n_rows)
+
+
+def expect_query_pairs(forest: Forest, probes: float, *, sample: Vectors, residents: tuple[np.ndarray, ...]) -> float:
+    """Return the mean number of pairs that will be compared for a query; arguments are those of plan_queries."""
+    return count_query_pairs(_reached(forest.find_query_routes(sample, probes), probes)[0], residents)
+
+
+def _reached(reachable: list[Routes], probes: float) -> tuple[list[Routes], tuple[float, ...]]:
+    """Return the routes within reach, and the reach, of each tree."""
+    reach = tuple(reach_for(of_tree, probes) for of_tree in reachable)
+    return [within_reach(*one) for one in zip(reachable, reach, strict=True)], reach
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """Leaves in runs, one run a partition.
+
+    runs   : for each tree int (n_leaves,), the run of each leaf, ascending from 0
+    copies : partitions that a vector of the sample goes to on average
+    """
+
+    runs: list[np.ndarray]
+    copies: float
+
+
+def _cut_into_partitions(
+    routes: list[Routes],
+    work: list[np.ndarray],
+    bytes_of: Callable[[float], float],
+    width: float,
+    cores: int,
+    rows: int,
+    copies: float,
+) -> _Cut:
+    """Cut the leaves of all trees into runs of about equal work.
+
+    routes   : of each tree, of sampled vectors, within reach
+    work     : for each tree float (n_leaves,), the work of each leaf
+    bytes_of : the bytes of all partitions, from the bytes / 4 of a vector's copies
+    width    : numbers of 4 bytes that a vector takes, on average
+    rows     : number of all vectors that are shipped
+    copies   : a first guess of the number of copies
+    """
+    visits = sum(len(of_tree.leaf) for of_tree in routes) / max(1, routes[0].n_rows)
+    n_partitions = 0
+    runs: list[np.ndarray] = []
     while True:  # more partitions make more copies, which may need more partitions
-        needed = _count_partitions(rows, 4 * (copies * (width + 4) + visits), cores)
+        needed = _count_partitions(rows, bytes_of(copies * (width + 4) + visits), cores)
         if needed <= n_partitions:
-            break
+            return _Cut(runs, copies)
         n_partitions = needed
-        each = max(1, round(n_partitions / len(sizes)))
-        runs = [_runs_of_leaves(*one, each) for one in zip(routes, sizes, hubs, strict=True)]
+        each = max(1, round(n_partitions / len(work)))
+        runs = [_runs_of_leaves(of_tree, each) for of_tree in work]
         copies = sum(_mean_copies(*one) for one in zip(routes, runs, strict=True))
-    first_run = np.cumsum([0] + [run[-1] + 1 for run in runs])
+
+
+def _plan_of(probes: float, reach: tuple[float, ...], sizes: tuple[int, ...], cut: _Cut, expected: Expected) -> Plan:
+    first_run = np.cumsum([0] + [run[-1] + 1 for run in cut.runs])
+    numbered = [run + first for run, first in zip(cut.runs, first_run[:-1], strict=True)]
     return Plan(
         probes=probes,
         reach=reach,
         first_leaf=np.cumsum([0, *sizes]),
-        partition_of_leaf=np.concatenate([run + first for run, first in zip(runs, first_run[:-1], strict=True)]).astype(
-            np.int32
-        ),
+        partition_of_leaf=np.concatenate(numbered).astype(np.int32),
         n_partitions=int(first_run[-1]),
-        copies=copies,
-        expected=_expect(routes, sizes, n_hubs, rows),
+        copies=cut.copies,
+        expected=expected,
     )
 
 
-def expect_pairs(forest: Forest, sample: Vectors, probes: float, rows: int) -> float:
+def expect_pairs(forest: Forest, probes: float, *, sample: Vectors, rows: int) -> float:
     """Return the mean number of pairs that will be compared for a user; arguments are those of plan_join."""
-    routes = [within_reach(one, reach_for(one, probes)) for one in forest.find_routes(sample, probes)]
+    routes, _ = _reached(forest.find_routes(sample, probes), probes)
     return _expect(routes, forest.sizes, int(np.count_nonzero(forest.are_hubs(sample))), rows).pairs
 
 
@@ -127,7 +225,7 @@ def _expect(routes: list[Routes], sizes: tuple[int, ...], n_hubs: int, rows: int
     scale = rows / routes[0].n_rows
     pairs, residents = n_hubs * scale * rows, []
     for of_tree, n_leaves in zip(routes, sizes, strict=True):
-        home = _count_residents(of_tree, n_leaves).astype(np.float64)
+        home = count_residents(of_tree, n_leaves).astype(np.float64)
         going = np.bincount(of_tree.leaf, minlength=n_leaves)
         # Each resident is compared with the other residents, home - 1 of the sampled ones, and with the visitors.
         # home * home would count pairs of a user with itself, and scale**2 would multiply them.
@@ -140,23 +238,20 @@ def _expect(routes: list[Routes], sizes: tuple[int, ...], n_hubs: int, rows: int
     return Expected(pairs=pairs / rows, median_rows=round(median), p99_rows=round(p99), max_rows=round(largest))
 
 
-def _count_residents(routes: Routes, n_leaves: int) -> np.ndarray:
+def count_residents(routes: Routes, n_leaves: int) -> np.ndarray:
     """Return the number of sampled vectors at home in each leaf: int (n_leaves,)."""
     return np.bincount(routes.leaf[routes.home], minlength=n_leaves)
 
 
-def _runs_of_leaves(routes: Routes, n_leaves: int, n_hubs: int, runs: int) -> np.ndarray:
+def _runs_of_leaves(work: np.ndarray, runs: int) -> np.ndarray:
     """Return the run of each leaf of a tree, runs of about equal work: int (n_leaves,), ascending from 0.
 
-    routes : of sampled vectors, within reach
-    n_hubs : sampled vectors that visit every leaf
-    runs   : how many are asked for; there are no more than leaves
+    work : float (n_leaves,), of each leaf
+    runs : how many are asked for; there are no more than leaves
     """
-    residents = _count_residents(routes, n_leaves) + 1e-3
-    going = np.bincount(routes.leaf, minlength=n_leaves) + n_hubs + 1e-3
-    work = np.cumsum(residents * going)
+    n_leaves, done = len(work), np.cumsum(work)
     runs = min(runs, n_leaves)
-    cut = np.searchsorted(work, work[-1] * np.arange(1, runs) / runs)
+    cut = np.searchsorted(done, done[-1] * np.arange(1, runs) / runs)
     # Every run gets at least one leaf, however little the work of its leaves is.
     place = np.arange(1, runs)
     cut = np.maximum.accumulate(np.maximum(cut - place, 0)) + place
@@ -228,15 +323,15 @@ def count_sampled(rows: int, width: float, n_leaves: int) -> int:
 
 def count_merge_partitions(rows: int, copies: float, k: int, id_bytes: float, cores: int) -> int:
     """Return how many partitions lists are merged in, when a user has a list for each copy."""
-    return _count_partitions(rows, copies * (id_bytes + k * (4 + id_bytes)), cores)
+    return _count_partitions(rows, rows * copies * (id_bytes + k * (4 + id_bytes)), cores)
 
 
-def _count_partitions(rows: int, row_bytes: float, cores: int) -> int:
-    """Return how many partitions to use for rows that take row_bytes each.
+def _count_partitions(rows: int, n_bytes: float, cores: int) -> int:
+    """Return how many partitions to use for rows that take n_bytes together.
 
     Every partition that a vector is shipped to costs a copy, so the number is the least that meets two limits.  Each
     core gets at least two partitions, so that no core waits long for the last one.  No partition is larger than
     _PARTITION_BYTES.
     """
-    needed = max(2 * cores, ceil(rows * row_bytes / _PARTITION_BYTES))
+    needed = max(2 * cores, ceil(n_bytes / _PARTITION_BYTES))
     return min(-(-needed // cores) * cores, max(1, rows // 500))

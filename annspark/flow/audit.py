@@ -44,7 +44,13 @@ class Audit:
 
 
 def audit_neighbors(
-    table: DataFrame, layout: Layout, sample: Sample, nearest: Nearest, users: Users, settings: Settings
+    table: DataFrame,
+    layout: Layout,
+    sample: Sample,
+    nearest: Nearest,
+    users: Users,
+    settings: Settings,
+    queries: Users | None = None,
 ) -> Audit:
     """Compare the table's neighbors of sampled users with their exact neighbors.
 
@@ -52,14 +58,18 @@ def audit_neighbors(
     sample  : the sampled users
     nearest : their exact neighbors, min(k, number of other users) of each
     users   : the input that the table was made from
+    queries : the users whose neighbors are in the table, where those are of another table than their neighbors
     """
-    k, coordinates = min(settings.k, users.rows - 1), users.coordinates
+    k, coordinates = nearest.distances.shape[1], users.coordinates
     kind_of_numbers = "float64" if coordinates.double else "float32"
     if k == 0:  # a single user has no neighbors, so none can be missed
         return Audit(measure_recall(np.ones(len(sample.ids)), k), (), Precision(kind_of_numbers, 0.0, 0.0))
-    neighbor_ids = neighbor_ids_in(table, layout).select(F.col(NEIGHBOR_ID).cast(id_type(users.table)))
-    popularity = start_beside(table.sparkSession, count_popularity, neighbor_ids, sample, settings.seed)
-    published, neighbors = _published(table, layout, sample, id_type(users.table), settings.seed, k)
+    user, neighbor = id_type((queries or users).table), id_type(users.table)
+    counting = None
+    if queries is None:
+        neighbor_ids = neighbor_ids_in(table, layout).select(F.col(NEIGHBOR_ID).cast(neighbor))
+        counting = start_beside(table.sparkSession, count_popularity, neighbor_ids, sample, settings.seed)
+    published, neighbors = _published(table, layout, sample, (user, neighbor), settings.seed, k)
     radius, whole = nearest.radius, coordinates.for_exact_search(sample.own)
     limit = limit_of(radius, sample, users)
     unclear = coordinates.join_limit(sample.own, radius)
@@ -67,22 +77,22 @@ def audit_neighbors(
     by_user = recall_by_user(true, limit, k)
     lost = float((recall_by_user(true, np.maximum(limit, unclear), k) - by_user).mean())
     precision = Precision(kind_of_numbers, _largest_error(published, true, limit - radius, settings.metric), lost)
-    return Audit(measure_recall(by_user, k, popularity.result()), spreads_of(published), precision)
+    return Audit(measure_recall(by_user, k, counting.result() if counting else None), spreads_of(published), precision)
 
 
 def _published(
-    table: DataFrame, layout: Layout, sample: Sample, kind: T.DataType, seed: int, k: int
+    table: DataFrame, layout: Layout, sample: Sample, kinds: tuple[T.DataType, T.DataType], seed: int, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the first k neighbors that the table has for each of n sampled users.
 
-    kind    : type of the ids in users.table.  Those of the table may have another type, and then have other hashes
-              before they are cast
+    kinds   : types of the ids of users and of neighbors in the staged input.  Those of the table may have other types,
+              and then have other hashes before they are cast
     returns : float64 (n, k) distances and int64 (n, k) hashes of ids; inf and 0 where there is no neighbor
     """
     # Users are filtered before their lists are unpacked: the other order would make k rows of every user.
     last = int(sample.hashes.max())
-    sampled = table.where(seeded_hash(F.col(quoted(layout.id_col)).cast(kind), seed) <= last)
-    hashed = F.transform(NEIGHBOR_ID, lambda neighbor: seeded_hash(neighbor.cast(kind), seed)).alias(_HASHES)
+    sampled = table.where(seeded_hash(F.col(quoted(layout.id_col)).cast(kinds[0]), seed) <= last)
+    hashed = F.transform(NEIGHBOR_ID, lambda neighbor: seeded_hash(neighbor.cast(kinds[1]), seed)).alias(_HASHES)
     rows = collect(lists_in(sampled, layout).select(USER_ID, DISTANCE, hashed))
     query = pc.index_in(rows[USER_ID], pc.cast(sample.ids, rows[USER_ID].type))
     rows, query = rows.filter(query.is_valid()), query.drop_null().to_numpy()

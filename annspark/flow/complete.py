@@ -79,15 +79,34 @@ def find_more(users: Users, short: pa.Table | None, routed: Vectors, n_merge_par
     return first if nearest is None else nearest.unionByName(first)
 
 
-def search_all_users(users: Users, short: pa.Table, n_merge_partitions: int, k: int) -> DataFrame:
+def find_more_for_queries(
+    users: Users, queries: Users, short: pa.Table | None, n_merge_partitions: int, k: int, *, own: bool
+) -> DataFrame:
+    """Return neighbors for the queries that have fewer than they can have, as find_more does for users.
+
+    users, queries : dense
+    own            : leave out the user with the query's id
+    """
+    if short is not None and (users.rows * len(short) <= _PAIRS or len(short) <= _SEARCHED):
+        return search_all_users(users, short, n_merge_partitions, k, queries=queries, own=own)
+    first, hashes = pick_first_rows(users, k), None if short is None else short[HASHES].to_numpy()
+    return compare_with_first_rows(
+        queries, first, hashes, n_merge_partitions, k, neighbor=id_type(users.table), own=own
+    )
+
+
+def search_all_users(
+    users: Users, short: pa.Table, n_merge_partitions: int, k: int, *, queries: Users | None = None, own: bool = True
+) -> DataFrame:
     """Compare users with all rows, or sparse ones with all rows that share a column with them; return the k nearest.
 
     short              : the users, at least one: user_id, hashes
     n_merge_partitions : number of partitions of the merge
     returns            : partition_key, ids, neighbor_ids, distances, counts
     """
-    schema = candidate_schema(id_type(users.table))
-    hashes, vectors = vectors_of(users, short[HASHES].to_numpy())
+    asking = queries or users
+    schema = candidate_schema(id_type(asking.table), id_type(users.table))
+    hashes, vectors = vectors_of(asking, short[HASHES].to_numpy())
     row = np.searchsorted(hashes, short[HASHES].to_numpy())
     ids, vectors = short[USER_ID].combine_chunks(), users.coordinates.for_join(take_rows(vectors, row))
     step = max(1, int(_AT_ONCE_BYTES / (4 * users.width)))
@@ -95,16 +114,16 @@ def search_all_users(users: Users, short: pa.Table, n_merge_partitions: int, k: 
     blocks = users.table.select(IDS, HASHES, *users.wire.names)
     nearest = []
     for start in range(0, len(ids), step):
-        queries = slice_rows(vectors, start, start + step)
+        some = slice_rows(vectors, start, start + step)
         slot = slot_of(short[HASHES].to_numpy()[start : start + step], n_merge_partitions)
         query_ids = ids[start : start + step]
-        mapper = _nearest_lists_mapper(query_ids, queries, keys[slot], users.wire, users.coordinates, k)
+        mapper = _nearest_lists_mapper(query_ids, some, keys[slot], users.wire, users.coordinates, k, own)
         nearest.append(blocks.mapInArrow(mapper, schema))
     return reduce(DataFrame.unionByName, nearest)
 
 
 def _nearest_lists_mapper(
-    query_ids: pa.Array, queries: Vectors, keys: np.ndarray, wire: Wire, coordinates: Coordinates, k: int
+    query_ids: pa.Array, queries: Vectors, keys: np.ndarray, wire: Wire, coordinates: Coordinates, k: int, own: bool
 ) -> Mapper:
     """Return the function that yields the k nearest rows of a partition for every query.
 
@@ -130,8 +149,10 @@ def _nearest_lists_mapper(
         else:
             best = search_exactly(queries, vectors, numbered, best, coordinates.metric)
         distances = coordinates.in_input_units(best.distances)
-        own = pc.fill_null(pc.index_in(query_ids, ids), -1).to_numpy()
-        is_neighbor = np.isfinite(distances) & (best.hashes != own[:, None])
+        is_neighbor = np.isfinite(distances)
+        if own:
+            place = pc.fill_null(pc.index_in(query_ids, ids), -1).to_numpy()
+            is_neighbor &= best.hashes != place[:, None]
         is_neighbor &= np.cumsum(is_neighbor, axis=1) <= k
         by_key = np.argsort(keys, kind="stable")
         counts = is_neighbor.sum(axis=1).astype(np.int32)[by_key]

@@ -15,18 +15,20 @@ from annspark.spark.wire import Wire
 from annspark.tables import DISTANCES, HASHES
 
 
-def find_exact(users: Users, samples: list[Sample], k: int) -> list[Nearest]:
+def find_exact(users: Users, samples: list[Sample], k: int, *, own: bool = True) -> list[Nearest]:
     """Return the exact k nearest of every user of each sample; fewer only where there are fewer other users.
 
     Distances are float64 and are computed from the numbers of the input.
 
     A sampled user is itself a row of the table.  Its hash tells which row that is, and that row is left out.  With more
     than k equal vectors the row may not be among the k + 1 nearest; then one of these, at distance 0, is left out.
+
+    own : leave out the row with the hash of the sampled user; not where samples are of another table
     """
     coordinates = users.coordinates
     queries = coordinates.for_exact_search(concatenate_rows([sample.own for sample in samples]))
     n_queries = len_of(queries)
-    own, m = np.concatenate([sample.hashes for sample in samples]), k + 1
+    hashes_asked, m = np.concatenate([sample.hashes for sample in samples]), k + 1
     schema = T.StructType([T.StructField(name, T.BinaryType()) for name in (DISTANCES, HASHES)])
     blocks = users.table.select(HASHES, *users.wire.names)
     parts = collect(blocks.mapInArrow(_nearest_mapper(queries, m, coordinates, users.wire), schema))
@@ -36,7 +38,9 @@ def find_exact(users: Users, samples: list[Sample], k: int) -> list[Nearest]:
         return np.moveaxis(by_part, 0, 1).reshape(n_queries, len(parts) * m)
 
     distances, hashes = side_by_side(DISTANCES, np.float64), side_by_side(HASHES, np.int64)
-    distances = coordinates.in_input_units(np.where(hashes == own[:, None], np.inf, distances))
+    if own:
+        distances = np.where(hashes == hashes_asked[:, None], np.inf, distances)
+    distances = coordinates.in_input_units(distances)
     first = np.lexsort((hashes, distances), axis=1)[:, :k]
     cut = np.cumsum([len(sample.ids) for sample in samples])[:-1]
     nearest = (np.split(np.take_along_axis(values, first, axis=1), cut) for values in (distances, hashes))

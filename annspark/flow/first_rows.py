@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame
+from pyspark.sql import types as T
 
 from annspark.core.coordinates import Coordinates
 from annspark.core.first_rows import count_first_rows, nearest_first_rows, ordering_lengths
@@ -76,23 +77,38 @@ def _first_rows_mapper(count: int, metric: str, wire: Wire) -> Mapper:
 
 
 def compare_with_first_rows(
-    users: Users, first_rows: FirstRows, queries: np.ndarray | None, n_merge_partitions: int, k: int
+    users: Users,
+    first_rows: FirstRows,
+    queries: np.ndarray | None,
+    n_merge_partitions: int,
+    k: int,
+    *,
+    neighbor: T.DataType | None = None,
+    own: bool = True,
 ) -> DataFrame:
     """Return the k nearest of the first rows for every user of a set, as candidates for the merge.
 
     queries            : int64 (n,), hashes of the users to compare; None for every user
     n_merge_partitions : number of partitions of the merge
+    neighbor           : type of the first rows' ids, where they are of another table
+    own                : leave out the first row that has the user's id
     returns            : the columns of candidate_schema
     """
     keys = partition_keys(n_merge_partitions)
     queries = None if queries is None else np.sort(queries)
     blocks = users.table.select(IDS, HASHES, *users.wire.names)
-    mapper = _nearest_first_rows_mapper(first_rows, queries, keys, users.wire, users.coordinates, k)
-    return blocks.mapInArrow(mapper, candidate_schema(id_type(users.table)))
+    mapper = _nearest_first_rows_mapper(first_rows, queries, keys, users.wire, users.coordinates, k, own)
+    return blocks.mapInArrow(mapper, candidate_schema(id_type(users.table), neighbor))
 
 
 def _nearest_first_rows_mapper(
-    first_rows: FirstRows, queries: np.ndarray | None, keys: np.ndarray, wire: Wire, coordinates: Coordinates, k: int
+    first_rows: FirstRows,
+    queries: np.ndarray | None,
+    keys: np.ndarray,
+    wire: Wire,
+    coordinates: Coordinates,
+    k: int,
+    own: bool,
 ) -> Mapper:
     first_vectors = coordinates.for_join(first_rows.vectors)
 
@@ -106,17 +122,14 @@ def _nearest_first_rows_mapper(
             order = np.argsort(slot_of(hashes, len(keys)), kind="stable")
             for start in range(0, len_of(vectors), OUT_ROWS):
                 row = order[start : start + OUT_ROWS]
-                query_ids = ids.take(pa.array(row))
-                first_ids = first_rows.ids.cast(query_ids.type)  # Arrow may have given the driver a narrower type
-                own = pc.fill_null(pc.index_in(query_ids, first_ids), -1).to_numpy()
+                query_ids, first_ids, place = ids.take(pa.array(row)), first_rows.ids, np.full(len(row), -1)
+                if own:
+                    first_ids = first_ids.cast(query_ids.type)  # Arrow may have given the driver a narrower type
+                    place = pc.fill_null(pc.index_in(query_ids, first_ids), -1).to_numpy()
                 query_vectors = coordinates.for_join(take_rows(vectors, row))
-                neighbors, distances = nearest_first_rows(query_vectors, first_vectors, own, k, coordinates.metric)
-                neighbors = np.where(neighbors >= 0, neighbors + len(row), -1)
-                all_ids = pa.concat_arrays([query_ids, first_ids])
-                slot = slot_of(hashes[row], len(keys))
-                lists = block_lists(
-                    slot, keys, all_ids, np.arange(len(row)), neighbors, coordinates.in_input_units(distances)
-                )
+                neighbors, distances = nearest_first_rows(query_vectors, first_vectors, place, k, coordinates.metric)
+                slot, distances = slot_of(hashes[row], len(keys)), coordinates.in_input_units(distances)
+                lists = block_lists(slot, keys, query_ids, np.arange(len(row)), neighbors, distances, first_ids)
                 yield pa.RecordBatch.from_arrays(lists, [PARTITION_KEY, IDS, NEIGHBOR_IDS, DISTANCES, COUNTS])
 
     return compare

@@ -49,17 +49,20 @@ def merge_neighbors(candidates: Sequence[DataFrame], n_partitions: int, k: int) 
     returns    : user_id, neighbors array<struct<neighbor_id, distance>>, ordered by (distance, neighbor_id)
     """
     lists = [table.select(PARTITION_KEY, IDS, NEIGHBOR_IDS, DISTANCES, COUNTS) for table in candidates]
-    user = id_type(lists[0])
-    neighbor = T.StructType([T.StructField(NEIGHBOR_ID, user), T.StructField(DISTANCE, T.FloatType())])
+    user, neighbor_id = id_type(lists[0]), id_type(lists[0], NEIGHBOR_IDS)
+    neighbor = T.StructType([T.StructField(NEIGHBOR_ID, neighbor_id), T.StructField(DISTANCE, T.FloatType())])
     schema = T.StructType([T.StructField(USER_ID, user), T.StructField(NEIGHBORS, T.ArrayType(neighbor))])
     by_user = reduce(DataFrame.unionByName, lists).repartition(n_partitions, PARTITION_KEY)
     return by_user.mapInArrow(_merge_mapper(k), schema)
 
 
-def table_as_candidates(table: DataFrame, layout: Layout, users: Users, n_partitions: int, seed: int) -> DataFrame:
+def table_as_candidates(
+    table: DataFrame, layout: Layout, users: Users, n_partitions: int, seed: int, neighbor: T.DataType | None = None
+) -> DataFrame:
     """Return a finished table as candidates for a merge with more candidates.
 
     n_partitions : number of partitions of the merge
+    neighbor     : type of the neighbors' ids, where they are of another table
     returns      : partition_key, ids, neighbor_ids, distances, counts
     """
     user = id_type(users.table)
@@ -67,10 +70,10 @@ def table_as_candidates(table: DataFrame, layout: Layout, users: Users, n_partit
     lists = lists_in(table, layout).select(
         user_id.alias(USER_ID),
         seeded_hash(user_id, seed).alias(HASHES),
-        F.col(NEIGHBOR_ID).cast(T.ArrayType(user)),
+        F.col(NEIGHBOR_ID).cast(T.ArrayType(neighbor or user)),
         F.col(DISTANCE).cast("array<float>"),
     )
-    return lists.mapInArrow(_candidates_mapper(partition_keys(n_partitions)), candidate_schema(user))
+    return lists.mapInArrow(_candidates_mapper(partition_keys(n_partitions)), candidate_schema(user, neighbor))
 
 
 def _candidates_mapper(keys: np.ndarray) -> Mapper:
@@ -99,20 +102,22 @@ def _candidates_mapper(keys: np.ndarray) -> Mapper:
 
 def merge_candidates(
     ids: pa.Array, neighbor_ids: pa.Array, counts: np.ndarray, distances: np.ndarray, k: int
-) -> tuple[pa.Array, np.ndarray, np.ndarray]:
+) -> tuple[pa.Array, pa.Array, np.ndarray]:
     """Merge the lists of every user.
 
     ids          : (n_lists,), the user of each list
     neighbor_ids : of all lists, one list after the other
     counts       : int (n_lists,), lengths of the lists, at most k
     distances    : float32, of neighbor_ids
-    returns      : the distinct ids in ascending order; int (n,), the users as places among these ids, ascending; uint64
-                   (n, k), their k nearest, each a distance and a place among the ids in one number, see pack
+    returns      : the n distinct users; the distinct neighbors in ascending order; uint64 (n, k), the users' k nearest,
+                   each a distance and a place among the neighbors in one number, see pack
     """
-    distinct, (owner, neighbor) = ranks_of_ids(ids, neighbor_ids)
+    encoded = pc.dictionary_encode(ids)
+    neighbors, (neighbor,) = ranks_of_ids(neighbor_ids)
     keys = np.full((len(counts), k), EMPTY)
     keys[np.arange(k) < counts[:, None]] = pack(distances, neighbor)
-    return distinct, *merge_lists(owner, keys, k)
+    owners, best = merge_lists(encoded.indices.to_numpy(), keys, k)
+    return encoded.dictionary.take(pa.array(owners)), neighbors, best
 
 
 def _merge_mapper(k: int) -> Mapper:
@@ -149,11 +154,10 @@ def _merged(
     """
     members = np.repeat(which, counts)
     chosen = ids.filter(pa.array(which)), neighbor_ids.filter(pa.array(members))
-    distinct, owners, best = merge_candidates(*chosen, counts[which], distances[members], k)
+    users, neighbors, best = merge_candidates(*chosen, counts[which], distances[members], k)
     nearest, ranks = unpack(best)
     exists = ranks >= 0
-    pairs = _pairs(distinct.take(pa.array(ranks[exists])), nearest[exists])
-    return distinct.take(pa.array(owners)), to_lists(pairs, exists.sum(axis=1))
+    return users, to_lists(_pairs(neighbors.take(pa.array(ranks[exists])), nearest[exists]), exists.sum(axis=1))
 
 
 def _pairs(neighbor_ids: pa.Array, distances: np.ndarray) -> pa.Array:

@@ -52,21 +52,27 @@ class Users:
     examples: dict[str, object]
 
 
-def read_vectors(vectors: DataFrame, settings: Settings, stage: Store, cores: int) -> Users:
+def read_vectors(
+    vectors: DataFrame, settings: Settings, stage: Store, cores: int, *, like: Users | None = None
+) -> Users:
     """Check and stage the input.
 
     vectors : any table with columns of ids and vectors, see open_source; read once
     stage   : computes and stores an intermediate table
     cores   : number of tasks that run at once
+    like    : indexed users, if the input is of queries for them: vectors must be of the same kind and length
     Raises InputError for unusable columns and types, for bad rows unless on_bad_row is "drop", and when no valid row is
     left.
     """
-    source = open_source(put_together(vectors, estimate_bytes(vectors), cores), settings)
+    table = put_together(vectors, estimate_bytes(vectors), cores)
+    source = open_source(table, settings, like.wire.sparse if like else None)
     kind = type_of_ids(vectors, settings)
     checked = stage(check_source(source, settings.metric))
-    seen = survey(checked, source)
+    # The lengths of sets that are given as arrays of all numbers are not known any more.
+    dim = like.wire.dim if like and source.even and not source.sparse else None
+    seen = survey(checked, source, dim)
     rows, dropped, examples = seen.rows, dict(seen.dropped), dict(seen.examples)
-    wire = Wire(seen.dim, source.sparse)
+    wire = Wire(seen.dim if like is None else max(seen.dim, like.wire.dim), source.sparse)
     width = (2 if source.sparse else 1) * seen.numbers / max(rows, 1) + source.sparse
     table, n_bytes = usable(checked, source, wire), rows * (width * 4 + 16)
     if rows * width * 4 > _SPREAD_BYTES and seen.partitions < cores:
@@ -81,7 +87,8 @@ def read_vectors(vectors: DataFrame, settings: Settings, stage: Store, cores: in
         table=table,
         rows=rows,
         wire=wire,
-        coordinates=Coordinates(settings.metric),  # the sample step replaces them, when it has seen vectors
+        # The sample step replaces those of the input, when it has seen vectors.
+        coordinates=like.coordinates if like else Coordinates(settings.metric),
         largest=seen.largest,
         rounded=seen.rounded,
         width=width,
@@ -90,7 +97,7 @@ def read_vectors(vectors: DataFrame, settings: Settings, stage: Store, cores: in
         dropped=dropped,
         examples=examples,
     )
-    _require_usable(users, vectors, settings, source.even)
+    _require_usable(users, vectors, settings, source.even, like)
     return users
 
 
@@ -100,23 +107,26 @@ def in_double(users: Users) -> Users:
     return replace(users, coordinates=users.coordinates.in_double(), width=width)
 
 
-def _require_usable(users: Users, vectors: DataFrame, settings: Settings, even: bool) -> None:
+def _require_usable(users: Users, vectors: DataFrame, settings: Settings, even: bool, like: Users | None) -> None:
     """Raise InputError for rows that cannot be used, unless they are to be dropped, and when no row is left."""
     bad = "; ".join(
         f"{reason} {n:,} ({MEANING[reason]}; for example {settings.id_col} {users.examples[reason]!r})"
         for reason, n in users.dropped.items()
     )
     if users.dropped and settings.on_bad_row == "fail":
-        usual = f"Most vectors have {users.wire.dim} numbers. " if even else "Vectors are sparse. "
+        whose = "The indexed" if like else "Most"
+        usual = f"{whose} vectors have {users.wire.dim:,} numbers. " if even else "Vectors are sparse. "
         nulls = _file_of_nulls(vectors, settings) if {"null_id", "null_vector"} & set(users.dropped) else ""
         raise InputError(
-            f"input columns {settings.id_col!r} and {settings.vector_col!r}: "
+            f"{'queries, ' if like else ''}input columns {settings.id_col!r} and {settings.vector_col!r}: "
             f"{sum(users.dropped.values()):,} of {users.read:,} rows cannot be used: {bad}. "
             f"{usual}{nulls}"
             "Repair the rows, or leave them out with --on-bad-row drop (on_bad_row='drop')."
         )
     if users.rows == 0:
-        raise InputError(f"input: no valid row among {users.read:,}{': ' + bad if bad else ''}. Nothing to do.")
+        raise InputError(
+            f"{'queries' if like else 'input'}: no valid row among {users.read:,}{': ' + bad if bad else ''}. Nothing to do."
+        )
 
 
 def _file_of_nulls(vectors: DataFrame, settings: Settings) -> str:

@@ -6,7 +6,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import types as T
 
 from annspark.core.coordinates import Coordinates
-from annspark.core.copies import route_vectors
+from annspark.core.copies import Router, route_vectors
 from annspark.core.forest import Forest
 from annspark.core.plan import Plan
 from annspark.core.vectors import in_kind, slice_rows, take_rows
@@ -19,10 +19,18 @@ from annspark.tables import HASHES, HOMES, IDS, N_VISITS, PARTITION_KEY, VISITS
 _SLICE_BYTES = 4 << 20  # vectors routed at once; memory in use is a few times this
 
 
-def ship_vectors(users: DataFrame, forest: Forest, plan: Plan, wire: Wire, coordinates: Coordinates) -> DataFrame:
+def ship_vectors(
+    users: DataFrame,
+    forest: Forest,
+    plan: Plan,
+    wire: Wire,
+    coordinates: Coordinates,
+    route: Router = route_vectors,
+) -> DataFrame:
     """Return a copy of every vector for each partition that needs it, in blocks.
 
     users   : ids, hashes and the columns of wire, vectors as in the input
+    route   : decides which partitions need a vector
     returns : partition_key, ids, hashes, the columns of wire (vectors ready to be joined), homes (the home leaf, or -1
               where another partition joins it), visits (the leaves probed), n_visits (how many)
     """
@@ -37,11 +45,13 @@ def ship_vectors(users: DataFrame, forest: Forest, plan: Plan, wire: Wire, coord
     )
     keys = partition_keys(plan.n_partitions)
     # The forest is part of the function's closure; Spark broadcasts a large closure by itself.
-    return users.mapInArrow(_route_mapper(forest, plan, keys, wire, coordinates), schema)
+    return users.mapInArrow(_route_mapper(forest, plan, keys, wire, coordinates, route), schema)
 
 
-def _route_mapper(forest: Forest, plan: Plan, keys: np.ndarray, wire: Wire, coordinates: Coordinates) -> Mapper:
-    def route(batches: Batches) -> Batches:
+def _route_mapper(
+    forest: Forest, plan: Plan, keys: np.ndarray, wire: Wire, coordinates: Coordinates, route: Router
+) -> Mapper:
+    def ship(batches: Batches) -> Batches:
         for batch in batches:
             ids, hashes = elements(batch.column(0)), numbers(batch.column(1), np.int64)
             vectors = wire.read(batch)
@@ -49,7 +59,7 @@ def _route_mapper(forest: Forest, plan: Plan, keys: np.ndarray, wire: Wire, coor
             step = max(1, _SLICE_BYTES // each)
             for start in range(0, len(ids), step):
                 sent = coordinates.for_join(slice_rows(vectors, start, start + step))
-                copies = route_vectors(forest, plan, in_kind(sent, np.float32))
+                copies = route(forest, plan, in_kind(sent, np.float32))
                 first, lengths = block_lengths(copies.partition, each)
                 visits = np.add.reduceat(copies.n_visits, first)
                 columns = [
@@ -65,4 +75,4 @@ def _route_mapper(forest: Forest, plan: Plan, keys: np.ndarray, wire: Wire, coor
                     columns, [PARTITION_KEY, IDS, HASHES, *wire.names, HOMES, VISITS, N_VISITS]
                 )
 
-    return route
+    return ship

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 from pyspark.sql import functions as F
 
-from annspark.core.coordinates import OutOfRange, choose_coordinates
+from annspark.core.coordinates import Coordinates, OutOfRange, choose_coordinates
 from annspark.core.sampling import draw_limit
 from annspark.core.vectors import Vectors, take_rows
 from annspark.errors import InputError
@@ -53,13 +53,16 @@ class Samples:
         return sum(len(sample.ids) for sample in (self.audit, self.calibrate, self.routed, self.forest))
 
 
-def sample_vectors(users: Users, want: Sequence[int]) -> tuple[Users, list[Sample]]:
+def sample_vectors(
+    users: Users, want: Sequence[int], coordinates: Coordinates | None = None
+) -> tuple[Users, list[Sample]]:
     """Collect seeded samples on the driver; only the blocks that hold sampled users are read.
 
-    want    : the number of users of each sample
-    returns : the users with their coordinates chosen, and samples of min(want, rows) users.  Two samples share users
-              only when there are not enough users for both.  The first sample has the smallest hashes, so that its
-              users' rows in any table can be found by comparing hashes
+    want        : the number of users of each sample
+    coordinates : those of the users, where they are known; None chooses them
+    returns     : the users with their coordinates, and samples of min(want, rows) users.  Two samples share users only
+                  when there are not enough users for both.  The first sample has the smallest hashes, so that its
+                  users' rows in any table can be found by comparing hashes
     Raises InputError where distances would not fit the published column.
     """
     seen = draw_limit(min(_SEEN, users.rows), users.rows)
@@ -69,11 +72,7 @@ def sample_vectors(users: Users, want: Sequence[int]) -> tuple[Users, list[Sampl
     vectors = users.wire.read(blocks)
     sampled = pa.table({HASHES: hashes, USER_ID: ids, "row": np.arange(len(ids))}).filter(pa.array(hashes <= limit))
     row = sampled.sort_by([(HASHES, "ascending"), (USER_ID, "ascending")])["row"].to_numpy()
-    try:
-        seen_vectors = take_rows(vectors, np.flatnonzero(hashes <= seen))
-        chosen = choose_coordinates(seen_vectors, users.coordinates.metric, users.largest, rounded=users.rounded)
-    except OutOfRange as error:
-        raise InputError(f"input: {error}") from error
+    chosen = coordinates or _chosen_for(users, take_rows(vectors, np.flatnonzero(hashes <= seen)))
     samples, start = [], 0
     for n in (min(n, users.rows) for n in want):
         drawn = row[min(start, users.rows - n) :][:n]
@@ -83,3 +82,11 @@ def sample_vectors(users: Users, want: Sequence[int]) -> tuple[Users, list[Sampl
         )
         start += n
     return replace(users, coordinates=chosen), samples
+
+
+def _chosen_for(users: Users, seen: Vectors) -> Coordinates:
+    """Return the coordinates for users like those seen."""
+    try:
+        return choose_coordinates(seen, users.coordinates.metric, users.largest, rounded=users.rounded)
+    except OutOfRange as error:
+        raise InputError(f"input: {error}") from error

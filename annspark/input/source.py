@@ -49,8 +49,11 @@ class Source:
         return bool({VECTOR, MLLIB_DENSE} & set(self.table.columns))
 
 
-def open_source(vectors: DataFrame, settings: Settings) -> Source:
-    """Find the columns; InputError when one is missing or of an unusable type."""
+def open_source(vectors: DataFrame, settings: Settings, sparse: bool | None = None) -> Source:
+    """Find the columns; InputError when one is missing or of an unusable type.
+
+    sparse : whether vectors must be sparse rows, as those of an index that they are compared with; None for either
+    """
     types: dict[str, T.DataType] = {}
     names: dict[str, str] = {}
     for name in filter(None, (settings.id_col, settings.vector_col, settings.values_col)):
@@ -74,9 +77,15 @@ def open_source(vectors: DataFrame, settings: Settings) -> Source:
     user_id = F.col(quoted(settings.id_col))
     if is_collated(types[settings.id_col]):
         user_id = user_id.cast(T.StringType())  # within the run ids are equal only when their bytes are
-    columns = _vector_columns(vectors, types, settings)
-    sparse = not {VECTOR, MLLIB_DENSE} & set(columns) or METRICS[settings.metric].sets
-    if sparse and settings.metric not in SPARSE_METRICS:
+    columns = _vector_columns(vectors, types, settings, sparse)
+    found = not {VECTOR, MLLIB_DENSE} & set(columns) or METRICS[settings.metric].sets
+    if sparse is not None and found != sparse:
+        kinds = ("dense, arrays of all numbers", "sparse, indices and values")
+        raise InputError(
+            f"input column {settings.vector_col!r} is {types[settings.vector_col].simpleString()}: these vectors are "
+            f"{kinds[found]}, and the indexed ones {kinds[sparse]}. Give both in one form."
+        )
+    if found and settings.metric not in SPARSE_METRICS:
         raise InputError(
             f"input column {settings.vector_col!r} is {types[settings.vector_col].simpleString()}: sparse vectors, "
             f"which can be compared by {', '.join(SPARSE_METRICS)}, not by {settings.metric}. "
@@ -84,10 +93,12 @@ def open_source(vectors: DataFrame, settings: Settings) -> Source:
         )
     named = (column.alias(name) for name, column in columns.items())
     hashed = seeded_hash(user_id, settings.seed)
-    return Source(vectors.select(user_id.alias(USER_ID), hashed.alias(HASH), *named), sparse)
+    return Source(vectors.select(user_id.alias(USER_ID), hashed.alias(HASH), *named), found)
 
 
-def _vector_columns(vectors: DataFrame, types: dict[str, T.DataType], settings: Settings) -> dict[str, Column]:
+def _vector_columns(
+    vectors: DataFrame, types: dict[str, T.DataType], settings: Settings, sparse: bool | None
+) -> dict[str, Column]:
     kind, column = types[settings.vector_col], F.col(quoted(settings.vector_col))
     item = kind.elementType if isinstance(kind, T.ArrayType) else None
     if settings.values_col is not None:
@@ -101,14 +112,14 @@ def _vector_columns(vectors: DataFrame, types: dict[str, T.DataType], settings: 
     if isinstance(kind, T.MapType) and isinstance(kind.keyType, _WHOLE) and isinstance(kind.valueType, _NUMBERS):
         return _sparse(F.map_keys(column), F.map_values(column))
     if isinstance(kind, T.StructType) and _is_mllib_struct(kind):
-        return _struct_columns(vectors, column, kind, settings.metric)
+        return _struct_columns(vectors, column, kind, settings.metric, sparse)
     if isinstance(kind, T.StructType) and {INDICES, VALUES} <= set(kind.names):
         inner = [kind[name].dataType for name in (INDICES, VALUES)]
         lists = [field.elementType for field in inner if isinstance(field, T.ArrayType)]
         if len(lists) == 2 and isinstance(lists[0], _WHOLE) and isinstance(lists[1], _NUMBERS):
             return _sparse(column[INDICES], column[VALUES])
     if type(kind).__name__ == "VectorUDT":
-        return _mllib_columns(vectors, column, settings.metric)
+        return _mllib_columns(vectors, column, settings.metric, sparse)
     if isinstance(item, _WHOLE) and METRICS[settings.metric].sets:
         return {INDICES: column.cast("array<bigint>")}
     if isinstance(item, (*_NUMBERS, T.BooleanType)):
@@ -127,14 +138,14 @@ def _sparse(indices: Column, values: Column) -> dict[str, Column]:
     return {INDICES: indices.cast("array<bigint>"), VALUES: values.cast("array<double>")}
 
 
-def _mllib_columns(vectors: DataFrame, column: Column, metric: str) -> dict[str, Column]:
+def _mllib_columns(vectors: DataFrame, column: Column, metric: str, sparse: bool | None) -> dict[str, Column]:
     """Return the column of MLlib vectors: as sparse rows where the metric allows that and they are smaller.
 
     All vectors are counted, because VectorAssembler mixes dense and sparse ones, and the type is the same for both.
     """
     from pyspark.ml.functions import vector_to_array
 
-    if METRICS[metric].sets or (METRICS[metric].sparse and _are_mostly_zeros(vectors, column)):
+    if _become_sparse(vectors, column, metric, sparse):
         return {MLLIB: column}
     return {VECTOR: F.when(column.isNotNull(), vector_to_array(column))}  # vector_to_array refuses null
 
@@ -156,7 +167,9 @@ def _is_mllib_struct(kind: T.StructType) -> bool:
     )
 
 
-def _struct_columns(vectors: DataFrame, column: Column, kind: T.StructType, metric: str) -> dict[str, Column]:
+def _struct_columns(
+    vectors: DataFrame, column: Column, kind: T.StructType, metric: str, sparse: bool | None
+) -> dict[str, Column]:
     """Return the columns of MLlib's struct: as sparse rows where the metric allows that and they are smaller."""
     values = column[VALUES].cast("array<double>")
     if not {INDICES, "size"} <= set(kind.names) or isinstance(kind[INDICES].dataType, T.NullType):
@@ -166,9 +179,16 @@ def _struct_columns(vectors: DataFrame, column: Column, kind: T.StructType, metr
     size = F.when(is_dense, F.size(values)).otherwise(column["size"]).cast("int")
     completed = F.struct(size.alias("size"), indices.alias(INDICES), values.alias(VALUES))
     completed = F.when(column.isNotNull(), completed)
-    if METRICS[metric].sets or (METRICS[metric].sparse and _are_mostly_zeros(vectors, completed)):
+    if _become_sparse(vectors, completed, metric, sparse):
         return _sparse(indices, values)
     return {MLLIB_DENSE: completed}
+
+
+def _become_sparse(vectors: DataFrame, column: Column, metric: str, sparse: bool | None) -> bool:
+    """Say whether MLlib vectors are read as sparse rows."""
+    if METRICS[metric].sets or sparse is not None:
+        return METRICS[metric].sets or bool(sparse)
+    return METRICS[metric].sparse and _are_mostly_zeros(vectors, column)
 
 
 def _are_mostly_zeros(vectors: DataFrame, column: Column) -> bool:

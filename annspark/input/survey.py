@@ -73,15 +73,19 @@ def usable(checked: DataFrame, source: Source, wire: Wire) -> DataFrame:
     return checked.where(good).select(IDS, HASHES, *wire.names, LOWEST)
 
 
-def survey(checked: DataFrame, source: Source) -> Survey:
+def survey(checked: DataFrame, source: Source, dim: int | None = None) -> Survey:
     """Return the counts of checked rows.
 
     checked : as check_source returns it
+    dim     : the length that dense vectors must have; None for the most frequent one
     """
     seen = _count(checked, id_type(checked), Wire(0, source.sparse), source.even)
     # Sparse rows of different widths belong together; dense vectors must have the most frequent length.
     lengths = [(part.dim, part.rows) for part in seen if part.reason == ""]
-    dim = _usual_length(lengths) if source.even else max((length for length, _ in lengths), default=0)
+    if not source.even:
+        dim = max((length for length, _ in lengths), default=0)
+    elif dim is None:
+        dim = _usual_length(lengths)
     good = [part for part in seen if part.reason == "" and (not source.even or part.dim == dim > 0)]
     dropped: dict[str, int] = {}
     examples: dict[str, object] = {}

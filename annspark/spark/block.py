@@ -21,9 +21,9 @@ from annspark.tables import COUNTS, DISTANCES, HASHES, IDS, LOWEST, NEIGHBOR_IDS
 _BLOCK_BYTES = 4096
 
 
-def id_type(blocks: DataFrame) -> T.DataType:
+def id_type(blocks: DataFrame, column: str = IDS) -> T.DataType:
     """Return the type of the ids in blocks."""
-    return cast(T.ArrayType, blocks.schema[IDS].dataType).elementType
+    return cast(T.ArrayType, blocks.schema[column].dataType).elementType
 
 
 def block_fields(user: T.DataType, wire: Wire) -> list[T.StructField]:
@@ -36,16 +36,17 @@ def block_fields(user: T.DataType, wire: Wire) -> list[T.StructField]:
     ]
 
 
-def candidate_schema(user: T.DataType) -> T.StructType:
+def candidate_schema(user: T.DataType, neighbor: T.DataType | None = None) -> T.StructType:
     """Return the columns of candidates: partition_key (of the merge), ids, neighbor_ids, distances, counts.
 
-    user : type of the ids
+    user     : type of the ids
+    neighbor : type of the neighbors' ids, where they are of another table
     """
     return T.StructType(
         [
             T.StructField(PARTITION_KEY, T.IntegerType()),
             T.StructField(IDS, T.ArrayType(user)),
-            T.StructField(NEIGHBOR_IDS, T.ArrayType(user)),
+            T.StructField(NEIGHBOR_IDS, T.ArrayType(neighbor or user)),
             *(T.StructField(name, T.BinaryType()) for name in (DISTANCES, COUNTS)),
         ]
     )
@@ -87,17 +88,25 @@ def block_users(ids: pa.Array, hashes: np.ndarray, vectors: Vectors, wire: Wire)
 
 
 def block_lists(
-    slot: np.ndarray, keys: np.ndarray, ids: pa.Array, users: np.ndarray, neighbors: np.ndarray, distances: np.ndarray
+    slot: np.ndarray,
+    keys: np.ndarray,
+    ids: pa.Array,
+    users: np.ndarray,
+    neighbors: np.ndarray,
+    distances: np.ndarray,
+    neighbor_ids: pa.Array | None = None,
 ) -> list[pa.Array]:
     """Return users' lists in blocks: partition_key, ids, neighbor_ids, distances, counts.
 
-    slot      : int (n,), the slot of each list's partition; lists of one slot are next to each other
-    keys      : int32 (n_slots,), the target of each slot
-    ids       : of all users and neighbors
-    users     : int (n,), places in ids
-    neighbors : int (n, k), places in ids, nearest first; -1 for none
-    distances : float32 (n, k)
+    slot         : int (n,), the slot of each list's partition; lists of one slot are next to each other
+    keys         : int32 (n_slots,), the target of each slot
+    ids          : of all users and neighbors
+    users        : int (n,), places in ids
+    neighbors    : int (n, k), places in neighbor_ids, nearest first; -1 for none
+    distances    : float32 (n, k)
+    neighbor_ids : of all neighbors; None where ids are
     """
+    neighbor_ids = ids if neighbor_ids is None else neighbor_ids
     exists = neighbors >= 0
     counts = exists.sum(axis=1, dtype=np.int32)
     first, lengths = block_lengths(slot, neighbors.shape[1] * 12)
@@ -105,7 +114,7 @@ def block_lists(
     return [
         pa.array(keys[slot[first]]),
         to_lists(ids.take(pa.array(users)), lengths),
-        to_lists(ids.take(pa.array(neighbors[exists])), per_block),
+        to_lists(neighbor_ids.take(pa.array(neighbors[exists])), per_block),
         to_binary(distances[exists], per_block),
         to_binary(counts, lengths),
     ]
