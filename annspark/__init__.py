@@ -1,23 +1,38 @@
 """Approximate k nearest neighbors of every user at once, on Apache Spark: a table in, a table out."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["AnnsparkError", "ClusterError", "InputError", "RecallMissed", "SettingsError", "build_neighbors"]
+__all__ = [
+    "AnnsparkError",
+    "ClusterError",
+    "Index",
+    "InputError",
+    "LocalIndex",
+    "RecallMissed",
+    "SettingsError",
+    "build_neighbors",
+    "fit",
+    "load",
+    "open_index",
+]
 
 if TYPE_CHECKING:
     from annspark.errors import AnnsparkError, ClusterError, InputError, RecallMissed, SettingsError
-    from annspark.pipeline import build_neighbors
+    from annspark.index import Index, fit, load
+    from annspark.local import LocalIndex, open_index
+    from annspark.neighbors import build_neighbors
+
+_HOMES = {
+    "build_neighbors": "neighbors",
+    **dict.fromkeys(("Index", "fit", "load"), "index"),
+    **dict.fromkeys(("LocalIndex", "open_index"), "local"),
+}
 
 
 def __getattr__(name: str) -> Any:
-    # Loaded on first use, so that importing annspark.core never imports Spark.
-    if name == "build_neighbors":
-        from annspark.pipeline import build_neighbors
-
-        return build_neighbors
+    # Loaded on first use: annspark.core and a local index never import Spark.
     if name in __all__:
-        from annspark import errors
-
-        return getattr(errors, name)
+        return getattr(import_module(f"annspark.{_HOMES.get(name, 'errors')}"), name)
     raise AttributeError(f"module 'annspark' has no attribute {name!r}")

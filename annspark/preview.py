@@ -13,7 +13,6 @@ from annspark.core.plan import (
 from annspark.core.sampling import draw_limit
 from annspark.errors import spark_errors_explained
 from annspark.flow.grow import grow
-from annspark.index import Index
 from annspark.input.open import open_input
 from annspark.job import Job
 from annspark.nightly import ready_to_write
@@ -22,6 +21,7 @@ from annspark.pipeline import find, fit, plan_for, start_run
 from annspark.report import Leaves, Preview, Rows
 from annspark.run import Run
 from annspark.tables import IDS, LOWEST
+from annspark.tuned import Tuned
 
 _TRIED = (25_000, 25_000, 100_000)  # users that are joined in each trial; the first trial only warms up
 
@@ -32,11 +32,11 @@ def preview(spark: SparkSession, job: Job) -> Preview:
     with ready_to_write(spark, job, overwrite=True) as (_, stage):
         run = start_run(spark, stage, stage)
         vectors = open_input(spark, job.input, job.format)
-        index = fit(vectors, job.settings, run)
+        tuned = fit(vectors, job.settings, run)
         with run.clock.step("try", "joining some users to see how fast it goes") as facts:
-            tried = _try(index, run)
+            tried = _try(tuned, run)
             facts += [f"{users:,} users in {seconds:.1f} s" for users, seconds in tried]
-    users, plan, most, first_rows = index.known.users, index.plan, index.known.neighbors, index.known.first_rows
+    users, plan, most, first_rows = tuned.known.users, tuned.plan, tuned.known.neighbors, tuned.known.first_rows
     return Preview(
         rows=Rows(
             read=users.read,
@@ -46,7 +46,7 @@ def preview(spark: SparkSession, job: Job) -> Preview:
             examples=users.examples,
             short=0,
         ),
-        calibration=index.calibration,
+        calibration=tuned.calibration,
         probes=plan.probes,
         pairs_per_user=round(plan.expected.pairs + (len(first_rows.ids) if first_rows else 0), 1),
         copies_per_user=round(plan.copies, 3),
@@ -64,24 +64,24 @@ def preview(spark: SparkSession, job: Job) -> Preview:
     )
 
 
-def take_part(index: Index, want: int, cores: int) -> Index:
-    """Return an index of about `want` of the users, with the leaf size and the probes of the whole index."""
-    users, samples = index.known.users, index.known.samples
+def take_part(tuned: Tuned, want: int, cores: int) -> Tuned:
+    """Return an tuned of about `want` of the users, with the leaf size and the probes of the whole tuned."""
+    users, samples = tuned.known.users, tuned.known.samples
     table = users.table.where(F.col(LOWEST) <= draw_limit(min(want, users.rows), users.rows))
     part = replace(users, table=table, rows=table.agg(F.sum(F.size(IDS))).collect()[0][0])
-    forest = grow(part, samples.forest.vectors, index.settings, trees=len(index.plan.reach))
-    known = replace(index.known, users=part, neighbors=min(index.settings.k, part.rows - 1))
-    return replace(index, known=known, forest=forest, plan=plan_for(known, forest, index.plan.probes, cores))
+    forest = grow(part, samples.forest.vectors, tuned.settings, trees=len(tuned.plan.reach))
+    known = replace(tuned.known, users=part, neighbors=min(tuned.settings.k, part.rows - 1))
+    return replace(tuned, known=known, forest=forest, plan=plan_for(known, forest, tuned.plan.probes, cores))
 
 
-def _try(index: Index, run: Run) -> list[tuple[int, float]]:
+def _try(tuned: Tuned, run: Run) -> list[tuple[int, float]]:
     """Join a small and a larger part of the users; return the number of users and the seconds of each trial."""
     tried = []
-    rows = index.known.users.rows
+    rows = tuned.known.users.rows
     for want in _TRIED if rows > _TRIED[0] else (rows,):
-        part = take_part(index, want, run.cores)
+        part = take_part(tuned, want, run.cores)
         start = time.perf_counter()
-        find(part, layout_of(index.settings), run.stage, run.cores)
+        find(part, layout_of(tuned.settings), run.stage, run.cores)
         tried.append((part.known.users.rows, time.perf_counter() - start))
     return tried
 

@@ -42,6 +42,25 @@ class Settings:
         unset="none",
         example="values",
     )
+    candidate_id_col: str | None = setting(
+        None,
+        Column(optional=True),
+        "Column of the candidates' ids.",
+        unset="id_col",
+        example="item_id",
+    )
+    candidate_vector_col: str | None = setting(
+        None,
+        Column(optional=True),
+        "Column of the candidates' vectors.",
+        unset="vector_col",
+        example="vector",
+    )
+    same_ids: bool = setting(
+        False,
+        Flag(),
+        "Ids of users and candidates name the same things: leave out the candidate with the user's id.",
+    )
     metric: str = setting(
         "cosine",
         OneOf(tuple(METRICS)),

@@ -113,6 +113,13 @@ class Coordinates:
             lost = lost * (np.sqrt(2 * np.maximum(radius, 0)) + lost)
         return np.where(np.isfinite(radius), radius + _SUMMED * np.abs(radius) + lost, radius)
 
+    def holds(self, largest: float, numbers: int) -> bool:
+        """Return whether float32 holds the squares of vectors of so many numbers, the largest of that size."""
+        if self.facts.scales == 0 or largest == 0:
+            return True
+        length = float(np.log2(largest)) + np.log2(max(1, min(numbers, 2**20))) / 2 + self.exponent
+        return bool(length <= _LONGEST)
+
     def keeps(self, vectors: Vectors) -> bool:
         """Return whether float32 holds these vectors to the last bit."""
         return not self.facts.unit and fits_float32(vectors)

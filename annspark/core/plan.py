@@ -8,13 +8,14 @@ import numpy as np
 
 from annspark.core.forest import Forest
 from annspark.core.routes import Routes, reach_for, within_reach
-from annspark.core.vectors import Vectors, len_of, width_of
+from annspark.core.vectors import Vectors, width_of
 
 _SAMPLED_PER_LEAF = 40
 _SAMPLED_AT_LEAST = 10_000
 _SAMPLE_BYTES = 512 << 20  # the sample a tree is grown from on the driver, at most
 _LIMB_BYTES = 64 << 20  # the sample of a limb: some 6,000 leaves of 64 numbers, half a minute of a task
 PLAN_SAMPLE = 20_000  # vectors routed by the driver: enough to measure the shares of runs of many leaves
+_PART_BYTES = 64 << 20  # vectors in a file of a saved index
 _PARTITION_BYTES = 192 << 20  # a worker holds a partition about three times over while it joins
 
 
@@ -129,6 +130,25 @@ def plan_queries(
     median, p99, largest = np.quantile(np.concatenate(residents), (0.5, 0.99, 1.0))
     expected = Expected(pairs=pairs, median_rows=round(median), p99_rows=round(p99), max_rows=round(largest))
     return _plan_of(probes, reach, sizes, cut, expected)
+
+
+def plan_parts(sizes: tuple[int, ...], residents: tuple[np.ndarray, ...], rows: int, width: float, cores: int) -> Plan:
+    """Cut the leaves of each tree into parts of about as many rows each, in which an index is saved.
+
+    sizes     : leaves of each tree
+    residents : for each tree float (n_leaves,), about how many rows are at home in each leaf
+    width     : numbers of 4 bytes that a vector takes, on average
+    """
+    each = max(1, min(rows // 500, max(cores, ceil(4 * rows * (width + 4) / _PART_BYTES))))
+    cut = _Cut([_runs_of_leaves(at_home + 1e-3, each) for at_home in residents], float(len(sizes)))
+    median, p99, largest = np.quantile(np.concatenate(residents), (0.5, 0.99, 1.0))
+    expected = Expected(pairs=0.0, median_rows=round(median), p99_rows=round(p99), max_rows=round(largest))
+    return _plan_of(1, (-1.0,) * len(sizes), sizes, cut, expected)
+
+
+def reach_of_queries(forest: Forest, sample: Vectors, probes: float) -> tuple[float, ...]:
+    """Return for each tree the margin up to which queries like the sampled vectors go to so many leaves on average."""
+    return _reached(forest.find_query_routes(sample, probes), probes)[1]
 
 
 def count_query_pairs(routes: list[Routes], residents: tuple[np.ndarray, ...]) -> float:

@@ -14,6 +14,8 @@ from pyspark.sql import types as T
 
 from annspark.core.coordinates import Coordinates
 from annspark.core.first_rows import count_first_rows, nearest_first_rows, ordering_lengths
+from annspark.core.forest import Forest
+from annspark.core.metric import METRICS
 from annspark.core.sampling import slot_of
 from annspark.core.vectors import Vectors, concatenate_rows, len_of, take_rows
 from annspark.flow.read import Users
@@ -48,10 +50,55 @@ def pick_first_rows(users: Users, k: int) -> FirstRows:
     found = collect(
         blocks.mapInArrow(first_rows_of, blocks.schema).repartition(1).mapInArrow(first_rows_of, blocks.schema)
     )
-    ids = elements(found[IDS])
+    return _first_rows_of(found, users.wire)
+
+
+def pick_for_queries(users: Users, forest: Forest, k: int) -> FirstRows | None:
+    """Return the users that every query is compared with, or None where there are none.
+
+    They are the hubs, which are near to many whatever their leaf, and for sparse rows the first rows.
+    """
+    found = []
+    if METRICS[users.coordinates.metric].largest:
+        names = [IDS, HASHES, *users.wire.names]
+        blocks = users.table.select(*names)
+        found.append(collect(blocks.mapInArrow(_hubs_mapper(forest, users.wire, users.coordinates), blocks.schema)))
+    picked = [_first_rows_of(blocks, users.wire) for blocks in found if len(blocks)]
+    if users.wire.sparse:
+        picked.append(pick_first_rows(users, k))
+    if not picked:
+        return None
+    ids, hashes = pa.concat_arrays([one.ids for one in picked]), np.concatenate([one.hashes for one in picked])
+    ordered = pa.table({"id": ids, "row": np.arange(len(ids))}).sort_by([("id", "ascending"), ("row", "ascending")])
+    row = ordered["row"].to_numpy()
+    row = row[np.diff(hashes[row], prepend=hashes[row][:1] - 1) != 0]  # a hub may be one of the first rows
+    vectors = concatenate_rows([one.vectors for one in picked])
+    return FirstRows(ids.take(pa.array(row)), hashes[row], take_rows(vectors, row))
+
+
+def _hubs_mapper(forest: Forest, wire: Wire, coordinates: Coordinates) -> Mapper:
+    """Return the function that yields the hubs of a partition, a block for each batch that has some."""
+
+    def pick(batches: Batches) -> Batches:
+        for batch in batches:
+            vectors = wire.read(batch)
+            row = np.flatnonzero(forest.are_hubs(coordinates.for_routing(vectors)))
+            if len(row):
+                ids, hashes = elements(batch.column(0)), numbers(batch.column(1), np.int64)
+                once = np.array([len(row)])
+                columns = [to_lists(ids.take(pa.array(row)), once), to_binary(hashes[row], once)]
+                columns += wire.write(take_rows(vectors, row), once)
+                yield pa.RecordBatch.from_arrays(columns, [IDS, HASHES, *wire.names])
+
+    return pick
+
+
+def _first_rows_of(blocks: pa.Table, wire: Wire) -> FirstRows:
+    """Return collected blocks of users as FirstRows, in the order of their ids."""
+    ids = elements(blocks[IDS])
     order = pc.sort_indices(ids).to_numpy()
-    vectors = take_rows(users.wire.read(found), order)
-    return FirstRows(ids.take(pa.array(order)), numbers(found[HASHES], np.int64)[order], vectors)
+    vectors = take_rows(wire.read(blocks), order)
+    return FirstRows(ids.take(pa.array(order)), numbers(blocks[HASHES], np.int64)[order], vectors)
 
 
 def _first_rows_mapper(count: int, metric: str, wire: Wire) -> Mapper:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
 from annspark.core.coordinates import Coordinates
 from annspark.errors import InputError
@@ -33,6 +34,7 @@ class Users:
     largest     : the largest absolute value of their numbers
     rounded     : whether float32 cannot hold all their numbers exactly
     width       : mean size of a vector in the join, in units of 4 bytes
+    id_kind     : type of the published ids; the staged ids of a collated type are plain strings
     read        : rows of the input
     id_bytes    : mean size of an id
     dropped     : number of rows left out, by reason
@@ -46,6 +48,7 @@ class Users:
     largest: float
     rounded: bool
     width: float
+    id_kind: T.DataType
     read: int
     id_bytes: float
     dropped: dict[str, int]
@@ -92,6 +95,7 @@ def read_vectors(
         largest=seen.largest,
         rounded=seen.rounded,
         width=width,
+        id_kind=kind,
         read=seen.read,
         id_bytes=seen.id_bytes / max(rows, 1),
         dropped=dropped,

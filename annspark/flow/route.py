@@ -26,12 +26,15 @@ def ship_vectors(
     wire: Wire,
     coordinates: Coordinates,
     route: Router = route_vectors,
+    *,
+    prepared: bool = True,
 ) -> DataFrame:
     """Return a copy of every vector for each partition that needs it, in blocks.
 
     users   : ids, hashes and the columns of wire, vectors as in the input
-    route   : decides which partitions need a vector
-    returns : partition_key, ids, hashes, the columns of wire (vectors ready to be joined), homes (the home leaf, or -1
+    route    : decides which partitions need a vector
+    prepared : ship vectors ready to be joined, and not as in the input
+    returns  : partition_key, ids, hashes, the columns of wire (vectors ready to be joined), homes (the home leaf, or -1
               where another partition joins it), visits (the leaves probed), n_visits (how many)
     """
     schema = T.StructType(
@@ -45,11 +48,11 @@ def ship_vectors(
     )
     keys = partition_keys(plan.n_partitions)
     # The forest is part of the function's closure; Spark broadcasts a large closure by itself.
-    return users.mapInArrow(_route_mapper(forest, plan, keys, wire, coordinates, route), schema)
+    return users.mapInArrow(_route_mapper(forest, plan, keys, wire, coordinates, route, prepared), schema)
 
 
 def _route_mapper(
-    forest: Forest, plan: Plan, keys: np.ndarray, wire: Wire, coordinates: Coordinates, route: Router
+    forest: Forest, plan: Plan, keys: np.ndarray, wire: Wire, coordinates: Coordinates, route: Router, prepared: bool
 ) -> Mapper:
     def ship(batches: Batches) -> Batches:
         for batch in batches:
@@ -58,8 +61,9 @@ def _route_mapper(
             each = row_bytes(vectors)
             step = max(1, _SLICE_BYTES // each)
             for start in range(0, len(ids), step):
-                sent = coordinates.for_join(slice_rows(vectors, start, start + step))
-                copies = route(forest, plan, in_kind(sent, np.float32))
+                own = slice_rows(vectors, start, start + step)
+                joined = coordinates.for_join(own)
+                copies, sent = route(forest, plan, in_kind(joined, np.float32)), joined if prepared else own
                 first, lengths = block_lengths(copies.partition, each)
                 visits = np.add.reduceat(copies.n_visits, first)
                 columns = [

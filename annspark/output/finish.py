@@ -12,18 +12,27 @@ from annspark.tables import DISTANCE, NEIGHBOR_ID, NEIGHBORS, USER_ID
 _LOW, _HIGH, _TIMES = "low", "high", "times"
 
 
-def finish(table: DataFrame, found: Layout, layout: Layout, settings: Settings, kind: T.DataType) -> DataFrame:
+def finish(
+    table: DataFrame,
+    found: Layout,
+    layout: Layout,
+    settings: Settings,
+    kind: T.DataType,
+    neighbor: T.DataType | None = None,
+) -> DataFrame:
     """Return the table to publish.
 
-    table  : all neighbors; ids of a collated type are plain strings
-    found  : the layout of table
-    layout : the layout of the table to publish
-    kind   : type of the published ids
+    table    : all neighbors; ids of a collated type are plain strings
+    found    : the layout of table
+    layout   : the layout of the table to publish
+    kind     : type of the published ids
+    neighbor : type of the published ids of neighbors, where these are of another table
     """
+    neighbor = neighbor or kind
     pairs = F.arrays_zip(NEIGHBOR_ID, DISTANCE).alias(NEIGHBORS)
     lists = lists_in(table, found).select(USER_ID, pairs)
     lists = _restricted(lists, settings.max_distance, settings.links)
-    return laid_out(_collated(lists, kind) if is_collated(kind) else lists, layout)
+    return laid_out(_collated(lists, kind, neighbor) if is_collated(kind) or is_collated(neighbor) else lists, layout)
 
 
 def count_shorter(table: DataFrame, layout: Layout, neighbors: int, rows: int) -> int:
@@ -70,13 +79,13 @@ def _restricted(neighbors: DataFrame, max_distance: float | None, links: str) ->
     return all_users.select(USER_ID, F.coalesce("linked", F.filter(NEIGHBORS, lambda _: F.lit(False))).alias(NEIGHBORS))
 
 
-def _collated(lists: DataFrame, kind: T.DataType) -> DataFrame:
-    """Return the lists with ids of a collated type; neighbors at the same distance are in the order of that type.
+def _collated(lists: DataFrame, kind: T.DataType, neighbor: T.DataType) -> DataFrame:
+    """Return the lists with ids of collated types; neighbors at the same distance are in the order of their type.
 
     lists   : user_id, neighbors, with plain strings as ids
     returns : the same columns
     """
-    ids = F.col(f"{NEIGHBORS}.{NEIGHBOR_ID}").cast(T.ArrayType(kind))
+    ids = F.col(f"{NEIGHBORS}.{NEIGHBOR_ID}").cast(T.ArrayType(neighbor))
     pairs = F.arrays_zip(F.col(f"{NEIGHBORS}.{DISTANCE}").alias(DISTANCE), ids.alias(NEIGHBOR_ID))
     ordered = F.transform(F.sort_array(pairs), lambda neighbor: F.struct(neighbor[NEIGHBOR_ID], neighbor[DISTANCE]))
     return lists.select(F.col(USER_ID).cast(kind).alias(USER_ID), ordered.alias(NEIGHBORS))

@@ -1,4 +1,4 @@
-"""Publish: write the table aside, and rename it to the output once it is complete and audited.
+"""Publish: write the table or the index aside, and rename it to its place once it is complete and audited.
 
 With --overwrite a run may replace the table that was at the output when the run began, or one that annspark has
 published there since.  Anything else at the output stays, and the finished table is kept beside it.
@@ -8,7 +8,7 @@ import json
 import logging
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +19,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from annspark.errors import SettingsError, reason_of
 from annspark.job import is_catalog_table
+from annspark.saved.manifest import MANIFEST
 from annspark.spark import files
 from annspark.spark.leftovers import clear, is_dead, this_owner, working_in
 from annspark.spark.places import (
@@ -50,6 +51,7 @@ class Output:
     mark      : the end of this run's names
     overwrite : whether a table there may be replaced
     found     : identity_of the table that was there when the run began; "" when there was none
+    role      : the setting that names it: "output", or "index" for the folder of an index
     link      : the path that was given, when it is a link to place; else ""
     written   : names of the tables written aside so far
     """
@@ -59,13 +61,14 @@ class Output:
     mark: str
     overwrite: bool
     found: str
+    role: str = "output"
     link: str = ""
     written: list[str] = field(default_factory=list)
 
     @property
     def is_table(self) -> bool:
         """Whether the output is a catalog table."""
-        return is_catalog_table(self.name)
+        return self.role == "output" and is_catalog_table(self.name)
 
     @property
     def aside(self) -> str:
@@ -92,16 +95,18 @@ class Output:
 
 @dataclass(frozen=True)
 class Pending:
-    """A table written aside.
+    """A table or an index written aside.
 
-    table  : reads the written table
+    spark  : the session
     name   : where it is now: a folder with its scheme, or a catalog table
     output : where it is to be published
+    table  : reads the written table; None for an index
     """
 
-    table: DataFrame
+    spark: SparkSession
     name: str
     output: Output
+    table: DataFrame | None = None
 
 
 def require_apart(spark: SparkSession, output: Output, vectors: DataFrame, given: str) -> None:
@@ -131,16 +136,26 @@ def check_output(spark: SparkSession, name: str, overwrite: bool) -> Output:
 
     Raises SettingsError when something there may not be replaced, or when no table can be published there whole.
     """
-    return _check_table(spark, name, overwrite) if is_catalog_table(name) else _check_folder(spark, name, overwrite)
+    if is_catalog_table(name):
+        return _check_table(spark, name, overwrite)
+    return check_folder(spark, name, overwrite, "output", _require_table_like)
 
 
-def _check_folder(spark: SparkSession, name: str, overwrite: bool) -> Output:
-    files.require_rename(name)
-    files.require_whole_name(spark, "output", name)
-    named = files.resolve(spark, "output", name)
-    files.require_rename(named)
+def check_folder(
+    spark: SparkSession, name: str, overwrite: bool, role: str, require_like: Callable[[str, str], None]
+) -> Output:
+    """Return the output of the name of a folder, and clear what dead runs to it have left.
+
+    role         : the setting that gives the name
+    require_like : called with the name and the place of a folder that may be replaced; raises SettingsError where it
+                   holds what must not be deleted
+    """
+    files.require_rename(name, role)
+    files.require_whole_name(spark, role, name)
+    named = files.resolve(spark, role, name)
+    files.require_rename(named, role)
     place = files.behind_link(named)  # the link stays, and will lead to the new table
-    files.require_reach("output", place)
+    files.require_reach(role, place)
     parent = place.rpartition("/")[0]
     try:
         if files.exists(parent):
@@ -148,43 +163,51 @@ def _check_folder(spark: SparkSession, name: str, overwrite: bool) -> Output:
                 clear(parent, _hidden(place), lambda folder: _rescue_folder(folder, place))
         kind = files.kind_of(place)
     except OSError as error:
-        raise SettingsError(f"output {name!r} cannot be looked at ({reason_of(error)}). Choose another.") from error
-    _require_replaceable(name, place, kind, overwrite)
-    files.require_writable("output", name, parent)
+        raise SettingsError(f"{role} {name!r} cannot be looked at ({reason_of(error)}). Choose another.") from error
+    _require_replaceable(f"{role} {name!r}", place, kind, overwrite)
+    if kind:
+        require_like(name, place)
+    files.require_writable(role, name, parent)
     output = Output(
         name=name,
         place=place,
         mark=files.new_mark(),
         overwrite=overwrite,
         found=identity_of(spark, place),
+        role=role,
         link=named if place != named else "",
     )
     try:
         files.kind_of(output.kept + _REPLACED)  # the longest name that may be needed
     except OSError as error:
-        raise SettingsError(f"output {name!r} is too long a name ({reason_of(error)}). Choose another.") from error
+        raise SettingsError(f"{role} {name!r} is too long a name ({reason_of(error)}). Choose another.") from error
     return output
 
 
-def _require_replaceable(name: str, place: str, kind: str, overwrite: bool) -> None:
+def _require_replaceable(named: str, place: str, kind: str, overwrite: bool) -> None:
     """Raise SettingsError when what is at an output may not be replaced.
 
-    kind : "folder", "file", or "" for nothing
+    named : role and name, for messages
+    kind  : "folder", "file", or "" for nothing
     """
     if kind == "file":
-        raise SettingsError(f"output {name!r} is a file, and a table is a folder. Choose another name, or remove it.")
+        raise SettingsError(f"{named} is a file, and it must be a folder. Choose another name, or remove it.")
     if kind and not overwrite:
-        raise SettingsError(f"output {name!r} exists. Choose another, or replace it with --overwrite.")
+        raise SettingsError(f"{named} exists. Choose another, or replace it with --overwrite.")
     if kind and files.is_mount(place):
         raise SettingsError(
-            f"output {name!r} is where a file system is mounted, which cannot be replaced. Choose a folder in it."
+            f"{named} is where a file system is mounted, which cannot be replaced. Choose a folder in it."
         )
-    if kind and not files.is_published(place):
-        _require_table_like(name, place)
 
 
 def _require_table_like(name: str, place: str) -> None:
     """Raise SettingsError for a folder that is no table: a mistyped name must not delete everything in it."""
+    if MANIFEST in files.names_in(place):
+        raise SettingsError(
+            f"output {name!r} holds an index, which a table must not replace. Give a folder of its own."
+        )
+    if files.is_published(place):
+        return
     if files.is_around_here(place):
         raise SettingsError(f"output {name!r} is or holds the folder this job runs in. Give a folder of its own.")
     others = [folder for folder in files.folders_in(place) if "=" not in folder and not folder.startswith(("_", "."))]
@@ -207,7 +230,7 @@ def require_format(spark: SparkSession, output: Output, file_format: str | None,
     table = spark.range(1).selectExpr("id", *columns)
     try:
         pending = write_pending(table, output, file_format)
-        why = "" if pending.table.columns == table.columns else "names of columns are lost"
+        why = "" if pending.table and pending.table.columns == table.columns else "names of columns are lost"
         discard(pending)
     except Exception as error:
         why = reason_of(error)
@@ -255,7 +278,7 @@ def aside(spark: SparkSession, output: Output) -> Iterator[None]:
                 drop(spark, name)
         return
     made = files.missing_folders(output.parent)
-    with working_in(output.aside, "output", output.name, spark):
+    with working_in(output.aside, output.role, output.name, spark):
         yield
     files.remove_empty(made)  # they are empty when nothing was published
 
@@ -269,16 +292,16 @@ def write_pending(table: DataFrame, output: Output, file_format: str | None) -> 
         writer = table.write if file_format is None else table.write.format(file_format)
         writer.saveAsTable(name)
         set_property(spark, name, _OWNER, json.dumps(this_owner()))
-        return Pending(spark.read.table(name), name, output)
+        return Pending(spark, name, output, spark.read.table(name))
     folder = f"{output.aside}/table{len(output.written) or ''}"
     output.written.append(folder)
     files.write_table(table, folder, file_format or "parquet")
-    return Pending(reader_of(spark, file_format).option(*files.LITERAL).load(folder), folder, output)
+    return Pending(spark, folder, output, reader_of(spark, file_format).option(*files.LITERAL).load(folder))
 
 
 def discard(pending: Pending) -> None:
     """Delete a table written aside that is not needed any more."""
-    drop(pending.table.sparkSession, pending.name)
+    drop(pending.spark, pending.name)
 
 
 def commit(pending: Pending) -> None:
@@ -287,7 +310,7 @@ def commit(pending: Pending) -> None:
     Raises SettingsError when something is at the output that may not be replaced; it stays, and the pending table is
     kept beside it.
     """
-    spark, output = pending.table.sparkSession, pending.output
+    spark, output = pending.spark, pending.output
     replaced = f"{output.aside}_{_REPLACED}" if output.is_table else f"{output.aside}/{_REPLACED}"
     if output.is_table:
         set_property(spark, pending.name, FILES, table_files(spark, pending.name))
@@ -367,7 +390,7 @@ def _keep(spark: SparkSession, pending: Pending) -> SettingsError:
         else "something appeared there while the job ran"
     )
     return SettingsError(
-        f"output {output.name!r}: {why}; it was left as it is. The finished table is kept at {shown(output.kept)!r}. "
+        f"{output.role} {output.name!r}: {why}; it was left as it is. What was made is kept at {shown(output.kept)!r}. "
         f"To publish it, move away what is at the output, and run: {command}"
     )
 

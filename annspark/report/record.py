@@ -21,6 +21,7 @@ class Rows:
     short      : users with fewer neighbors than k and the size of the table allow
     widened    : users whose leaves held too few others, and who got neighbors from the whole table
     restricted : users who have fewer neighbors because of max_distance or links
+    indexed    : rows among which neighbors were looked for, where these are of another table or index
     """
 
     read: int
@@ -31,6 +32,7 @@ class Rows:
     short: int
     widened: int = 0
     restricted: int = 0
+    indexed: int | None = None
 
 
 @dataclass(frozen=True)

@@ -28,12 +28,12 @@ _PUBLISHED = "_annspark-"
 _PATIENCE = 15.0  # seconds to wait for another run that publishes to the same folder
 
 
-def require_rename(path: str) -> None:
+def require_rename(path: str, role: str = "output") -> None:
     """Raise SettingsError when a folder cannot be renamed at this path, so that readers could see half a table."""
     if scheme_of(path) not in _RENAMES:
         raise SettingsError(
-            f"output {path!r}: {scheme_of(path)!r} cannot rename a folder, so readers could see half a table. "
-            f"Write to a catalog table, or to a path on {', '.join(_RENAMES[1:])}."
+            f"{role} {path!r}: {scheme_of(path)!r} cannot rename a folder, so readers could see half of it. "
+            f"Write to {'a catalog table, or to ' if role == 'output' else ''}a path on {', '.join(_RENAMES[1:])}."
         )
 
 
@@ -217,6 +217,12 @@ def kind_of(path: str) -> str:
     if kind == fs.FileType.NotFound:
         return "file" if isinstance(system, fs.LocalFileSystem) and os.path.lexists(inside) else ""
     return "folder" if kind == fs.FileType.Directory else "file"
+
+
+def size_of(path: str) -> int:
+    """Return the size of a file in bytes."""
+    system, inside = _open(path)
+    return int(system.get_file_info(inside).size)
 
 
 def is_mount(path: str) -> bool:

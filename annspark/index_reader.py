@@ -1,0 +1,108 @@
+"""Read: a saved index as a table of blocks, which executors read from its files, one task a file."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import SparkSession
+from pyspark.sql import types as T
+
+from annspark.core.calibrate import Calibration
+from annspark.core.vectors import narrowed
+from annspark.errors import SettingsError
+from annspark.flow.first_rows import FirstRows
+from annspark.flow.read import Users
+from annspark.saved.manifest import FIRST, Calibrated, Manifest, read_manifest
+from annspark.saved.parts import open_part, read_batch
+from annspark.settings import Settings, make_settings
+from annspark.spark.arrow import Batches, Mapper
+from annspark.spark.block import block_fields, block_users
+from annspark.spark.types import is_collated
+from annspark.spark.wire import Wire
+from annspark.tables import HASHES, IDS, LOWEST
+from annspark.tuned import Indexed
+
+
+def read_index(spark: SparkSession, folder: str) -> Indexed:
+    """Return the index that a folder holds; its vectors are read whenever a step needs them.
+
+    Raises InputError where there is no index, or one that is newer than this code, damaged or not whole.
+    """
+    manifest = read_manifest(folder)
+    sizes = manifest.forest.sizes
+    return Indexed(
+        settings=_settings_of(manifest),
+        users=_users_of(spark, manifest, folder),
+        forest=manifest.forest,
+        residents=tuple(np.split(manifest.leaf_rows.astype(np.float64), np.cumsum(sizes)[:-1])),
+        first_rows=_first_of(manifest, folder) if manifest.has_first else None,
+        reach=tuple(manifest.reach.tolist()),
+        calibration=_calibration_of(manifest.query),
+    )
+
+
+def _settings_of(manifest: Manifest) -> Settings:
+    try:
+        return make_settings(dict(manifest.settings))
+    except SettingsError:  # an earlier version had settings that this one does not have
+        known = set(Settings.__dataclass_fields__)
+        return make_settings({name: value for name, value in manifest.settings.items() if name in known})
+
+
+def _users_of(spark: SparkSession, manifest: Manifest, folder: str) -> Users:
+    kind = T.StructType.fromJson(json.loads(manifest.id_type))["id"].dataType
+    wire = Wire(manifest.dim, manifest.sparse)
+    schema = T.StructType(block_fields(T.StringType() if is_collated(kind) else kind, wire))
+    # The parts come in the order of their leaves.  Those of the first tree hold every row once.
+    ends = np.cumsum([file.rows for file in manifest.files if file.name in set(manifest.parts)])
+    paths = [f"{folder}/{name}" for name in manifest.parts[: int(np.searchsorted(ends, manifest.rows)) + 1]]
+    numbered = spark.range(0, len(paths), 1, len(paths))
+    return Users(
+        table=numbered.mapInArrow(_part_mapper(paths, wire), schema),
+        rows=manifest.rows,
+        wire=wire,
+        coordinates=manifest.coordinates,
+        largest=manifest.largest,
+        rounded=manifest.rounded,
+        width=manifest.width,
+        id_kind=kind,
+        read=manifest.rows,
+        id_bytes=manifest.id_bytes,
+        dropped={},
+        examples={},
+    )
+
+
+def _part_mapper(paths: list[str], wire: Wire) -> Mapper:
+    """Return the function that yields the users of the parts with the given numbers, in blocks."""
+
+    def read(batches: Batches) -> Batches:
+        for batch in batches:
+            for number in batch.column(0).to_pylist():
+                part = open_part(paths[number])
+                for i in range(part.num_record_batches):
+                    ids, hashes, vectors = read_batch(part.get_batch(i), wire.dim, sparse=wire.sparse)
+                    blocks = block_users(ids, hashes, narrowed(vectors), wire)
+                    yield pa.RecordBatch.from_arrays(blocks, [IDS, HASHES, *wire.names, LOWEST])
+
+    return read
+
+
+def _first_of(manifest: Manifest, folder: str) -> FirstRows:
+    part = open_part(f"{folder}/{FIRST}")
+    ids, hashes, vectors = read_batch(part.get_batch(0), manifest.dim, sparse=manifest.sparse)
+    return FirstRows(ids=ids, hashes=np.array(hashes), vectors=narrowed(vectors))
+
+
+def _calibration_of(query: Calibrated | None) -> Calibration | None:
+    if query is None or query.target is None:
+        return None
+    return Calibration(
+        target=query.target,
+        probes=query.probes,
+        predicted=query.predicted or 0.0,
+        low=query.low or 0.0,
+        high=query.high or 0.0,
+        users=query.users or 0,
+        curve=(),
+    )

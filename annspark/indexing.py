@@ -1,0 +1,73 @@
+"""Indexing: make what an index keeps, from all that a build knows, or from candidates that are only searched."""
+
+import numpy as np
+from pyspark.sql import DataFrame
+
+from annspark.core.calibrate import Calibration, choose_probes
+from annspark.core.forest import Forest
+from annspark.core.plan import PLAN_SAMPLE, count_residents, reach_of_queries
+from annspark.core.vectors import Vectors, len_of
+from annspark.flow.calibrate import place_neighbors
+from annspark.flow.first_rows import pick_for_queries
+from annspark.flow.grow import count_forest_sample, grow
+from annspark.flow.sample import sample_vectors
+from annspark.pipeline import count_trees, read_users
+from annspark.run import Run
+from annspark.settings import Settings
+from annspark.tuned import Indexed, Tuned
+
+
+def index_of(tuned: Tuned) -> Indexed:
+    """Return what an index keeps of a tuned one.
+
+    The probes for queries are chosen by the users whose exact neighbors are known, taken for queries.  So they hold for
+    queries that are like the users.
+    """
+    known, settings, forest = tuned.known, tuned.settings, tuned.forest
+    users, routed = known.users, known.samples.routed.vectors
+    first_rows = pick_for_queries(users, forest, settings.k)
+    calibration: Calibration | None = None
+    if settings.recall_asked is not None:
+        hashes = first_rows.hashes if first_rows else None
+        distances = place_neighbors(users, known.samples.calibrate, known.nearest, forest, hashes, queries=True)
+        calibration = choose_probes(forest, routed, distances, settings.recall_asked)
+    probes = calibration.probes if calibration else settings.probes or 1
+    return Indexed(
+        settings=settings,
+        users=users,
+        forest=forest,
+        residents=_residents_of(forest, routed, users.rows),
+        first_rows=first_rows,
+        reach=reach_of_queries(forest, routed, probes),
+        calibration=calibration,
+    )
+
+
+def index_candidates(vectors: DataFrame, settings: Settings, run: Run) -> Indexed:
+    """Read candidates and grow a forest for them; the probes are chosen later, by the queries themselves."""
+    users = read_users(vectors, settings, run)
+    with run.clock.step("grow") as facts:
+        users, (routed, sample) = sample_vectors(users, [PLAN_SAMPLE, count_forest_sample(users, settings)])
+        forest = grow(users, sample.vectors, settings, trees=count_trees(users.wire.sparse, settings))
+        first_rows = pick_for_queries(users, forest, settings.k)
+        facts += [f"{sum(forest.sizes):,} leaves"]
+    return Indexed(
+        settings=settings,
+        users=users,
+        forest=forest,
+        residents=_residents_of(forest, routed.vectors, users.rows),
+        first_rows=first_rows,
+        reach=(),
+        calibration=None,
+    )
+
+
+def _residents_of(forest: Forest, sample: Vectors, rows: int) -> tuple[np.ndarray, ...]:
+    """Return about how many users are at home in each leaf of each tree: float (n_leaves,).
+
+    sample : sampled users, prepared
+    rows   : number of all users
+    """
+    scale = rows / max(1, len_of(sample))
+    routes = zip(forest.find_routes(sample, 1), forest.sizes, strict=True)
+    return tuple(count_residents(of_tree, n_leaves) * scale for of_tree, n_leaves in routes)

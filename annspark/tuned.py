@@ -1,0 +1,101 @@
+"""The records that the steps of the pipeline pass on: what is known of the input, the index, and what was found."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from pyspark.sql import DataFrame
+
+from annspark.core.calibrate import Calibration, HomeDistances
+from annspark.core.forest import Forest
+from annspark.core.nearest_lists import Nearest
+from annspark.core.plan import Plan
+from annspark.flow.first_rows import FirstRows
+from annspark.flow.read import Users
+from annspark.flow.sample import Samples
+from annspark.output.layout import Layout
+from annspark.settings import Settings
+from annspark.spark.meter import Counts
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of the input.
+
+    users      : its valid rows, staged
+    samples    : sampled users, on the driver
+    audited    : exact neighbors of the users in samples.audit
+    nearest    : exact neighbors of the users in samples.calibrate
+    first_rows : sparse rows that every user is compared with, because they are the nearest of those that share no
+                 column with it; None where the forest alone is enough
+    neighbors  : the most neighbors a user can have: min(k, number of other users)
+    """
+
+    users: Users
+    samples: Samples
+    audited: Nearest
+    nearest: Nearest
+    first_rows: FirstRows | None
+    neighbors: int
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """All that a join needs: the users, the forest, and the number of leaves that each vector probes.
+
+    settings       : as asked for
+    known          : what is known of the input
+    forest         : the trees that are used
+    grown          : the trees that were grown, which may be more
+    home_distances : from users and their neighbors to each other's homes in the grown trees; None where no recall was
+                     asked for
+    calibration    : the probes chosen for the recall asked for; None where none was asked for
+    plan           : the probes, and the partition that joins each leaf
+    """
+
+    settings: Settings
+    known: Known
+    forest: Forest
+    grown: Forest
+    home_distances: HomeDistances | None
+    calibration: Calibration | None
+    plan: Plan
+
+
+@dataclass(frozen=True)
+class Indexed:
+    """What an index keeps: rows that can be searched, and the forest in whose leaves they are.
+
+    settings    : as asked for when the index was made
+    users       : the indexed users, staged or read from the files of a saved index
+    forest      : the trees
+    residents   : for each tree float (n_leaves,), about how many users are at home in each leaf
+    first_rows  : users that every query is compared with: hubs, and the first of sparse rows; None where there are none
+    reach       : for each tree, the margin up to which a query goes to leaves when nothing else is asked for
+    calibration : the probes for that, chosen for the recall asked for; None where probes were given
+    """
+
+    settings: Settings
+    users: Users
+    forest: Forest
+    residents: tuple[np.ndarray, ...]
+    first_rows: FirstRows | None
+    reach: tuple[float, ...]
+    calibration: Calibration | None
+
+
+@dataclass(frozen=True)
+class Found:
+    """The neighbors of every user.
+
+    table    : the neighbor table, stored
+    layout   : its layout
+    counts   : the work done and its results
+    plan     : the plan of the last join
+    n_leaves : number of leaves of all trees that were joined
+    """
+
+    table: DataFrame
+    layout: Layout
+    counts: Counts
+    plan: Plan
+    n_leaves: int
