@@ -3,10 +3,19 @@
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["AnnsparkError", "ClusterError", "InputError", "RecallMissed", "SettingsError", "build_neighbors"]
+__all__ = [
+    "AnnsparkError",
+    "ClusterError",
+    "InputError",
+    "RecallMissed",
+    "SettingsError",
+    "build_neighbors",
+    "open_index",
+]
 
 if TYPE_CHECKING:
     from annspark.errors import AnnsparkError, ClusterError, InputError, RecallMissed, SettingsError
+    from annspark.local import open_index
     from annspark.pipeline import build_neighbors
 
 
@@ -16,6 +25,10 @@ def __getattr__(name: str) -> Any:
         from annspark.pipeline import build_neighbors
 
         return build_neighbors
+    if name == "open_index":
+        from annspark.local import open_index
+
+        return open_index
     if name in __all__:
         from annspark import errors
 
