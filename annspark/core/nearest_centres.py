@@ -82,6 +82,40 @@ def count_nearer_centres(vectors: np.ndarray, centres: np.ndarray, chosen: np.nd
     return counts
 
 
+def nearest_of_one(
+    vector: np.ndarray, centres: np.ndarray, m: int, scores: np.ndarray, numbers: np.ndarray | None = None
+) -> np.ndarray:
+    """Return the m nearest centres of one vector: those of nearest_centres, the nearest first, others in any order.
+
+    vector  : float32 (dim,)
+    centres : float32 (n_centres, dim)
+    m       : at most as many as there are scores of centres
+    scores  : float32 (n,), products of some scoring_rows and [vector, 1]
+    numbers : int (n,), the centre of each score; without them, score i is of centre i
+    returns : int (m,)
+    """
+    size = float(vector @ vector)
+    bound = float(np.partition(scores, m - 1)[m - 1])
+    near = np.flatnonzero(scores <= bound + _slack_of_one(vector, size, bound))
+    few = scores.take(near)
+    least = int(few.argmin())
+    nearest = float(few[least])
+    at_edge = len(near) > m
+    if at_edge or np.count_nonzero(few <= nearest + _slack_of_one(vector, size, nearest)) > 1:
+        # Where rounding may have decided, exact distances do.
+        centre = near if numbers is None else numbers.take(near)
+        distance = squared_distances(vector[None], np.zeros(len(near), np.intp), centres, centre, len(vector))
+        return centre[np.lexsort((centre, distance))[:m]]
+    near[0], near[least] = near[least], near[0]
+    return near if numbers is None else numbers.take(near)
+
+
+def _slack_of_one(vector: np.ndarray, size: float, score: float) -> float:
+    """Return slack_of a single vector, whose squared length is given."""
+    norm = size**0.5
+    return _ROUNDINGS * (min(len(vector), _TERMS) + 1) ** 0.5 * (norm + max(score + size, 0.0) ** 0.5 + norm) ** 2
+
+
 def _block_rows(n_centres: int) -> int:
     """Return how many vectors are scored at once: a power of two, which depends on the number of centres alone."""
     # Never fewer than 128: packing thousands of centres anew for so few vectors costs what the cache saves.

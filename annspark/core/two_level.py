@@ -5,7 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from annspark.core.nearest_centres import nearest_centres, nearest_of_entries, scoring_rows, slack_of
+from annspark.core.nearest_centres import (
+    nearest_centres,
+    nearest_of_entries,
+    nearest_of_one,
+    scoring_rows,
+    slack_of,
+)
 from annspark.core.selection import few_at_most, upper_bounds
 
 _TWO_LEVELS = 10_000  # fewer centres than that are not grouped, as groups would save nothing
@@ -73,6 +79,32 @@ def nearest_grouped(vectors: np.ndarray, groups: Groups, m: int) -> np.ndarray:
     for start in range(0, len(vectors), step):
         found[start : start + step] = _nearest_grouped(vectors[start : start + step], groups, m)
     return found
+
+
+def top_scoring(groups: Groups) -> np.ndarray:
+    """Return the scoring_rows of the means of groups, or of the centres where they are not grouped."""
+    return scoring_rows(groups.means if groups.members else groups.centres)
+
+
+def nearest_grouped_of_one(vector: np.ndarray, groups: Groups, m: int, top: np.ndarray) -> np.ndarray:
+    """Return the m nearest centres of one vector: those of nearest_grouped, the nearest first, others in any order.
+
+    vector  : float32 (dim,)
+    top     : float32, top_scoring of the groups
+    returns : int (m,), m <= n_centres
+    """
+    extended = np.empty(len(vector) + 1, np.float32)
+    extended[:-1], extended[-1] = vector, 1
+    scores = top @ extended
+    if not groups.members:
+        return nearest_of_one(vector, groups.centres, m, scores)
+    searched = nearest_of_one(vector, groups.means, min(_NEAREST_GROUPS, len(groups.means)), scores).tolist()
+    numbers = np.concatenate([groups.members[group] for group in searched])
+    if len(numbers) < m:
+        return nearest_centres(vector[None], groups.centres, m)[0]
+    # Rows that pad a group's have no number.
+    found = [(groups.scoring[group] @ extended)[: len(groups.members[group])] for group in searched]
+    return nearest_of_one(vector, groups.centres, m, np.concatenate(found), numbers)
 
 
 def _nearest_grouped(vectors: np.ndarray, groups: Groups, m: int) -> np.ndarray:

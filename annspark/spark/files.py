@@ -7,7 +7,6 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from urllib.parse import quote
 from uuid import uuid4
 
 import pyarrow as pa
@@ -16,6 +15,7 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 
 from annspark.errors import SettingsError, reason_of
+from annspark.filesystem import open_place, scheme_of
 
 # Schemes under which renaming a folder is one operation.  Object stores copy it, and readers could see half of it.
 _RENAMES = ("", "file", "hdfs", "viewfs", "abfs", "abfss")
@@ -45,7 +45,7 @@ def require_reach(name: str, path: str) -> None:
     if not isinstance(path, str) or not path.strip():
         raise SettingsError(f"{name!r} is {path!r}; it must be the path of a folder, or left out.")
     try:
-        _open(path)
+        open_place(path)
     except (OSError, pa.ArrowException) as error:
         raise SettingsError(
             f"{name!r} is {path!r}, which PyArrow on the driver cannot reach ({reason_of(error)}). "
@@ -171,12 +171,6 @@ def new_mark() -> str:
     return uuid4().hex[:12]
 
 
-def scheme_of(path: str) -> str:
-    """Return the scheme of a path, without the colon; "" for a plain path."""
-    found = re.match("([A-Za-z][A-Za-z0-9+.-]*):", path)
-    return found[1].lower() if found else ""
-
-
 def write_table(table: DataFrame, path: str, file_format: str) -> None:
     """Write a table to a folder that does not exist yet."""
     # Ids and distances hardly repeat.  Parquet would try a dictionary and give it up: 2 s for a million users.
@@ -190,15 +184,15 @@ def move(source: str, destination: str) -> None:
     The destination is checked just before.  On local file systems the rename itself fails too, unless the destination
     is an empty folder.
     """
-    system, path = _open(source)
+    system, path = open_place(source)
     folder = system.get_file_info(path).type == fs.FileType.Directory
     if folder and kind_of(destination):
         raise FileExistsError(f"{destination} is there")
     if not isinstance(system, fs.LocalFileSystem):
-        system.move(path, _open(destination)[1])
+        system.move(path, open_place(destination)[1])
         return
     try:
-        os.rename(path, _open(destination)[1]) if folder else os.replace(path, _open(destination)[1])
+        os.rename(path, open_place(destination)[1]) if folder else os.replace(path, open_place(destination)[1])
     except OSError as error:
         if folder and kind_of(destination):
             raise FileExistsError(f"{destination} is there") from error
@@ -212,7 +206,7 @@ def exists(path: str) -> bool:
 
 def kind_of(path: str) -> str:
     """Return what is at the path: "folder", "file" (also for a broken link), or "" for nothing."""
-    system, inside = _open(path)
+    system, inside = open_place(path)
     kind = system.get_file_info(inside).type
     if kind == fs.FileType.NotFound:
         return "file" if isinstance(system, fs.LocalFileSystem) and os.path.lexists(inside) else ""
@@ -227,13 +221,13 @@ def size_of(path: str) -> int:
 
 def is_mount(path: str) -> bool:
     """Say whether a local folder is a mount point, which cannot be renamed."""
-    system, inside = _open(path)
+    system, inside = open_place(path)
     return isinstance(system, fs.LocalFileSystem) and os.path.ismount(inside)
 
 
 def behind_link(path: str) -> str:
     """Return the target of a local link to a folder; any other path unchanged."""
-    system, inside = _open(path)
+    system, inside = open_place(path)
     if isinstance(system, fs.LocalFileSystem) and os.path.islink(inside) and os.path.isdir(inside):
         return f"file:{os.path.realpath(inside)}"
     return path
@@ -249,7 +243,7 @@ def is_around_here(path: str) -> bool:
 
 def folders_in(path: str) -> list[str]:
     """Return the names of the folders in a folder, sorted."""
-    system, inside = _open(path)
+    system, inside = open_place(path)
     found = system.get_file_info(fs.FileSelector(inside))
     return sorted(info.base_name for info in found if info.type == fs.FileType.Directory)
 
@@ -279,7 +273,7 @@ def _contents(path: str) -> str:
 
 
 def _listing(path: str) -> list[tuple[str, fs.FileInfo]]:
-    system, inside = _open(path)
+    system, inside = open_place(path)
     found = system.get_file_info(fs.FileSelector(inside, recursive=True))
     return sorted(((posixpath.relpath(info.path, inside), info) for info in found), key=lambda pair: pair[0])
 
@@ -294,7 +288,7 @@ def alone(folder: str) -> Iterator[None]:
 
     After 15 s the block runs without the lock.
     """
-    system, inside = _open(folder)
+    system, inside = open_place(folder)
     held = -1
     if isinstance(system, fs.LocalFileSystem):
         with suppress(ImportError, OSError):
@@ -317,7 +311,7 @@ def alone(folder: str) -> Iterator[None]:
 
 def names_in(path: str) -> list[str]:
     """Return the names in a folder, sorted; [] when there is no such folder."""
-    system, inside = _open(path)
+    system, inside = open_place(path)
     return sorted(info.base_name for info in system.get_file_info(fs.FileSelector(inside, allow_not_found=True)))
 
 
@@ -334,7 +328,7 @@ def missing_folders(path: str) -> list[str]:
 
 def make_folder(path: str) -> None:
     """Make a folder, and the folders above it."""
-    system, inside = _open(path)
+    system, inside = open_place(path)
     system.create_dir(inside, recursive=True)
 
 
@@ -342,7 +336,7 @@ def remove_empty(paths: list[str]) -> None:
     """Delete the folders that are empty; the paths are given with the innermost first."""
     for path in paths:
         with suppress(OSError):
-            system, inside = _open(path)
+            system, inside = open_place(path)
             if isinstance(system, fs.LocalFileSystem):
                 os.rmdir(inside)
             elif not names_in(path):
@@ -351,28 +345,28 @@ def remove_empty(paths: list[str]) -> None:
 
 def write_text(path: str, text: str) -> None:
     """Write a text file."""
-    system, inside = _open(path)
+    system, inside = open_place(path)
     with system.open_output_stream(inside) as stream:
         stream.write(text.encode())
 
 
 def list_folder(path: str) -> list[str]:
     """Return the paths of the JSON files in a folder, sorted; [] when there is no such folder."""
-    system, inside = _open(path)
+    system, inside = open_place(path)
     found = system.get_file_info(fs.FileSelector(inside, allow_not_found=True))
     return sorted(f"{path}/{info.base_name}" for info in found if info.is_file and info.extension == "json")
 
 
 def read_text(path: str) -> str:
     """Return a file's text."""
-    system, inside = _open(path)
+    system, inside = open_place(path)
     with system.open_input_stream(inside) as stream:
         return stream.read().decode()
 
 
 def remove(path: str) -> None:
     """Delete a file, or a folder with everything in it."""
-    system, path = _open(path)
+    system, path = open_place(path)
     if system.get_file_info(path).type == fs.FileType.Directory:
         system.delete_dir(path)
     else:
@@ -395,12 +389,3 @@ def text_once_done(path: str, text: str) -> Iterator[None]:
             remove(aside)
         remove_empty(made)
         raise
-
-
-def _open(path: str) -> tuple[fs.FileSystem, str]:
-    scheme = scheme_of(path)
-    if scheme in ("", "file"):
-        return fs.LocalFileSystem(), posixpath.abspath(re.sub("^file:(//)?", "", path))
-    head, there, inside = path.partition("://")
-    # PyArrow takes a URI, in which blanks and brackets are escaped (%20); Spark takes the plain path.
-    return fs.FileSystem.from_uri(head + there + quote(inside, safe="/:@") if there else path)

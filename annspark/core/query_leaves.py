@@ -1,0 +1,174 @@
+"""Which leaves vectors go to that only ask: they have no home, and no other vector comes to them.
+
+A dense vector starts at the leaf whose centre is nearest to its visit point, and goes to the leaves whose boundary with
+that one is within reach.  A sparse row goes to the leaves of its columns, the most worth first.  A single vector is
+routed without the blocks that routes of many take, which would cost it a hundred times more.
+"""
+
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+
+from annspark.core.boundaries import boundary_margins, most_leaves, near_leaves
+from annspark.core.centre_forest import CentreForest
+from annspark.core.column_forest import ColumnForest
+from annspark.core.two_level import nearest_grouped_of_one, top_scoring
+from annspark.core.vectors import Vectors
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How many leaves of a tree vectors go to.
+
+    probes : the mean number of leaves
+    reach  : for each tree, the margin up to which leaves are visited; None where every vector goes to the very number
+             of leaves that probes says, those of least margin
+    """
+
+    probes: float
+    reach: tuple[float, ...] | None
+
+
+@dataclass(frozen=True)
+class CentreRouter:
+    """A forest of dense vectors, with what routing a single one takes.
+
+    forest    : the trees
+    tops      : for each tree float32, top_scoring of its groups
+    first     : for each tree the number of its first leaf, counted through all trees
+    leaf_rows : int64 (n_leaves,), rows of each leaf
+    """
+
+    forest: CentreForest
+    tops: tuple[np.ndarray, ...]
+    first: tuple[int, ...]
+    leaf_rows: np.ndarray
+
+    def leaves_of_one(self, vector: np.ndarray, extent: Extent, wanted: int) -> np.ndarray:
+        """Return the leaves that a vector goes to, counted through all trees; one with rows at least.
+
+        vector  : float32 (dim,), prepared for routing
+        wanted  : rows that the leaves of the first tree should hold together; it goes on to further leaves until then
+        returns : int (n_leaves,), the nearest of each tree first
+        """
+        points = self.forest.visit_points(vector[None])
+        point = vector - self.forest.origin if points is None else points[0]
+        chosen = [self._of_tree(point, tree, extent) for tree in range(len(self.first))]
+        if self.leaf_rows.take(chosen[0]).sum() < wanted:
+            chosen[0] = self._enough(point, chosen[0], wanted)
+        return chosen[0] if len(chosen) == 1 else np.concatenate(chosen)
+
+    def _of_tree(self, point: np.ndarray, tree: int, extent: Extent) -> np.ndarray:
+        groups = self.forest.groups[tree]
+        near = nearest_grouped_of_one(point, groups, most_leaves(extent.probes, len(groups.centres)), self.tops[tree])
+        if len(near) > 1:
+            margins = boundary_margins(point[None], groups.centres, near[:1], near[None, 1:])[0]
+            goes = np.empty(len(near), bool)
+            goes[0] = True
+            goes[1:] = (
+                _least(margins, near[1:], extent) if extent.reach is None else margins <= np.float32(extent.reach[tree])
+            )
+            near = near[goes]
+        return near + self.first[tree] if self.first[tree] else near
+
+    def _enough(self, point: np.ndarray, chosen: np.ndarray, wanted: int) -> np.ndarray:
+        """Return leaves of the first tree that hold wanted rows, or all leaves: those chosen and the next nearest."""
+        apart = self.forest.trees[0] - point
+        order = np.argsort(np.einsum("ij,ij->i", apart, apart), kind="stable")
+        order = np.concatenate([chosen, order[~np.isin(order, chosen)]])
+        enough = int(np.searchsorted(np.cumsum(self.leaf_rows.take(order)), wanted)) + 1
+        return order[:enough]
+
+    def leaves_of_many(self, vectors: np.ndarray, extent: Extent, wanted: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the leaves that each of many vectors goes to, the same as leaves_of_one.
+
+        vectors : float32 (n, dim), prepared for routing
+        returns : int (n_pairs,), vectors, ascending; int (n_pairs,), leaves
+        """
+        visit_points = self.forest.visit_points(vectors)
+        points = self.forest.home_points(vectors) if visit_points is None else visit_points
+        went = []
+        for tree, groups in enumerate(self.forest.groups):
+            near, margins = near_leaves(points, groups, extent.probes)
+            goes = np.ones(near.shape, bool)
+            if extent.reach is not None:
+                goes[:, 1:] = margins[:, 1:] <= np.float32(extent.reach[tree])
+            else:
+                for mine, margin, leaves in zip(goes, margins, near, strict=True):
+                    mine[1:] = _least(margin[1:], leaves[1:], extent)
+            row, place = np.nonzero(goes)
+            went.append((row, near[row, place].astype(np.int64) + self.first[tree]))
+        row, leaf = went[0]
+        rows = np.bincount(row, self.leaf_rows.take(leaf), minlength=len(vectors))
+        for short in np.flatnonzero(rows < wanted).tolist():
+            more = self._enough(points[short], leaf[row == short], wanted)
+            leaf = np.concatenate([leaf[row != short], more])
+            row = np.concatenate([row[row != short], np.full(len(more), short)])
+        row, leaf = (np.concatenate(part) for part in zip((row, leaf), *went[1:], strict=True))
+        order = np.argsort(row, kind="stable")
+        return row[order], leaf[order]
+
+
+def _least(margins: np.ndarray, leaves: np.ndarray, extent: Extent) -> np.ndarray:
+    """Return which leaves besides the first a vector goes to that goes to a given number: bool (n,)."""
+    goes = np.zeros(len(margins), bool)
+    goes[np.lexsort((leaves, margins))[: ceil(extent.probes) - 1]] = True
+    return goes
+
+
+def centre_router(forest: CentreForest, leaf_rows: np.ndarray) -> CentreRouter:
+    """Return the router of a forest.
+
+    leaf_rows : int64 (n_leaves,), rows of each leaf
+    """
+    first = np.cumsum([0, *forest.sizes[:-1]]).tolist()
+    return CentreRouter(forest, tuple(top_scoring(groups) for groups in forest.groups), tuple(first), leaf_rows)
+
+
+def column_leaves(forest: ColumnForest, row: Vectors, extent: Extent) -> np.ndarray:
+    """Return the leaves that a sparse row goes to, counted through all trees.
+
+    row : one row, prepared for routing
+    """
+    leaf, margin = _by_worth(forest, row.indices, row.data)
+    if extent.reach is None:
+        own = leaf[: ceil(extent.probes)]
+        each = [own for _ in forest.homes]
+    else:
+        most = forest.most_leaves(extent.probes)
+        leaf, margin = leaf[:most], margin[:most]
+        each = []
+        for reach in extent.reach:
+            goes = margin <= np.float32(reach)
+            goes[0] = True
+            each.append(leaf[goes])
+    return np.concatenate([own + tree * forest.sizes[0] for tree, own in enumerate(each)])
+
+
+def _by_worth(forest: ColumnForest, columns: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the leaves of a single row as ColumnForest routes it, the most worth first, and their margins.
+
+    columns : int (n,), ascending
+    values  : float32 (n,)
+    """
+    if len(columns) == 0:
+        return np.array([forest.sizes[0] - 1]), np.zeros(1, np.float32)
+    known = np.zeros(len(columns), bool)
+    worth = np.abs(values) * np.float32(forest.unknown)
+    hashed = (columns.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(33)
+    leaf = len(forest.columns) + hashed.astype(np.int64) % max(1, forest.n_shared)
+    if len(forest.columns):
+        at = np.searchsorted(forest.columns, columns).clip(max=len(forest.columns) - 1)
+        known = forest.columns[at] == columns
+        worth = np.where(known, np.abs(values) * forest.importance[at], worth)
+        leaf = np.where(known, at, leaf)
+    order = np.argsort(-worth, kind="stable")
+    leaf, worth = leaf[order], worth[order]
+    if forest.n_shared and not known.all():
+        _, first = np.unique(leaf, return_index=True)
+        first.sort()
+        leaf, worth = leaf[first], worth[first]
+    top = worth[0]
+    margin = 1 - np.where(top > 0, worth, 1) / np.where(top > 0, top, 1)
+    return leaf, margin.astype(np.float32, copy=False)

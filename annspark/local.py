@@ -1,0 +1,402 @@
+"""Search in a saved index in this process, without Spark: one vector, or many."""
+
+import threading
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from annspark.core.centre_forest import CentreForest
+from annspark.core.column_forest import ColumnForest
+from annspark.core.metric import METRICS
+from annspark.core.query_leaves import Extent, centre_router, column_leaves
+from annspark.core.search import (
+    Leaf,
+    Query,
+    TooLong,
+    leaf_of,
+    least,
+    measure,
+    published,
+    queries_of,
+    score_many,
+    score_one,
+    space_of,
+)
+from annspark.core.search_sparse import SparseLeaf, SparseQuery, nearest_rows, sparse_leaf_of, sparse_query_of
+from annspark.core.vectors import Vectors, len_of, slice_rows
+from annspark.errors import InputError, SettingsError
+from annspark.saved.asked import asked_dense, asked_sparse
+from annspark.saved.manifest import Manifest, manifest_as_text, read_manifest
+from annspark.saved.store import Store
+
+_FEW = 4  # so many vectors, given together, are searched one by one
+_AT_ONCE = 256  # vectors that are routed together
+_IN_FLIGHT = 1 << 21  # scores of vectors searched together: 8 MB
+_SCANNED = 1 << 16  # sparse rows compared at once where all are
+
+Found = tuple[np.ndarray, np.ndarray]
+
+
+def open_index(path: str) -> "LocalIndex":
+    """Open a saved index for searches in this process; Spark is not needed.
+
+    Nothing but its manifest is read.  Vectors of a local index are mapped into memory when they are first compared, so
+    that processes share them.
+
+    path : folder of an index that annspark saved, local or on a file system that PyArrow knows
+
+    Raises InputError where there is no index, or one that is newer than this annspark, damaged or not whole.
+    """
+    if not isinstance(path, str) or not path.strip():
+        path_like = getattr(path, "__fspath__", None)
+        if path_like is None:
+            raise SettingsError(f"'path' is {path!r}; it must be the path of a folder.")
+        path = str(path_like())
+    return LocalIndex(path, read_manifest(path))
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A leaf that was searched before, with the ids of its rows: int64, or as Arrow has them."""
+
+    leaf: Any
+    ids: Any
+
+
+class LocalIndex:
+    """A saved index, opened by open_index.  Any number of threads may search it at once."""
+
+    def __init__(self, path: str, manifest: Manifest):
+        self._path, self._manifest, self._store = path, manifest, Store(path, manifest)
+        self._coordinates = manifest.coordinates
+        forest = manifest.forest
+        self._held: list[_Held | None] = [None] * len(manifest.leaf_rows)
+        self._lock = threading.Lock()
+        self._by_id: tuple[Any, np.ndarray] | None = None
+        # A row is stored once a tree, and the first rows once more.
+        self._copies = len(forest.sizes) + manifest.has_first
+        self._first: list[_Held] | None = None if manifest.has_first else []
+        calibrated = manifest.query
+        self._extent = Extent(calibrated.probes if calibrated else 1.0, tuple(manifest.reach.tolist()))
+        if isinstance(forest, CentreForest):
+            self._space = space_of(manifest.coordinates, manifest.dim, manifest.numbers)
+            self._router = centre_router(forest, manifest.leaf_rows)
+        else:
+            assert isinstance(forest, ColumnForest)
+            self._columns = forest
+
+    def __len__(self) -> int:
+        return self._manifest.rows
+
+    def __repr__(self) -> str:
+        kind = "sparse" if self._manifest.sparse else "dense"
+        return f"<LocalIndex {self._path!r}: {len(self):,} {kind} vectors, {self.metric}>"
+
+    @property
+    def metric(self) -> str:
+        """How vectors are compared."""
+        return self._manifest.metric
+
+    @property
+    def dim(self) -> int:
+        """How many numbers a vector has; of sparse rows one more than the largest column."""
+        return self._manifest.dim
+
+    @property
+    def manifest(self) -> Manifest:
+        """What is known of the index without reading vectors."""
+        return self._manifest
+
+    def info(self) -> str:
+        """Return some lines for a person: what the index holds, and what recall is expected of it."""
+        return manifest_as_text(self._manifest)
+
+    def search(self, vectors: Any, k: int = 10, probes: int | None = None) -> Found:
+        """Return the ids of the k nearest vectors of the index, and their distances, nearest first, ties by id.
+
+        vectors : one vector, or several.  Dense ones as an array or list of dim numbers, or of n rows of them.  Sparse
+                  ones as {column: number} or a list of them, or as rows of scipy.sparse; for jaccard as sets or lists
+                  of members or a list of those.  Bits also as bytes, 8 to a byte
+        k       : how many neighbors; all vectors where the index holds fewer
+        probes  : how many leaves of each tree to search; without it as many as the recall needs that the index was
+                  calibrated for
+        returns : ids (m,) and float32 distances (m,) for one vector, (n, m) for several; m is k, or the number of
+                  vectors in the index if that is less.  Ids are int64, or of type object where they are no integers.
+                  Under inner_product the products come in place of distances, the largest first
+
+        Raises InputError for vectors that do not fit the index, SettingsError for k and probes.
+        """
+        _require_whole("k", k)
+        extent = self._extent
+        if probes is not None:
+            _require_whole("probes", probes)
+            extent = Extent(float(probes), None)
+        m = min(int(k), len(self))
+        read = asked_sparse if self._manifest.sparse else asked_dense
+        asked, single = read(vectors, self.dim, self.metric)
+        if self._manifest.sparse:
+            found = [
+                self._search_sparse(slice_rows(asked, row, row + 1), row, m, extent) for row in range(len_of(asked))
+            ]
+        elif len(asked) <= _FEW:
+            found = [self._search_one(asked[row : row + 1], row, m, extent) for row in range(len(asked))]
+        else:
+            found = list(self._search_many(asked, m, extent))
+        if single:
+            ids, distances = found[0]
+        elif found:
+            ids, distances = (np.stack(part) for part in zip(*found, strict=True))
+        else:
+            ids, distances = np.empty((0, m), self._kind_of_ids()), np.empty((0, m), np.float32)
+        return ids, published(distances, self._coordinates)
+
+    def vector(self, id: Any) -> Any:
+        """Return the vector of an id, as it was in the input: an array, {column: number}, or a set for jaccard.
+
+        Raises KeyError where the index does not hold the id.
+        """
+        if self._by_id is None:
+            with self._lock:
+                if self._by_id is None:
+                    self._by_id = self._sort_ids()
+        ids, rows = self._by_id
+        place = _find(ids, id)
+        if place < 0:
+            raise KeyError(id)
+        found = self._store.vector_at(int(rows[place]))
+        if not self._manifest.sparse:
+            return found[0].copy()
+        columns = found.indices.tolist()
+        return set(columns) if METRICS[self.metric].sets else dict(zip(columns, found.data.tolist(), strict=True))
+
+    def _sort_ids(self) -> tuple[Any, np.ndarray]:
+        """Return all ids in ascending order, and the row of each, counted through all batches: int64 (n,)."""
+        pieces = self._store.first_tree()
+        ids = [_plain_ids(some) for some, _, _ in pieces]
+        rows = np.concatenate([np.arange(start, start + len(some)) for some, _, start in pieces])
+        if all(isinstance(some, np.ndarray) for some in ids):
+            numbers = np.concatenate(ids)
+            order = np.argsort(numbers, kind="stable")
+            return numbers[order], rows[order]
+        together = pa.chunked_array([some for some, _, _ in pieces]).combine_chunks()
+        order = pc.sort_indices(together)
+        return together.take(order), rows[order.to_numpy()]
+
+    def _kind_of_ids(self) -> Any:
+        return (
+            np.int64 if isinstance(self._holding(int(np.argmax(self._manifest.leaf_rows))).ids, np.ndarray) else object
+        )
+
+    def _holding(self, number: int) -> _Held:
+        """Return a leaf, which is read at first and kept."""
+        held = self._held[number]
+        if held is None:
+            # Two threads may both read it, and one of the two is kept.
+            held = self._held[number] = self._hold(*self._store.rows_of(number))
+        return held
+
+    def _hold(self, ids: pa.Array, vectors: Vectors) -> _Held:
+        made: Leaf | SparseLeaf
+        made = sparse_leaf_of(vectors, self._coordinates) if self._manifest.sparse else leaf_of(vectors, self._space)
+        return _Held(leaf=made, ids=_plain_ids(ids))
+
+    def _first_rows(self) -> list[_Held]:
+        """Return the rows that every vector is compared with, as one leaf or none."""
+        if self._first is None:
+            found = self._store.first_rows()
+            self._first = [self._hold(*found)] if found else []
+        return self._first
+
+    def _leaves(self, numbers: np.ndarray) -> list[_Held]:
+        held, rows = self._held, self._manifest.leaf_rows
+        return [held[number] or self._holding(number) for number in numbers.tolist() if rows[number]]
+
+    def _search_one(self, vector: np.ndarray, row: int, m: int, extent: Extent) -> Found:
+        space = self._space
+        query = self._queries(vector, row)[0]
+        held = self._leaves(self._router.leaves_of_one(query.routed, extent, m)) + self._first_rows()
+        leaves = [one.leaf for one in held]
+        scores = score_one(query, leaves, space)
+        near = least(scores, m * self._copies, query, max([leaf.longest for leaf in leaves]), space)
+        begins, at = [], 0
+        for leaf in leaves:
+            begins.append(at)
+            at += len(leaf.values)
+        places = _places(near, begins)
+        vectors = np.empty((len(places), self.dim), leaves[0].vectors.dtype)
+        for to, (leaf, at) in enumerate(places):
+            vectors[to] = leaves[leaf].vectors[at]
+        distances = measure(query.joined, np.zeros(len(places), np.intp), vectors, space)
+        return self._nearest(held, places, distances, m)
+
+    def _search_many(self, vectors: np.ndarray, m: int, extent: Extent) -> Iterator[Found]:
+        """Yield what _search_one returns for each vector.  The leaves of many vectors are multiplied together."""
+        for start in range(0, len(vectors), _AT_ONCE):
+            queries = self._queries(vectors[start : start + _AT_ONCE], start)
+            routed = np.stack([query.routed for query in queries])
+            asker, number = self._router.leaves_of_many(routed, extent, m)
+            some = self._manifest.leaf_rows.take(number) > 0
+            asker, number = asker[some], number[some]
+            rows = np.bincount(asker, self._manifest.leaf_rows.take(number), minlength=len(queries))
+            for first, last in _stretches(rows, _IN_FLIGHT):
+                here = slice(*np.searchsorted(asker, (first, last)))
+                yield from self._search_together(queries[first:last], asker[here] - first, number[here], m)
+
+    def _search_together(self, queries: Sequence[Query], asker: np.ndarray, number: np.ndarray, m: int) -> list[Found]:
+        """Return what _search_one returns for each query.
+
+        asker  : int (n_pairs,), a query, ascending
+        number : int (n_pairs,), a leaf with rows that it goes to
+        """
+        space = self._space
+        numbers, which = np.unique(number, return_inverse=True)
+        held = self._leaves(numbers) + self._first_rows()
+        if len(held) > len(numbers):
+            everyone = np.arange(len(queries))
+            order = np.argsort(np.concatenate([asker, everyone]), kind="stable")
+            asker = np.concatenate([asker, everyone])[order]
+            which = np.concatenate([which, np.full(len(queries), len(numbers))])[order]
+        leaves = [one.leaf for one in held]
+        scores, begins = score_many(queries, asker, leaves, which, space)
+        cuts = np.searchsorted(asker, np.arange(len(queries) + 1))
+        places: list[list[tuple[int, int]]] = []
+        for query, start, end in zip(queries, cuts[:-1].tolist(), cuts[1:].tolist(), strict=True):
+            own = which[start:end].tolist()
+            longest = max([leaves[leaf].longest for leaf in own])
+            first = begins[start]
+            near = least(scores[first : begins[end]], m * self._copies, query, longest, space)
+            places.append([(own[leaf], at) for leaf, at in _places(near, (begins[start:end] - first).tolist())])
+        together = [place for some in places for place in some]
+        vectors = np.empty((len(together), self.dim), leaves[0].vectors.dtype)
+        for to, (leaf, at) in enumerate(together):
+            vectors[to] = leaves[leaf].vectors[at]
+        counts = [len(some) for some in places]
+        joined = np.concatenate([query.joined for query in queries])
+        distances = measure(joined, np.repeat(np.arange(len(queries)), counts), vectors, space)
+        parts = np.split(distances, np.cumsum(counts)[:-1])
+        return [self._nearest(held, some, part, m) for some, part in zip(places, parts, strict=True)]
+
+    def _queries(self, vectors: np.ndarray, row: int) -> list[Query]:
+        try:
+            return queries_of(vectors, self._space)
+        except TooLong as error:
+            raise InputError(_too_long(row + int(error.args[0]))) from error
+
+    def _search_sparse(self, row: Vectors, number: int, m: int, extent: Extent) -> Found:
+        try:
+            query = sparse_query_of(row, self._coordinates)
+        except TooLong as error:
+            raise InputError(_too_long(number)) from error
+        held = self._leaves(column_leaves(self._columns, query.routed, extent)) + self._first_rows()
+        found = self._compare_sparse(query, held, m) if held else None
+        if found is not None and len(found[0]) == m:
+            return found
+        return self._scan_sparse(query, m)
+
+    def _compare_sparse(self, query: SparseQuery, held: Sequence[_Held], m: int) -> Found:
+        leaves = [one.leaf for one in held]
+        near, distances = nearest_rows(query, leaves, m * self._copies, self._coordinates)
+        begins = np.cumsum([0, *(len(leaf.counts) for leaf in leaves[:-1])]).tolist()
+        return self._nearest(held, _places(near, begins), distances, m)
+
+    def _scan_sparse(self, query: SparseQuery, m: int) -> Found:
+        """Compare a row with all rows: it is related to too few, and more are wanted than there are first rows."""
+        rows = self._manifest.leaf_rows[: self._manifest.forest.sizes[0]]
+        with_rows = np.flatnonzero(rows)
+        pieces = [
+            self._compare_sparse(query, self._leaves(with_rows[first:last]), m)
+            for first, last in _stretches(rows[with_rows], _SCANNED)
+        ]
+        ids, values = (np.concatenate(part) for part in zip(*pieces, strict=True))
+        return _sorted(ids, values, m)
+
+    def _nearest(
+        self, held: Sequence[_Held], places: Sequence[tuple[int, int]], distances: np.ndarray, m: int
+    ) -> Found:
+        """Return ids and distances of the m nearest of some rows, each once.
+
+        places    : a leaf and a row of it, n times
+        distances : float32 (n,)
+        """
+        if isinstance(held[0].ids, np.ndarray):
+            ids = np.array([held[leaf].ids[at] for leaf, at in places], np.int64)
+        else:
+            ids = np.empty(len(places), object)
+            ids[:] = [held[leaf].ids[at].as_py() for leaf, at in places]
+        return _sorted(ids, distances, m)
+
+
+def _sorted(ids: np.ndarray, distances: np.ndarray, m: int) -> Found:
+    """Return the m nearest ids, each once, by (distance, id), and their distances.
+
+    distances : float32 (n,), the smaller the nearer; copies of a row have the same
+    """
+    if ids.dtype == object:
+        keys = distances.tolist()
+        order = np.array(sorted(range(len(ids)), key=lambda at: (keys[at], ids[at])), np.intp)
+    else:
+        order = np.lexsort((ids, distances))
+    ids, distances = ids[order], distances[order]
+    new = np.ones(len(ids), bool)
+    new[1:] = ids[1:] != ids[:-1]
+    if not new.all():
+        ids, distances = ids[new], distances[new]
+    return ids[:m], distances[:m]
+
+
+def _places(rows: np.ndarray, begins: list[int]) -> list[tuple[int, int]]:
+    """Return the leaf of each row, and its place in the leaf.
+
+    rows   : int (n,), counted through some leaves
+    begins : the first row of each leaf; none is empty
+    """
+    leaves = [bisect_right(begins, row) - 1 for row in rows.tolist()]
+    return [(leaf, row - begins[leaf]) for leaf, row in zip(leaves, rows.tolist(), strict=True)]
+
+
+def _stretches(sizes: np.ndarray, most: int) -> Iterator[tuple[int, int]]:
+    """Yield stretches of consecutive things whose sizes together are at most the given one, or of a single thing."""
+    before, start = np.concatenate([[0], np.cumsum(sizes)]), 0
+    while start < len(sizes):
+        end = max(start + 1, int(np.searchsorted(before, before[start] + most, side="right")) - 1)
+        yield start, end
+        start = end
+
+
+def _plain_ids(ids: pa.Array) -> Any:
+    """Return integers as int64 (n,), other ids as they are."""
+    return ids.to_numpy().astype(np.int64, copy=False) if pa.types.is_integer(ids.type) else ids
+
+
+def _find(ids: Any, wanted: Any) -> int:
+    """Return the place of an id among ascending ones, -1 where it is not there."""
+    if isinstance(ids, np.ndarray):
+        if isinstance(wanted, (bool, np.bool_)) or not isinstance(wanted, (int, np.integer)):
+            return -1
+        if not -(2**63) <= wanted < 2**63:
+            return -1
+        place = int(np.searchsorted(ids, np.int64(wanted)))
+        return place if place < len(ids) and ids[place] == wanted else -1
+    try:
+        key = pa.scalar(wanted, ids.type).as_py()
+    except (pa.ArrowException, TypeError, ValueError):
+        return -1
+    place = bisect_left(range(len(ids)), key, key=lambda at: ids[at].as_py())
+    return place if place < len(ids) and ids[place].as_py() == key else -1
+
+
+def _require_whole(name: str, value: Any) -> None:
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise SettingsError(f"{name!r} is {value!r}; it must be a whole number, 1 or more.")
+
+
+def _too_long(row: int) -> str:
+    return (
+        f"vectors: row {row} is so long that distances to it are beyond what float32 holds. Give vectors of about the "
+        "lengths of those in the index."
+    )

@@ -1,0 +1,1 @@
+"""The saved index: its manifest and its parts, written and read without Spark."""
