@@ -39,7 +39,10 @@ def advise_queries(tuned: Tuned, measured: float | None) -> str:
     if found:
         return f"Set probes to {found[0]:g}, or ask for less."
     if (rows := tuned.known.users.rows) <= MOST_LEAF_ROWS:
-        return f"More probes would not do. Index with leaf_rows {rows} (one leaf, which is exact, if slow), or ask for less."
+        return (
+            f"More probes would not do. Index with leaf_rows {rows} (one leaf, which is exact, if slow), or ask for "
+            "less."
+        )
     return "More probes would not do. Ask for less."
 
 

@@ -30,7 +30,7 @@ def publish_neighbors(spark: SparkSession, job: Job) -> Report:
 
         def keep(table: DataFrame) -> DataFrame:
             written.append(publish.write_pending(table, output, job.format))
-            return written[-1].table
+            return written[-1].read()
 
         run = start_run(spark, stage, keep)
         vectors = open_input(spark, job.input, job.format)

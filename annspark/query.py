@@ -226,8 +226,8 @@ def _require_size(queries: Users) -> None:
     """Raise InputError for queries so much longer than the indexed rows that float32 cannot hold both."""
     if not queries.coordinates.holds(queries.largest, queries.wire.dim):
         raise InputError(
-            f"queries: the largest number is {queries.largest:.3g}, beside which the indexed vectors vanish in float32. "
-            "Leave these rows out, or divide the queries by a power of two"
+            f"queries: the largest number is {queries.largest:.3g}, beside which the indexed vectors vanish in "
+            "float32. Leave these rows out, or divide the queries by a power of two"
             + (": the neighbors stay the same." if _is_scale_free(queries.coordinates) else ", as the indexed vectors.")
         )
 

@@ -128,9 +128,8 @@ def _require_usable(users: Users, vectors: DataFrame, settings: Settings, even: 
             "Repair the rows, or leave them out with --on-bad-row drop (on_bad_row='drop')."
         )
     if users.rows == 0:
-        raise InputError(
-            f"{'queries' if like else 'input'}: no valid row among {users.read:,}{': ' + bad if bad else ''}. Nothing to do."
-        )
+        role, why = "queries" if like else "input", f": {bad}" if bad else ""
+        raise InputError(f"{role}: no valid row among {users.read:,}{why}. Nothing to do.")
 
 
 def _file_of_nulls(vectors: DataFrame, settings: Settings) -> str:

@@ -108,6 +108,11 @@ class Pending:
     output: Output
     table: DataFrame | None = None
 
+    def read(self) -> DataFrame:
+        """Return the table; an index has none."""
+        assert self.table is not None
+        return self.table
+
 
 def require_apart(spark: SparkSession, output: Output, vectors: DataFrame, given: str) -> None:
     """Raise SettingsError when the input is read from files that would be replaced, under whatever name.

@@ -215,7 +215,7 @@ def kind_of(path: str) -> str:
 
 def size_of(path: str) -> int:
     """Return the size of a file in bytes."""
-    system, inside = _open(path)
+    system, inside = open_place(path)
     return int(system.get_file_info(inside).size)
 
 
