@@ -107,12 +107,14 @@ class Column(Allowed):
 class PathOrTable(Allowed):
     """A path or a catalog table."""
 
+    optional: bool = False
+
     def takes(self, value: object) -> bool:
         """Say whether a value can be either."""
         return isinstance(value, str) and value.strip("/ ") != "" and "\0" not in value
 
     def __str__(self) -> str:
-        return "a path or a catalog table"
+        return "a path or a catalog table" + (", or left out" if self.optional else "")
 
 
 @dataclass(frozen=True)

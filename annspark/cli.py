@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from threading import Thread, current_thread, main_thread
@@ -18,7 +19,7 @@ from annspark import __doc__ as purpose
 from annspark import __version__
 from annspark.allowed import Column, Flag, Folder, Number, OneOf, PathOrTable, Setting, Share, Whole, settings_in
 from annspark.errors import AnnsparkError, InputError, RecallMissed, SettingsError, known_failure, reason_of
-from annspark.job import Job, make_job, read_config
+from annspark.job import FitJob, Job, QueryJob, make_fit_job, make_job, make_query_job, read_config
 from annspark.settings import Settings
 
 if TYPE_CHECKING:
@@ -32,6 +33,14 @@ _FLAGS = settings_in(Job) | settings_in(Settings)
 _OF_EVALUATE = (
     *("id_col", "vector_col", "values_col", "k", "metric", "seed", "audit_users", "on_bad_row"),
     *("format", "scratch"),
+)
+_OF_FIT = (
+    *("id_col", "vector_col", "values_col", "k", "metric", "recall", "probes", "trees", "leaf_rows", "split", "seed"),
+    *("on_bad_row", "audit_users"),
+)
+_OF_QUERY = (
+    *("id_col", "vector_col", "values_col", "k", "recall", "probes", "same_ids", "shape", "on_bad_row", "audit_users"),
+    "max_distance",
 )
 _PLACE, _FOLDER, _COLUMN = "PATH_OR_TABLE", "DIR", "COLUMN"
 
@@ -86,6 +95,30 @@ def _build(given: dict[str, Any]) -> None:
     from annspark.report.text import preview_as_text, report_as_text
 
     print(preview_as_text(preview(spark, job)) if plan_only else report_as_text(publish_neighbors(spark, job)))
+
+
+def _fit(given: dict[str, Any]) -> None:
+    job = make_fit_job(given)
+    spark = _session("annspark fit", "annspark.nightly")
+    from annspark.nightly import publish_index
+    from annspark.saved.manifest import manifest_as_text
+
+    print(manifest_as_text(publish_index(spark, job)))
+
+
+def _query(given: dict[str, Any]) -> None:
+    job = make_query_job(given)
+    spark = _session("annspark query", "annspark.nightly", "matplotlib.figure")
+    from annspark.nightly import publish_queries
+    from annspark.report.text import report_as_text
+
+    print(report_as_text(publish_queries(spark, job)))
+
+
+def _info(given: dict[str, Any]) -> None:
+    from annspark.saved.manifest import manifest_as_text, read_manifest
+
+    print(manifest_as_text(read_manifest(given["index"])))
 
 
 def _evaluate(given: dict[str, Any]) -> None:
@@ -213,13 +246,16 @@ def _import_modules(*names: str) -> None:
             import_module(name)
 
 
-_COMMANDS = {"build": _build, "evaluate": _evaluate}
+_COMMANDS = {"build": _build, "fit": _fit, "query": _query, "info": _info, "evaluate": _evaluate}
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="annspark", description=purpose)
     parser.add_argument("--version", action="version", version=f"annspark {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
+    _add_fit(commands)
+    _add_query(commands)
+    _add_info(commands)
     _add_evaluate(commands)
     build = commands.add_parser(
         "build",
@@ -242,6 +278,41 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_debug(build)
     return parser
+
+
+def _add_fit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    fit = commands.add_parser(
+        "fit",
+        help="make an index of a table, and save it",
+        description="Make an index of the rows of a table and save it in a folder. `annspark query` and open_index ask "
+        "it for neighbors; `annspark build --index` saves one beside a neighbor table.",
+        argument_default=argparse.SUPPRESS,
+    )
+    for name, setting in (settings_in(FitJob) | {name: _FLAGS[name] for name in _OF_FIT}).items():
+        _add_flag(fit, name, setting)
+    _add_debug(fit)
+
+
+def _add_query(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    query = commands.add_parser(
+        "query",
+        help="find the neighbors of a table's rows in a saved index",
+        description="Find the nearest indexed rows of every row of another table; publish the table and a report on "
+        "its recall. What is not given is as it was when the index was made.",
+        argument_default=argparse.SUPPRESS,
+    )
+    for name, setting in (settings_in(QueryJob) | {name: _FLAGS[name] for name in _OF_QUERY}).items():
+        of_index = name in _OF_QUERY and name not in ("same_ids", "max_distance")
+        _add_flag(query, name, replace(setting, default=None, unset="that of the index") if of_index else setting)
+    _add_debug(query)
+
+
+def _add_info(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    info = commands.add_parser(
+        "info", help="print what a saved index holds", description="Print what a saved index holds. It needs no Spark."
+    )
+    info.add_argument("--index", metavar=_FOLDER, required=True, help="Folder of the index.")
+    _add_debug(info)
 
 
 def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

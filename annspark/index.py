@@ -14,7 +14,6 @@ from annspark.index_writer import check_index, write_aside
 from annspark.indexing import index_of
 from annspark.input.given import require_table
 from annspark.job import require_folder_name
-from annspark.neighbors import require_pairing
 from annspark.output import publish
 from annspark.pipeline import Result, build_tuned, require_recall, start_run, tune
 from annspark.pipeline import fit as fit_tuned
@@ -71,7 +70,6 @@ class Index:
         Raises what build_neighbors raises.
         """
         asked = settings_for(self.settings, settings, OF_NEIGHBORS, "neighbors")
-        require_pairing(asked, has_candidates=False)
         with staging(require_folder_name("scratch", scratch), self._spark) as stage:
             run = start_run(self._spark, stage, partial(stage, keep=True))
             users, forest = self._indexed.users, self._indexed.forest
@@ -98,9 +96,9 @@ class Index:
         asked = settings_for(self.settings, settings, OF_QUERIES, "query")
         with staging(require_folder_name("scratch", scratch), self._spark) as stage:
             run = start_run(self._spark, stage, partial(stage, keep=True))
-            result, advice = ask(table, self._indexed, asked, asdict(asked), run)
-            require_recall(result.report, advice)
-        return result
+            answered = ask(table, self._indexed, asked, asdict(asked), run)
+            require_recall(answered.result.report, answered.advice)
+        return answered.result
 
     @spark_errors_explained()
     def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
@@ -147,7 +145,7 @@ def fit(vectors: DataFrame, *, scratch: str | PathLike[str] | None = None, **set
     """
     vectors = require_table(vectors)
     asked = make_settings(settings, "scratch")
-    require_pairing(asked, has_candidates=False)
+    asked.require_pairing(has_candidates=False)
     spark = vectors.sparkSession
     with ExitStack() as opening:
         stage = opening.enter_context(staging(require_folder_name("scratch", scratch), spark))

@@ -1,5 +1,7 @@
 """Indexing: make what an index keeps, from all that a build knows, or from candidates that are only searched."""
 
+from dataclasses import replace
+
 import numpy as np
 from pyspark.sql import DataFrame
 
@@ -59,6 +61,18 @@ def index_candidates(vectors: DataFrame, settings: Settings, run: Run) -> Indexe
         first_rows=first_rows,
         reach=(),
         calibration=None,
+    )
+
+
+def index_for_queries(indexed: Indexed, tuned: Tuned) -> Indexed:
+    """Return an index with the trees and the probes that were chosen for queries."""
+    n_trees = len(tuned.forest.sizes)
+    return replace(
+        indexed,
+        forest=tuned.forest,
+        residents=indexed.residents[:n_trees],
+        reach=tuned.plan.reach,
+        calibration=tuned.calibration,
     )
 
 

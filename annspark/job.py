@@ -3,13 +3,19 @@
 import os
 import re
 import tomllib
-from dataclasses import MISSING, dataclass, field
+from dataclasses import MISSING, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from annspark.allowed import Flag, Folder, PathOrTable, Text, check_each, setting, settings_in
+from annspark.allowed import Flag, Folder, PathOrTable, Setting, Text, check_each, setting, settings_in
 from annspark.errors import SettingsError
 from annspark.settings import Settings, require_known
+
+
+def _like(record: type, name: str, help: str = "") -> Any:
+    """Return the entry of another record, with another help where one is given."""
+    entry: Setting = settings_in(record)[name]
+    return field(default=entry.default, metadata={"setting": replace(entry, help=help or entry.help)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,31 +57,99 @@ class Job:
         unset="none, they are cached in the session",
         example="/tmp/annspark",
     )
+    candidates: str | None = setting(
+        None,
+        PathOrTable(optional=True),
+        "Table of the rows that may be neighbors, such as items for users.",
+        unset="none, the users are each other's neighbors",
+        example="items.parquet",
+    )
+    index: str | None = setting(
+        None,
+        Folder(),
+        "Folder to keep the index in, for `annspark query` and open_index.",
+        unset="none, it is not kept",
+        example=".demo/index",
+    )
     overwrite: bool = setting(False, Flag(), "Replace an existing output, once the new table is complete.")
     settings: Settings = field(default_factory=Settings)
 
     def __post_init__(self) -> None:
         check_each(self)
-        for name in ("input", "report", "scratch"):
-            value = getattr(self, name)
-            if value is None:
+        _require_apart(self, ("output", "index"), ("input", "candidates"), ("report", "scratch"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitJob:
+    """One run of `annspark fit`: where the rows are, where the index goes, and the settings."""
+
+    input: str = _like(Job, "input", "Table of vectors to index.")
+    index: str = setting(MISSING, Folder(), "Folder to save the index in.")
+    format: str | None = _like(Job, "format", "File format to read.")
+    scratch: str | None = _like(Job, "scratch")
+    overwrite: bool = setting(False, Flag(), "Replace an existing index, once the new one is complete.")
+    settings: Settings = field(default_factory=Settings)
+
+    def __post_init__(self) -> None:
+        check_each(self)
+        _require_apart(self, ("index",), ("input",), ("scratch",))
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryJob:
+    """One run of `annspark query`: where index and queries are, where the neighbors go.
+
+    settings : what the queries ask for, by name; the other settings are those of the index
+    """
+
+    index: str = setting(MISSING, Folder(), "Folder of the index, as `annspark fit` has saved it.")
+    input: str = _like(Job, "input", "Table of queries.")
+    output: str = _like(Job, "output")
+    format: str | None = _like(Job, "format")
+    report: str | None = _like(Job, "report")
+    scratch: str | None = _like(Job, "scratch")
+    overwrite: bool = _like(Job, "overwrite")
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_each(self)
+        _require_apart(self, ("output",), ("input", "index"), ("report", "scratch"))
+
+
+def _require_apart(
+    job: Job | FitJob | QueryJob, replaced: tuple[str, ...], read: tuple[str, ...], written: tuple[str, ...]
+) -> None:
+    """Raise SettingsError where a place that is replaced as a whole is or holds another place, or lies in it.
+
+    replaced, read, written : names of places
+    """
+    for number, name in enumerate(replaced):
+        for other in (*replaced[:number], *read, *written):
+            here, there = getattr(job, name), getattr(job, other)
+            if here is None or there is None:
                 continue
-            if is_catalog_table(self.output) or (name == "input" and is_catalog_table(value)):
-                shared = _table_of(value) == _table_of(self.output)
-            else:  # reports and intermediate tables lie in folders, whatever their names
-                shared = _lies_in(value, self.output) or _lies_in(self.output, value)
+            # Reports, indexes and intermediate tables lie in folders, whatever their names.
+            if any(role in _TABLES and is_catalog_table(place) for role, place in ((name, here), (other, there))):
+                shared = _table_of(there) == _table_of(here)
+            else:
+                shared = _lies_in(there, here) or _lies_in(here, there)
             if shared:
                 raise SettingsError(
-                    f"'{name}' is {value!r} and 'output' {self.output!r}: one is or holds the other, and the output's "
-                    "folder is replaced as a whole. Give the output a folder of its own."
+                    f"'{other}' is {there!r} and '{name}' {here!r}: one is or holds the other, and the {name}'s folder "
+                    f"is replaced as a whole. Give the {name} a folder of its own."
                 )
-        for name in ("report", "scratch"):
-            value = getattr(self, name)
-            if value is not None and not is_catalog_table(self.input) and _lies_in(value, self.input):
+    for name in written:
+        value = getattr(job, name)
+        for other in read:
+            there = getattr(job, other)
+            if value and there and not (other in _TABLES and is_catalog_table(there)) and _lies_in(value, there):
                 raise SettingsError(
-                    f"'{name}' is {value!r} and 'input' {self.input!r}: what is written there would be read as a part "
-                    f"of the input. Give the {name} a folder of its own."
+                    f"'{name}' is {value!r} and '{other}' {there!r}: what is written there would be read as a part of "
+                    f"the {other}. Give the {name} a folder of its own."
                 )
+
+
+_TABLES = ("input", "candidates", "output")  # places that may be catalog tables
 
 
 def require_folder_name(name: str, value: object) -> str | None:
@@ -114,11 +188,35 @@ def make_job(values: dict[str, Any]) -> Job:
     """
     places, settings = settings_in(Job), settings_in(Settings)
     require_known(values, places | settings)
+    _require_given(values, places)
+    found = Settings(**{name: value for name, value in values.items() if name in settings})
+    job = Job(settings=found, **{name: value for name, value in values.items() if name in places})
+    found.require_pairing(job.candidates is not None)
+    return job
+
+
+def make_fit_job(values: dict[str, Any]) -> FitJob:
+    """Build a FitJob from one flat set of named values, as make_job does."""
+    places = settings_in(FitJob)
+    _require_given(values, places)
+    found = Settings(**{name: value for name, value in values.items() if name not in places})
+    found.require_pairing(False)
+    return FitJob(settings=found, **{name: value for name, value in values.items() if name in places})
+
+
+def make_query_job(values: dict[str, Any]) -> QueryJob:
+    """Build a QueryJob from one flat set of named values, as make_job does."""
+    places = settings_in(QueryJob)
+    _require_given(values, places)
+    given = {name: value for name, value in values.items() if name not in places}
+    return QueryJob(settings=given, **{name: value for name, value in values.items() if name in places})
+
+
+def _require_given(values: dict[str, Any], places: dict[str, Setting]) -> None:
+    """Raise SettingsError for places that must be given and are not."""
     missing = [name for name, one in places.items() if one.default is MISSING and name not in values]
     if missing:
         raise SettingsError(f"{' and '.join(map(repr, missing))} not given, on the command line or in the file.")
-    found = Settings(**{name: value for name, value in values.items() if name in settings})
-    return Job(settings=found, **{name: value for name, value in values.items() if name in places})
 
 
 def read_config(path: str) -> dict[str, Any]:

@@ -1,21 +1,23 @@
 """The one call for a neighbor table: of one table with itself, or of users among candidates of another table."""
 
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from os import PathLike
 from typing import Any
 
 from pyspark.sql import DataFrame
 
-from annspark.errors import SettingsError, spark_errors_explained
-from annspark.indexing import index_candidates
+from annspark.errors import spark_errors_explained
+from annspark.indexing import index_candidates, index_for_queries, index_of
 from annspark.input.given import require_table
 from annspark.job import require_folder_name
-from annspark.pipeline import Result, build, require_recall, start_run
+from annspark.pipeline import Result, build_tuned, fit, require_recall, start_run
 from annspark.query import ask
 from annspark.run import Run
 from annspark.settings import Settings, make_settings, takes_settings
 from annspark.spark.staging import staging
+from annspark.tuned import Indexed
 
 
 @spark_errors_explained()
@@ -54,26 +56,41 @@ def build_neighbors(
     """
     vectors = require_table(vectors)
     asked = make_settings(settings, "candidates", "scratch")
-    require_pairing(asked, candidates is not None)
+    asked.require_pairing(candidates is not None)
     others = None if candidates is None else require_table(candidates, "candidates")
     with staging(require_folder_name("scratch", scratch), vectors.sparkSession) as stage:
         run = start_run(vectors.sparkSession, stage, partial(stage, keep=True))
-        result, advice = build_between(vectors, others, asked, asdict(asked), run)
-        require_recall(result.report, advice)
-    return result
+        built = build_between(vectors, others, asked, asdict(asked), run)
+        require_recall(built.result.report, built.advice)
+    return built.result
+
+
+@dataclass(frozen=True)
+class Built:
+    """A neighbor table with its report, and what an index may keep of the run.
+
+    advice : for a missed recall, "" where it was reached
+    index  : makes the index
+    """
+
+    result: Result
+    advice: str
+    index: Callable[[], Indexed]
 
 
 def build_between(
     vectors: DataFrame, candidates: DataFrame | None, settings: Settings, asked: dict[str, Any], run: Run
-) -> tuple[Result, str]:
+) -> Built:
     """Build and audit the neighbor table of users among candidates, or among themselves where there are none.
 
-    asked   : settings as the report gives them
-    returns : as pipeline.build
+    asked : settings as the report gives them
     """
     if candidates is None:
-        return build(vectors, settings, asked, run)
-    return ask(vectors, index_candidates(candidates, settings_of_candidates(settings), run), settings, asked, run)
+        tuned = fit(vectors, settings, run)
+        return Built(*build_tuned(tuned, asked, run), partial(index_of, tuned))
+    indexed = index_candidates(candidates, settings_of_candidates(settings), run)
+    answered = ask(vectors, indexed, settings, asked, run)
+    return Built(answered.result, answered.advice, partial(index_for_queries, indexed, answered.tuned))
 
 
 def settings_of_candidates(settings: Settings) -> Settings:
@@ -85,21 +102,3 @@ def settings_of_candidates(settings: Settings) -> Settings:
         candidate_id_col=None,
         candidate_vector_col=None,
     )
-
-
-def require_pairing(settings: Settings, has_candidates: bool) -> None:
-    """Raise SettingsError for settings that go with candidates where there are none, or do not go with them."""
-    if has_candidates:
-        for name, value in (("links", settings.links != "all"), ("top_up", settings.top_up)):
-            if value:
-                raise SettingsError(
-                    f"'{name}' is {getattr(settings, name)!r}, and candidates are given: they have no lists of their "
-                    f"own. Leave '{name}' out."
-                )
-        return
-    for name in ("candidate_id_col", "candidate_vector_col", "same_ids"):
-        if getattr(settings, name):
-            raise SettingsError(
-                f"'{name}' is {getattr(settings, name)!r}, and there are no candidates. Give 'candidates', or leave "
-                f"'{name}' out."
-            )

@@ -1,50 +1,96 @@
-"""The nightly job: read the input by name, publish the neighbor table and its report, both whole or not at all."""
+"""The nightly jobs: read the input by name, publish the table, its report and the index, each whole or not at all."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 
 from annspark.errors import spark_errors_explained
+from annspark.index import OF_QUERIES, settings_for
+from annspark.index_reader import read_index
+from annspark.index_writer import check_index, write_aside
+from annspark.indexing import index_of
 from annspark.input.open import open_input
-from annspark.job import Job
+from annspark.job import FitJob, Job, QueryJob
+from annspark.neighbors import build_between
 from annspark.output import publish
-from annspark.pipeline import build, require_recall, start_run
+from annspark.pipeline import fit, require_recall, start_run
+from annspark.query import ask
 from annspark.report import Report
 from annspark.report.store import reports_once_done, require_folder, write_missed
+from annspark.run import Run
+from annspark.saved.manifest import Manifest, read_manifest
 from annspark.spark import files, leftovers
 from annspark.spark.staging import Stage, staging
 
 
 @spark_errors_explained()
 def publish_neighbors(spark: SparkSession, job: Job) -> Report:
-    """Read the job's input, and publish the neighbor table and its report; both appear whole or not at all.
+    """Read the job's input, and publish the neighbor table, its report and the index; each appears whole or not at all.
 
-    Raises as build_neighbors does, and SettingsError for an output, report or scratch that cannot be written to.
+    Raises as build_neighbors does, and SettingsError for an output, index, report or scratch that cannot be written to.
     """
-    with ready_to_write(spark, job, job.overwrite) as (output, stage):
-        written: list[publish.Pending] = []
+    index = check_index(spark, job.index, job.overwrite) if job.index else None
+    with ready_to_write(spark, job, job.overwrite) as ready, ExitStack() as opened:
+        if index:
+            opened.enter_context(publish.aside(spark, index))
+        vectors = open_input(spark, job.input, job.format)
+        others = open_input(spark, job.candidates, job.format, role="candidates") if job.candidates else None
+        publish.require_apart(spark, ready.output, vectors, job.input)
+        if others is not None and job.candidates:
+            publish.require_apart(spark, ready.output, others, job.candidates)
+        run = start_run(spark, ready.stage, ready.keep)
+        built = build_between(vectors, others, job.settings, _asked(job), run)
+        _require_recall(ready, built.result.report, built.advice)
+        more = []
+        if index:
+            with run.clock.step("index", "writing the index"):
+                more = [write_aside(spark, built.index(), index, run.cores)]
+        _publish(ready, built.result.table, built.result.report, run, more)
+    return built.result.report
 
-        def keep(table: DataFrame) -> DataFrame:
-            written.append(publish.write_pending(table, output, job.format))
-            return written[-1].read()
 
-        run = start_run(spark, stage, keep)
+@spark_errors_explained()
+def publish_index(spark: SparkSession, job: FitJob) -> Manifest:
+    """Read the job's input, and save an index of it; the index appears whole or not at all.
+
+    Raises as fit does, and SettingsError for an index or scratch that cannot be written to.
+    """
+    output = check_index(spark, job.index, job.overwrite)
+    with publish.aside(spark, output), staging(job.scratch, spark) as stage:
+        run = start_run(spark, stage, stage)
         vectors = open_input(spark, job.input, job.format)
         publish.require_apart(spark, output, vectors, job.input)
-        result, advice = build(vectors, job.settings, _asked(job), run)
-        folder = _report_folder(job, output)
-        if not result.report.passed:
-            write_missed(folder, result.report)
-            require_recall(result.report, advice)
-        quietly = partial(publish.undisturbed, output)
-        with run.clock.step("publish") as facts, reports_once_done(folder, result.report, quietly):
-            publish.commit(next(pending for pending in written if pending.table is result.table))
-            facts += [output.place, f"report in {folder}"]
-    return result.report
+        tuned = fit(vectors, job.settings, run)
+        with run.clock.step("index", "writing the index"):
+            pending = write_aside(spark, index_of(tuned), output, run.cores)
+        with run.clock.step("publish") as facts, publish.undisturbed(output):
+            publish.commit(pending)
+            facts += [output.place]
+    return read_manifest(output.place)
+
+
+@spark_errors_explained()
+def publish_queries(spark: SparkSession, job: QueryJob) -> Report:
+    """Read the job's queries, and publish their neighbors in the index, and the report, whole or not at all.
+
+    Raises as Index.query does, InputError for a folder that holds no index, and SettingsError for an output, report or
+    scratch that cannot be written to.
+    """
+    indexed = read_index(spark, files.resolve(spark, "index", job.index))
+    settings = settings_for(indexed.settings, job.settings, OF_QUERIES, "query")
+    with ready_to_write(spark, job, job.overwrite, settings.shape) as ready:
+        table = open_input(spark, job.input, job.format)
+        publish.require_apart(spark, ready.output, table, job.input)
+        run = start_run(spark, ready.stage, ready.keep)
+        places = {name: value for name, value in asdict(job).items() if name != "settings"}
+        answered = ask(table, indexed, settings, places | asdict(settings), run)
+        _require_recall(ready, answered.result.report, answered.advice)
+        _publish(ready, answered.result.table, answered.result.report, run, [])
+    return answered.result.report
 
 
 def sweep() -> None:
@@ -52,20 +98,61 @@ def sweep() -> None:
     leftovers.sweep()
 
 
+@dataclass(frozen=True)
+class Ready:
+    """A job that can write its table and report.
+
+    output  : where the table is to be published
+    folder  : of the report
+    stage   : computes and stores a table that is read only within the run
+    written : tables written aside so far
+    """
+
+    output: publish.Output
+    folder: str
+    file_format: str | None
+    stage: Stage
+    written: list[publish.Pending] = field(default_factory=list)
+
+    def keep(self, table: DataFrame) -> DataFrame:
+        """Write a table aside, and return a DataFrame that reads it."""
+        self.written.append(publish.write_pending(table, self.output, self.file_format))
+        return self.written[-1].read()
+
+
 @contextmanager
-def ready_to_write(spark: SparkSession, job: Job, overwrite: bool) -> Iterator[tuple[publish.Output, Stage]]:
-    """Prove before any work that the job can write its table and report; delete what was written aside at the end."""
+def ready_to_write(
+    spark: SparkSession, job: Job | QueryJob, overwrite: bool, shape: str | None = None
+) -> Iterator[Ready]:
+    """Prove before any work that the job can write its table and report; delete what was written aside at the end.
+
+    shape : of the table; None for that of the job's settings
+    """
     output = publish.check_output(spark, job.output, overwrite)
-    folder = _report_folder(job, output)
+    folder = job.report or output.report
     files.require_whole_name(spark, "report", folder)
     require_folder(folder, job.report)
+    shape = shape or (job.settings.shape if isinstance(job, Job) else "nested")
     with publish.aside(spark, output), staging(job.scratch, spark) as stage:
-        publish.require_format(spark, output, job.format, job.settings.shape)
-        yield output, stage
+        publish.require_format(spark, output, job.format, shape)
+        yield Ready(output, folder, job.format, stage)
 
 
-def _report_folder(job: Job, output: publish.Output) -> str:
-    return job.report or output.report
+def _require_recall(ready: Ready, report: Report, advice: str) -> None:
+    """Write missed.json and raise RecallMissed where the recall was missed."""
+    if not report.passed:
+        write_missed(ready.folder, report)
+        require_recall(report, advice)
+
+
+def _publish(ready: Ready, table: DataFrame, report: Report, run: Run, more: list[publish.Pending]) -> None:
+    """Rename the table, then what else was written aside, into place, and write the report."""
+    quietly = partial(publish.undisturbed, ready.output, *(pending.output for pending in more))
+    with run.clock.step("publish") as facts, reports_once_done(ready.folder, report, quietly):
+        publish.commit(next(pending for pending in ready.written if pending.table is table))
+        for pending in more:
+            publish.commit(pending)
+        facts += [ready.output.place, *(pending.output.place for pending in more), f"report in {ready.folder}"]
 
 
 def _asked(job: Job) -> dict[str, Any]:

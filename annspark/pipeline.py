@@ -58,17 +58,12 @@ class Result:
     report: Report
 
 
-def build(vectors: DataFrame, settings: Settings, asked: dict[str, Any], run: Run) -> tuple[Result, str]:
-    """Build and audit the neighbor table: run every step of the pipeline.
+def build_tuned(tuned: Tuned, asked: dict[str, Any], run: Run) -> tuple[Result, str]:
+    """Find the neighbors of all users of a tuned index, and audit the table.
 
     asked   : settings as the report gives them
     returns : the table with its report, and advice for a missed recall, "" where it was reached
     """
-    return build_tuned(fit(vectors, settings, run), asked, run)
-
-
-def build_tuned(tuned: Tuned, asked: dict[str, Any], run: Run) -> tuple[Result, str]:
-    """Find the neighbors of all users of a tuned index, and audit the table, as build does."""
     settings, plan, layout = tuned.settings, tuned.plan, layout_of(tuned.settings)
     finish_after = settings.changes_lists or is_collated(tuned.known.users.id_kind)
     # The table that find returns is the finished one, unless neighbors are left out of it or ids are changed first.

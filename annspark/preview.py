@@ -11,7 +11,7 @@ from annspark.core.plan import (
     count_task_bytes,
 )
 from annspark.core.sampling import draw_limit
-from annspark.errors import spark_errors_explained
+from annspark.errors import SettingsError, spark_errors_explained
 from annspark.flow.grow import grow
 from annspark.input.open import open_input
 from annspark.job import Job
@@ -29,8 +29,12 @@ _TRIED = (25_000, 25_000, 100_000)  # users that are joined in each trial; the f
 @spark_errors_explained()
 def preview(spark: SparkSession, job: Job) -> Preview:
     """Plan the join, join some of the users to measure how fast this machine is, and publish nothing."""
-    with ready_to_write(spark, job, overwrite=True) as (_, stage):
-        run = start_run(spark, stage, stage)
+    if job.candidates is not None:
+        raise SettingsError(
+            f"'candidates' is {job.candidates!r}, and a preview is of users among themselves. Leave one of them out."
+        )
+    with ready_to_write(spark, job, overwrite=True) as ready:
+        run = start_run(spark, ready.stage, ready.stage)
         vectors = open_input(spark, job.input, job.format)
         tuned = fit(vectors, job.settings, run)
         with run.clock.step("try", "joining some users to see how fast it goes") as facts:

@@ -4,7 +4,7 @@ Queries are rows of another table than the rows they are compared with.  They as
 neighbor.  So each goes to the leaves near to it, and no indexed row goes anywhere but home.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -42,12 +42,24 @@ from annspark.tuned import Found, Indexed, Known, Tuned
 _WHOLE = (T.ByteType, T.ShortType, T.IntegerType, T.LongType)
 
 
-def ask(table: DataFrame, indexed: Indexed, settings: Settings, asked: dict[str, Any], run: Run) -> tuple[Result, str]:
+@dataclass(frozen=True)
+class Answered:
+    """The neighbors of queries, with the report.
+
+    advice : for a missed recall, "" where it was reached
+    tuned  : what the queries were asked with
+    """
+
+    result: Result
+    advice: str
+    tuned: Tuned
+
+
+def ask(table: DataFrame, indexed: Indexed, settings: Settings, asked: dict[str, Any], run: Run) -> Answered:
     """Find the neighbors of every row of a table among the indexed rows, and audit them.
 
     settings : those of the index, with what the queries ask for
     asked    : settings as the report gives them
-    returns  : the table with its report, and advice for a missed recall, "" where it was reached
     """
     layout = layout_of(settings)
     queries = read_users(_matching(table, indexed, settings), settings, run, like=indexed.users)
@@ -71,7 +83,7 @@ def ask(table: DataFrame, indexed: Indexed, settings: Settings, asked: dict[str,
     rows = rows_of(found, queries, fewer, users.rows)
     report = report_on(found, audit, tuned.calibration, rows, asked, run)
     advice = "" if report.passed else advise_on_rounding(audit, tuned) or advise_queries(tuned, audit.recall.mean)
-    return Result(finished, report), advice
+    return Answered(Result(finished, report), advice, tuned)
 
 
 def tune_for(queries: Users, indexed: Indexed, settings: Settings, run: Run) -> tuple[Users, Tuned]:

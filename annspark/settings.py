@@ -150,6 +150,23 @@ class Settings:
                 "Rename the id column before the call."
             )
 
+    def require_pairing(self, has_candidates: bool) -> None:
+        """Raise SettingsError for settings that go with candidates where there are none, or do not go with them."""
+        if has_candidates:
+            for name, value in (("links", self.links != "all"), ("top_up", self.top_up)):
+                if value:
+                    raise SettingsError(
+                        f"'{name}' is {getattr(self, name)!r}, and candidates are given: they have no lists of their "
+                        f"own. Leave '{name}' out."
+                    )
+            return
+        for name in ("candidate_id_col", "candidate_vector_col", "same_ids"):
+            if getattr(self, name):
+                raise SettingsError(
+                    f"'{name}' is {getattr(self, name)!r}, and there are no candidates. Give 'candidates', or leave "
+                    f"'{name}' out."
+                )
+
     @property
     def changes_lists(self) -> bool:
         """Whether max_distance or links changes the lists of neighbors after the audit."""

@@ -117,10 +117,10 @@ def test_a_file_shows_every_setting_once_and_what_is_commented_out_would_be_take
     assert sorted([*told, *shown]) == sorted(EVERY)
     for line in commented:
         given = tomllib.loads(line)
-        rest = {
-            name: value for name, value in told.items() if "probes" not in given or name not in ("recall", "top_up")
-        }
-        assert make_job(rest | given)
+        pairing = any(name.startswith("candidate") or name == "same_ids" for name in given)
+        without = ("recall", "top_up") if "probes" in given else ("top_up",) if pairing else ()
+        rest = {name: value for name, value in told.items() if name not in without}
+        assert make_job(rest | ({"candidates": "items"} if pairing else {}) | given)
 
 
 def test_every_place_says_what_it_is():

@@ -9,7 +9,7 @@ import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
@@ -354,8 +354,8 @@ def _put_back(spark: SparkSession, output: Output, replaced: str, taken: bool) -
 
 
 @contextmanager
-def undisturbed(output: Output) -> Iterator[None]:
-    """Make other runs to the same output, and signals to this process, wait until the block ends.
+def undisturbed(*outputs: Output) -> Iterator[None]:
+    """Make other runs to the same outputs, and signals to this process, wait until the block ends.
 
     Between two renames there is no table at the output; between the renames of table and report these are of different
     runs.
@@ -367,11 +367,10 @@ def undisturbed(output: Output) -> Iterator[None]:
             if signal.getsignal(stopping) is not None:  # None: a handler not set from Python, which cannot be restored
                 before[stopping] = signal.signal(stopping, lambda received, _: came.append(received))
     try:
-        if output.is_table:
+        with ExitStack() as locked:
+            for parent in sorted({output.parent for output in outputs if not output.is_table}):
+                locked.enter_context(files.alone(parent))
             yield
-        else:
-            with files.alone(output.parent):
-                yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
