@@ -1,12 +1,13 @@
 """The systems that answer one vector at a time: how each builds its index, opens it and is asked.
 
-An index is a file, but annspark's, which is a folder made by `annspark fit`. To open one gives a function of the
-effort, which gives the function that is timed: it takes a query and returns ids and distances of about K rows. Builds
-use CORES threads, answers one. A query is given in the form that costs a system the least: under cosine the libraries
-get it at length 1.
+An index is a file; annspark's is a folder, which `annspark fit` made. Opening it gives a function of the effort, and
+that gives the function that is timed: it takes a query and returns ids and distances of K rows. Builds use CORES
+threads where a library can, answers use one. A query has the form that costs a system the least: under cosine the
+libraries get it at length 1.
 """
 
 import pickle
+import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,7 @@ def build_annoy(annoy: Any, vectors: np.ndarray, metric: str, setting: Setting) 
 def open_annoy(annoy: Any, path: Path, dim: int, metric: str) -> Opened:
     """Ask a forest: the effort is the nodes it looks at."""
     index = annoy.AnnoyIndex(dim, "angular" if metric == "cosine" else "euclidean")
-    index.load(str(path))
+    index.load(str(path), prefault=True)
     return lambda effort: lambda query: index.get_nns_by_vector(query, K, effort, True)
 
 
@@ -89,9 +90,7 @@ def open_faiss_ivf(faiss: Any, path: Path, dim: int, metric: str) -> Opened:
 
 
 def build_pysparnn(pysparnn: Any, vectors: np.ndarray, metric: str, setting: Setting) -> Any:
-    """Build indexes of sampled leaders, each with the rows that are nearest to it."""
-    import random
-
+    """Build indexes of sampled leaders, each with the rows that are nearest to it: 1,000 or the root of the rows."""
     from pysparnn.matrix_distance import DenseCosineDistance, SlowEuclideanDistance
 
     random.seed(1)

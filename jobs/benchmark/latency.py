@@ -39,6 +39,7 @@ QUERIES = 2_000
 TARGET = 0.95
 WARM = 20  # untimed answers at the start of a turn: the others have filled the processor's caches
 GROWTH = tuple(f"synthetic:{rows}x64" for rows in (100_000, 300_000, 1_000_000, 3_000_000))
+UNDISTURBED = 0.95  # of a core, and more
 BLOCK = 10_000  # rows compared at once
 RIVALS = ("annoy", "hnswlib")  # that the tables divide by
 HEAD = """# One vector at a time, {date}
@@ -300,7 +301,12 @@ def _checked(data: Held, index: Path | None) -> Path:
 
 
 def take_turns(ready: list[Ready], rounds: int, asks: int) -> None:
-    """Note what each answer takes: in each round all systems get the same queries, starting with another system."""
+    """Note what each answer takes: in each round all systems get the same queries, starting with another system.
+
+    Before the first round each answers all queries once: others' indexes were built since its own was in memory.
+    """
+    for one in ready:
+        nanoseconds(one.ask, one.queries)
     for number in range(rounds):
         first = number * asks
         for turn in range(len(ready)):
@@ -358,8 +364,18 @@ def as_markdown(text: dict[str, Any], results: list[Timed]) -> str:
             numbers = [f"{one.recall:.4f}", f"{one.p50:,.0f}", f"{one.p99:,.0f}"]
             numbers += [_ratio(one, results, rival) for rival in RIVALS] + [build, f"{one.index_bytes:,}"]
             lines.append("| " + " | ".join([one.set, _name(one.system), one.setting, *numbers]) + " |")
-    lines += ["", *(f"- {one.set}, {one.system} {one.setting}: {one.skipped}" for one in results if one.skipped)]
-    return "\n".join([*lines, *_growth(results)]).rstrip() + "\n"
+    skipped = [one for one in results if one.skipped]
+    lines += ["" for _ in skipped[:1]]
+    lines += [f"- {one.set}, {f'{one.system} {one.setting}'.strip()}: {one.skipped}" for one in skipped]
+    return "\n".join([*lines, *_shared(results), *_growth(results)]).rstrip() + "\n"
+
+
+def _shared(results: list[Timed]) -> list[str]:
+    """Return a warning where others had the processor too: then p99 tells of them."""
+    cores = [one.cores for one in results if not one.skipped]
+    if not cores or min(cores) > UNDISTURBED:
+        return []
+    return ["", f"The machine was shared: the systems had {min(cores):.2f} to {max(cores):.2f} of a core."]
 
 
 def _ratio(one: Timed, results: list[Timed], rival: str) -> str:

@@ -148,6 +148,8 @@ def test_the_systems_get_the_same_queries_and_another_begins_each_round():
 
     both = [ready("a"), ready("b")]
     take_turns(both, 3, 25)
+    assert [query for _, query in asked[:100]] == [*range(50)] * 2  # all once, untimed
+    del asked[:100]
     turn = latency.WARM + 25
     turns = [asked[start : start + turn] for start in range(0, len(asked), turn)]
     assert [{name for name, _ in one} for one in turns] == [{"a"}, {"b"}, {"b"}, {"a"}, {"a"}, {"b"}]
@@ -159,7 +161,7 @@ def test_the_systems_get_the_same_queries_and_another_begins_each_round():
 def test_the_table_divides_by_the_fastest_index_of_a_rival_and_shows_growth():
     small, large = latency.GROWTH[:2]
     results = [
-        Timed(small, "annspark", "probes=2", recall=0.96, p50=50.0, p99=90.0),
+        Timed(small, "annspark", "probes=2", recall=0.96, p50=50.0, p99=90.0, cores=0.5),
         Timed(small, "annoy", "n_trees=50", recall=0.95, p50=400.0, p99=900.0, build_seconds=3.04, index_bytes=12345),
         Timed(small, "annoy", "n_trees=100", recall=0.95, p50=200.0, p99=1800.0),
         Timed(large, "annspark", "probes=2", recall=0.96, p50=75.0, p99=91.0),
@@ -172,6 +174,7 @@ def test_the_table_divides_by_the_fastest_index_of_a_rival_and_shows_growth():
     assert f"- {large}, hnswlib M=16: not installed" in said
     assert "| **annspark** | 50 (90) | 75 (91) |" in said
     assert "| annoy | 200 (1,800) | - |" in said
+    assert "shared: the systems had 0.00 to 0.50 of a core" in said
 
 
 def test_a_set_is_prepared_and_the_fit_told(tmp_path, capsys):
