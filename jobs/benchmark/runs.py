@@ -26,7 +26,18 @@ OK = "ok"
 ENOUGH = 0.996
 # What a process that is already up, compiled and connected would still have to do.
 WORK = ("load", "compute", "write")
-PACKAGES = ("pyspark", "numpy", "pyarrow", "pynndescent", "numba", "hnswlib", "faiss-cpu", "annoy", "pipnn")
+PACKAGES = (
+    "pyspark",
+    "numpy",
+    "pyarrow",
+    "pynndescent",
+    "numba",
+    "hnswlib",
+    "faiss-cpu",
+    "annoy",
+    "pipnn",
+    "rho-pysparnn",
+)
 
 
 @dataclass(frozen=True)

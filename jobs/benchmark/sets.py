@@ -48,7 +48,7 @@ def prepare(source: str, cache: Path) -> Data:
         vectors = load(source)
         np.save(part / "vectors.npy", vectors)
         _write_truth(part / "truth.npz", source, vectors)
-        _write_vectors(part / "vectors.parquet", vectors)
+        write_vectors(part / "vectors.parquet", vectors)
         part.rename(folder)
     rows, dim = np.load(folder / "vectors.npy", mmap_mode="r").shape
     return Data(name, folder, rows, dim, str(np.load(folder / "truth.npz")["metric"]))
@@ -65,6 +65,13 @@ def load(source: str) -> np.ndarray:
         return np.concatenate(list(chunks(*map(int, source.removeprefix("synthetic:").split("x")))))
     path, _, rows = source.partition("@")
     return np.load(path)["X"][: int(rows) if rows else None].astype(np.float32)
+
+
+def metric_of(source: str) -> str:
+    """Return the metric of a set by its name: that of the truth beside an .npz, cosine for a synthetic one."""
+    if source.startswith("synthetic:"):
+        return "cosine"
+    return str(np.load(Path(source.partition("@")[0]).with_suffix(".truth.npz"))["metric"])
 
 
 def chunks(rows: int, dim: int, seed: int = 0) -> Iterator[np.ndarray]:
@@ -96,12 +103,12 @@ def _write_truth(path: Path, source: str, vectors: np.ndarray) -> None:
     if not source.startswith("synthetic:") and not rows:
         shutil.copy(given, path)
         return
-    metric = "cosine" if source.startswith("synthetic:") else str(np.load(given)["metric"])
+    metric = metric_of(source)
     asked = np.sort(np.random.default_rng(1).choice(len(vectors), min(QUERIES, len(vectors)), replace=False))
     np.savez(path, query_rows=asked, distances=exact_distances(vectors, asked, K, metric), metric=metric)
 
 
-def _write_vectors(path: Path, vectors: np.ndarray) -> None:
+def write_vectors(path: Path, vectors: np.ndarray) -> None:
     """Write vectors (n, dim), row number = id, in eight row groups that the cores can share."""
     rows, dim = vectors.shape
     size = -(-rows // 8)
