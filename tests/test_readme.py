@@ -37,7 +37,9 @@ def clone(tmp_path_factory):
 
 def count_runs(command):
     """Return how often a command of the README builds or evaluates a table."""
-    return len(re.findall(r"^(?:annspark|python -m annspark|spark-submit) ", command, re.MULTILINE))
+    return len(
+        re.findall(r"^(?:(?:python -m )?annspark (?:build|evaluate|query)|spark-submit) ", command, re.MULTILINE)
+    )
 
 
 def run(command, folder):
@@ -68,9 +70,23 @@ def test_the_notebook_lines_run(spark, clone, capsys):
     names["result"].table.unpersist()
 
 
+@pytest.mark.slow
+def test_the_lines_on_the_index_run(spark, clone, monkeypatch):
+    monkeypatch.chdir(clone)
+    names = {"spark": spark}
+    exec(with_few_words("\n".join(PYTHON[0].splitlines()[:3]), clone), names)
+    exec(PYTHON[1].replace("out/index", str(clone / "out" / "index")), names)
+    assert names["found"].table.count() == names["items"].table.count() == 100
+    assert len(names["ids"]) == len(names["distances"]) == 10
+    assert names["ids"][0] == "monday"
+    for made in ("found", "items"):
+        names[made].table.unpersist()
+    names["index"].close()
+
+
 def test_the_sets_of_the_readme_have_neighbors(spark):
     names = {"spark": spark}
-    exec(PYTHON[0].splitlines()[0] + "\n" + PYTHON[1], names)
+    exec(PYTHON[0].splitlines()[0] + "\n" + PYTHON[2], names)
     assert names["alike"].report.rows.written == 3000
     names["alike"].table.unpersist()
 

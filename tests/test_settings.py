@@ -179,9 +179,13 @@ def test_the_python_call_shows_the_settings_with_types_and_defaults():
 
     shown = inspect.signature(build_neighbors).parameters
     named = {name: one for name, one in shown.items() if one.kind is one.KEYWORD_ONLY}
-    assert {name: one.default for name, one in named.items()} == asdict(Settings()) | {"candidates": None, "scratch": None}
-    assert {name: one.annotation for name, one in named.items() if name != "scratch"} == Settings.__annotations__
-    assert list(shown) == ["vectors", *ENTRIES, "scratch"]
+    assert {name: one.default for name, one in named.items()} == asdict(Settings()) | {
+        "candidates": None,
+        "scratch": None,
+    }
+    own = ("candidates", "scratch")
+    assert {name: one.annotation for name, one in named.items() if name not in own} == Settings.__annotations__
+    assert list(shown) == ["vectors", *ENTRIES, *own]
 
 
 def test_the_python_call_describes_every_setting_in_lines_that_fit():
