@@ -32,6 +32,7 @@ from annspark.core.vectors import Vectors, len_of, slice_rows
 from annspark.errors import InputError, SettingsError
 from annspark.saved.asked import asked_dense, asked_sparse
 from annspark.saved.manifest import Manifest, manifest_as_text, read_manifest
+from annspark.saved.parts import numbers_in
 from annspark.saved.store import Store
 
 _FEW = 4  # so many vectors, given together, are searched one by one
@@ -185,7 +186,7 @@ class LocalIndex:
             return numbers[order], rows[order]
         together = pa.chunked_array([some for some, _, _ in pieces]).combine_chunks()
         order = pc.sort_indices(together)
-        return together.take(order), rows[order.to_numpy()]
+        return together.take(order), rows[numbers_in(order)]
 
     def _kind_of_ids(self) -> Any:
         return (
@@ -370,7 +371,7 @@ def _stretches(sizes: np.ndarray, most: int) -> Iterator[tuple[int, int]]:
 
 def _plain_ids(ids: pa.Array) -> Any:
     """Return integers as int64 (n,), other ids as they are."""
-    return ids.to_numpy().astype(np.int64, copy=False) if pa.types.is_integer(ids.type) else ids
+    return numbers_in(ids).astype(np.int64, copy=False) if pa.types.is_integer(ids.type) else ids
 
 
 def _find(ids: Any, wanted: Any) -> int:
