@@ -385,7 +385,9 @@ def _find(ids: Any, wanted: Any) -> int:
         return place if place < len(ids) and ids[place] == wanted else -1
     try:
         key = pa.scalar(wanted, ids.type).as_py()
-    except (pa.ArrowException, TypeError, ValueError):
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        return -1
+    if key is None:
         return -1
     place = bisect_left(range(len(ids)), key, key=lambda at: ids[at].as_py())
     return place if place < len(ids) and ids[place].as_py() == key else -1
