@@ -168,21 +168,20 @@ def queries_of(vectors: np.ndarray, space: Space) -> list[Query]:
     with np.errstate(over="ignore", invalid="ignore"):
         joined = coordinates.for_join(vectors)
         routed = coordinates.for_routing(vectors) if coordinates.double else joined
-        exact = joined.astype(np.float64)
-        if space.by_products:
+        if not space.by_products:
+            # Rows are subtracted as they are in the input.
+            multipliers = vectors.astype(space.kind, copy=False)
+            sizes, constants = np.abs(joined).sum(axis=1, dtype=np.float64), np.zeros(len(vectors))
+        elif space.facts.unit and space.shift is None:
+            multipliers = (joined * joined.dtype.type(-2)).astype(space.kind, copy=False)
+            sizes, constants = np.ones(len(vectors)), np.full(len(vectors), 2.0)
+        else:
+            exact = joined.astype(np.float64)
+            multipliers = (np.ldexp(exact, coordinates.exponent) * -2).astype(space.kind)
             squared = np.einsum("ij,ij->i", exact, exact)
             sizes, constants = np.sqrt(squared), np.zeros(len(vectors)) if space.facts.largest else squared
-            if space.facts.unit and space.shift is None:
-                constants = constants + 1
             if space.shift is not None:
                 constants = constants + 2 * (exact @ space.shift)
-            multipliers = ((np.ldexp(exact, coordinates.exponent) if coordinates.exponent else exact) * -2).astype(
-                space.kind
-            )
-        else:
-            # Rows are subtracted as they are in the input.
-            sizes, constants = np.abs(exact).sum(axis=1), np.zeros(len(vectors))
-            multipliers = vectors.astype(space.kind, copy=False)
     for row, size in enumerate(sizes.tolist()):
         if not size < (_LONGEST if space.by_products else _LARGEST_SUM):
             raise TooLong(row)
@@ -254,7 +253,7 @@ def least(scores: np.ndarray, few: int, query: Query, longest: float, space: Spa
         minima = scores[: _GROUP * of_groups].reshape(_GROUP, of_groups).min(axis=0)
         minima.partition(few - 1)
         bound = float(minima[few - 1])
-        near = np.flatnonzero(scores <= bound + slack_of(query, bound, longest, space))
+        near = (scores <= bound + slack_of(query, bound, longest, space)).nonzero()[0]
         if len(near) == few:
             return near
         scores = scores.take(near)
@@ -272,7 +271,12 @@ def measure(joined: np.ndarray, asker: np.ndarray, rows: np.ndarray, space: Spac
     rows   : float32 or float64 (n, dim), as in the input
     """
     prepared = space.coordinates.for_join(rows)
-    raw = space.kernel.exact(joined, asker, prepared, np.arange(len(rows)))
+    if len(joined) == 1 and space.by_products and not space.facts.largest:
+        # What the kernel computes, without its preparations for many pairs.
+        apart = np.subtract(joined, prepared)
+        raw = np.einsum("ij,ij->i", apart, apart)
+    else:
+        raw = space.kernel.exact(joined, asker, prepared, np.arange(len(rows)))
     return in_units(raw, space.coordinates)
 
 

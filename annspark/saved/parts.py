@@ -98,11 +98,8 @@ def read_batch(batch: pa.RecordBatch, dim: int, *, sparse: bool) -> tuple[pa.Arr
     if sparse:
         columns, values = batch.column(2), batch.column(3)
         counts = np.diff(numbers_in(columns.offsets))
-        return (
-            batch.column(0),
-            hashes,
-            sparse_rows(counts, *(numbers_in(one.flatten()) for one in (columns, values)), dim),
-        )
+        vectors = sparse_rows(counts, numbers_in(columns.flatten()), numbers_in(values.flatten()), dim)
+        return batch.column(0), hashes, vectors
     return batch.column(0), hashes, numbers_in(batch.column(2).flatten()).reshape(len(batch), dim)
 
 
