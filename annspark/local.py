@@ -36,8 +36,8 @@ from annspark.saved.parts import numbers_in
 from annspark.saved.store import Store
 
 _FEW = 4  # so many vectors, given together, are searched one by one
-_AT_ONCE = 256  # vectors that are routed together
-_IN_FLIGHT = 1 << 21  # scores of vectors searched together: 8 MB
+_AT_ONCE = 1024  # vectors that are routed together
+_IN_FLIGHT = 1 << 22  # scores of vectors searched together: 16 MB
 _SCANNED = 1 << 16  # sparse rows compared at once where all are
 
 Found = tuple[np.ndarray, np.ndarray]

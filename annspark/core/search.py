@@ -24,6 +24,7 @@ _ROUNDINGS, _TERMS = 3.0, 256
 _FAR = 60  # with an exponent beyond that, float32 may not hold products of numbers that are not multiplied by it
 _LONGEST, _LARGEST_SUM = 1e18, 1e37  # the length, and sum of numbers, above which float32 may not hold distances
 _UNCLEAR = 1e15  # lengths beyond that, or below its inverse, do not go with other factors of a product in float32
+_BLOCK = 4  # vectors from which on they are multiplied together; packing a leaf for fewer costs more than it saves
 _GROUP = 16  # scores of which the least is taken, for a bound of the few least
 
 
@@ -306,16 +307,18 @@ def score_many(
     order = np.argsort(which, kind="stable")
     cuts = np.searchsorted(which[order], np.arange(len(leaves) + 1))
     multipliers = np.stack([query.multiplier for query in queries])
+    starts, ends = begins[:-1].tolist(), begins[1:].tolist()
     for number, leaf in enumerate(leaves):
-        pairs = order[cuts[number] : cuts[number + 1]]
-        if space.by_products:
-            block = multipliers.take(asker.take(pairs), axis=0) @ leaf.values.T
-            if leaf.factor is not None:
-                block *= leaf.factor
-            if leaf.offset is not None:
-                block += leaf.offset
-        else:
-            block = np.stack([score_one(queries[query], [leaf], space) for query in asker.take(pairs).tolist()])
-        for start, mine in zip(begins.take(pairs).tolist(), block, strict=True):
-            scores[start : start + len(mine)] = mine
+        pairs = order[cuts[number] : cuts[number + 1]].tolist()
+        if len(pairs) < _BLOCK or not space.by_products:
+            for pair in pairs:
+                scores[starts[pair] : ends[pair]] = score_one(queries[asker[pair]], [leaf], space)
+            continue
+        block = multipliers.take(asker.take(pairs), axis=0) @ leaf.values.T
+        if leaf.factor is not None:
+            block *= leaf.factor
+        if leaf.offset is not None:
+            block += leaf.offset
+        for pair, mine in zip(pairs, block, strict=True):
+            scores[starts[pair] : ends[pair]] = mine
     return scores, begins
