@@ -82,14 +82,18 @@ class LocalIndex:
         # A row is stored once a tree, and the first rows once more.
         self._copies = len(forest.sizes) + manifest.has_first
         self._first: list[_Held] | None = None if manifest.has_first else []
-        calibrated = manifest.query
-        self._extent = Extent(calibrated.probes if calibrated else 1.0, tuple(manifest.reach.tolist()))
+        probes = manifest.query.probes if manifest.query else manifest.settings.get("probes") or 1
+        self._extent = Extent(float(probes), tuple(manifest.reach.tolist()))
         if isinstance(forest, CentreForest):
             self._space = space_of(manifest.coordinates, manifest.dim, manifest.numbers)
             self._router = centre_router(forest, manifest.leaf_rows)
         else:
             assert isinstance(forest, ColumnForest)
             self._columns = forest
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Another process opens it again, and maps the same files.
+        return open_index, (self._path,)
 
     def __len__(self) -> int:
         return self._manifest.rows
