@@ -35,7 +35,7 @@ from annspark.saved.manifest import Manifest, manifest_as_text, read_manifest
 from annspark.saved.parts import numbers_in
 from annspark.saved.store import Store
 
-_FEW = 4  # so many vectors, given together, are searched one by one
+_FEW = 32  # so many vectors, given together, are still searched one by one
 _AT_ONCE = 1024  # vectors that are routed together
 _IN_FLIGHT = 1 << 22  # scores of vectors searched together: 16 MB
 _SCANNED = 1 << 16  # sparse rows compared at once where all are

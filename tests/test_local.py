@@ -52,12 +52,18 @@ def same(one, other):
         assert left.dtype == right.dtype
 
 
+@pytest.fixture
+def together(monkeypatch):
+    """Search even two vectors together; a single one is searched in its own way all the same."""
+    monkeypatch.setattr(module, "_FEW", 1)
+
+
 # Dense vectors
 
 
 @pytest.mark.parametrize("trees", [1, 3])
 @pytest.mark.parametrize("metric", DENSE)
-def test_all_leaves_hold_the_exact_nearest(tmp_path, metric, trees):
+def test_all_leaves_hold_the_exact_nearest(together, tmp_path, metric, trees):
     rows = world(metric, 700)
     save_index(tmp_path, rows, metric=metric, trees=trees, parts=3)
     index = open_index(str(tmp_path))
@@ -96,7 +102,7 @@ def test_a_calibrated_search_finds_most(tmp_path):
 
 
 @pytest.mark.parametrize("metric", DENSE)
-def test_ties_and_twins_come_in_the_order_of_ids(tmp_path, metric):
+def test_ties_and_twins_come_in_the_order_of_ids(together, tmp_path, metric):
     rows = grid(4, 3, twins=80)
     rows = (rows > 2).astype(np.float32) if metric == "hamming" else rows
     ids = np.random.default_rng(0).permutation(10 * len(rows))[: len(rows)] - 500
@@ -109,7 +115,7 @@ def test_ties_and_twins_come_in_the_order_of_ids(tmp_path, metric):
 
 
 @pytest.mark.parametrize("k", [1, 39, 40, 1000])
-def test_where_leaves_hold_fewer_than_k_rows_further_ones_are_searched(tmp_path, k):
+def test_where_leaves_hold_fewer_than_k_rows_further_ones_are_searched(together, tmp_path, k):
     rows = clustered(40, 5)
     save_index(tmp_path, rows, leaves=10, probes=1, parts=4)
     index = open_index(str(tmp_path))
@@ -119,7 +125,7 @@ def test_where_leaves_hold_fewer_than_k_rows_further_ones_are_searched(tmp_path,
     assert index.search(rows, k)[0].shape == (40, min(k, 40))
 
 
-def test_hubs_are_compared_with_every_vector(tmp_path, monkeypatch):
+def test_hubs_are_compared_with_every_vector(together, tmp_path, monkeypatch):
     rows = clustered(500, 8)
     rows[7] *= 50
     monkeypatch.setattr(RoutingSpace, "are_hubs", lambda self, vectors: np.linalg.norm(vectors, axis=1) > 40)
@@ -135,7 +141,7 @@ def test_hubs_are_compared_with_every_vector(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("size", [1e-30, 1e17])
 @pytest.mark.parametrize("metric", ["cosine", "euclidean", "manhattan"])
-def test_numbers_may_be_large_or_small(tmp_path, metric, size):
+def test_numbers_may_be_large_or_small(together, tmp_path, metric, size):
     rows = (clustered(400, 6) * np.float32(size)).astype(np.float32)
     save_index(tmp_path, rows, metric=metric)
     _, distances = open_index(str(tmp_path)).search(rows[:20], 5, probes=ALL)
@@ -144,7 +150,7 @@ def test_numbers_may_be_large_or_small(tmp_path, metric, size):
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean", "manhattan"])
-def test_vectors_may_be_far_from_the_origin_and_in_double_precision(tmp_path, metric):
+def test_vectors_may_be_far_from_the_origin_and_in_double_precision(together, tmp_path, metric):
     rows = clustered(400, 6).astype(np.float64) + 1e5
     manifest = save_index(tmp_path, rows, metric=metric)
     assert manifest.numbers == "float64"
@@ -193,7 +199,7 @@ IDS = {
 
 
 @pytest.mark.parametrize("kind", IDS)
-def test_ids_of_every_type(tmp_path, kind):
+def test_ids_of_every_type(together, tmp_path, kind):
     rows, ids = grid(3, 4, twins=179), IDS[kind]
     assert len(rows) == 300
     save_index(tmp_path, rows, ids, metric="euclidean", trees=2)

@@ -230,13 +230,11 @@ def slack_of(query: Query, score: float, longest: float, space: Space) -> float:
         raw = max(score, 0.0)
         return space.rounding * (2 * (size + away) + raw) + space.measured_rounding * (2 * size + raw)
     raw = score + query.constant
-    if not space.facts.largest:
-        # |x| <= |q| + |x - q|
-        longest = min(longest, size + max(raw, 0.0) ** 0.5)
-    both = (size + longest) ** 2
+    nearby = min(longest, size + max(raw, 0.0) ** 0.5)  # |x| <= |q| + |x - q|
+    both = 4 * size * longest if space.facts.largest else (size + nearby) ** 2
     # Distances are published in float32, in which more of them may be equal.
-    published = 2.0**-22 * abs(raw)
-    return space.rounding * (both + 4 * size * away) + space.measured_rounding * both + published
+    in_float32 = 2.0**-22 * abs(raw)
+    return space.rounding * (both + 4 * size * away) + space.measured_rounding * both + in_float32
 
 
 def least(scores: np.ndarray, few: int, query: Query, longest: float, space: Space) -> np.ndarray:
