@@ -32,11 +32,12 @@ from annspark.core.vectors import Vectors, len_of, slice_rows
 from annspark.errors import InputError, SettingsError
 from annspark.saved.asked import asked_dense, asked_sparse
 from annspark.saved.manifest import Manifest, manifest_as_text, read_manifest
+from annspark.saved.parts import numbers_in
 from annspark.saved.store import Store
 
-_FEW = 4  # so many vectors, given together, are searched one by one
-_AT_ONCE = 256  # vectors that are routed together
-_IN_FLIGHT = 1 << 21  # scores of vectors searched together: 8 MB
+_FEW = 32  # so many vectors, given together, are still searched one by one
+_AT_ONCE = 1024  # vectors that are routed together
+_IN_FLIGHT = 1 << 22  # scores of vectors searched together: 16 MB
 _SCANNED = 1 << 16  # sparse rows compared at once where all are
 
 Found = tuple[np.ndarray, np.ndarray]
@@ -81,14 +82,18 @@ class LocalIndex:
         # A row is stored once a tree, and the first rows once more.
         self._copies = len(forest.sizes) + manifest.has_first
         self._first: list[_Held] | None = None if manifest.has_first else []
-        calibrated = manifest.query
-        self._extent = Extent(calibrated.probes if calibrated else 1.0, tuple(manifest.reach.tolist()))
+        probes = manifest.query.probes if manifest.query else manifest.settings.get("probes") or 1
+        self._extent = Extent(float(probes), tuple(manifest.reach.tolist()))
         if isinstance(forest, CentreForest):
             self._space = space_of(manifest.coordinates, manifest.dim, manifest.numbers)
             self._router = centre_router(forest, manifest.leaf_rows)
         else:
             assert isinstance(forest, ColumnForest)
             self._columns = forest
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Another process opens it again, and maps the same files.
+        return open_index, (self._path,)
 
     def __len__(self) -> int:
         return self._manifest.rows
@@ -185,7 +190,7 @@ class LocalIndex:
             return numbers[order], rows[order]
         together = pa.chunked_array([some for some, _, _ in pieces]).combine_chunks()
         order = pc.sort_indices(together)
-        return together.take(order), rows[order.to_numpy()]
+        return together.take(order), rows[numbers_in(order)]
 
     def _kind_of_ids(self) -> Any:
         return (
@@ -370,7 +375,7 @@ def _stretches(sizes: np.ndarray, most: int) -> Iterator[tuple[int, int]]:
 
 def _plain_ids(ids: pa.Array) -> Any:
     """Return integers as int64 (n,), other ids as they are."""
-    return ids.to_numpy().astype(np.int64, copy=False) if pa.types.is_integer(ids.type) else ids
+    return numbers_in(ids).astype(np.int64, copy=False) if pa.types.is_integer(ids.type) else ids
 
 
 def _find(ids: Any, wanted: Any) -> int:
@@ -384,7 +389,9 @@ def _find(ids: Any, wanted: Any) -> int:
         return place if place < len(ids) and ids[place] == wanted else -1
     try:
         key = pa.scalar(wanted, ids.type).as_py()
-    except (pa.ArrowException, TypeError, ValueError):
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        return -1
+    if key is None:
         return -1
     place = bisect_left(range(len(ids)), key, key=lambda at: ids[at].as_py())
     return place if place < len(ids) and ids[place].as_py() == key else -1

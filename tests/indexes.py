@@ -12,7 +12,7 @@ from annspark.core.column_forest import grow_columns
 from annspark.core.coordinates import Coordinates, choose_coordinates
 from annspark.core.first_rows import count_first_rows, ordering_lengths
 from annspark.core.routes import reach_for
-from annspark.core.vectors import fits_float32, in_kind, is_sparse, len_of, take_rows
+from annspark.core.vectors import fits_float32, in_kind, is_sparse, len_of, slice_rows, take_rows
 from annspark.saved.manifest import Calibrated, Manifest, SavedFile, write_manifest
 from annspark.saved.parts import write_part
 
@@ -58,7 +58,8 @@ def save_index(
         forest = grow_forest(drawn, leaves, trees=trees, split="two_means", seed=0, metric=metric)
     routes = forest.find_routes(prepared, 1)
     reach = [
-        reach_for(of_tree, probes) for of_tree in forest.find_routes(take_rows(drawn, np.arange(min(n, 500))), probes)
+        reach_for(of_tree, probes)
+        for of_tree in forest.find_routes(slice_rows(drawn, 0, min(500, len_of(drawn))), probes)
     ]
     leaf_rows, batch_rows, part_batches, files = [], [], [], []
     for tree, of_tree in enumerate(routes):

@@ -10,7 +10,7 @@ from math import ceil
 
 import numpy as np
 
-from annspark.core.boundaries import boundary_margins, most_leaves, near_leaves
+from annspark.core.boundaries import boundary_margins_of_one, most_leaves, near_leaves
 from annspark.core.centre_forest import CentreForest
 from annspark.core.column_forest import ColumnForest
 from annspark.core.two_level import nearest_grouped_of_one, top_scoring
@@ -63,7 +63,7 @@ class CentreRouter:
         groups = self.forest.groups[tree]
         near = nearest_grouped_of_one(point, groups, most_leaves(extent.probes, len(groups.centres)), self.tops[tree])
         if len(near) > 1:
-            margins = boundary_margins(point[None], groups.centres, near[:1], near[None, 1:])[0]
+            margins = boundary_margins_of_one(point, groups.centres, int(near[0]), near[1:])
             goes = np.empty(len(near), bool)
             goes[0] = True
             goes[1:] = (

@@ -24,6 +24,7 @@ _ROUNDINGS, _TERMS = 3.0, 256
 _FAR = 60  # with an exponent beyond that, float32 may not hold products of numbers that are not multiplied by it
 _LONGEST, _LARGEST_SUM = 1e18, 1e37  # the length, and sum of numbers, above which float32 may not hold distances
 _UNCLEAR = 1e15  # lengths beyond that, or below its inverse, do not go with other factors of a product in float32
+_BLOCK = 4  # vectors from which on they are multiplied together; packing a leaf for fewer costs more than it saves
 _GROUP = 16  # scores of which the least is taken, for a bound of the few least
 
 
@@ -168,21 +169,20 @@ def queries_of(vectors: np.ndarray, space: Space) -> list[Query]:
     with np.errstate(over="ignore", invalid="ignore"):
         joined = coordinates.for_join(vectors)
         routed = coordinates.for_routing(vectors) if coordinates.double else joined
-        exact = joined.astype(np.float64)
-        if space.by_products:
+        if not space.by_products:
+            # Rows are subtracted as they are in the input.
+            multipliers = vectors.astype(space.kind, copy=False)
+            sizes, constants = np.abs(joined).sum(axis=1, dtype=np.float64), np.zeros(len(vectors))
+        elif space.facts.unit and space.shift is None:
+            multipliers = (joined * joined.dtype.type(-2)).astype(space.kind, copy=False)
+            sizes, constants = np.ones(len(vectors)), np.full(len(vectors), 2.0)
+        else:
+            exact = joined.astype(np.float64)
+            multipliers = (np.ldexp(exact, coordinates.exponent) * -2).astype(space.kind)
             squared = np.einsum("ij,ij->i", exact, exact)
             sizes, constants = np.sqrt(squared), np.zeros(len(vectors)) if space.facts.largest else squared
-            if space.facts.unit and space.shift is None:
-                constants = constants + 1
             if space.shift is not None:
                 constants = constants + 2 * (exact @ space.shift)
-            multipliers = ((np.ldexp(exact, coordinates.exponent) if coordinates.exponent else exact) * -2).astype(
-                space.kind
-            )
-        else:
-            # Rows are subtracted as they are in the input.
-            sizes, constants = np.abs(exact).sum(axis=1), np.zeros(len(vectors))
-            multipliers = vectors.astype(space.kind, copy=False)
     for row, size in enumerate(sizes.tolist()):
         if not size < (_LONGEST if space.by_products else _LARGEST_SUM):
             raise TooLong(row)
@@ -230,13 +230,11 @@ def slack_of(query: Query, score: float, longest: float, space: Space) -> float:
         raw = max(score, 0.0)
         return space.rounding * (2 * (size + away) + raw) + space.measured_rounding * (2 * size + raw)
     raw = score + query.constant
-    if not space.facts.largest:
-        # |x| <= |q| + |x - q|
-        longest = min(longest, size + max(raw, 0.0) ** 0.5)
-    both = (size + longest) ** 2
+    nearby = min(longest, size + max(raw, 0.0) ** 0.5)  # |x| <= |q| + |x - q|
+    both = 4 * size * longest if space.facts.largest else (size + nearby) ** 2
     # Distances are published in float32, in which more of them may be equal.
-    published = 2.0**-22 * abs(raw)
-    return space.rounding * (both + 4 * size * away) + space.measured_rounding * both + published
+    in_float32 = 2.0**-22 * abs(raw)
+    return space.rounding * (both + 4 * size * away) + space.measured_rounding * both + in_float32
 
 
 def least(scores: np.ndarray, few: int, query: Query, longest: float, space: Space) -> np.ndarray:
@@ -254,7 +252,7 @@ def least(scores: np.ndarray, few: int, query: Query, longest: float, space: Spa
         minima = scores[: _GROUP * of_groups].reshape(_GROUP, of_groups).min(axis=0)
         minima.partition(few - 1)
         bound = float(minima[few - 1])
-        near = np.flatnonzero(scores <= bound + slack_of(query, bound, longest, space))
+        near = (scores <= bound + slack_of(query, bound, longest, space)).nonzero()[0]
         if len(near) == few:
             return near
         scores = scores.take(near)
@@ -272,7 +270,12 @@ def measure(joined: np.ndarray, asker: np.ndarray, rows: np.ndarray, space: Spac
     rows   : float32 or float64 (n, dim), as in the input
     """
     prepared = space.coordinates.for_join(rows)
-    raw = space.kernel.exact(joined, asker, prepared, np.arange(len(rows)))
+    if len(joined) == 1 and space.by_products and not space.facts.largest:
+        # What the kernel computes, without its preparations for many pairs.
+        apart = np.subtract(joined, prepared)
+        raw = np.einsum("ij,ij->i", apart, apart)
+    else:
+        raw = space.kernel.exact(joined, asker, prepared, np.arange(len(rows)))
     return in_units(raw, space.coordinates)
 
 
@@ -302,16 +305,18 @@ def score_many(
     order = np.argsort(which, kind="stable")
     cuts = np.searchsorted(which[order], np.arange(len(leaves) + 1))
     multipliers = np.stack([query.multiplier for query in queries])
+    starts, ends = begins[:-1].tolist(), begins[1:].tolist()
     for number, leaf in enumerate(leaves):
-        pairs = order[cuts[number] : cuts[number + 1]]
-        if space.by_products:
-            block = multipliers.take(asker.take(pairs), axis=0) @ leaf.values.T
-            if leaf.factor is not None:
-                block *= leaf.factor
-            if leaf.offset is not None:
-                block += leaf.offset
-        else:
-            block = np.stack([score_one(queries[query], [leaf], space) for query in asker.take(pairs).tolist()])
-        for start, mine in zip(begins.take(pairs).tolist(), block, strict=True):
-            scores[start : start + len(mine)] = mine
+        pairs = order[cuts[number] : cuts[number + 1]].tolist()
+        if len(pairs) < _BLOCK or not space.by_products:
+            for pair in pairs:
+                scores[starts[pair] : ends[pair]] = score_one(queries[asker[pair]], [leaf], space)
+            continue
+        block = multipliers.take(asker.take(pairs), axis=0) @ leaf.values.T
+        if leaf.factor is not None:
+            block *= leaf.factor
+        if leaf.offset is not None:
+            block += leaf.offset
+        for pair, mine in zip(pairs, block, strict=True):
+            scores[starts[pair] : ends[pair]] = mine
     return scores, begins

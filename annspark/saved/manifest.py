@@ -63,7 +63,7 @@ class Manifest:
 
     version      : of the annspark that saved it
     created      : time, ISO 8601, UTC
-    settings     : all settings it was saved with
+    settings     : all settings it was saved with, by name
     rows         : number of vectors
     dim          : numbers of a vector; of sparse rows one more than the largest column
     sparse       : whether vectors are sparse rows
@@ -179,7 +179,6 @@ def _facts_of(manifest: Manifest) -> dict[str, Any]:
         **{name: getattr(manifest, name) for name in _PLAIN},
         "settings": dict(manifest.settings),
         "coordinates": {
-            "metric": coordinates.metric,
             "exponent": coordinates.exponent,
             "double": coordinates.double,
         },
@@ -316,8 +315,7 @@ def _require_files(role: str, facts: Mapping[str, Any], system: fs.FileSystem, i
 
 
 def _manifest_of(facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Manifest:
-    given = facts["coordinates"]
-    metric = given.get("metric", facts["settings"].get("metric"))
+    given, metric = facts["coordinates"], facts["settings"]["metric"]
     if metric not in METRICS:
         raise ValueError(f"{metric!r} is no metric")
     coordinates = Coordinates(

@@ -94,13 +94,20 @@ def read_batch(batch: pa.RecordBatch, dim: int, *, sparse: bool) -> tuple[pa.Arr
     dim     : numbers of a vector
     returns : n ids; int64 (n,); dense (n, dim), or n sparse rows
     """
-    hashes = batch.column(1).to_numpy()
+    hashes = numbers_in(batch.column(1))
     if sparse:
         columns, values = batch.column(2), batch.column(3)
-        counts = np.diff(columns.offsets.to_numpy())
-        return batch.column(0), hashes, sparse_rows(counts, _flat(columns), _flat(values), dim)
-    return batch.column(0), hashes, _flat(batch.column(2)).reshape(len(batch), dim)
+        counts = np.diff(numbers_in(columns.offsets))
+        vectors = sparse_rows(counts, numbers_in(columns.flatten()), numbers_in(values.flatten()), dim)
+        return batch.column(0), hashes, vectors
+    return batch.column(0), hashes, numbers_in(batch.column(2).flatten()).reshape(len(batch), dim)
 
 
-def _flat(lists: pa.Array) -> np.ndarray:
-    return lists.flatten().to_numpy()
+def numbers_in(array: pa.Array) -> np.ndarray:
+    """Return the numbers of an array without nulls; they are not copied.
+
+    Array.to_numpy would import pandas where it is installed, which takes a quarter of a second.
+    """
+    if len(array) == 0:
+        return np.empty(0, array.type.to_pandas_dtype())
+    return np.frombuffer(array.buffers()[1], array.type.to_pandas_dtype())[array.offset : array.offset + len(array)]

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annspark.core.boundaries import near_leaves
+from annspark.core.boundaries import boundary_margins, boundary_margins_of_one, near_leaves
 from annspark.core.routes import reach_for, routes_of, within_reach
 from annspark.core.two_level import group_centres
 
@@ -60,3 +60,17 @@ def test_equal_centres_have_no_boundary_between_them():
 def test_no_vectors_have_no_leaves():
     leaves, margins = near_leaves(np.empty((0, 3), np.float32), group_centres(np.eye(3, dtype=np.float32)), 2)
     assert leaves.shape == margins.shape == (0, 3)
+
+
+def test_margins_of_one_vector_have_the_bits_they_have_among_many():
+    rng = np.random.default_rng(0)
+    for dim in (1, 3, 16, 100, 301):
+        centres = rng.normal(size=(60, dim)).astype(np.float32)
+        centres[7] = centres[3]
+        vectors = rng.normal(size=(40, dim)).astype(np.float32)
+        home, leaves = rng.integers(0, 60, 40), rng.integers(0, 60, (40, 20))
+        home[0], leaves[0, 0] = 3, 7
+        for vector, own, some, margins in zip(
+            vectors, home, leaves, boundary_margins(vectors, centres, home, leaves), strict=True
+        ):
+            np.testing.assert_array_equal(boundary_margins_of_one(vector, centres, int(own), some), margins)
