@@ -17,7 +17,7 @@ from annspark.errors import SettingsError, reason_of
 from annspark.flow.first_rows import FirstRows
 from annspark.flow.route import ship_vectors
 from annspark.output import publish
-from annspark.saved.manifest import FIRST, MANIFEST, PART, Calibrated, Manifest, SavedFile, write_manifest
+from annspark.saved.manifest import ARRAYS, FIRST, MANIFEST, PART, Calibrated, Manifest, SavedFile, write_manifest
 from annspark.saved.parts import write_part
 from annspark.spark import files
 from annspark.spark.arrow import Batches, Mapper, collect, elements, gathered, numbers, to_binary
@@ -39,10 +39,13 @@ def check_index(spark: SparkSession, name: str, overwrite: bool) -> publish.Outp
 
 def _require_index_like(name: str, place: str) -> None:
     names = files.names_in(place)
-    if names and MANIFEST not in names:
+    other = [
+        one for one in names if one not in (MANIFEST, ARRAYS, FIRST) and not one.startswith((PART, files.PUBLISHED))
+    ]
+    if names and (other or not {MANIFEST, ARRAYS} <= set(names)):
         raise SettingsError(
-            f"index {name!r} holds something else than an index ({names[0]!r}), and it would be deleted. Give a folder "
-            "of its own, or empty this one."
+            f"index {name!r} holds something else than an index ({(other or names)[0]!r}), and it would be deleted. "
+            "Give a folder of its own, or empty this one."
         )
 
 

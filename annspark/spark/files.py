@@ -24,7 +24,7 @@ LITERAL = ("__globPaths__", "false")
 _NOWHERE = ".annspark-nowhere"
 # annspark marks a folder it published by an empty file, named by this and a digest of the other files.  Readers skip
 # names that begin with _, or else empty files, as they must for Spark's _SUCCESS.
-_PUBLISHED = "_annspark-"
+PUBLISHED = "_annspark-"
 _PATIENCE = 15.0  # seconds to wait for another run that publishes to the same folder
 
 
@@ -260,16 +260,16 @@ def fingerprint(path: str) -> str:
 
 def mark_published(path: str) -> None:
     """Write into a folder the mark that annspark published its files."""
-    write_text(f"{path}/{_PUBLISHED}{_contents(path)}", "")
+    write_text(f"{path}/{PUBLISHED}{_contents(path)}", "")
 
 
 def is_published(path: str) -> bool:
     """Say whether annspark published the folder, and no file was added, removed or resized since."""
-    return exists(f"{path}/{_PUBLISHED}{_contents(path)}")
+    return exists(f"{path}/{PUBLISHED}{_contents(path)}")
 
 
 def _contents(path: str) -> str:
-    return _digest([f"{name}|{info.size}" for name, info in _listing(path) if not name.startswith(_PUBLISHED)])
+    return _digest([f"{name}|{info.size}" for name, info in _listing(path) if not name.startswith(PUBLISHED)])
 
 
 def _listing(path: str) -> list[tuple[str, fs.FileInfo]]:

@@ -232,8 +232,6 @@ def get_ready(data: Held, system: str, build: Setting, index: Path | None) -> Re
         raise Skipped(f"not installed ({error})") from error
     if asker.build is None:
         path, seconds = _checked(data, index), None
-        if not hasattr(module, "open_index"):
-            raise Skipped("this annspark has no open_index")
     else:
         path, seconds = built(data, asker, module, system, build)
     opened = asker.open(module, path, data.vectors.shape[1], data.metric)

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 
+import annspark
 from tests.helpers import REPOSITORY, clustered, make_table
 
 TEXT = (REPOSITORY / "jobs" / "from_annoy.md").read_text()
@@ -23,8 +24,8 @@ PYSPARNN = {
 def rows_of(library):
     """Return the rows of a table: what the library calls it, and the code of this package, "" for none."""
     section = re.search(rf"^## {library}.*?(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL)[0]
-    rows = [line.split(" | ", 2)[:2] for line in section.splitlines() if line.startswith("| `")]
-    return [(theirs, re.sub(r"^`|`$", "", ours.strip())) for theirs, ours in rows]
+    rows = [line.split("|")[1:3] for line in section.splitlines() if line.startswith("| `")]
+    return [(theirs, ours.strip().strip("`")) for theirs, ours in rows]
 
 
 @pytest.mark.parametrize(("library", "calls"), [("Annoy", ANNOY), ("PySparNN", PYSPARNN)])
@@ -48,6 +49,7 @@ def test_the_calls_of_the_table_run_from_top_to_bottom(spark, tmp_path, library)
         "j": 4,
         "np": np,
         "logging": logging,
+        "annspark": annspark,
     }
     for theirs, ours in rows_of(library):
         exec(ours, names)
