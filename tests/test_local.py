@@ -88,7 +88,8 @@ def test_few_and_many_vectors_find_the_same(monkeypatch, tmp_path, metric, trees
     same(index.search(queries), one_by_one)
     same(index.search(queries[:3]), tuple(part[:3] for part in one_by_one))
     monkeypatch.setattr(module, "_IN_FLIGHT", 500)
-    monkeypatch.setattr(module, "_AT_ONCE", 7)
+    monkeypatch.setattr(module, "_AT_ONCE", 17)
+    monkeypatch.setattr("annspark.core.search._ALONE", 2000)
     same(index.search(queries), one_by_one)
 
 

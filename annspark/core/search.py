@@ -25,6 +25,8 @@ _FAR = 60  # with an exponent beyond that, float32 may not hold products of numb
 _LONGEST, _LARGEST_SUM = 1e18, 1e37  # the length, and sum of numbers, above which float32 may not hold distances
 _UNCLEAR = 1e15  # lengths beyond that, or below its inverse, do not go with other factors of a product in float32
 _BLOCK = 4  # vectors from which on they are multiplied together; packing a leaf for fewer costs more than it saves
+# Terms of one product.  OpenBLAS divides larger ones among threads, which wait for each other where cores are busy.
+_ALONE = 1 << 18
 _GROUP = 16  # scores of which the least is taken, for a bound of the few least
 
 
@@ -307,16 +309,19 @@ def score_many(
     multipliers = np.stack([query.multiplier for query in queries])
     starts, ends = begins[:-1].tolist(), begins[1:].tolist()
     for number, leaf in enumerate(leaves):
-        pairs = order[cuts[number] : cuts[number + 1]].tolist()
-        if len(pairs) < _BLOCK or not space.by_products:
-            for pair in pairs:
-                scores[starts[pair] : ends[pair]] = score_one(queries[asker[pair]], [leaf], space)
-            continue
-        block = multipliers.take(asker.take(pairs), axis=0) @ leaf.values.T
-        if leaf.factor is not None:
-            block *= leaf.factor
-        if leaf.offset is not None:
-            block += leaf.offset
-        for pair, mine in zip(pairs, block, strict=True):
-            scores[starts[pair] : ends[pair]] = mine
+        pairs = order[cuts[number] : cuts[number + 1]]
+        step = max(1, _ALONE // leaf.values.size) if space.by_products else 1
+        for first in range(0, len(pairs), step):
+            some = pairs[first : first + step]
+            if len(some) < _BLOCK:
+                for pair in some.tolist():
+                    scores[starts[pair] : ends[pair]] = score_one(queries[asker[pair]], [leaf], space)
+                continue
+            block = multipliers.take(asker.take(some), axis=0) @ leaf.values.T
+            if leaf.factor is not None:
+                block *= leaf.factor
+            if leaf.offset is not None:
+                block += leaf.offset
+            for pair, mine in zip(some.tolist(), block, strict=True):
+                scores[starts[pair] : ends[pair]] = mine
     return scores, begins
