@@ -1,13 +1,14 @@
 """Indexing: make what an index keeps, from all that a build knows, or from candidates that are only searched."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from pyspark.sql import DataFrame
 
-from annspark.core.calibrate import Calibration, choose_probes
+from annspark.core.calibrate import Calibration, choose, choose_probes
 from annspark.core.forest import Forest
-from annspark.core.plan import PLAN_SAMPLE, count_residents, reach_of_queries
+from annspark.core.plan import PLAN_SAMPLE, count_residents, expect_query_pairs, reach_of_queries
 from annspark.core.vectors import Vectors, len_of
 from annspark.flow.calibrate import place_neighbors
 from annspark.flow.first_rows import pick_for_queries
@@ -25,14 +26,23 @@ def index_of(tuned: Tuned) -> Indexed:
     The probes for queries are chosen by the users whose exact neighbors are known, taken for queries.  So they hold for
     queries that are like the users.
     """
-    known, settings, forest = tuned.known, tuned.settings, tuned.forest
+    known, settings, forest, recall = tuned.known, tuned.settings, tuned.forest, tuned.settings.recall_asked
     users, routed = known.users, known.samples.routed.vectors
     first_rows = pick_for_queries(users, forest, settings.k)
     calibration: Calibration | None = None
-    if settings.recall_asked is not None:
+    if recall is not None:
         hashes = first_rows.hashes if first_rows else None
-        distances = place_neighbors(users, known.samples.calibrate, known.nearest, forest, hashes, queries=True)
-        calibration = choose_probes(forest, routed, distances, settings.recall_asked)
+        distances = place_neighbors(users, known.samples.calibrate, known.nearest, tuned.grown, hashes, queries=True)
+        residents = _residents_of(tuned.grown, routed, users.rows)
+        count_pairs = partial(expect_query_pairs, sample=routed, residents=residents)
+        chosen, calibration = choose(
+            tuned.grown, routed, distances, recall, trees=settings.trees, count_pairs=count_pairs
+        )
+        # Queries go one way, so they may need more trees than users among themselves do.
+        if len(chosen.sizes) >= len(forest.sizes):
+            forest = chosen
+        else:
+            calibration = choose_probes(forest, routed, distances.first(len(forest.sizes)), recall)
     probes = calibration.probes if calibration else settings.probes or 1
     return Indexed(
         settings=settings,

@@ -103,7 +103,7 @@ def save_index(
         rows=n,
         dim=int(vectors.shape[1]),
         sparse=is_sparse(vectors),
-        id_type='"long"',
+        id_type='{"type":"struct","fields":[{"name":"id","type":"long","nullable":true,"metadata":{}}]}',
         numbers="float32" if narrow else "float64",
         largest=largest,
         rounded=not narrow,

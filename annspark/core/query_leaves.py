@@ -10,10 +10,10 @@ from math import ceil
 
 import numpy as np
 
-from annspark.core.boundaries import boundary_margins_of_one, most_leaves, near_leaves
+from annspark.core.boundaries import boundary_margins, boundary_margins_of_one, most_leaves
 from annspark.core.centre_forest import CentreForest
 from annspark.core.column_forest import ColumnForest
-from annspark.core.two_level import nearest_grouped_of_one, top_scoring
+from annspark.core.two_level import Groups, nearest_grouped, nearest_grouped_of_one, top_scoring
 from annspark.core.vectors import Vectors
 
 
@@ -23,7 +23,8 @@ class Extent:
 
     probes : the mean number of leaves
     reach  : for each tree, the margin up to which leaves are visited; None where every vector goes to the very number
-             of leaves that probes says, those of least margin
+             of leaves that probes says, those of the nearest centres.  At equal numbers these find about as much as
+             those of the least margins (one million synthetic vectors, 6 leaves: 0.969 and 0.961), for less work
     """
 
     probes: float
@@ -61,14 +62,12 @@ class CentreRouter:
 
     def _of_tree(self, point: np.ndarray, tree: int, extent: Extent) -> np.ndarray:
         groups = self.forest.groups[tree]
-        near = nearest_grouped_of_one(point, groups, most_leaves(extent.probes, len(groups.centres)), self.tops[tree])
-        if len(near) > 1:
+        near = nearest_grouped_of_one(point, groups, _count_near(extent, groups), self.tops[tree])
+        if extent.reach is not None and len(near) > 1:
             margins = boundary_margins_of_one(point, groups.centres, int(near[0]), near[1:])
             goes = np.empty(len(near), bool)
             goes[0] = True
-            goes[1:] = (
-                _least(margins, near[1:], extent) if extent.reach is None else margins <= np.float32(extent.reach[tree])
-            )
+            goes[1:] = margins <= np.float32(extent.reach[tree])
             near = near[goes]
         return near + self.first[tree] if self.first[tree] else near
 
@@ -90,13 +89,11 @@ class CentreRouter:
         points = self.forest.home_points(vectors) if visit_points is None else visit_points
         went = []
         for tree, groups in enumerate(self.forest.groups):
-            near, margins = near_leaves(points, groups, extent.probes)
+            near = nearest_grouped(points, groups, _count_near(extent, groups))
             goes = np.ones(near.shape, bool)
             if extent.reach is not None:
-                goes[:, 1:] = margins[:, 1:] <= np.float32(extent.reach[tree])
-            else:
-                for mine, margin, leaves in zip(goes, margins, near, strict=True):
-                    mine[1:] = _least(margin[1:], leaves[1:], extent)
+                margins = boundary_margins(points, groups.centres, near[:, 0], near[:, 1:])
+                goes[:, 1:] = margins <= np.float32(extent.reach[tree])
             row, place = np.nonzero(goes)
             went.append((row, near[row, place].astype(np.int64) + self.first[tree]))
         row, leaf = went[0]
@@ -110,11 +107,10 @@ class CentreRouter:
         return row[order], leaf[order]
 
 
-def _least(margins: np.ndarray, leaves: np.ndarray, extent: Extent) -> np.ndarray:
-    """Return which leaves besides the first a vector goes to that goes to a given number: bool (n,)."""
-    goes = np.zeros(len(margins), bool)
-    goes[np.lexsort((leaves, margins))[: ceil(extent.probes) - 1]] = True
-    return goes
+def _count_near(extent: Extent, groups: Groups) -> int:
+    """Return how many of the nearest leaves of a tree are looked at."""
+    n_leaves = len(groups.centres)
+    return most_leaves(extent.probes, n_leaves) if extent.reach is not None else min(ceil(extent.probes), n_leaves)
 
 
 def centre_router(forest: CentreForest, leaf_rows: np.ndarray) -> CentreRouter:

@@ -67,7 +67,7 @@ class Manifest:
     rows         : number of vectors
     dim          : numbers of a vector; of sparse rows one more than the largest column
     sparse       : whether vectors are sparse rows
-    id_type      : Spark's JSON of the type of ids
+    id_type      : Spark's JSON of a struct with a single field, of the type of ids
     numbers      : "float32" or "float64", the type of stored numbers
     largest      : the largest absolute value of a number
     rounded      : whether float32 cannot hold all numbers exactly
@@ -425,10 +425,10 @@ def _calibration_in_words(query: Calibrated | None) -> str:
 
 
 def _plain_type(id_type: str) -> str:
-    """Return a type's name as Spark's JSON has it, without quotes; a nested type as it is."""
+    """Return the name of the type of ids; text that is not as Spark writes it is returned as it is."""
     try:
-        named = json.loads(id_type)
-    except ValueError:
+        named = json.loads(id_type)["fields"][0]["type"]
+    except (ValueError, TypeError, LookupError):
         return id_type
     return named if isinstance(named, str) else id_type
 
