@@ -176,3 +176,37 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 def _power_of_two(number: float) -> float:
     """Return the power of two below a number: dividing by it rounds nothing."""
     return float(np.ldexp(1.0, np.frexp(number)[1] - 1)) if number else 1.0
+
+
+def answers_recall(
+    lists: Lists, queries: Rows, rows: Rows, k: int, metric: str, *, same_ids: bool = False, tie: float = TIE
+) -> float:
+    """Return the recall of a table {query: [(row, value), ...]} of all queries among rows, ties as in recall_by_row.
+
+    same_ids : the row with the number of the query is no neighbor of it
+    """
+    far = between(queries, rows, metric)
+    if same_ids:
+        np.fill_diagonal(far, np.inf)
+    want = min(k, rows.shape[0] - same_ids)
+    radius, shares = np.sort(far, axis=1)[:, want - 1], []
+    for query, limit in enumerate(radius + tie * abs(radius) + FLOOR):
+        near = np.unique([other for other, _ in lists[query]]).astype(np.int64)
+        shares.append(min(want, (far[query, near] <= limit).sum()) / want)
+    return float(np.mean(shares))
+
+
+def assert_answers(lists: Lists, queries: Rows, rows: Rows, k: int, metric: str, *, same_ids: bool = False) -> None:
+    """Assert that every query has k rows, none of them twice, in the order of distance and row, as far as they are.
+
+    same_ids : the row with the number of the query is no neighbor of it
+    """
+    far, n = between(queries, rows, metric), rows.shape[0]
+    assert set(lists) == set(range(queries.shape[0]))
+    for query, found in lists.items():
+        near = [other for other, _ in found]
+        told = np.array([value for _, value in found], np.float64) * (-1 if metric == "inner_product" else 1)
+        assert len(found) == len(set(near)) == min(k, n - (same_ids and query < n)), query
+        assert list(zip(told, near, strict=True)) == sorted(zip(told, near, strict=True))
+        assert not (same_ids and query in near)
+        np.testing.assert_allclose(told, far[query, near], rtol=1e-4, atol=1e-6)
