@@ -142,3 +142,176 @@ def test_same_ids_leave_out_the_own_id_only_and_keep_k_neighbors(spark, index):
     lists, _ = answered(index, table)
     assert_answers(lists, ROWS[:300], ROWS, K, "cosine")
     assert all(lists[i][0] == (i, 0.0) for i in range(300))
+
+
+def heavy(n, dim=16, seed=0):
+    """Return vectors with lengths as those of popular items: few are many times as long as most."""
+    rng = np.random.default_rng(seed)
+    return (rng.normal(size=(n, dim)) * rng.lognormal(0, 1.2, (n, 1))).astype(np.float32)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kept", [False, True])
+def test_users_find_items_by_inner_product_though_they_are_nothing_like_them(spark, tmp_path, kept):
+    items, users = heavy(3000), np.random.default_rng(1).normal(0.4, 0.2, (600, 16)).astype(np.float32)
+    table, candidates = make_table(spark, users), make_table(spark, items).withColumnRenamed("user_id", "item")
+    named = {"metric": "inner_product", "recall": 0.9, "leaf_rows": 60, "audit_users": 300}
+    if kept:
+        with fit(candidates, id_col="item", k=K, **named) as fitted:
+            fitted.save(tmp_path / "index")
+        lists, report = answered(load(spark, tmp_path / "index"), table, id_col="user_id")
+    else:
+        result = build_neighbors(table, candidates=candidates, candidate_id_col="item", k=K, **named)
+        lists, report = neighbors_of(result), result.report
+    assert_answers(lists, users, items, K, "inner_product")
+    recall = answers_recall(lists, users, items, K, "inner_product")
+    assert report.recall.low - 0.01 <= recall <= report.recall.high + 0.01
+    assert recall > 0.89
+    assert report.rows.indexed == 3000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("metric", ["cosine", "euclidean", "inner_product", "jaccard"])
+def test_sparse_queries_reach_the_recall_and_are_never_short(spark, tmp_path, metric):
+    vectors = vectors_for(metric, "sparse", 1800)
+    rows, queries = vectors[:1500], vectors[1500:]
+    with fit(table_of(spark, rows, metric, "sparse"), metric=metric, recall=0.9, **QUICK) as fitted:
+        fitted.save(tmp_path / "index")
+        lists, report = answered(fitted, table_of(spark, queries, metric, "sparse"))
+    assert_answers(lists, csr_array(queries), csr_array(rows), K, metric)
+    recall = answers_recall(lists, csr_array(queries), csr_array(rows), K, metric)
+    assert report.recall.low - 0.02 <= recall <= report.recall.high + 0.02
+    assert answered(load(spark, tmp_path / "index"), table_of(spark, queries, metric, "sparse"))[0] == lists
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("metric", ["manhattan", "hamming"])
+def test_the_other_metrics_answer_too(spark, metric):
+    vectors = vectors_for(metric, "dense", 1400)
+    with fit(table_of(spark, vectors[:1200], metric, "dense"), metric=metric, recall=0.9, **QUICK) as fitted:
+        lists, _ = answered(fitted, table_of(spark, vectors[1200:], metric, "dense"))
+    assert_answers(lists, vectors[1200:], vectors[:1200], K, metric)
+    assert answers_recall(lists, vectors[1200:], vectors[:1200], K, metric) > 0.87
+
+
+@pytest.mark.slow
+def test_ids_of_the_two_tables_may_have_different_types(spark, tmp_path):
+    stamps = [datetime(2020, 1, 1, tzinfo=UTC) + timedelta(hours=i) for i in range(300)]
+    prices = [Decimal(i) / 4 for i in range(300)]
+    for ids, kind in ((stamps, "timestamp"), (prices, "decimal(12,2)")):
+        with fit(make_table(spark, ROWS[:300], ids, schema=f"user_id {kind}, vector array<float>"), **QUICK) as fitted:
+            fitted.save(tmp_path / "index", overwrite=True)
+            fresh = fitted.query(make_table(spark, QUERIES[:50], [f"q{i}" for i in range(50)]))
+            again = load(spark, tmp_path / "index").query(make_table(spark, QUERIES[:50], [f"q{i}" for i in range(50)]))
+            assert lists_of(fresh.table) == lists_of(again.table)
+            assert fresh.table.dtypes[0] == ("user_id", "string")
+            assert kind in fresh.table.dtypes[1][1]
+            for result in (fresh, again):
+                result.table.unpersist()
+
+
+@pytest.mark.parametrize(
+    ("named", "error", "parts"),
+    [
+        ({"metric": "euclidean"}, SettingsError, ["'metric' cannot be given to query", "'cosine'"]),
+        ({"leaf_rows": 9}, SettingsError, ["'leaf_rows'", "60"]),
+        ({"kk": 9}, SettingsError, ["unknown setting 'kk'", "same_ids"]),
+        ({"links": "mutual"}, SettingsError, ["'links' cannot be given to query"]),
+        ({"k": 0}, SettingsError, ["'k' is 0"]),
+        ({"id_col": "nobody"}, InputError, ["no column 'nobody'"]),
+    ],
+)
+def test_what_a_query_cannot_be_given_is_refused(index, queries, named, error, parts):
+    with pytest.raises(error) as caught:
+        index.query(queries, **named)
+    assert all(part in str(caught.value) for part in parts), str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("rows", "schema", "parts"),
+    [
+        ([(1, [1.0] * 5)], "user_id int, vector array<float>", ["5", "not as long", "16 numbers"]),
+        ([(1, {1: 1.0})], "user_id int, vector map<int,float>", ["sparse", "dense"]),
+        ([(None, [1.0] * 16)], "user_id int, vector array<float>", ["null_id 1"]),
+        ([], "user_id int, vector array<float>", ["queries: no valid row among 0"]),
+    ],
+)
+def test_queries_that_do_not_fit_the_index_are_refused(spark, index, rows, schema, parts):
+    with pytest.raises(InputError) as caught:
+        index.query(spark.createDataFrame(rows, schema))
+    assert sum(part in str(caught.value) for part in parts) >= len(parts) - 1, str(caught.value)
+
+
+def test_same_ids_of_types_that_cannot_be_the_same_are_refused(spark, index):
+    with pytest.raises(SettingsError, match="'same_ids' is True, and ids are string in the queries"):
+        index.query(make_table(spark, QUERIES[:5], list("abcde")), same_ids=True)
+
+
+@pytest.mark.slow
+def test_bad_rows_are_dropped_and_counted_and_k_above_the_rows_gives_all(spark):
+    good = make_table(spark, QUERIES[:20])
+    table = good.union(spark.createDataFrame([(77, None)], good.schema))
+    with fit(make_table(spark, ROWS[:12]), **QUICK) as few:
+        lists, report = answered(few, table, k=50, on_bad_row="drop")
+        assert report.rows.dropped == {"null_vector": 1}
+        assert {len(found) for found in lists.values()} == {12}
+        longer, _ = answered(few, good, get=long_lists_of, k=3, shape="long", max_distance=2.0)
+        assert {len(found) for found in longer.values()} == {3}
+
+
+@pytest.mark.slow
+def test_a_missed_recall_says_what_to_set(spark, monkeypatch):
+    monkeypatch.setattr("annspark.core.calibrate.Prediction.low", 1.0, raising=False)
+    rng = np.random.default_rng(0)
+    rows, queries = (rng.normal(size=(n, 32)).astype(np.float32) for n in (2000, 300))
+    with fit(make_table(spark, rows), probes=1, **QUICK) as fitted:
+        monkeypatch.setattr("annspark.query.choose", lambda forest, *_, **__: (forest, pessimist()))
+        with pytest.raises(RecallMissed, match="Set probes to"):
+            fitted.query(make_table(spark, queries), recall=0.95)
+
+
+def pessimist():
+    """Return a calibration that chose too few probes."""
+    from annspark.core.calibrate import Calibration
+
+    return Calibration(target=0.95, probes=1.0, predicted=0.96, low=0.95, high=0.97, users=100, curve=())
+
+
+def test_an_index_appears_whole_or_not_at_all(spark, index, folder, tmp_path, monkeypatch):
+    with pytest.raises(SettingsError, match=r"index .* exists.*overwrite"):
+        index.save(folder)
+    before = files_in(folder)
+
+    def fail(*_):
+        raise OSError("no more")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("annspark.index_writer.write_manifest", fail)
+        for place in (folder, tmp_path / "new"):
+            with pytest.raises(OSError, match="no more"):
+                index.save(place, overwrite=True)
+    assert files_in(folder) == before
+    assert files_in(tmp_path) == []
+    index.save(folder, overwrite=True)
+    assert set(files_in(folder)).isdisjoint(name for name in before if name.startswith("part-"))
+    load(spark, folder)
+
+
+def test_an_index_replaces_nothing_but_an_index(spark, index, tmp_path):
+    spark.range(3).write.parquet(str(tmp_path / "table"))
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web" / "index.json").write_text("{}")
+    for name in ("table", "web"):
+        before = files_in(tmp_path / name)
+        with pytest.raises(SettingsError, match="something else than an index"):
+            index.save(tmp_path / name, overwrite=True)
+        assert files_in(tmp_path / name) == before
+    with pytest.raises(InputError, match="is not one of annspark"):
+        load(spark, tmp_path / "web")
+
+
+def test_an_index_gives_back_what_it_keeps_in_the_cache(spark):
+    before = count_cached(spark)
+    with fit(make_table(spark, ROWS[:200]), **QUICK):
+        assert count_cached(spark) > before
+    assert count_cached(spark) == before
