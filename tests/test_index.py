@@ -84,6 +84,7 @@ def test_an_index_knows_its_size_and_settings(index):
     assert (index.settings.k, index.settings.recall) == (K, 0.9)
 
 
+@pytest.mark.slow
 def test_neighbors_of_an_index_are_those_of_a_build_to_the_bit_fresh_or_loaded(spark, index, folder):
     built = neighbors_of(build_neighbors(make_table(spark, ROWS, partitions=3), recall=0.9, **QUICK))
     assert neighbors_of(index.neighbors()) == built
@@ -111,7 +112,7 @@ def test_a_loaded_index_gives_the_same_lists_to_the_bit(spark, folder, queries, 
 @pytest.mark.parametrize(
     ("partitions", "cores", "confs"),
     [
-        (1, 5, {"spark__sql__execution__arrow__maxRecordsPerBatch": 7}),
+        pytest.param(1, 5, {"spark__sql__execution__arrow__maxRecordsPerBatch": 7}, marks=SLOW),
         pytest.param(
             *(7, 1),
             {"spark__sql__adaptive__enabled": "false", "spark__sql__ansi__enabled": "false"},
@@ -133,6 +134,7 @@ def test_however_either_side_is_partitioned_and_ordered_no_bit_changes(
             assert answered(load(spark, folder), table)[0] == asked[0]
 
 
+@pytest.mark.slow
 def test_same_ids_leave_out_the_own_id_only_and_keep_k_neighbors(spark, index):
     table = make_table(spark, ROWS[:300])
     lists, report = answered(index, table, same_ids=True)
@@ -198,11 +200,13 @@ def test_the_other_metrics_answer_too(spark, metric):
 def test_ids_of_the_two_tables_may_have_different_types(spark, tmp_path):
     stamps = [datetime(2020, 1, 1, tzinfo=UTC) + timedelta(hours=i) for i in range(300)]
     prices = [Decimal(i) / 4 for i in range(300)]
+    text = "user_id string, vector array<float>"
+    named = make_table(spark, QUERIES[:50], [f"q{i}" for i in range(50)], schema=text)
     for ids, kind in ((stamps, "timestamp"), (prices, "decimal(12,2)")):
         with fit(make_table(spark, ROWS[:300], ids, schema=f"user_id {kind}, vector array<float>"), **QUICK) as fitted:
             fitted.save(tmp_path / "index", overwrite=True)
-            fresh = fitted.query(make_table(spark, QUERIES[:50], [f"q{i}" for i in range(50)]))
-            again = load(spark, tmp_path / "index").query(make_table(spark, QUERIES[:50], [f"q{i}" for i in range(50)]))
+            fresh = fitted.query(named)
+            again = load(spark, tmp_path / "index").query(named)
             assert lists_of(fresh.table) == lists_of(again.table)
             assert fresh.table.dtypes[0] == ("user_id", "string")
             assert kind in fresh.table.dtypes[1][1]
@@ -243,8 +247,9 @@ def test_queries_that_do_not_fit_the_index_are_refused(spark, index, rows, schem
 
 
 def test_same_ids_of_types_that_cannot_be_the_same_are_refused(spark, index):
+    table = make_table(spark, QUERIES[:5], list("abcde"), schema="user_id string, vector array<float>")
     with pytest.raises(SettingsError, match="'same_ids' is True, and ids are string in the queries"):
-        index.query(make_table(spark, QUERIES[:5], list("abcde")), same_ids=True)
+        index.query(table, same_ids=True)
 
 
 @pytest.mark.slow
@@ -261,7 +266,6 @@ def test_bad_rows_are_dropped_and_counted_and_k_above_the_rows_gives_all(spark):
 
 @pytest.mark.slow
 def test_a_missed_recall_says_what_to_set(spark, monkeypatch):
-    monkeypatch.setattr("annspark.core.calibrate.Prediction.low", 1.0, raising=False)
     rng = np.random.default_rng(0)
     rows, queries = (rng.normal(size=(n, 32)).astype(np.float32) for n in (2000, 300))
     with fit(make_table(spark, rows), probes=1, **QUICK) as fitted:
@@ -277,6 +281,7 @@ def pessimist():
     return Calibration(target=0.95, probes=1.0, predicted=0.96, low=0.95, high=0.97, users=100, curve=())
 
 
+@pytest.mark.slow
 def test_an_index_appears_whole_or_not_at_all(spark, index, folder, tmp_path, monkeypatch):
     with pytest.raises(SettingsError, match=r"index .* exists.*overwrite"):
         index.save(folder)
@@ -297,6 +302,7 @@ def test_an_index_appears_whole_or_not_at_all(spark, index, folder, tmp_path, mo
     load(spark, folder)
 
 
+@pytest.mark.slow
 def test_an_index_replaces_nothing_but_an_index(spark, index, tmp_path):
     spark.range(3).write.parquet(str(tmp_path / "table"))
     (tmp_path / "web").mkdir()
@@ -310,6 +316,7 @@ def test_an_index_replaces_nothing_but_an_index(spark, index, tmp_path):
         load(spark, tmp_path / "web")
 
 
+@pytest.mark.slow
 def test_an_index_gives_back_what_it_keeps_in_the_cache(spark):
     before = count_cached(spark)
     with fit(make_table(spark, ROWS[:200]), **QUICK):

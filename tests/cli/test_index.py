@@ -7,6 +7,7 @@ from annspark.cli import main
 from tests.cli.builds import QUICK, ROWS, build
 from tests.helpers import files_in, lists_of, read_report
 
+pytestmark = pytest.mark.slow
 FLAGS = ["--audit-users", "40"]
 
 
@@ -39,7 +40,6 @@ def test_a_query_publishes_a_table_a_report_and_a_page(spark, made):
     assert f"among {ROWS} indexed rows" in (made / "similar.report" / "report.html").read_text()
 
 
-@pytest.mark.slow
 def test_fit_makes_the_index_that_a_build_makes(inputs, made, tmp_path, capsys):
     place = ["--input", str(inputs / "good"), "--index", str(tmp_path / "index")]
     assert main(["fit", *place, *QUICK]) == 0
@@ -50,7 +50,6 @@ def test_fit_makes_the_index_that_a_build_makes(inputs, made, tmp_path, capsys):
     assert "exists" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_candidates_of_another_table(spark, inputs, tmp_path):
     items = spark.read.parquet(str(inputs / "good")).toDF("item", "v").where("item < 300")
     items.write.parquet(str(tmp_path / "items"))
@@ -80,7 +79,6 @@ def test_failures_have_exit_codes_and_leave_nothing(made, inputs, tmp_path, caps
     assert files_in(tmp_path) == []
 
 
-@pytest.mark.slow
 def test_a_build_does_not_replace_an_index_by_a_table(inputs, made, capsys):
     before = files_in(made / "index")
     assert build(inputs / "good", made / "index", "--overwrite") == 2
@@ -88,7 +86,6 @@ def test_a_build_does_not_replace_an_index_by_a_table(inputs, made, capsys):
     assert files_in(made / "index") == before
 
 
-@pytest.mark.slow
 def test_settings_that_go_with_candidates_are_refused_without_them(inputs, tmp_path, capsys):
     assert build(inputs / "good", tmp_path / "out", "--same-ids") == 2
     assert "there are no candidates" in capsys.readouterr().err
