@@ -26,6 +26,7 @@ from annspark.spark.wire import Wire
 from annspark.tables import HASHES, HOMES, IDS, PARTITION_KEY
 from annspark.tuned import Indexed
 
+_CANNOT = "an executor cannot write there"  # begins the message of a task
 _NUMBER, _FILE, _BYTES, _LEAVES, _LEAF_ROWS, _BATCH_ROWS = "number", "file", "bytes", "leaves", "leaf_rows", "batches"
 
 
@@ -118,9 +119,6 @@ def write_index(indexed: Indexed, folder: str, cores: int) -> Manifest:
             files=tuple(saved),
         ),
     )
-
-
-_CANNOT = "an executor cannot write there"
 
 
 def _write_mapper(folder: str, plan: Plan, wire: Wire, number_kind: str) -> Mapper:

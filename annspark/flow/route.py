@@ -31,7 +31,7 @@ def ship_vectors(
 ) -> DataFrame:
     """Return a copy of every vector for each partition that needs it, in blocks.
 
-    users   : ids, hashes and the columns of wire, vectors as in the input
+    users    : ids, hashes and the columns of wire, vectors as in the input
     route    : decides which partitions need a vector
     prepared : ship vectors ready to be joined, and not as in the input
     returns  : partition_key, ids, hashes, the columns of wire (vectors ready to be joined), homes (the home leaf, or -1
