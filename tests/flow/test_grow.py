@@ -6,7 +6,7 @@ from annspark.core.centre_forest import CentreForest, graft_limbs, grow_forest
 from annspark.core.nearest_centres import nearest_centres
 from annspark.flow.grow import grow_limbs
 from annspark.flow.read import read_vectors
-from annspark.pipeline import build_neighbors
+from annspark.neighbors import build_neighbors
 from annspark.settings import Settings
 from tests.core.worlds import exact_neighbors
 from tests.helpers import clustered, configured, make_table
