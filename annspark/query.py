@@ -64,6 +64,8 @@ def ask(table: DataFrame, indexed: Indexed, settings: Settings, asked: dict[str,
     layout = layout_of(settings)
     queries = read_users(_matching(table, indexed, settings), settings, run, like=indexed.users)
     _require_size(queries)
+    if queries.wire != indexed.users.wire:  # sparse queries may have columns that no indexed row has
+        indexed = replace(indexed, users=replace(indexed.users, wire=queries.wire))
     queries, tuned = tune_for(queries, indexed, settings, run)
     users, plan = tuned.known.users, tuned.plan
     finish_after = settings.changes_lists or is_collated(queries.id_kind) or is_collated(users.id_kind)
