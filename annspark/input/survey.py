@@ -65,11 +65,14 @@ def check_source(source: Source, metric: str) -> DataFrame:
     return source.table.mapInArrow(_check_mapper(source, metric, wire), schema)
 
 
-def usable(checked: DataFrame, source: Source, wire: Wire) -> DataFrame:
-    """Return the blocks of usable rows, without the extra columns."""
+def usable(checked: DataFrame, source: Source, wire: Wire, dim: int) -> DataFrame:
+    """Return the blocks of usable rows, without the extra columns.
+
+    dim : the length that dense vectors must have
+    """
     good = F.col(_REASON) == 0
     if source.even:
-        good &= F.col(_DIM) == wire.dim
+        good &= F.col(_DIM) == dim
     return checked.where(good).select(IDS, HASHES, *wire.names, LOWEST)
 
 
