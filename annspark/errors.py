@@ -42,6 +42,7 @@ _BEFORE = re.compile(
 _READ = re.compile(
     r"(?:reading file|Could not read footer for file:|converted in file) +(\S.*?)(?:[.:](?:\s|$)|\s*$)", re.MULTILINE
 )
+_OWN = re.compile(r"\bannspark\.errors\.(InputError|SettingsError): (\S.*)")  # raised in a Python worker
 # Files that a run of annspark wrote, see staging and publish.
 _OURS = re.compile(r"/annspark-[0-9a-f]{12}/|\.pending-[0-9a-f]{12}/")
 _TYPES = re.compile(r"column: \[(.+?)\], physicalType: (.+?), logicalType: (.+)")
@@ -116,6 +117,8 @@ def _deepest_cause(text: str) -> str:
 def known_failure(error: BaseException) -> AnnsparkError | None:
     """Return an error that says what Spark failed at and what to do next; None for a failure that is not known."""
     text = str(error)
+    if own := _OWN.search(text):
+        return {"InputError": InputError, "SettingsError": SettingsError}[own[1]](own[2].strip())
     read = _READ.search(text)
     if read:
         file = read[1]

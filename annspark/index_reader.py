@@ -1,6 +1,8 @@
 """Read: a saved index as a table of blocks, which executors read from its files, one task a file."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +11,7 @@ from pyspark.sql import types as T
 
 from annspark.core.calibrate import Calibration
 from annspark.core.vectors import narrowed
-from annspark.errors import SettingsError
+from annspark.errors import InputError, SettingsError, reason_of
 from annspark.flow.first_rows import FirstRows
 from annspark.flow.read import Users
 from annspark.saved.manifest import FIRST, Calibrated, Manifest, read_manifest
@@ -79,19 +81,37 @@ def _part_mapper(paths: list[str], wire: Wire) -> Mapper:
     def read(batches: Batches) -> Batches:
         for batch in batches:
             for number in batch.column(0).to_pylist():
-                part = open_part(paths[number])
-                for i in range(part.num_record_batches):
-                    ids, hashes, vectors = read_batch(part.get_batch(i), wire.dim, sparse=wire.sparse)
-                    blocks = block_users(ids, hashes, narrowed(vectors), wire)
+                for blocks in _blocks_of(paths[number], wire):
                     yield pa.RecordBatch.from_arrays(blocks, [IDS, HASHES, *wire.names, LOWEST])
 
     return read
 
 
+def _blocks_of(path: str, wire: Wire) -> Iterator[list[pa.Array]]:
+    with _reading(path):
+        part = open_part(path)
+        for i in range(part.num_record_batches):
+            ids, hashes, vectors = read_batch(part.get_batch(i), wire.dim, sparse=wire.sparse)
+            yield block_users(ids, hashes, narrowed(vectors), wire)
+
+
 def _first_of(manifest: Manifest, folder: str) -> FirstRows:
-    part = open_part(f"{folder}/{FIRST}")
-    ids, hashes, vectors = read_batch(part.get_batch(0), manifest.dim, sparse=manifest.sparse)
+    with _reading(f"{folder}/{FIRST}"):
+        part = open_part(f"{folder}/{FIRST}")
+        ids, hashes, vectors = read_batch(part.get_batch(0), manifest.dim, sparse=manifest.sparse)
     return FirstRows(ids=ids, hashes=np.array(hashes), vectors=narrowed(vectors))
+
+
+@contextmanager
+def _reading(path: str) -> Iterator[None]:
+    """Raise InputError for a file that is gone or damaged since the manifest was written."""
+    try:
+        yield
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise InputError(
+            f"index: its file {path!r} cannot be read ({reason_of(error)}). If the index was replaced, load it again; "
+            "else copy the whole folder again, or save the index again."
+        ) from error
 
 
 def _calibration_of(query: Calibrated | None) -> Calibration | None:

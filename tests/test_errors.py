@@ -2,7 +2,15 @@
 
 import pytest
 
-from annspark.errors import AnnsparkError, ClusterError, InputError, known_failure, reason_of, spark_errors_explained
+from annspark.errors import (
+    AnnsparkError,
+    ClusterError,
+    InputError,
+    SettingsError,
+    known_failure,
+    reason_of,
+    spark_errors_explained,
+)
 
 AT = "\n\tat org.apache.spark.sql.errors.QueryExecutionErrors$.some(QueryExecutionErrors.scala:920)\n"
 CLASSIC = "An error occurred while calling o170.collectToPython.\n: org.apache.spark.SparkException: {}" + AT + "{}"
@@ -68,6 +76,17 @@ def test_what_spark_lacks_is_said_with_what_to_do(said, parts):
     assert type(found) is ClusterError
     assert [part for part in parts if part not in str(found)] == []
     assert "\n" not in str(found)
+
+
+@pytest.mark.parametrize("session", [CLASSIC, CONNECT, OLD])
+@pytest.mark.parametrize("kind", [InputError, SettingsError])
+def test_an_error_of_ours_that_a_worker_raises_arrives_as_it_is(session, kind):
+    raised = WORKER.format(
+        f"OSError: gone\n\nDuring handling\n\nannspark.errors.{kind.__name__}: index: its file is gone."
+    )
+    found = known_failure(RuntimeError(session.format(raised, "Caused by: a.IOException: No space left on device\n")))
+    assert type(found) is kind
+    assert str(found) == "index: its file is gone."
 
 
 @pytest.mark.parametrize(
