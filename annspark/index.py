@@ -40,6 +40,7 @@ class Index:
 
     def __init__(self, spark: SparkSession, indexed: Indexed, tuned: Tuned | None, opened: ExitStack):
         self._spark, self._indexed, self._tuned, self._opened = spark, indexed, tuned, opened
+        self._closed = False
 
     def __enter__(self) -> "Index":
         return self
@@ -69,6 +70,7 @@ class Index:
 
         Raises what build_neighbors raises.
         """
+        self._require_open()
         asked = settings_for(self.settings, settings, OF_NEIGHBORS, "neighbors")
         with staging(require_folder_name("scratch", scratch), self._spark) as stage:
             run = start_run(self._spark, stage, partial(stage, keep=True))
@@ -92,6 +94,7 @@ class Index:
         The table is as that of build_neighbors, with a list for every valid query.  The probes are chosen by sampled
         queries, and the recall is audited on others.  Raises what build_neighbors raises.
         """
+        self._require_open()
         table = require_table(queries, "queries")
         asked = settings_for(self.settings, settings, OF_QUERIES, "query")
         with staging(require_folder_name("scratch", scratch), self._spark) as stage:
@@ -109,6 +112,7 @@ class Index:
 
         Raises SettingsError for a folder that cannot be written to, or holds anything that may not be replaced.
         """
+        self._require_open()
         folder = require_folder_name("path", path)
         if folder is None:
             raise SettingsError("'path' is None; it must be a folder.")
@@ -119,8 +123,13 @@ class Index:
                 publish.commit(pending)
 
     def close(self) -> None:
-        """Give back what the index keeps in the session's cache or in scratch."""
+        """Give back what the index keeps in the session's cache or in scratch; it cannot be used any more."""
+        self._closed = True
         self._opened.close()
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise SettingsError("this index is closed. Fit it or load it again, and use it before close().")
 
     def _tuned_for(self, settings: Settings) -> Tuned | None:
         """Return what the fit has found, with other settings that do not change it; None where they change it."""
