@@ -10,7 +10,7 @@ from scipy.sparse import csr_array
 from annspark import InputError, RecallMissed, SettingsError, build_neighbors, fit, load
 from tests.helpers import clustered, configured, count_cached, files_in, lists_of, long_lists_of, make_table
 from tests.oracle import answers_recall, assert_answers
-from tests.test_metrics import table_of, vectors_for
+from tests.test_metrics import KINDS, table_of, vectors_for
 
 K, QUICK = 8, {"k": 8, "leaf_rows": 60, "audit_users": 100}
 SLOW = pytest.mark.slow
@@ -321,4 +321,286 @@ def test_an_index_gives_back_what_it_keeps_in_the_cache(spark):
     before = count_cached(spark)
     with fit(make_table(spark, ROWS[:200]), **QUICK):
         assert count_cached(spark) > before
+    assert count_cached(spark) == before
+
+
+def rows_of(vectors, kind):
+    """Return vectors as the oracle takes those of a kind."""
+    return csr_array(vectors) if kind == "sparse" else vectors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("metric", "kind"), KINDS)
+def test_an_audit_of_all_queries_finds_the_recall_that_brute_force_finds(spark, tmp_path, metric, kind):
+    vectors = vectors_for(metric, kind, 1250)
+    rows, queries = vectors[:1000], vectors[1000:]
+    with fit(table_of(spark, rows, metric, kind), metric=metric, probes=1.5, **QUICK) as fitted:
+        lists, report = answered(fitted, table_of(spark, queries, metric, kind), audit_users=250)
+        fitted.save(tmp_path / "index")
+    assert_answers(lists, rows_of(queries, kind), rows_of(rows, kind), K, metric)
+    recall = answers_recall(lists, rows_of(queries, kind), rows_of(rows, kind), K, metric)
+    assert report.recall.mean == pytest.approx(recall, abs=1e-9)
+    assert report.recall.users == 250
+    again, _ = answered(load(spark, tmp_path / "index"), table_of(spark, queries, metric, kind))
+    assert again == lists
+
+
+@pytest.fixture
+def few_sampled(monkeypatch):
+    """Have forests grown from so few rows that the longest are not among them."""
+    monkeypatch.setattr("annspark.core.plan._SAMPLED_AT_LEAST", 200)
+    monkeypatch.setattr("annspark.core.plan._SAMPLED_PER_LEAF", 6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trees", [1, 2])
+def test_every_query_is_compared_with_the_hubs_fresh_or_loaded(spark, tmp_path, few_sampled, trees):
+    items, users = heavy(2000, 12), np.random.default_rng(1).normal(0.2, 0.3, (300, 12)).astype(np.float32)
+    with fit(make_table(spark, items), metric="inner_product", probes=2, trees=trees, **QUICK) as fitted:
+        fitted.save(tmp_path / "index")
+        lists, report = answered(fitted, make_table(spark, users), audit_users=300)
+    assert "first.arrow" in files_in(tmp_path / "index")
+    assert_answers(lists, users, items, K, "inner_product")
+    assert report.recall.mean == pytest.approx(answers_recall(lists, users, items, K, "inner_product"), abs=1e-9)
+    loaded = load(spark, tmp_path / "index")
+    assert answered(loaded, make_table(spark, users))[0] == lists
+    lists, _ = answered(loaded, make_table(spark, items[:500]), same_ids=True)
+    assert_answers(lists, items[:500], items, K, "inner_product", same_ids=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_neighbors_of_a_loaded_index_of_sparse_rows_are_those_of_a_build(spark, tmp_path, metric):
+    table = table_of(spark, vectors_for(metric, "sparse", 1000), metric, "sparse")
+    with fit(table, metric=metric, recall=0.9, **QUICK) as fitted:
+        fitted.save(tmp_path / "index")
+    loaded = load(spark, tmp_path / "index")
+    for named in ({}, {"k": 4}):
+        built = neighbors_of(build_neighbors(table, metric=metric, recall=0.9, **(QUICK | named)))
+        assert neighbors_of(loaded.neighbors(**named)) == built
+
+
+def maps_of(spark, rows):
+    return spark.createDataFrame(list(enumerate(rows)), "user_id int, vector map<int,float>").repartition(3)
+
+
+def some_numbers(n, dim, seed):
+    rng = np.random.default_rng(seed)
+    return [{int(c): float(rng.integers(1, 4)) for c in rng.choice(dim, 6, replace=False)} for _ in range(n)]
+
+
+def matrix_of(rows, dim):
+    dense = np.zeros((len(rows), dim), np.float32)
+    for row, own in zip(dense, rows, strict=True):
+        row[list(own)] = list(own.values())
+    return csr_array(dense)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("metric", ["cosine", "euclidean", "inner_product"])
+def test_queries_may_have_columns_that_no_indexed_row_has(spark, tmp_path, metric):
+    rows = some_numbers(500, 50, seed=0)
+    queries = [one | {i % 50: 2.0} for i, one in enumerate(some_numbers(80, 5000, seed=1))]
+    with fit(maps_of(spark, rows), metric=metric, probes=3, **QUICK) as fitted:
+        fitted.save(tmp_path / "index")
+        lists, report = answered(fitted, maps_of(spark, queries))
+    known, asking = matrix_of(rows, 5000), matrix_of(queries, 5000)
+    assert_answers(lists, asking, known, K, metric)
+    assert report.recall.mean == pytest.approx(answers_recall(lists, asking, known, K, metric), abs=1e-9)
+    assert answered(load(spark, tmp_path / "index"), maps_of(spark, queries))[0] == lists
+
+
+@pytest.mark.slow
+def test_rows_without_numbers_and_of_unknown_columns_get_full_lists(spark):
+    rows, queries = some_numbers(300, 50, seed=0), [{}, {4999: 1.0}, {3: 1.0}]
+    for metric in ("euclidean", "inner_product"):
+        with fit(maps_of(spark, rows), metric=metric, recall=0.9, **QUICK) as fitted:
+            lists, _ = answered(fitted, maps_of(spark, queries))
+        assert_answers(lists, matrix_of(queries, 5000), matrix_of(rows, 5000), K, metric)
+    assert lists[0] == lists[1] == [(row, 0.0) for row in range(K)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("metric", ["hamming", "jaccard"])
+def test_bits_find_bits_and_arrays_of_them_the_same(spark, tmp_path, metric):
+    rng = np.random.default_rng(0)
+    bits = rng.random((900, 32)) < 0.25 + 0.5 * rng.integers(0, 2, (10, 32))[rng.integers(10, size=900)]
+    rows, queries = bits[:700], bits[700:]
+    packed = [
+        spark.createDataFrame(
+            [(i, np.packbits(one).tobytes()) for i, one in enumerate(part)], "user_id bigint, vector binary"
+        )
+        for part in (rows, queries)
+    ]
+    with fit(packed[0], metric=metric, recall=0.9, **QUICK) as fitted:
+        fitted.save(tmp_path / "index")
+        lists, _ = answered(fitted, packed[1])
+        assert answered(fitted, make_table(spark, queries.astype(np.float32)))[0] == lists
+    kind = "sparse" if metric == "jaccard" else "dense"
+    own, theirs = (rows_of(part.astype(np.float32), kind) for part in (rows, queries))
+    assert_answers(lists, theirs, own, K, metric)
+    assert answers_recall(lists, theirs, own, K, metric) > 0.87
+    loaded = load(spark, tmp_path / "index")
+    assert answered(loaded, packed[1])[0] == lists
+    shorter = spark.createDataFrame([(i, bytes([i, 7 * i % 256, 1])) for i in range(60)], "user_id int, vector binary")
+    if metric == "jaccard":  # sets have no length
+        assert len(answered(loaded, shorter, recall=0.5)[0]) == 60
+        return
+    with pytest.raises(InputError, match=r"wrong_length 60 .*32 numbers"):
+        loaded.query(shorter)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("metric", ["euclidean", "cosine", "inner_product"])
+def test_numbers_of_64_bits_keep_their_bits_however_they_are_cut(spark, tmp_path, metric):
+    rng, doubles = np.random.default_rng(0), "user_id bigint, vector array<double>"
+    whole = clustered(900).astype(np.float64) + 1e-9 * rng.normal(size=(900, 16))
+    whole[::3] = whole[::3].astype(np.float32)  # a third of the rows float32 holds
+    rows, queries = whole[:700], whole[700:]
+    order = np.argsort(np.arange(200) % 3, kind="stable")
+    with fit(make_table(spark, rows, schema=doubles), metric=metric, recall=0.9, **QUICK) as fitted:
+        fitted.save(tmp_path / "index")
+        lists, _ = answered(fitted, make_table(spark, queries, schema=doubles, partitions=7))
+    assert_answers(lists, queries, rows, K, metric)
+    sorted_once = make_table(spark, queries[order], order.tolist(), schema=doubles, partitions=1)
+    assert answered(load(spark, tmp_path / "index"), sorted_once)[0] == lists
+
+
+@pytest.mark.slow
+def test_points_far_from_the_origin_find_each_other(spark, tmp_path):
+    points = 6.4e6 * np.ones(3) + np.random.default_rng(0).uniform(0, 20, (900, 3)).round(3)
+    doubles = "user_id bigint, vector array<double>"
+    rows, queries = points[:700], points[700:]
+    with fit(make_table(spark, rows, schema=doubles), metric="euclidean", recall=0.9, **QUICK) as fitted:
+        fitted.save(tmp_path / "index")
+        lists, report = answered(fitted, make_table(spark, queries, schema=doubles))
+    assert answers_recall(lists, queries, rows, K, "euclidean", tie=1e-4) > 0.87
+    assert report.precision.recall_lost == 0
+    assert answered(load(spark, tmp_path / "index"), make_table(spark, queries, schema=doubles))[0] == lists
+
+
+@pytest.mark.slow
+def test_vectors_of_mllib_and_doubles_ask_as_arrays_of_floats_do(spark, index, queries, asked):
+    from pyspark.ml.linalg import Vectors
+
+    few = QUERIES[:100]
+    wanted, _ = answered(index, queries.where("user_id < 100"))
+    forms = [
+        spark.createDataFrame([(i, Vectors.dense(row.tolist())) for i, row in enumerate(few)], ["user_id", "vector"]),
+        make_table(spark, few, schema="user_id bigint, vector array<double>"),
+        make_table(spark, few).toDF("the.id", "a vector"),
+    ]
+    names = [{}, {}, {"id_col": "the.id", "vector_col": "a vector"}]
+    for table, named in zip(forms, names, strict=True):
+        found = answered(index, table, get=lambda out: lists_of(out, out.columns[0]), **named)[0]
+        assert found == wanted
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [1, 2])
+def test_few_candidates_and_few_users_get_all_there_are(spark, n):
+    users, few = make_table(spark, ROWS[:50]), make_table(spark, ROWS[:n])
+    for same in (False, True):
+        for one, other, count in ((users, few, n), (few, users, 50)):  # either side is the smaller
+            result = build_neighbors(one, candidates=other, same_ids=same, **(QUICK | {"k": 60}))
+            lists = neighbors_of(result)
+            assert result.report.recall.mean == 1
+            for user, found in lists.items():
+                assert len(found) == count - (same and user < count)
+                assert (user in dict(found)) == (not same and user < count)
+
+
+@pytest.mark.slow
+def test_ids_of_a_collation_keep_their_type_in_an_index(spark, tmp_path):
+    if spark.version < "4":
+        pytest.skip("collations came with Spark 4")
+    names, points = ["Bob", "bea", "Cy", "ANN"], [[0.0, 0.0], [0.0, 2.0], [2.0, 0.0], [1.0, 0.0]]
+    table = spark.createDataFrame(list(zip(names, points, strict=True)), "user_id string, vector array<float>")
+    table = table.selectExpr("user_id COLLATE UTF8_LCASE AS user_id", "vector")
+    asking = make_table(spark, np.array([[0.0, 0.0]], np.float32))
+    with fit(table, k=4, metric="euclidean") as fitted:
+        fitted.save(tmp_path / "index")
+        for one in (fitted, load(spark, tmp_path / "index")):
+            result = one.query(asking)
+            assert "string collate UTF8_LCASE" in result.table.dtypes[1][1]
+            # bea comes before Cy by the collation, not by bytes
+            assert lists_of(result.table) == {0: [("Bob", 0), ("ANN", 1), ("bea", 2), ("Cy", 2)]}
+            result.table.unpersist()
+
+
+def test_an_index_that_is_closed_says_so(spark, folder, queries, tmp_path):
+    with load(spark, folder) as loaded:
+        assert len(loaded) == 2000
+    for use in (loaded.neighbors, lambda: loaded.query(queries), lambda: loaded.save(tmp_path / "late")):
+        with pytest.raises(SettingsError, match="this index is closed"):
+            use()
+    loaded.close()
+    assert files_in(tmp_path) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [OSError, RuntimeError])
+def test_an_executor_that_fails_half_way_leaves_nothing_and_the_index_that_was_there(
+    spark, index, queries, asked, tmp_path, monkeypatch, kind
+):
+    from annspark import index_writer
+
+    write_part = index_writer.write_part
+
+    def fail_at_the_second(path, *rest):
+        if "part-00001" in path:
+            raise kind("the disk is gone")
+        return write_part(path, *rest)
+
+    place = tmp_path / "index"
+    index.save(place)
+    before = files_in(place)
+    monkeypatch.setattr(index_writer, "write_part", fail_at_the_second)
+    for where in (place, tmp_path / "deeper" / "new"):
+        with pytest.raises(Exception, match="the disk is gone") as caught:
+            index.save(where, overwrite=True)
+        assert isinstance(caught.value, SettingsError) == (kind is OSError)
+    assert files_in(tmp_path) == ["index"]
+    assert files_in(place) == before
+    assert answered(load(spark, place), queries)[0] == asked[0]
+
+
+@pytest.mark.slow
+def test_a_file_that_is_damaged_or_gone_after_the_index_was_loaded_is_named(spark, index, queries, tmp_path):
+    place = tmp_path / "an [in]dex"
+    index.save(place)
+    replaced, loaded = load(spark, place), load(spark, place)
+    index.save(place, overwrite=True)
+    with pytest.raises(InputError, match=r"index: its file '.*part-0000.*cannot be read .*load it again"):
+        replaced.query(queries)
+    loaded = load(spark, place)
+    for part in place.glob("part-*"):
+        part.write_bytes(b"?" * part.stat().st_size)  # of the size that the manifest has
+    with pytest.raises(InputError, match=r"cannot be read .*Not an Arrow file"):
+        loaded.neighbors()
+    with pytest.raises(InputError, match=r"cannot be read .*Not an Arrow file"):
+        loaded.save(tmp_path / "copy")
+    part.write_bytes(b"?")
+    with pytest.raises(InputError, match=r"has 1 bytes and was saved with"):
+        load(spark, place)
+    assert files_in(tmp_path) == ["an [in]dex"]
+
+
+@pytest.mark.slow
+def test_a_loaded_index_is_saved_elsewhere_and_over_itself(spark, folder, queries, asked, tmp_path):
+    load(spark, folder).save(tmp_path / "one")
+    load(spark, tmp_path / "one").save(tmp_path / "one", overwrite=True)
+    assert files_in(tmp_path) == ["one"]
+    assert answered(load(spark, f"file://{tmp_path}/one"), queries)[0] == asked[0]
+
+
+@pytest.mark.slow
+def test_only_the_answer_stays_in_scratch(spark, queries, asked, tmp_path):
+    before = count_cached(spark)
+    with fit(make_table(spark, ROWS), recall=0.9, scratch=tmp_path, **QUICK) as fitted:
+        assert len(files_in(tmp_path)) == 1
+        result = fitted.query(queries, scratch=tmp_path)
+        assert len(files_in(tmp_path)) == 2
+    assert len(files_in(tmp_path)) == 1
+    assert lists_of(result.table) == asked[0]
     assert count_cached(spark) == before

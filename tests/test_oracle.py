@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from tests.oracle import all_distances, assert_sound, between, exact_distances, faults_of, recall_by_row, recall_of
+from tests.oracle import (
+    all_distances,
+    answers_recall,
+    assert_answers,
+    assert_sound,
+    between,
+    exact_distances,
+    faults_of,
+    recall_by_row,
+    recall_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -87,3 +97,25 @@ def test_a_sound_table_is_in_the_order_of_the_ids_and_tells_true_distances():
             assert_sound(sound | {"b": wrong}, rows, ids, 10, "euclidean")
     with pytest.raises(AssertionError):
         assert_sound({"b": sound["b"]}, rows, ids, 10, "euclidean")
+
+
+def test_answers_are_judged_by_their_distances_and_the_own_row_only_where_it_counts():
+    rows = np.array([[0.0], [1.0], [3.0], [3.0]])
+    sound = {0: [(0, 0.0), (1, 1.0)], 1: [(1, 0.0), (0, 1.0)]}
+    assert_answers(sound, rows[:2], rows, 2, "euclidean")
+    assert answers_recall(sound, rows[:2], rows, 2, "euclidean") == 1
+    assert answers_recall(sound, rows[:2], rows, 2, "euclidean", same_ids=True) == 0.5
+    assert answers_recall({0: [(2, 3.0)], 1: [(1, 0.0), (1, 0.0)]}, rows[:2], rows, 2, "euclidean") == 0.25
+    tied = {0: [(1, 1.0), (3, 3.0)]}
+    assert answers_recall(tied, rows[:1], rows, 2, "euclidean", same_ids=True) == 1
+    for wrong in (
+        {0: [(0, 0.0), (1, 1.0)]},
+        sound | {1: [(0, 1.0), (1, 0.0)]},
+        sound | {1: [(1, 0.0)]},
+        sound | {1: [(1, 0.0), (1, 0.0)]},
+        sound | {1: [(1, 0.0), (0, 1.5)]},
+    ):
+        with pytest.raises(AssertionError):
+            assert_answers(wrong, rows[:2], rows, 2, "euclidean")
+    with pytest.raises(AssertionError):
+        assert_answers(sound, rows[:2], rows, 2, "euclidean", same_ids=True)
