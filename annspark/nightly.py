@@ -146,11 +146,14 @@ def _require_recall(ready: Ready, report: Report, advice: str) -> None:
 
 
 def _publish(ready: Ready, table: DataFrame, report: Report, run: Run, more: list[publish.Pending]) -> None:
-    """Rename the table, then what else was written aside, into place, and write the report."""
+    """Rename the table and what else was written aside into place, and write the report.
+
+    The table comes last: a place that somebody has taken meanwhile raises SettingsError, and no table may appear
+    without its report.
+    """
     quietly = partial(publish.undisturbed, ready.output, *(pending.output for pending in more))
     with run.clock.step("publish") as facts, reports_once_done(ready.folder, report, quietly):
-        publish.commit(next(pending for pending in ready.written if pending.table is table))
-        for pending in more:
+        for pending in (*more, next(pending for pending in ready.written if pending.table is table)):
             publish.commit(pending)
         facts += [ready.output.place, *(pending.output.place for pending in more), f"report in {ready.folder}"]
 
