@@ -1,9 +1,13 @@
 """The commands of the index end to end: fit, info, query, and a build that keeps its index or takes candidates."""
 
+from shutil import copytree
+
 import pytest
 
 import annspark
 from annspark.cli import main
+from annspark.core.calibrate import Calibration
+from annspark.index_writer import write_aside
 from tests.cli.builds import QUICK, ROWS, build
 from tests.helpers import files_in, lists_of, read_report
 
@@ -89,3 +93,126 @@ def test_a_build_does_not_replace_an_index_by_a_table(inputs, made, capsys):
 def test_settings_that_go_with_candidates_are_refused_without_them(inputs, tmp_path, capsys):
     assert build(inputs / "good", tmp_path / "out", "--same-ids") == 2
     assert "there are no candidates" in capsys.readouterr().err
+
+
+@pytest.fixture
+def misled(monkeypatch):
+    """Have calibration promise everything of one probe."""
+
+    def promise(*arguments):
+        return Calibration(target=arguments[-1], probes=1.0, predicted=1.0, low=1.0, high=1.0, users=100, curve=())
+
+    monkeypatch.setattr("annspark.core.calibrate.choose_probes", promise)
+
+
+def test_queries_that_miss_the_recall_are_code_4_and_publish_nothing(made, inputs, tmp_path, misled, capsys):
+    places = ["--index", str(made / "index"), "--input", str(inputs / "good"), "--output", str(tmp_path / "out")]
+    assert main(["query", *places, "--recall", "0.9999", "--audit-users", "300"]) == 4
+    said = capsys.readouterr().err
+    assert "0.9999 was asked for" in said
+    assert "Set probes to " in said
+    assert files_in(tmp_path) == ["out.report"]
+    assert files_in(tmp_path / "out.report") == ["earlier", "missed.html", "missed.json"]
+    enough = said.split("Set probes to ")[1].split(",")[0]
+    assert main(["query", *places, "--probes", enough, "--audit-users", "300"]) == 0
+    assert read_report(tmp_path / "out.report")["recall"]["high"] >= 0.9999
+
+
+def test_a_build_that_misses_the_recall_keeps_no_index(inputs, tmp_path, misled):
+    assert build(inputs / "good", tmp_path / "out", "--recall", "0.9999", "--index", str(tmp_path / "index")) == 4
+    assert files_in(tmp_path) == ["out.report"]
+
+
+@pytest.mark.parametrize(("kind", "code"), [(OSError, 2), (RuntimeError, 1)])
+def test_without_the_index_no_table_appears_and_those_of_last_night_stay(
+    made, inputs, tmp_path, monkeypatch, capsys, kind, code
+):
+    copytree(made / "index", tmp_path / "index")
+    (tmp_path / "out").mkdir()
+    before = files_in(tmp_path / "index")
+
+    def fail(*_):
+        raise kind("the disk is gone")
+
+    monkeypatch.setattr("annspark.index_writer.write_part", fail)
+    assert build(inputs / "good", tmp_path / "out", "--index", str(tmp_path / "index"), "--overwrite") == code
+    assert "the disk is gone" in capsys.readouterr().err
+    assert files_in(tmp_path) == ["index", "out"]
+    assert (files_in(tmp_path / "index"), files_in(tmp_path / "out")) == (before, [])
+
+
+def test_what_appears_at_the_index_meanwhile_stays_and_no_table_appears_without_a_report(
+    inputs, tmp_path, monkeypatch, capsys
+):
+    def meanwhile(*arguments):
+        (tmp_path / "index").mkdir()
+        (tmp_path / "index" / "data.csv").write_text("somebody's")
+        return write_aside(*arguments)
+
+    monkeypatch.setattr("annspark.nightly.write_aside", meanwhile)
+    assert build(inputs / "good", tmp_path / "out", "--index", str(tmp_path / "index")) == 2
+    assert files_in(tmp_path / "index") == ["data.csv"]
+    index, kept = files_in(tmp_path)
+    assert index == "index"
+    assert kept.startswith("index.kept-")
+    assert kept in capsys.readouterr().err
+    assert len(annspark.open_index(str(tmp_path / kept))) == ROWS
+
+
+def test_an_index_is_replaced_only_when_that_is_asked_for(inputs, tmp_path, capsys):
+    place = ["--input", str(inputs / "good"), "--index", str(tmp_path / "index")]
+    assert main(["fit", *place, *QUICK, "--probes", "2"]) == 0
+    before = files_in(tmp_path / "index")
+    assert main(["fit", *place, *QUICK, "--probes", "3"]) == 2
+    assert build(inputs / "good", tmp_path / "out", "--index", str(tmp_path / "index")) == 2
+    assert files_in(tmp_path / "index") == before
+    assert main(["fit", *place, *QUICK, "--probes", "3", "--overwrite"]) == 0
+    capsys.readouterr()
+    assert main(["info", "--index", str(tmp_path / "index")]) == 0
+    said = capsys.readouterr().out
+    assert "3 leaves of a tree on average, as asked for" in said
+    assert "ids:      long" in said
+    assert files_in(tmp_path) == ["index"]
+
+
+@pytest.mark.parametrize(
+    ("command", "flags", "code", "words"),
+    [
+        ("fit", ["--input", "nowhere"], 3, "there is no such path"),
+        ("fit", ["--input", "BAD"], 3, "zero_vector 1"),
+        ("fit", ["--index", "GOOD"], 2, "one is or holds the other"),
+        ("fit", ["--index", "GOOD/below"], 2, "one is or holds the other"),
+        ("fit", ["--index", "TABLE", "--overwrite"], 2, "something else than an index"),
+        ("fit", ["--index", "s3a://bucket/index"], 2, "cannot rename a folder"),
+        ("fit", ["--k", "0"], 2, "'k' is 0"),
+        ("info", ["--index", "nowhere"], 3, "there is no such folder"),
+        ("info", ["--index", "TABLE"], 3, "there is no index.json in it"),
+        ("build", ["--candidates", "nowhere"], 3, "candidates 'nowhere': there is no such path"),
+        ("build", ["--candidates", "GOOD", "--links", "mutual"], 2, "candidates are given"),
+        ("build", ["--candidates", "GOOD", "--candidate-id-col", "item"], 3, "no column 'item'"),
+        ("build", ["--candidates", "TABLE", "--output", "TABLE", "--overwrite"], 2, "'candidates' is "),
+        ("build", ["--candidates", "GOOD", "--plan"], 2, "a preview is of users among themselves"),
+        ("build", ["--index", "new", "--report", "new/report"], 2, "one is or holds the other"),
+    ],
+)
+def test_what_cannot_be_done_is_told_in_one_line_and_leaves_nothing(
+    spark, inputs, tmp_path, monkeypatch, capsys, command, flags, code, words
+):
+    monkeypatch.chdir(tmp_path)
+    spark.range(3).write.parquet(str(tmp_path / "table"))
+    places = {"BAD": inputs / "bad", "GOOD": inputs / "good", "TABLE": tmp_path / "table"}
+    flags = [
+        str(places[name]) + flag[len(name) :] if (name := flag.split("/")[0]) in places else flag for flag in flags
+    ]
+    usual = {
+        "fit": ["--input", str(inputs / "good"), "--index", str(tmp_path / "new"), *QUICK],
+        "info": [],
+        "build": ["--input", str(inputs / "good"), "--output", str(tmp_path / "out"), *QUICK],
+    }
+    assert main([command, *usual[command], *flags]) == code
+    said = capsys.readouterr().err
+    assert said.startswith("annspark: ")
+    assert said.count("\n") == 1
+    assert words in said
+    assert files_in(tmp_path) == ["table"]
+    assert spark.read.parquet(str(tmp_path / "table")).count() == 3
