@@ -9,7 +9,7 @@ import pytest
 
 from annspark.allowed import settings_in
 from annspark.errors import SettingsError
-from annspark.job import Job, make_job, read_config, require_folder_name
+from annspark.job import FitJob, Job, QueryJob, make_fit_job, make_job, make_query_job, read_config, require_folder_name
 from annspark.settings import Settings
 from tests.helpers import REPOSITORY
 from tests.settings_pages import EVERY, local_toml
@@ -56,6 +56,59 @@ def test_nothing_is_written_into_the_input(name, below):
     with pytest.raises(SettingsError, match=f"'{name}' is .*would be read as a part of the input"):
         Job(input="/data/in", output="/out", **{name: f"/data/in{below}"})
     assert Job(input="/data/in", output="/out", **{name: "/data"}).input == "/data/in"
+
+
+@pytest.mark.parametrize(
+    ("taken", "index"), [("d/x", "d"), ("d", "d/x"), ("x", "./x"), ("/a/x", "file:/a/x"), ("x", "y/../x")]
+)
+@pytest.mark.parametrize("name", ["input", "candidates", "output", "report", "scratch"])
+def test_an_index_that_is_or_holds_another_place_is_refused(name, taken, index):
+    places = {"input": "elsewhere", "output": "there", "index": index} | {name: taken}
+    with pytest.raises(SettingsError, match=r"one is or holds the other, and the index's folder is replaced"):
+        make_job(places)
+    if name in ("input", "scratch"):
+        with pytest.raises(SettingsError, match=r"one is or holds the other, and the index's folder is replaced"):
+            make_fit_job({"input": "elsewhere", "index": index} | {name: taken})
+
+
+@pytest.mark.parametrize(("name", "taken"), [("index", "d"), ("input", "d/x"), ("report", "d/r"), ("scratch", "d")])
+def test_answers_do_not_replace_what_they_come_from(name, taken):
+    places = {"index": "i", "input": "q"} | {name: taken}
+    with pytest.raises(SettingsError, match=r"one is or holds the other, and the output's folder is replaced"):
+        make_query_job({"output": "d"} | places)
+
+
+@pytest.mark.parametrize("read", ["index", "input"])
+@pytest.mark.parametrize("written", ["report", "scratch"])
+def test_nothing_is_written_into_an_index_that_is_asked(read, written):
+    with pytest.raises(SettingsError, match=rf"'{written}' is .*would be read as a part of the {read}"):
+        make_query_job({"index": "i", "input": "q", "output": "o", read: "d", written: "d/below"})
+
+
+def test_an_index_lies_in_a_folder_even_where_its_name_has_a_dot():
+    assert Job(input="db.rows", output="db.out", index="db.index").index == "db.index"
+    with pytest.raises(SettingsError, match="one is or holds the other"):
+        Job(input="db.rows", output="./my.index", index="my.index")
+
+
+@pytest.mark.parametrize(
+    ("make", "values", "missing"),
+    [
+        (make_fit_job, {"k": 3}, "'input' and 'index' not given"),
+        (make_query_job, {"index": "i"}, "'input' and 'output' not given"),
+        (make_fit_job, {"input": "a", "index": "  "}, "'index' is '  '"),
+        (make_fit_job, {"input": "a", "index": "b", "same_ids": True}, "there are no candidates"),
+        (make_fit_job, {"input": "a", "index": "b", "probes": 2, "recall": 0.9}, "probes follow from the recall"),
+    ],
+)
+def test_jobs_of_an_index_say_what_they_lack(make, values, missing):
+    with pytest.raises(SettingsError, match=missing):
+        make(values)
+
+
+def test_a_query_keeps_apart_what_it_sets_from_where_it_is():
+    job = make_query_job({"index": "i", "input": "q", "output": "o", "k": 3, "same_ids": True, "overwrite": True})
+    assert (job.settings, job.overwrite) == ({"k": 3, "same_ids": True}, True)
 
 
 @pytest.mark.parametrize("output", ["spark_catalog.db.users", "DB.`users`"])
