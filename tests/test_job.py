@@ -9,7 +9,7 @@ import pytest
 
 from annspark.allowed import settings_in
 from annspark.errors import SettingsError
-from annspark.job import FitJob, Job, QueryJob, make_fit_job, make_job, make_query_job, read_config, require_folder_name
+from annspark.job import Job, make_fit_job, make_job, make_query_job, read_config, require_folder_name
 from annspark.settings import Settings
 from tests.helpers import REPOSITORY
 from tests.settings_pages import EVERY, local_toml
