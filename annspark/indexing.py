@@ -28,12 +28,12 @@ def index_of(tuned: Tuned) -> Indexed:
     """
     known, settings, forest, recall = tuned.known, tuned.settings, tuned.forest, tuned.settings.recall_asked
     users, routed = known.users, known.samples.routed.vectors
-    first_rows = pick_for_queries(users, forest, settings.k)
+    first_rows = known.first_rows or pick_for_queries(users, forest, settings.k)
+    residents = _residents_of(tuned.grown, routed, users.rows)
     calibration: Calibration | None = None
     if recall is not None:
         hashes = first_rows.hashes if first_rows else None
         distances = place_neighbors(users, known.samples.calibrate, known.nearest, tuned.grown, hashes, queries=True)
-        residents = _residents_of(tuned.grown, routed, users.rows)
         count_pairs = partial(expect_query_pairs, sample=routed, residents=residents)
         chosen, calibration = choose(
             tuned.grown, routed, distances, recall, trees=settings.trees, count_pairs=count_pairs
@@ -48,7 +48,7 @@ def index_of(tuned: Tuned) -> Indexed:
         settings=settings,
         users=users,
         forest=forest,
-        residents=_residents_of(forest, routed, users.rows),
+        residents=residents[: len(forest.sizes)],
         first_rows=first_rows,
         reach=reach_of_queries(forest, routed, probes),
         calibration=calibration,

@@ -12,7 +12,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from annspark import __version__
 from annspark.advice import advise, advise_on_rounding
-from annspark.core.calibrate import CALIBRATION_USERS, MOST_TREES, Calibration
+from annspark.core.calibrate import CALIBRATION_USERS, MOST_TREES
 from annspark.core.coordinates import Coordinates
 from annspark.core.forest import Forest
 from annspark.core.metric import METRICS
@@ -40,6 +40,7 @@ from annspark.output.layout import Layout, count_users, laid_out, layout_of, req
 from annspark.report import Cost, Leaves, Report, Rows, versions
 from annspark.run import Run
 from annspark.settings import Settings
+from annspark.spark.block import id_type
 from annspark.spark.cluster import count_cores, start_beside, start_workers
 from annspark.spark.meter import Meter, read_meter, watch_joined, watch_merged, watch_shipped
 from annspark.spark.staging import Stage, Store
@@ -77,10 +78,7 @@ def build_tuned(tuned: Tuned, asked: dict[str, Any], run: Run) -> tuple[Result, 
         found = top_up(found, tuned, store, run)
         audit = audit_found(found, tuned, run)
     table, fewer = finish_found(found, tuned, run) if finish_after else (found.table, 0)
-    users = tuned.known.users
-    report = report_on(
-        found, audit, tuned.calibration, rows_of(found, users, fewer), asked, run, int(audit is not first_audit)
-    )
+    report = report_on(found, audit, tuned, fewer, asked, run, int(audit is not first_audit))
     advice = "" if report.passed else advise_on_rounding(audit, tuned) or advise(tuned, first_audit.recall.mean)
     return Result(table, report), advice
 
@@ -125,6 +123,7 @@ def tune(users: Users, settings: Settings, run: Run, grown: Forest | None = None
         first_rows = picking.result() if picking else None
         known = Known(
             users=users,
+            asking=users,
             samples=samples,
             audited=audited,
             nearest=nearest,
@@ -198,50 +197,59 @@ def find(tuned: Tuned, layout: Layout, store: Store, cores: int, earlier: Found 
         ]
     if first_rows is not None:
         candidates += [compare_with_first_rows(users, first_rows, None, n_merge_partitions, k)]
-    merged = watch_merged(merge_neighbors(candidates, n_merge_partitions, k), tuned.known.neighbors, meter)
+    return merge_found(candidates, tuned, meter, layout, store, n_merge_partitions)
+
+
+def merge_found(
+    candidates: list[DataFrame], tuned: Tuned, meter: Meter, layout: Layout, store: Store, n_merge_partitions: int
+) -> Found:
+    """Merge candidates, those of the join and others, into the lists of those who ask, and complete short lists.
+
+    meter : watches the join
+    """
+    known, plan, k, first_rows = tuned.known, tuned.plan, tuned.settings.k, tuned.known.first_rows
+    rows, id_bytes = known.asking.rows, max(known.asking.id_bytes, known.users.id_bytes)
+    merged = watch_merged(merge_neighbors(candidates, n_merge_partitions, k), known.neighbors, meter)
     table = store(laid_out(merged, layout))
-    counts = read_meter(meter, users.id_bytes, tuned.known.neighbors, users.rows, count_users(table, layout))
+    counts = read_meter(meter, id_bytes, known.neighbors, rows, count_users(table, layout))
     if first_rows is not None:
-        counts = counts.with_first_rows(len(first_rows.ids), users.rows, (k + 1) * (4 + users.id_bytes))
+        counts = counts.with_first_rows(len(first_rows.ids), rows, (k + 1) * (4 + id_bytes))
     # A long table has no row for a user without neighbors.
-    require_complete(counts.written + (counts.without_neighbors if layout.long else 0), users.rows)
+    require_complete(counts.written + (counts.without_neighbors if layout.long else 0), rows)
     found = Found(table=table, layout=layout, counts=counts, plan=plan, n_leaves=plan.n_leaves)
     return complete(found, tuned, store, n_merge_partitions) if counts.short else found
 
 
 def complete(found: Found, tuned: Tuned, store: Store, n_merge_partitions: int) -> Found:
-    """Return the neighbors, with full lists for the users that the forest compared with too few others."""
+    """Return the neighbors, with full lists for those that the forest compared with too few others."""
     known, settings, counts = tuned.known, tuned.settings, found.counts
-    users, layout = known.users, found.layout
-    short = find_short(found.table, layout, users, known.neighbors, counts.short, settings.seed)
+    users, asking, layout, k = known.users, known.asking, found.layout, settings.k
+    short = find_short(found.table, layout, asking, known.neighbors, counts.short, settings.seed)
     candidates = [
-        find_more(users, short, known.samples.routed.vectors, n_merge_partitions, settings.k),
-        table_as_candidates(found.table, layout, users, n_merge_partitions, settings.seed),
+        find_more(users, asking, short, known.samples.routed.vectors, n_merge_partitions, k, own=tuned.own),
+        table_as_candidates(
+            found.table, layout, asking, n_merge_partitions, settings.seed, neighbor=id_type(users.table)
+        ),
     ]
     meter = Meter()
-    merged = watch_merged(merge_neighbors(candidates, n_merge_partitions, settings.k), known.neighbors, meter)
+    merged = watch_merged(merge_neighbors(candidates, n_merge_partitions, k), known.neighbors, meter)
     table = store(laid_out(merged, layout))
     written = count_users(table, layout)
-    require_complete(written, users.rows)
+    require_complete(written, asking.rows)
     still_short = meter.merged.get["short"]
     completed = counts.short - still_short
     return replace(found, table=table, counts=replace(counts, written=written, completed=completed, short=still_short))
 
 
 def audit_found(found: Found, tuned: Tuned, run: Run) -> Audit:
-    """Compare the table with the exact neighbors of the sampled users."""
+    """Compare the table with the exact neighbors of those sampled; log a warning when rounding lost many."""
     known = tuned.known
+    queries, what = (known.asking, "queries") if known.are_queries else (None, "users")
     with run.clock.step("audit") as facts:
         audit = audit_neighbors(
-            found.table, found.layout, known.samples.audit, known.audited, known.users, tuned.settings
+            found.table, found.layout, known.samples.audit, known.audited, known.users, tuned.settings, queries
         )
-        facts += [f"recall@{audit.recall.k} {audit.recall.mean:.4f} of {audit.recall.users:,} users"]
-    warn_of_rounding(audit)
-    return audit
-
-
-def warn_of_rounding(audit: Audit) -> None:
-    """Log a warning when rounding lost many neighbors."""
+        facts += [f"recall@{audit.recall.k} {audit.recall.mean:.4f} of {audit.recall.users:,} {what}"]
     if audit.precision.recall_lost > _MUCH_LOST:
         logger.warning(
             "audit: %.1f %% of the neighbors are lost to rounding: distances (inner products) of neighbors differ by "
@@ -249,6 +257,7 @@ def warn_of_rounding(audit: Audit) -> None:
             "leave out all but one of vectors that are nearly the same.",
             100 * audit.precision.recall_lost,
         )
+    return audit
 
 
 def top_up(found: Found, tuned: Tuned, store: Store, run: Run) -> Found:
@@ -265,76 +274,52 @@ def top_up(found: Found, tuned: Tuned, store: Store, run: Run) -> Found:
 
 def finish_found(found: Found, tuned: Tuned, run: Run) -> tuple[DataFrame, int]:
     """Return the table to publish, and how many of its users have fewer neighbors than a user can have."""
-    users, neighbors = tuned.known.users, tuned.known.neighbors
-    return finish_lists(found, tuned.settings, (users, users), neighbors, run)
-
-
-def finish_lists(
-    found: Found, settings: Settings, ends: tuple[Users, Users], neighbors: int, run: Run
-) -> tuple[DataFrame, int]:
-    """Return the table to publish, and how many of its users have fewer neighbors than `neighbors`.
-
-    ends : the users whose neighbors are in the table, and the users that are neighbors
-    """
-    layout, (users, others) = layout_of(settings), ends
+    known, settings, layout = tuned.known, tuned.settings, layout_of(tuned.settings)
     with run.clock.step("finish") as facts:
-        table = run.keep(finish(found.table, found.layout, layout, settings, users.id_kind, others.id_kind))
+        kinds = known.asking.id_kind, known.users.id_kind
+        table = run.keep(finish(found.table, found.layout, layout, settings, *kinds))
         # Counting computes the table now, because the tables it is made from are deleted when the run ends.
-        fewer = count_shorter(table, layout, neighbors, users.rows)
-        facts += [f"{fewer:,} users have fewer than {neighbors:,}"]
+        fewer = count_shorter(table, layout, known.neighbors, known.asking.rows)
+        facts += [f"{fewer:,} users have fewer than {known.neighbors:,}"]
     return table, fewer
 
 
 def report_on(
-    found: Found,
-    audit: Audit,
-    calibration: Calibration | None,
-    rows: Rows,
-    asked: dict[str, Any],
-    run: Run,
-    topped_up: int = 0,
+    found: Found, audit: Audit, tuned: Tuned, fewer: int, asked: dict[str, Any], run: Run, topped_up: int = 0
 ) -> Report:
-    """Return the report on a run."""
-    counts = found.counts
+    """Return the report on a run.
+
+    fewer : users that have fewer neighbors because of max_distance or links
+    """
+    counts, known, asking = found.counts, tuned.known, tuned.known.asking
     return Report(
         version=__version__,
         versions=versions(found.table.sparkSession.version),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         settings=asked,
-        rows=rows,
+        rows=Rows(
+            read=asking.read,
+            valid=asking.rows,
+            written=counts.written,
+            dropped=asking.dropped,
+            examples=asking.examples,
+            short=counts.short,
+            widened=counts.completed,
+            restricted=fewer,
+            indexed=known.users.rows if known.are_queries else None,
+        ),
         recall=audit.recall,
-        calibration=calibration,
+        calibration=tuned.calibration,
         topped_up=topped_up,
         distances=audit.distances,
         precision=audit.precision,
         cost=Cost(
-            pairs_per_user=round(counts.pairs / rows.valid, 1),
-            copies_per_user=round(counts.copies / rows.valid, 3),
+            pairs_per_user=round(counts.pairs / asking.rows, 1),
+            copies_per_user=round(counts.copies / asking.rows, 3),
             shuffle_bytes=counts.shuffle_bytes,
         ),
         leaves=_leaves_of(found),
         seconds=run.clock.total(),
-    )
-
-
-def rows_of(found: Found, users: Users, fewer: int, indexed: int | None = None) -> Rows:
-    """Return how many rows were read and written.
-
-    users   : those whose neighbors were found
-    fewer   : how many have fewer neighbors because of max_distance or links
-    indexed : number of users that may be neighbors, where they are of another table
-    """
-    counts = found.counts
-    return Rows(
-        read=users.read,
-        valid=users.rows,
-        written=counts.written,
-        dropped=users.dropped,
-        examples=users.examples,
-        short=counts.short,
-        widened=counts.completed,
-        restricted=fewer,
-        indexed=indexed,
     )
 
 

@@ -74,7 +74,7 @@ def take_part(tuned: Tuned, want: int, cores: int) -> Tuned:
     table = users.table.where(F.col(LOWEST) <= draw_limit(min(want, users.rows), users.rows))
     part = replace(users, table=table, rows=table.agg(F.sum(F.size(IDS))).collect()[0][0])
     forest = grow(part, samples.forest.vectors, tuned.settings, trees=len(tuned.plan.reach))
-    known = replace(tuned.known, users=part, neighbors=min(tuned.settings.k, part.rows - 1))
+    known = replace(tuned.known, users=part, asking=part, neighbors=min(tuned.settings.k, part.rows - 1))
     return replace(tuned, known=known, forest=forest, plan=plan_for(known, forest, tuned.plan.probes, cores))
 
 

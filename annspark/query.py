@@ -14,26 +14,31 @@ from pyspark.sql import types as T
 
 from annspark.advice import advise_on_rounding, advise_queries
 from annspark.core.calibrate import CALIBRATION_USERS, choose
-from annspark.core.coordinates import Coordinates
 from annspark.core.first_rows import count_first_rows
 from annspark.core.plan import PLAN_SAMPLE, count_exact_users, count_merge_partitions, expect_query_pairs, plan_queries
 from annspark.errors import InputError, SettingsError
 from annspark.flow.ask import ask_partitions, ship_both
-from annspark.flow.audit import Audit, audit_neighbors, noise_of
+from annspark.flow.audit import noise_of
 from annspark.flow.calibrate import place_neighbors
-from annspark.flow.complete import find_more_for_queries, find_short
 from annspark.flow.exact import find_exact
 from annspark.flow.first_rows import compare_with_first_rows, pick_for_queries
-from annspark.flow.merge import merge_neighbors, table_as_candidates
 from annspark.flow.read import Users, in_double
 from annspark.flow.sample import Samples, sample_vectors
 from annspark.input.source import type_of_ids
-from annspark.output.layout import Layout, count_users, laid_out, layout_of, require_complete
-from annspark.pipeline import Result, finish_lists, read_users, report_on, rows_of, warn_of_low_recall, warn_of_rounding
+from annspark.output.layout import Layout, layout_of
+from annspark.pipeline import (
+    Result,
+    audit_found,
+    finish_found,
+    merge_found,
+    read_users,
+    report_on,
+    warn_of_low_recall,
+)
 from annspark.run import Run
 from annspark.settings import Settings
 from annspark.spark.block import id_type
-from annspark.spark.meter import Meter, read_meter, watch_joined, watch_merged
+from annspark.spark.meter import Meter, watch_joined
 from annspark.spark.staging import Store
 from annspark.spark.types import is_collated
 from annspark.tables import quoted
@@ -66,33 +71,23 @@ def ask(table: DataFrame, indexed: Indexed, settings: Settings, asked: dict[str,
     _require_size(queries)
     if queries.wire != indexed.users.wire:  # sparse queries may have columns that no indexed row has
         indexed = replace(indexed, users=replace(indexed.users, wire=queries.wire))
-    queries, tuned = tune_for(queries, indexed, settings, run)
-    users, plan = tuned.known.users, tuned.plan
-    finish_after = settings.changes_lists or is_collated(queries.id_kind) or is_collated(users.id_kind)
+    tuned = tune_for(queries, indexed, settings, run)
+    plan, kinds = tuned.plan, (queries.id_kind, tuned.known.users.id_kind)
+    finish_after = settings.changes_lists or any(map(is_collated, kinds))
     found_layout, store = (layout.nested, run.stage) if finish_after else (layout, run.keep)
     doing = f"sending queries to {plan.probes:.3g} leaves a tree, in {plan.n_partitions} partitions, merging"
     with run.clock.step("join", doing) as facts:
-        found = find_for(queries, tuned, found_layout, store, run.cores)
+        found = find_for_queries(tuned, found_layout, store, run.cores)
         facts += [f"{found.counts.written:,} queries"]
-    with run.clock.step("audit") as facts:
-        audit = _audit(found, queries, tuned)
-        facts += [f"recall@{audit.recall.k} {audit.recall.mean:.4f} of {audit.recall.users:,} queries"]
-    warn_of_rounding(audit)
-    ends = (queries, users)
-    finished, fewer = (
-        finish_lists(found, settings, ends, tuned.known.neighbors, run) if finish_after else (found.table, 0)
-    )
-    rows = rows_of(found, queries, fewer, users.rows)
-    report = report_on(found, audit, tuned.calibration, rows, asked, run)
+    audit = audit_found(found, tuned, run)
+    finished, fewer = finish_found(found, tuned, run) if finish_after else (found.table, 0)
+    report = report_on(found, audit, tuned, fewer, asked, run)
     advice = "" if report.passed else advise_on_rounding(audit, tuned) or advise_queries(tuned, audit.recall.mean)
     return Answered(Result(finished, report), advice, tuned)
 
 
-def tune_for(queries: Users, indexed: Indexed, settings: Settings, run: Run) -> tuple[Users, Tuned]:
-    """Choose the probes that reach the recall asked for, by sampled queries, and plan the join.
-
-    returns : the queries with the coordinates they are compared in, and all that the join needs
-    """
+def tune_for(queries: Users, indexed: Indexed, settings: Settings, run: Run) -> Tuned:
+    """Choose the probes that reach the recall asked for, by sampled queries, and plan the join."""
     users, neighbors = indexed.users, min(settings.k, max(0, indexed.users.rows - settings.same_ids))
     with run.clock.step("sample") as facts:
         n_calibrate = 0 if settings.recall_asked is None else CALIBRATION_USERS
@@ -138,6 +133,7 @@ def tune_for(queries: Users, indexed: Indexed, settings: Settings, run: Run) -> 
         )
     known = Known(
         users=users,
+        asking=queries,
         samples=samples,
         audited=audited,
         nearest=nearest,
@@ -154,67 +150,26 @@ def tune_for(queries: Users, indexed: Indexed, settings: Settings, run: Run) -> 
         plan=plan,
     )
     warn_of_low_recall(tuned, partial(advise_queries, tuned, None))
-    return queries, tuned
+    return tuned
 
 
-def find_for(queries: Users, tuned: Tuned, layout: Layout, store: Store, cores: int) -> Found:
+def find_for_queries(tuned: Tuned, layout: Layout, store: Store, cores: int) -> Found:
     """Return the nearest of the indexed rows that each query is compared with, and complete short lists."""
-    users, plan, first_rows, k = tuned.known.users, tuned.plan, tuned.known.first_rows, tuned.settings.k
-    same_ids, neighbor = tuned.settings.same_ids, id_type(users.table)
+    known, plan, k = tuned.known, tuned.plan, tuned.settings.k
+    users, queries, first_rows = known.users, known.asking, known.first_rows
+    copies = plan.copies + (first_rows is not None)
     id_bytes = max(users.id_bytes, queries.id_bytes)
-    n_merge_partitions = count_merge_partitions(
-        queries.rows, plan.copies + (first_rows is not None), k, id_bytes, cores
-    )
+    n_merge_partitions = count_merge_partitions(queries.rows, copies, k, id_bytes, cores)
     meter = Meter()
     shipped = ship_both(users, queries, tuned.forest, plan, meter)
-    joined = ask_partitions(shipped, plan, n_merge_partitions, queries.wire, queries.coordinates, k, same_ids=same_ids)
+    joined = ask_partitions(shipped, plan, n_merge_partitions, queries.wire, queries.coordinates, k, own=tuned.own)
     candidates = [watch_joined(joined, meter)]
     if first_rows is not None:
+        neighbor = id_type(users.table)
         candidates += [
-            compare_with_first_rows(queries, first_rows, None, n_merge_partitions, k, neighbor=neighbor, own=same_ids)
+            compare_with_first_rows(queries, first_rows, None, n_merge_partitions, k, neighbor=neighbor, own=tuned.own)
         ]
-    merged = watch_merged(merge_neighbors(candidates, n_merge_partitions, k), tuned.known.neighbors, meter)
-    table = store(laid_out(merged, layout))
-    counts = read_meter(meter, id_bytes, tuned.known.neighbors, queries.rows, count_users(table, layout))
-    if first_rows is not None:
-        counts = counts.with_first_rows(len(first_rows.ids), queries.rows, (k + 1) * (4 + id_bytes))
-    require_complete(counts.written + (counts.without_neighbors if layout.long else 0), queries.rows)
-    found = Found(table=table, layout=layout, counts=counts, plan=plan, n_leaves=plan.n_leaves)
-    return _complete(found, queries, tuned, store, n_merge_partitions) if counts.short else found
-
-
-def _complete(found: Found, queries: Users, tuned: Tuned, store: Store, n_merge_partitions: int) -> Found:
-    """Return the neighbors, with full lists for the queries that went to leaves with too few rows.
-
-    Sparse queries have been compared with the first rows, which fill every list that can be filled.
-    """
-    users, settings, counts = tuned.known.users, tuned.settings, found.counts
-    if users.wire.sparse:
-        return found
-    short = find_short(found.table, found.layout, queries, tuned.known.neighbors, counts.short, settings.seed)
-    neighbor = id_type(users.table)
-    candidates = [
-        find_more_for_queries(users, queries, short, n_merge_partitions, settings.k, own=settings.same_ids),
-        table_as_candidates(found.table, found.layout, queries, n_merge_partitions, settings.seed, neighbor),
-    ]
-    meter = Meter()
-    merged = watch_merged(merge_neighbors(candidates, n_merge_partitions, settings.k), tuned.known.neighbors, meter)
-    table = store(laid_out(merged, found.layout))
-    written = count_users(table, found.layout)
-    require_complete(written, queries.rows)
-    still_short = meter.merged.get["short"]
-    return replace(
-        found,
-        table=table,
-        counts=replace(counts, written=written, completed=counts.short - still_short, short=still_short),
-    )
-
-
-def _audit(found: Found, queries: Users, tuned: Tuned) -> Audit:
-    known = tuned.known
-    return audit_neighbors(
-        found.table, found.layout, known.samples.audit, known.audited, known.users, tuned.settings, queries
-    )
+    return merge_found(candidates, tuned, meter, layout, store, n_merge_partitions)
 
 
 def _matching(table: DataFrame, indexed: Indexed, settings: Settings) -> DataFrame:
@@ -242,9 +197,5 @@ def _require_size(queries: Users) -> None:
         raise InputError(
             f"queries: the largest number is {queries.largest:.3g}, beside which the indexed vectors vanish in "
             "float32. Leave these rows out, or divide the queries by a power of two"
-            + (": the neighbors stay the same." if _is_scale_free(queries.coordinates) else ", as the indexed vectors.")
+            + (": the neighbors stay the same." if queries.coordinates.facts.largest else ", as the indexed vectors.")
         )
-
-
-def _is_scale_free(coordinates: Coordinates) -> bool:
-    return coordinates.facts.largest

@@ -21,7 +21,8 @@ from annspark.spark.meter import Counts
 class Known:
     """What is known of the input.
 
-    users      : its valid rows, staged
+    users      : its valid rows, staged; they may be neighbors
+    asking     : the users whose neighbors are looked for: users, or queries of another table
     samples    : sampled users, on the driver
     audited    : exact neighbors of the users in samples.audit
     nearest    : exact neighbors of the users in samples.calibrate
@@ -31,11 +32,17 @@ class Known:
     """
 
     users: Users
+    asking: Users
     samples: Samples
     audited: Nearest
     nearest: Nearest
     first_rows: FirstRows | None
     neighbors: int
+
+    @property
+    def are_queries(self) -> bool:
+        """Whether those who ask are of another table than their neighbors."""
+        return self.asking is not self.users
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,11 @@ class Tuned:
     home_distances: HomeDistances | None
     calibration: Calibration | None
     plan: Plan
+
+    @property
+    def own(self) -> bool:
+        """Whether equal ids are the same thing, so that nobody is the neighbor of the own id."""
+        return not self.known.are_queries or self.settings.same_ids
 
 
 @dataclass(frozen=True)

@@ -52,64 +52,63 @@ def find_short(table: DataFrame, layout: Layout, users: Users, most: int, count:
     return collect(short.select(USER_ID, seeded_hash(F.col(USER_ID), seed).alias(HASHES)))
 
 
-def find_more(users: Users, short: pa.Table | None, routed: Vectors, n_merge_partitions: int, k: int) -> DataFrame:
-    """Return neighbors for the users that have fewer than they can have, as candidates for the merge.
+def find_more(
+    users: Users, asking: Users, short: pa.Table | None, routed: Vectors, n_merge_partitions: int, k: int, *, own: bool
+) -> DataFrame:
+    """Return neighbors for those who ask and have fewer than they can have, as candidates for the merge.
 
-    Dense users are compared with all rows where that is affordable, else with the first rows.  Sparse users are
+    Dense ones are compared with all users where that is affordable, else with the first rows.  Sparse ones are
     compared with the first rows, for their unrelated neighbors, and where that is affordable also with all rows that
     share a column with them.  There are enough first rows to fill every list.
 
-    short              : user_id, hashes; None where they are too many: then every user is compared with the first
+    users              : those that may be neighbors
+    asking             : those who ask: users, or queries of another table
+    short              : user_id, hashes; None where they are too many: then all who ask are compared with the first
                          rows, which makes no list worse
-    routed             : sampled vectors
+    routed             : sampled vectors of those who ask
     n_merge_partitions : number of partitions of the merge
+    own                : leave out the user with the id of the one who asks
     returns            : partition_key, ids, neighbor_ids, distances, counts
     """
     if short is None:
-        return compare_with_first_rows(users, pick_first_rows(users, k), None, n_merge_partitions, k)
+        return _find_first(users, asking, None, n_merge_partitions, k, own)
     if users.wire.sparse:
         products = expected_products(routed, users.rows, len(short))
-        affordable = 4 * users.width * len(short) <= _AT_ONCE_BYTES and products <= _PRODUCTS
+        affordable = 4 * asking.width * len(short) <= _AT_ONCE_BYTES and products <= _PRODUCTS
     else:
         affordable = users.rows * len(short) <= _PAIRS
-    nearest = search_all_users(users, short, n_merge_partitions, k) if affordable or len(short) <= _SEARCHED else None
-    if nearest is not None and not users.wire.sparse:
-        return nearest
-    first = compare_with_first_rows(users, pick_first_rows(users, k), short[HASHES].to_numpy(), n_merge_partitions, k)
+    nearest = None
+    if affordable or len(short) <= _SEARCHED:
+        nearest = search_all_users(users, asking, short, n_merge_partitions, k, own=own)
+        if not users.wire.sparse:
+            return nearest
+    first = _find_first(users, asking, short[HASHES].to_numpy(), n_merge_partitions, k, own)
     return first if nearest is None else nearest.unionByName(first)
 
 
-def find_more_for_queries(
-    users: Users, queries: Users, short: pa.Table | None, n_merge_partitions: int, k: int, *, own: bool
+def _find_first(
+    users: Users, asking: Users, hashes: np.ndarray | None, n_merge_partitions: int, k: int, own: bool
 ) -> DataFrame:
-    """Return neighbors for the queries that have fewer than they can have, as find_more does for users.
-
-    users, queries : dense
-    own            : leave out the user with the query's id
-    """
-    if short is not None and (users.rows * len(short) <= _PAIRS or len(short) <= _SEARCHED):
-        return search_all_users(users, short, n_merge_partitions, k, queries=queries, own=own)
-    first, hashes = pick_first_rows(users, k), None if short is None else short[HASHES].to_numpy()
-    return compare_with_first_rows(
-        queries, first, hashes, n_merge_partitions, k, neighbor=id_type(users.table), own=own
-    )
+    """Return the nearest of the first rows for those with the given hashes, or for all."""
+    first_rows, neighbor = pick_first_rows(users, k), id_type(users.table)
+    return compare_with_first_rows(asking, first_rows, hashes, n_merge_partitions, k, neighbor=neighbor, own=own)
 
 
 def search_all_users(
-    users: Users, short: pa.Table, n_merge_partitions: int, k: int, *, queries: Users | None = None, own: bool = True
+    users: Users, asking: Users, short: pa.Table, n_merge_partitions: int, k: int, *, own: bool
 ) -> DataFrame:
-    """Compare users with all rows, or sparse ones with all rows that share a column with them; return the k nearest.
+    """Compare some with all users, or sparse ones with all that share a column with them; return the k nearest.
 
-    short              : the users, at least one: user_id, hashes
+    users              : those that may be neighbors
+    short              : those who ask, of `asking`, at least one: user_id, hashes
     n_merge_partitions : number of partitions of the merge
     returns            : partition_key, ids, neighbor_ids, distances, counts
     """
-    asking = queries or users
     schema = candidate_schema(id_type(asking.table), id_type(users.table))
     hashes, vectors = vectors_of(asking, short[HASHES].to_numpy())
     row = np.searchsorted(hashes, short[HASHES].to_numpy())
     ids, vectors = short[USER_ID].combine_chunks(), users.coordinates.for_join(take_rows(vectors, row))
-    step = max(1, int(_AT_ONCE_BYTES / (4 * users.width)))
+    step = max(1, int(_AT_ONCE_BYTES / (4 * asking.width)))
     keys = partition_keys(n_merge_partitions)
     blocks = users.table.select(IDS, HASHES, *users.wire.names)
     nearest = []

@@ -1,5 +1,7 @@
 """Join: in every leaf of a partition, compare the vectors that are at home in it or probe it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -7,7 +9,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import types as T
 
 from annspark.core.coordinates import Coordinates
-from annspark.core.join import join_leaves
+from annspark.core.join import Joined, join_leaves
 from annspark.core.plan import Plan
 from annspark.core.routes import Visits
 from annspark.core.sampling import slot_of
@@ -45,11 +47,15 @@ def join_partitions(
                          guest with at least one neighbor.  pairs and max_rows of the partition are in its first row;
                          other rows have 0
     """
-    schema = T.StructType(candidate_schema(id_type(shipped)).fields)
-    schema = schema.add(PAIRS, T.LongType()).add(MAX_ROWS, T.LongType())
     keys = partition_keys(n_merge_partitions)
     by_partition = shipped.repartition(plan.n_partitions, PARTITION_KEY)
-    return by_partition.mapInArrow(_join_mapper(keys, wire, coordinates, k), schema)
+    return by_partition.mapInArrow(_join_mapper(keys, wire, coordinates, k), joined_schema(id_type(shipped)))
+
+
+def joined_schema(user: T.DataType, neighbor: T.DataType | None = None) -> T.StructType:
+    """Return the columns of a joined partition, see join_partitions; arguments are those of candidate_schema."""
+    schema = T.StructType(candidate_schema(user, neighbor).fields)
+    return schema.add(PAIRS, T.LongType()).add(MAX_ROWS, T.LongType())
 
 
 def _join_mapper(keys: np.ndarray, wire: Wire, coordinates: Coordinates, k: int) -> Mapper:
@@ -72,16 +78,36 @@ def _join_mapper(keys: np.ndarray, wire: Wire, coordinates: Coordinates, k: int)
         del shipped
         joined = join_leaves(vectors, home, visits, k, coordinates.metric)
         distances = coordinates.in_input_units(joined.distances)
-        slot = slot_of(hashes, len(keys))
         listed = np.flatnonzero((home >= 0) | (joined.neighbors[:, 0] >= 0))
-        listed = listed[np.argsort(slot[listed], kind="stable")]
-        for start in range(0, len(listed), OUT_ROWS):
-            rows = listed[start : start + OUT_ROWS]
-            lists = block_lists(slot[rows], keys, ids, rows, joined.neighbors[rows], distances[rows])
-            is_first = np.zeros(len(lists[0]), np.int64)
-            is_first[0] = start == 0
-            columns = [*lists, pa.array(is_first * joined.pairs), pa.array(is_first * joined.max_rows)]
-            names = [PARTITION_KEY, IDS, NEIGHBOR_IDS, DISTANCES, COUNTS, PAIRS, MAX_ROWS]
-            yield pa.RecordBatch.from_arrays(columns, names)
+        yield from joined_batches(replace(joined, distances=distances), listed, hashes, keys, ids)
 
     return join
+
+
+def joined_batches(
+    joined: Joined,
+    listed: np.ndarray,
+    hashes: np.ndarray,
+    keys: np.ndarray,
+    ids: pa.Array,
+    neighbor_ids: pa.Array | None = None,
+) -> Batches:
+    """Yield the lists of a partition in blocks, in the columns of joined_schema.
+
+    joined       : the lists, with distances in the units of the input
+    listed       : int, which of them are yielded
+    hashes       : int64 (n,), of the ids; they decide which partition merges a list
+    keys         : int32, the targets of these partitions
+    ids          : whose lists they are
+    neighbor_ids : of the rows that are neighbors; None where these are ids
+    """
+    slot = slot_of(hashes, len(keys))
+    listed = listed[np.argsort(slot[listed], kind="stable")]
+    for start in range(0, len(listed), OUT_ROWS):
+        rows = listed[start : start + OUT_ROWS]
+        lists = block_lists(slot[rows], keys, ids, rows, joined.neighbors[rows], joined.distances[rows], neighbor_ids)
+        is_first = np.zeros(len(lists[0]), np.int64)
+        is_first[0] = start == 0
+        columns = [*lists, pa.array(is_first * joined.pairs), pa.array(is_first * joined.max_rows)]
+        names = [PARTITION_KEY, IDS, NEIGHBOR_IDS, DISTANCES, COUNTS, PAIRS, MAX_ROWS]
+        yield pa.RecordBatch.from_arrays(columns, names)
