@@ -14,7 +14,7 @@ from annspark.core.vectors import narrowed
 from annspark.errors import InputError, SettingsError, reason_of
 from annspark.flow.first_rows import FirstRows
 from annspark.flow.read import Users
-from annspark.saved.manifest import FIRST, Calibrated, Manifest, read_manifest
+from annspark.saved.manifest import FIRST, Manifest, QueryCalibration, read_manifest
 from annspark.saved.parts import open_part, read_batch
 from annspark.settings import Settings, make_settings
 from annspark.spark.arrow import Batches, Mapper
@@ -114,7 +114,7 @@ def _reading(path: str) -> Iterator[None]:
         ) from error
 
 
-def _calibration_of(query: Calibrated | None) -> Calibration | None:
+def _calibration_of(query: QueryCalibration | None) -> Calibration | None:
     if query is None or query.target is None:
         return None
     return Calibration(

@@ -17,7 +17,7 @@ from annspark.errors import SettingsError, reason_of
 from annspark.flow.first_rows import FirstRows
 from annspark.flow.route import ship_vectors
 from annspark.output import publish
-from annspark.saved.manifest import ARRAYS, FIRST, MANIFEST, PART, Calibrated, Manifest, SavedFile, write_manifest
+from annspark.saved.manifest import ARRAYS, FIRST, MANIFEST, PART, Manifest, QueryCalibration, SavedFile, write_manifest
 from annspark.saved.parts import write_part
 from annspark.spark import files
 from annspark.spark.arrow import Batches, Mapper, collect, elements, gathered, numbers, to_binary
@@ -171,11 +171,11 @@ def _require_seen(folder: str, saved: list[SavedFile]) -> None:
             files.remove(f"{folder}/{name}")
 
 
-def _calibrated(indexed: Indexed) -> Calibrated:
+def _calibrated(indexed: Indexed) -> QueryCalibration:
     goal = indexed.calibration
     if goal is None:
-        return Calibrated(target=None, probes=float(indexed.settings.probes or 1))
-    return Calibrated(
+        return QueryCalibration(target=None, probes=float(indexed.settings.probes or 1))
+    return QueryCalibration(
         target=goal.target,
         probes=goal.probes,
         predicted=goal.predicted,

@@ -13,7 +13,7 @@ from annspark.core.coordinates import Coordinates, choose_coordinates
 from annspark.core.first_rows import count_first_rows, ordering_lengths
 from annspark.core.routes import reach_for
 from annspark.core.vectors import fits_float32, in_kind, is_sparse, len_of, slice_rows, take_rows
-from annspark.saved.manifest import Calibrated, Manifest, SavedFile, write_manifest
+from annspark.saved.manifest import Manifest, QueryCalibration, SavedFile, write_manifest
 from annspark.saved.parts import write_part
 
 
@@ -112,7 +112,7 @@ def save_index(
         coordinates=coordinates,
         forest=forest,
         reach=np.array(reach, np.float32),
-        query=Calibrated(target=0.95, probes=probes, predicted=0.95, low=0.94, high=0.96, users=500),
+        query=QueryCalibration(target=0.95, probes=probes, predicted=0.95, low=0.94, high=0.96, users=500),
         leaf_rows=np.concatenate(leaf_rows),
         batch_rows=np.concatenate(batch_rows),
         part_batches=np.array(part_batches),

@@ -10,9 +10,10 @@ from math import ceil
 
 import numpy as np
 
-from annspark.core.boundaries import boundary_margins, boundary_margins_of_one, most_leaves
+from annspark.core.boundaries import boundary_margins_of_one, most_leaves
 from annspark.core.centre_forest import CentreForest
 from annspark.core.column_forest import ColumnForest
+from annspark.core.routes import within_reach
 from annspark.core.two_level import Groups, nearest_grouped, nearest_grouped_of_one, top_scoring
 from annspark.core.vectors import Vectors
 
@@ -85,19 +86,13 @@ class CentreRouter:
         vectors : float32 (n, dim), prepared for routing
         returns : int (n_pairs,), vectors, ascending; int (n_pairs,), leaves
         """
-        visit_points = self.forest.visit_points(vectors)
-        points = self.forest.home_points(vectors) if visit_points is None else visit_points
-        went = []
-        for tree, groups in enumerate(self.forest.groups):
-            near = nearest_grouped(points, groups, _count_near(extent, groups))
-            goes = np.ones(near.shape, bool)
-            if extent.reach is not None:
-                margins = boundary_margins(points, groups.centres, near[:, 0], near[:, 1:])
-                goes[:, 1:] = margins <= np.float32(extent.reach[tree])
-            row, place = np.nonzero(goes)
-            went.append((row, near[row, place].astype(np.int64) + self.first[tree]))
+        went = [
+            (row, leaf.astype(np.int64) + first)
+            for (row, leaf), first in zip(self._leaves_by_tree(vectors, extent), self.first, strict=True)
+        ]
         row, leaf = went[0]
         rows = np.bincount(row, self.leaf_rows.take(leaf), minlength=len(vectors))
+        points = self.forest.query_points(vectors) if (rows < wanted).any() else vectors
         for short in np.flatnonzero(rows < wanted).tolist():
             more = self._enough(points[short], leaf[row == short], wanted)
             leaf = np.concatenate([leaf[row != short], more])
@@ -105,6 +100,16 @@ class CentreRouter:
         row, leaf = (np.concatenate(part) for part in zip((row, leaf), *went[1:], strict=True))
         order = np.argsort(row, kind="stable")
         return row[order], leaf[order]
+
+    def _leaves_by_tree(self, vectors: np.ndarray, extent: Extent) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return for each tree vectors, ascending, and leaves that they go to, numbered in the tree."""
+        if extent.reach is not None:
+            reachable = self.forest.find_query_routes(vectors, extent.probes)
+            routes = [within_reach(*one) for one in zip(reachable, extent.reach, strict=True)]
+            return [(of_tree.row, of_tree.leaf) for of_tree in routes]
+        points = self.forest.query_points(vectors)
+        nearest = [nearest_grouped(points, groups, _count_near(extent, groups)) for groups in self.forest.groups]
+        return [(np.repeat(np.arange(len(near)), near.shape[1]), near.ravel()) for near in nearest]
 
 
 def _count_near(extent: Extent, groups: Groups) -> int:
@@ -127,44 +132,9 @@ def column_leaves(forest: ColumnForest, row: Vectors, extent: Extent) -> np.ndar
 
     row : one row, prepared for routing
     """
-    leaf, margin = _by_worth(forest, row.indices, row.data)
+    routes = forest.find_query_routes(row, extent.probes)
     if extent.reach is None:
-        own = leaf[: ceil(extent.probes)]
-        each = [own for _ in forest.homes]
+        went = [of_tree.leaf[: ceil(extent.probes)] for of_tree in routes]
     else:
-        most = forest.most_leaves(extent.probes)
-        leaf, margin = leaf[:most], margin[:most]
-        each = []
-        for reach in extent.reach:
-            goes = margin <= np.float32(reach)
-            goes[0] = True
-            each.append(leaf[goes])
-    return np.concatenate([own + tree * forest.sizes[0] for tree, own in enumerate(each)])
-
-
-def _by_worth(forest: ColumnForest, columns: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the leaves of a single row as ColumnForest routes it, the most worth first, and their margins.
-
-    columns : int (n,), ascending
-    values  : float32 (n,)
-    """
-    if len(columns) == 0:
-        return np.array([forest.sizes[0] - 1]), np.zeros(1, np.float32)
-    known = np.zeros(len(columns), bool)
-    worth = np.abs(values) * np.float32(forest.unknown)
-    hashed = (columns.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(33)
-    leaf = len(forest.columns) + hashed.astype(np.int64) % max(1, forest.n_shared)
-    if len(forest.columns):
-        at = np.searchsorted(forest.columns, columns).clip(max=len(forest.columns) - 1)
-        known = forest.columns[at] == columns
-        worth = np.where(known, np.abs(values) * forest.importance[at], worth)
-        leaf = np.where(known, at, leaf)
-    order = np.argsort(-worth, kind="stable")
-    leaf, worth = leaf[order], worth[order]
-    if forest.n_shared and not known.all():
-        _, first = np.unique(leaf, return_index=True)
-        first.sort()
-        leaf, worth = leaf[first], worth[first]
-    top = worth[0]
-    margin = 1 - np.where(top > 0, worth, 1) / np.where(top > 0, top, 1)
-    return leaf, margin.astype(np.float32, copy=False)
+        went = [within_reach(*one).leaf for one in zip(routes, extent.reach, strict=True)]
+    return np.concatenate([leaf + tree * forest.sizes[0] for tree, leaf in enumerate(went)])

@@ -39,7 +39,7 @@ class SavedFile:
 
 
 @dataclass(frozen=True)
-class Calibrated:
+class QueryCalibration:
     """How many leaves a vector that only asks goes to, and the recall that is expected of it.
 
     target          : the recall asked for; None where probes were given
@@ -98,7 +98,7 @@ class Manifest:
     coordinates: Coordinates
     forest: Forest
     reach: np.ndarray
-    query: Calibrated | None
+    query: QueryCalibration | None
     leaf_rows: np.ndarray
     batch_rows: np.ndarray
     part_batches: np.ndarray
@@ -321,14 +321,16 @@ def _manifest_of(facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> 
     coordinates = Coordinates(
         metric, arrays.get("coordinates_origin"), exponent=int(given["exponent"]), double=bool(given["double"])
     )
-    known = {field.name for field in fields(Calibrated)}
+    known = {field.name for field in fields(QueryCalibration)}
     query = facts["query"]
     return Manifest(
         **{name: facts[name] for name in _PLAIN},
         coordinates=coordinates,
         forest=_centres_of(arrays) if facts["forest"] == "centres" else _columns_of(arrays),
         reach=arrays["reach"].astype(np.float32),
-        query=None if query is None else Calibrated(**{name: value for name, value in query.items() if name in known}),
+        query=None
+        if query is None
+        else QueryCalibration(**{name: value for name, value in query.items() if name in known}),
         leaf_rows=arrays["leaf_rows"].astype(np.int64),
         batch_rows=arrays["batch_rows"].astype(np.int64),
         part_batches=arrays["part_batches"].astype(np.int64),
@@ -410,7 +412,7 @@ def manifest_as_text(manifest: Manifest) -> str:
     return "\n".join(f"{name + ':':<9} {value}" for name, value in lines.items())
 
 
-def _calibration_in_words(query: Calibrated | None) -> str:
+def _calibration_in_words(query: QueryCalibration | None) -> str:
     if query is None:
         return "not calibrated"
     visited = f"{query.probes:,.4g} leaves of a tree on average"
