@@ -21,9 +21,9 @@ from annspark.core.metric import Metric, prepare
 # Scores and distances of one pair differ by less than this times the precision times sqrt(terms) times the square of
 # both lengths together, see nearest_centres.py, whose scores are made in the same way.
 _ROUNDINGS, _TERMS = 3.0, 256
-_FAR = 60  # with an exponent beyond that, float32 may not hold products of numbers that are not multiplied by it
+FAR = 60  # with an exponent beyond that, float32 may not hold products of numbers that are not multiplied by it
 _LONGEST, _LARGEST_SUM = 1e18, 1e37  # the length, and sum of numbers, above which float32 may not hold distances
-_UNCLEAR = 1e15  # lengths beyond that, or below its inverse, do not go with other factors of a product in float32
+UNCLEAR = 1e15  # lengths beyond that, or below its inverse, do not go with other factors of a product in float32
 _BLOCK = 4  # vectors from which on they are multiplied together; packing a leaf for fewer costs more than it saves
 # Terms of one product.  OpenBLAS divides larger ones among threads, which wait for each other where cores are busy.
 _ALONE = 1 << 18
@@ -97,7 +97,7 @@ def space_of(coordinates: Coordinates, dim: int, numbers: str) -> Space:
 
     numbers : "float32" or "float64", the type of stored numbers
     """
-    wide = numbers == "float64" or coordinates.double or abs(coordinates.exponent) > _FAR
+    wide = numbers == "float64" or coordinates.double or abs(coordinates.exponent) > FAR
     return Space(coordinates, dim, wide)
 
 
@@ -130,7 +130,7 @@ def leaf_of(vectors: np.ndarray, space: Space) -> Leaf:
     if space.facts.unit:
         with np.errstate(over="ignore"):
             lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
-        if len(lengths) and not 1 / _UNCLEAR < lengths.min() <= lengths.max() < _UNCLEAR:
+        if len(lengths) and not 1 / UNCLEAR < lengths.min() <= lengths.max() < UNCLEAR:
             values = prepare(vectors, space.coordinates.metric, kind=space.kind)
             lengths = np.ones(len(vectors))
         factor = (1 / lengths).astype(space.kind)

@@ -8,14 +8,12 @@ import numpy as np
 from annspark.core.coordinates import Coordinates
 from annspark.core.distance import SparseProducts
 from annspark.core.metric import prepare
-from annspark.core.search import TooLong, in_units
+from annspark.core.search import FAR, UNCLEAR, TooLong, in_units
 from annspark.core.vectors import Vectors, sparse_rows, squared_lengths, sums_of, take_rows
 
 _TABLE = 1 << 24  # columns up to which a row is spread out, so that its number in a column is looked up
 _ROUNDINGS, _TERMS = 3.0 * 2.0**-23, 256  # as in nearest_centres.py
-_FAR = 60  # with an exponent beyond that, float32 may not hold products of numbers that are not multiplied by it
 _LONGEST = 1e36  # squared length above which float32 may not hold distances
-_UNCLEAR = 1e15  # lengths beyond that, or below its inverse, do not go with other factors of a product in float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +44,7 @@ def sparse_leaf_of(rows: Vectors, coordinates: Coordinates) -> SparseLeaf:
     if coordinates.facts.unit and len(counts):
         with np.errstate(over="ignore"):
             lengths = np.sqrt(squared_lengths(rows))
-        if 1 / _UNCLEAR < lengths.min() <= lengths.max() < _UNCLEAR:
+        if 1 / UNCLEAR < lengths.min() <= lengths.max() < UNCLEAR:
             factor = 1 / lengths
         else:
             values = prepare(rows, coordinates.metric, kind=values.dtype.type).data
@@ -104,7 +102,7 @@ def nearest_rows(
     rows = sparse_rows(counts, columns, values, width)
     near = np.arange(len(counts))
     if len(near) > few:
-        products = _products(rows, query, coordinates, wide=abs(coordinates.exponent) > _FAR) * factor
+        products = _products(rows, query, coordinates, wide=abs(coordinates.exponent) > FAR) * factor
         raw = kernel.from_products(np.array(query.squared), squared, products)
         bound = float(np.partition(raw, few - 1)[few - 1])
         near = np.flatnonzero(raw <= bound + _slack(query, bound, float(squared.max()), kernel))
