@@ -177,6 +177,12 @@ def _matching(table: DataFrame, indexed: Indexed, settings: Settings) -> DataFra
     if not settings.same_ids:
         return table
     kind, wanted = type_of_ids(table, settings), indexed.users.id_kind
+    if is_collated(kind) or is_collated(wanted):  # ids are compared by their bytes
+        raise SettingsError(
+            f"'same_ids' is True, and ids are {kind.simpleString()} in the queries and {wanted.simpleString()} in the "
+            "index: ids that a collation makes equal would not be seen. Cast both to string before, or leave same_ids "
+            "out."
+        )
     if isinstance(kind, T.NullType) or kind == wanted:
         return table
     if (

@@ -526,6 +526,8 @@ def test_ids_of_a_collation_keep_their_type_in_an_index(spark, tmp_path):
             # bea comes before Cy by the collation, not by bytes
             assert lists_of(result.table) == {0: [("Bob", 0), ("ANN", 1), ("bea", 2), ("Cy", 2)]}
             result.table.unpersist()
+        with pytest.raises(SettingsError, match="ids that a collation makes equal would not be seen"):
+            fitted.query(table.selectExpr("lower(user_id) AS user_id", "vector"), same_ids=True)
 
 
 def test_an_index_that_is_closed_says_so(spark, folder, queries, tmp_path):
