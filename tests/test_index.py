@@ -100,6 +100,7 @@ def test_neighbors_of_an_index_with_other_settings_are_those_of_a_build_with_the
     assert neighbors_of(load(spark, folder).neighbors(**named)) == built
 
 
+@pytest.mark.slow
 def test_a_loaded_index_gives_the_same_lists_to_the_bit(spark, folder, queries, asked):
     loaded = load(spark, folder)
     assert repr(loaded) == "Index(2,000 rows of 16 numbers, cosine)"

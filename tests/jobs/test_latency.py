@@ -187,6 +187,7 @@ def test_a_set_is_prepared_and_the_fit_told(tmp_path, capsys):
         main(["--sets", real(tmp_path), "--out", str(tmp_path), "--index", "other=DIR"])
 
 
+@pytest.mark.slow
 def test_a_library_is_built_once_and_timed(tmp_path):
     pytest.importorskip("faiss", reason="the extra bench is not installed")
     words = [sys.executable, "-m", "jobs.benchmark.latency", "--sets", "synthetic:1500x8", "--systems", "faiss-ivf"]

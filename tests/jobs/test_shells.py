@@ -7,9 +7,10 @@ import pytest
 from tests.helpers import REPOSITORY, clustered, make_table, run_process
 
 BUILD, EVALUATE = (str(REPOSITORY / "jobs" / f"{name}_neighbors.py") for name in ("build", "evaluate"))
+FIT, QUERY = (str(REPOSITORY / "jobs" / f"{name}_index.py") for name in ("fit", "query"))
 
 
-@pytest.mark.parametrize(("job", "command"), [(BUILD, "build"), (EVALUATE, "evaluate")])
+@pytest.mark.parametrize(("job", "command"), [(BUILD, "build"), (EVALUATE, "evaluate"), (FIT, "fit"), (QUERY, "query")])
 def test_a_job_takes_the_arguments_of_its_command(tmp_path, job, command):
     done = run_process(sys.executable, job, "--help", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
