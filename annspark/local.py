@@ -20,6 +20,7 @@ from annspark.core.search import (
     TooLong,
     leaf_of,
     least,
+    least_of_many,
     measure,
     published,
     queries_of,
@@ -36,8 +37,8 @@ from annspark.saved.parts import numbers_in
 from annspark.saved.store import Store
 
 _FEW = 32  # so many vectors, given together, are still searched one by one
-_AT_ONCE = 1024  # vectors that are routed together
-_IN_FLIGHT = 1 << 22  # scores of vectors searched together: 16 MB
+_AT_ONCE = 4096  # vectors that are routed together
+_IN_FLIGHT = 1 << 23  # scores of vectors searched together: 32 MB
 _SCANNED = 1 << 16  # sparse rows compared at once where all are
 
 Found = tuple[np.ndarray, np.ndarray]
@@ -155,7 +156,7 @@ class LocalIndex:
         if single:
             ids, distances = found[0]
         elif found:
-            ids, distances = (np.stack(part) for part in zip(*found, strict=True))
+            ids, distances = (np.vstack(part) for part in zip(*found, strict=True))
         else:
             ids, distances = np.empty((0, m), self._kind_of_ids()), np.empty((0, m), np.float32)
         return ids, published(distances, self._coordinates)
@@ -240,7 +241,11 @@ class LocalIndex:
         return self._nearest(held, places, distances, m)
 
     def _search_many(self, vectors: np.ndarray, m: int, extent: Extent) -> Iterator[Found]:
-        """Yield what _search_one returns for each vector.  The leaves of many vectors are multiplied together."""
+        """Yield what _search_one returns for each vector, many at a time.
+
+        A leaf is multiplied by all vectors that go to it at once.  Calls of NumPy on large blocks also leave Python's
+        lock to other threads for longer.
+        """
         for start in range(0, len(vectors), _AT_ONCE):
             queries = self._queries(vectors[start : start + _AT_ONCE], start)
             routed = np.stack([query.routed for query in queries])
@@ -250,41 +255,39 @@ class LocalIndex:
             rows = np.bincount(asker, self._manifest.leaf_rows.take(number), minlength=len(queries))
             for first, last in _stretches(rows, _IN_FLIGHT):
                 here = slice(*np.searchsorted(asker, (first, last)))
-                yield from self._search_together(queries[first:last], asker[here] - first, number[here], m)
+                yield self._search_together(queries[first:last], asker[here] - first, number[here], m)
 
-    def _search_together(self, queries: Sequence[Query], asker: np.ndarray, number: np.ndarray, m: int) -> list[Found]:
-        """Return what _search_one returns for each query.
+    def _search_together(self, queries: Sequence[Query], asker: np.ndarray, number: np.ndarray, m: int) -> Found:
+        """Return what _search_one returns for each query, one below the other.
 
         asker  : int (n_pairs,), a query, ascending
         number : int (n_pairs,), a leaf with rows that it goes to
         """
         space = self._space
-        numbers, which = np.unique(number, return_inverse=True)
+        order = np.argsort(number, kind="stable")
+        asker, number = asker[order], number[order]
+        numbers, counts = np.unique(number, return_counts=True)
         held = self._leaves(numbers) + self._first_rows()
         if len(held) > len(numbers):
-            everyone = np.arange(len(queries))
-            order = np.argsort(np.concatenate([asker, everyone]), kind="stable")
-            asker = np.concatenate([asker, everyone])[order]
-            which = np.concatenate([which, np.full(len(queries), len(numbers))])[order]
+            asker = np.concatenate([asker, np.arange(len(queries))])
+            counts = np.append(counts, len(queries))
         leaves = [one.leaf for one in held]
-        scores, begins = score_many(queries, asker, leaves, which, space)
-        cuts = np.searchsorted(asker, np.arange(len(queries) + 1))
-        places: list[list[tuple[int, int]]] = []
-        for query, start, end in zip(queries, cuts[:-1].tolist(), cuts[1:].tolist(), strict=True):
-            own = which[start:end].tolist()
-            longest = max([leaves[leaf].longest for leaf in own])
-            first = begins[start]
-            near = least(scores[first : begins[end]], m * self._copies, query, longest, space)
-            places.append([(own[leaf], at) for leaf, at in _places(near, (begins[start:end] - first).tolist())])
-        together = [place for some in places for place in some]
-        vectors = np.empty((len(together), self.dim), leaves[0].vectors.dtype)
-        for to, (leaf, at) in enumerate(together):
-            vectors[to] = leaves[leaf].vectors[at]
-        counts = [len(some) for some in places]
+        cuts = np.concatenate([[0], np.cumsum(counts)])
+        scores, begins = score_many(queries, asker, leaves, cuts, space)
+        longest = np.zeros(len(queries))
+        np.maximum.at(longest, asker, np.repeat([leaf.longest for leaf in leaves], counts))
+        near = least_of_many(scores, begins, asker, m * self._copies, queries, longest, space)
+        pair = np.searchsorted(begins, near, side="right") - 1
+        of_leaf = np.searchsorted(pair, cuts).tolist()
+        asker, at = asker.take(pair), near - begins.take(pair)
+        vectors = np.empty((len(near), self.dim), leaves[0].vectors.dtype)
+        ids = np.empty(len(near), self._kind_of_ids())
+        for one, start, end in zip(held, of_leaf[:-1], of_leaf[1:], strict=True):
+            if start < end:
+                one.leaf.vectors.take(at[start:end], axis=0, out=vectors[start:end], mode="clip")
+                ids[start:end] = _take_ids(one.ids, at[start:end])
         joined = np.concatenate([query.joined for query in queries])
-        distances = measure(joined, np.repeat(np.arange(len(queries)), counts), vectors, space)
-        parts = np.split(distances, np.cumsum(counts)[:-1])
-        return [self._nearest(held, some, part, m) for some, part in zip(places, parts, strict=True)]
+        return _sorted_by_query(asker, ids, measure(joined, asker, vectors, space), m)
 
     def _queries(self, vectors: np.ndarray, row: int) -> list[Query]:
         try:
@@ -354,6 +357,26 @@ def _sorted(ids: np.ndarray, distances: np.ndarray, m: int) -> Found:
     return ids[:m], distances[:m]
 
 
+def _sorted_by_query(asker: np.ndarray, ids: np.ndarray, distances: np.ndarray, m: int) -> Found:
+    """Return what _sorted returns for the rows of each query, one below the other: (n_queries, m) each.
+
+    asker : int (n,), a query; each of them has m different ids or more
+    """
+    if ids.dtype == object:
+        order = np.argsort(asker, kind="stable")
+        parts = np.split(order, np.flatnonzero(np.diff(asker.take(order))) + 1)
+        found = [_sorted(ids[part], distances[part], m) for part in parts]
+        return np.stack([some for some, _ in found]), np.stack([some for _, some in found])
+    order = np.lexsort((ids, distances, asker))
+    asker, ids, distances = asker.take(order), ids.take(order), distances.take(order)
+    new = np.ones(len(ids), bool)
+    new[1:] = (ids[1:] != ids[:-1]) | (asker[1:] != asker[:-1])
+    asker, ids, distances = asker[new], ids[new], distances[new]
+    begins = np.flatnonzero(np.diff(asker, prepend=-1))
+    first = begins[:, None] + np.arange(m)
+    return ids.take(first), distances.take(first)
+
+
 def _places(rows: np.ndarray, begins: list[int]) -> list[tuple[int, int]]:
     """Return the leaf of each row, and its place in the leaf.
 
@@ -376,6 +399,11 @@ def _stretches(sizes: np.ndarray, most: int) -> Iterator[tuple[int, int]]:
 def _plain_ids(ids: pa.Array) -> Any:
     """Return integers as int64 (n,), other ids as they are."""
     return numbers_in(ids).astype(np.int64, copy=False) if pa.types.is_integer(ids.type) else ids
+
+
+def _take_ids(ids: Any, at: np.ndarray) -> Any:
+    """Return some ids of a leaf: int64 (n,), or a list of Python's values."""
+    return ids.take(at) if isinstance(ids, np.ndarray) else ids.take(pa.array(at)).to_pylist()
 
 
 def _find(ids: Any, wanted: Any) -> int:

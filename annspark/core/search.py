@@ -28,6 +28,7 @@ _BLOCK = 4  # vectors from which on they are multiplied together; packing a leaf
 # Terms of one product.  OpenBLAS divides larger ones among threads, which wait for each other where cores are busy.
 _ALONE = 1 << 18
 _GROUP = 16  # scores of which the least is taken, for a bound of the few least
+_SPARE = 8  # such groups of a query for each row wanted, where many are searched together
 
 
 class TooLong(ValueError):
@@ -293,35 +294,90 @@ def published(distances: np.ndarray, coordinates: Coordinates) -> Any:
 
 
 def score_many(
-    queries: Sequence[Query], asker: np.ndarray, leaves: Sequence[Leaf], which: np.ndarray, space: Space
+    queries: Sequence[Query], asker: np.ndarray, leaves: Sequence[Leaf], cuts: np.ndarray, space: Space
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the scores of many queries, each with the rows of its leaves; a leaf is multiplied once.
 
-    asker   : int (n_pairs,), a query, ascending
-    which   : int (n_pairs,), a place in leaves
+    asker   : int (n_pairs,), a query, leaf after leaf
+    cuts    : int (n_leaves + 1,), where the pairs of each leaf begin
     returns : (n_scores,), scores pair after pair; int (n_pairs + 1,), where those of each pair begin
     """
-    sizes = np.array([len(leaf.values) for leaf in leaves], np.int64)
-    begins = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes.take(which))])
+    sizes = np.repeat([len(leaf.values) for leaf in leaves], np.diff(cuts))
+    begins = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])
     scores = np.empty(begins[-1], space.kind)
-    order = np.argsort(which, kind="stable")
-    cuts = np.searchsorted(which[order], np.arange(len(leaves) + 1))
-    multipliers = np.stack([query.multiplier for query in queries])
-    starts, ends = begins[:-1].tolist(), begins[1:].tolist()
-    for number, leaf in enumerate(leaves):
-        pairs = order[cuts[number] : cuts[number + 1]]
-        step = max(1, _ALONE // leaf.values.size) if space.by_products else 1
-        for first in range(0, len(pairs), step):
-            some = pairs[first : first + step]
-            if len(some) < _BLOCK:
-                for pair in some.tolist():
-                    scores[starts[pair] : ends[pair]] = score_one(queries[asker[pair]], [leaf], space)
-                continue
-            block = multipliers.take(asker.take(some), axis=0) @ leaf.values.T
+    multipliers = np.stack([query.multiplier for query in queries]).take(asker, axis=0)
+    at, bounds = begins.tolist(), cuts.tolist()
+    for leaf, start, end in zip(leaves, bounds[:-1], bounds[1:], strict=True):
+        if not space.by_products:
+            for pair in range(start, end):
+                scores[at[pair] : at[pair + 1]] = score_one(queries[asker[pair]], [leaf], space)
+            continue
+        step = max(1, _ALONE // leaf.values.size)
+        for first in range(start, end, step):
+            last = min(first + step, end)
+            block = scores[at[first] : at[last]].reshape(last - first, -1)
+            if last - first >= _BLOCK:
+                np.matmul(multipliers[first:last], leaf.values.T, out=block)
+            else:
+                for pair, row in enumerate(block, first):
+                    leaf.values.dot(multipliers[pair], row)
             if leaf.factor is not None:
                 block *= leaf.factor
             if leaf.offset is not None:
                 block += leaf.offset
-            for pair, mine in zip(some.tolist(), block, strict=True):
-                scores[starts[pair] : ends[pair]] = mine
     return scores, begins
+
+
+def least_of_many(
+    scores: np.ndarray,
+    begins: np.ndarray,
+    asker: np.ndarray,
+    few: int,
+    queries: Sequence[Query],
+    longest: np.ndarray,
+    space: Space,
+) -> np.ndarray:
+    """Return where the scores are of rows that may be among the few of least distance: int (n,), ascending.
+
+    The few-th least of the minima of groups of a query's scores bounds its few-th least score, as in least.  Only
+    groups whose minimum is within the bound are looked at again.
+
+    scores, begins, asker : of score_many
+    few                   : how many rows of each query are wanted
+    longest               : float (n_queries,), the largest length of a row compared with each query
+    """
+    sizes = np.diff(begins)
+    length = np.maximum(np.bincount(asker, sizes, minlength=len(queries)).astype(np.int64) // (_SPARE * few), 1)
+    step = length.take(asker)
+    count = -(-sizes // step)
+    pair = np.repeat(np.arange(len(asker)), count)
+    begin = begins.take(pair) + step.take(pair) * _counted(count)
+    minima = np.minimum.reduceat(scores, begin)
+    bound = _nth_least(minima, asker.take(pair), few, len(queries))
+    limit = bound + [slack_of(*one, space) for one in zip(queries, bound.tolist(), longest.tolist(), strict=True)]
+    limit = limit.take(asker)
+    hits = np.flatnonzero(minima <= limit.take(pair))
+    hit = pair.take(hits)
+    start = begin.take(hits)
+    rows = np.minimum(start + step.take(hit), begins.take(hit + 1)) - start
+    places = np.repeat(start, rows) + _counted(rows)
+    return places[scores.take(places) <= limit.take(np.repeat(hit, rows))]
+
+
+def _counted(sizes: np.ndarray) -> np.ndarray:
+    """Return 0, 1, ... of each group, group after group: int64 (sizes.sum(),)."""
+    return np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+
+
+def _nth_least(values: np.ndarray, group: np.ndarray, nth: int, n_groups: int) -> np.ndarray:
+    """Return the nth least value of each group, infinite where it has fewer: float64 (n_groups,).
+
+    values : (n,)
+    group  : int (n,), the group of each value
+    """
+    order = np.argsort(group, kind="stable")
+    sizes = np.bincount(group, minlength=n_groups)
+    padded = np.full((n_groups, max(nth, sizes.max())), np.inf, values.dtype)
+    padded[group.take(order), _counted(sizes)] = values.take(order)
+    padded.partition(nth - 1, axis=1)
+    return padded[:, nth - 1].astype(np.float64)

@@ -14,7 +14,17 @@ from annspark.core.distance import measure_for
 from annspark.core.metric import METRICS, prepare
 from annspark.core.nearest_centres import nearest_centres
 from annspark.core.query_leaves import Extent, centre_router, column_leaves
-from annspark.core.search import TooLong, leaf_of, least, measure, queries_of, score_many, score_one, space_of
+from annspark.core.search import (
+    TooLong,
+    leaf_of,
+    least,
+    least_of_many,
+    measure,
+    queries_of,
+    score_many,
+    score_one,
+    space_of,
+)
 from annspark.core.search_sparse import nearest_rows, sparse_leaf_of, sparse_query_of
 from annspark.core.two_level import group_centres, nearest_grouped, nearest_grouped_of_one, top_scoring
 from annspark.core.vectors import slice_rows, sparse_rows
@@ -170,14 +180,18 @@ def check_dense(coordinates: Coordinates, queries: np.ndarray, rows: np.ndarray,
     cut = np.array([0, len(rows) // 7, len(rows) // 2, len(rows)])
     leaves = [leaf_of(rows[a:b], space) for a, b in pairwise(cut)]
     asked, counts = queries_of(queries, space), []
-    asker, which = np.repeat(np.arange(len(asked)), 3), np.tile([0, 1, 2], len(asked))
-    together, begins = score_many(asked, asker, leaves, which, space)
+    asker, cuts = np.tile(np.arange(len(asked)), 3), np.arange(4) * len(asked)
+    scores, begins = score_many(asked, asker, leaves, cuts, space)
+    lengths = np.full(len(asked), max(leaf.longest for leaf in leaves))
+    places = least_of_many(scores, begins, asker, k, asked, lengths, space)
+    pair = np.searchsorted(begins, places, side="right") - 1
+    rows_of_many = cut[pair // len(asked)] + places - begins[pair]
     for i, query in enumerate(asked):
         wanted = all_distances(coordinates, queries[i : i + 1], rows)
         kth = np.sort(wanted)[min(k, len(rows)) - 1]
         longest = max(leaf.longest for leaf in leaves)
-        for scores in (score_one(query, leaves, space), together[begins[3 * i] : begins[3 * i + 3]]):
-            near = least(scores, k, query, longest, space)
+        alone = least(score_one(query, leaves, space), k, query, longest, space)
+        for near in (rows_of_many[asker[pair] == i], alone):
             assert np.isin(np.flatnonzero(wanted <= kth), near).all()
             found = measure(query.joined, np.zeros(len(near), np.int64), rows[near], space)
             np.testing.assert_array_equal(found, wanted[near])

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -15,7 +16,7 @@ from tests.oracle import between
 
 pytest.importorskip("psutil", reason="the extra bench is not installed")
 
-from jobs.benchmark import latency
+from jobs.benchmark import latency, threads
 from jobs.benchmark.askers import ASKERS, Asker, open_annspark
 from jobs.benchmark.latency import Ready, Timed, as_markdown, climb, hold_out, main, radius_of, take_turns
 from jobs.benchmark.sets import load
@@ -80,6 +81,21 @@ def test_other_metrics_are_refused():
 @pytest.mark.parametrize("enough", [1, 2, 4, 5, 8, 9])
 def test_the_cheapest_effort_that_finds_enough_is_found(enough):
     assert climb(range(1, 10), lambda effort: 0.96 if effort >= enough else 0.9) == (enough, 0.96)
+
+
+def test_threads_share_an_index_and_take_turns(tmp_path, monkeypatch, capsys):
+    asked = []
+    index = SimpleNamespace(search=lambda vectors, k: asked.append(len(vectors)))
+    monkeypatch.setattr(threads, "open_index", {"DIR": index}.get)
+    monkeypatch.setattr(threads, "ASKED", 40)
+    monkeypatch.setattr(threads, "ONE_BY_ONE", 10)
+    words = ["--sets", "synthetic:300x8", "--index", "synthetic:300x8=DIR", "--cache", str(tmp_path / "cache")]
+    threads.main([*words, "--sizes", "1", "25", "--rounds", "2"])
+    one, many = capsys.readouterr().out.splitlines()
+    assert one.startswith("synthetic:300x8, arrays of 1: 1 thread(s) ")
+    assert many.startswith("synthetic:300x8, arrays of 25: 1 thread(s) ")
+    # All vectors once, then each size with each number of threads twice.
+    assert sorted(asked) == [1] * 10 * 4 + [15] * 4 + [25] * 4 + [40]
 
 
 def test_the_dearest_effort_is_told_where_none_finds_enough():
