@@ -89,7 +89,7 @@ def build_between(
         tuned = fit(vectors, settings, run)
         return Built(*build_tuned(tuned, asked, run), partial(index_of, tuned))
     indexed = index_candidates(candidates, settings_of_candidates(settings), run)
-    answered = ask(vectors, indexed, settings, asked, run)
+    answered = ask(vectors, indexed, settings, asked, run, role="input")
     return Built(answered.result, answered.advice, partial(index_for_queries, indexed, answered.tuned))
 
 
