@@ -18,7 +18,7 @@ from annspark.output import publish
 from annspark.pipeline import Result, build_tuned, require_recall, start_run, tune
 from annspark.pipeline import fit as fit_tuned
 from annspark.query import ask
-from annspark.settings import Settings, make_settings, require_known, takes_settings
+from annspark.settings import Settings, make_settings, require_known, settings_of_candidates, takes_settings
 from annspark.spark import files
 from annspark.spark.cluster import count_cores
 from annspark.spark.staging import staging
@@ -195,5 +195,8 @@ def settings_for(own: Settings, given: dict[str, Any], names: tuple[str, ...], c
         changed.setdefault("probes", None)
     elif changed.get("probes") is not None:
         changed.setdefault("recall", None)
-    kept = replace(own, links="all", top_up=False, max_distance=None) if call == "query" else own
+    if call == "query":
+        kept = replace(own, links="all", top_up=False, max_distance=None)
+    else:  # the rows of an index that a build with candidates has kept are the candidates
+        kept = settings_of_candidates(own)
     return replace(kept, **{"same_ids": False} | changed)

@@ -75,10 +75,14 @@ def index_candidates(vectors: DataFrame, settings: Settings, run: Run) -> Indexe
 
 
 def index_for_queries(indexed: Indexed, tuned: Tuned) -> Indexed:
-    """Return an index with the trees and the probes that were chosen for queries."""
+    """Return an index with the trees and the probes that were chosen for queries.
+
+    Its settings are those of the build, so that later queries have the columns of the users by default.
+    """
     n_trees = len(tuned.forest.sizes)
     return replace(
         indexed,
+        settings=tuned.settings,
         forest=tuned.forest,
         residents=indexed.residents[:n_trees],
         reach=tuned.plan.reach,

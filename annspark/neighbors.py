@@ -1,7 +1,7 @@
 """The one call for a neighbor table: of one table with itself, or of users among candidates of another table."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from os import PathLike
 from typing import Any
@@ -15,7 +15,7 @@ from annspark.job import require_folder_name
 from annspark.pipeline import Result, build_tuned, fit, require_recall, start_run
 from annspark.query import ask
 from annspark.run import Run
-from annspark.settings import Settings, make_settings, takes_settings
+from annspark.settings import Settings, make_settings, settings_of_candidates, takes_settings
 from annspark.spark.staging import staging
 from annspark.tuned import Indexed
 
@@ -91,14 +91,3 @@ def build_between(
     indexed = index_candidates(candidates, settings_of_candidates(settings), run)
     answered = ask(vectors, indexed, settings, asked, run, role="input")
     return Built(answered.result, answered.advice, partial(index_for_queries, indexed, answered.tuned))
-
-
-def settings_of_candidates(settings: Settings) -> Settings:
-    """Return the settings for candidates, whose columns may have other names than those of users."""
-    return replace(
-        settings,
-        id_col=settings.candidate_id_col or settings.id_col,
-        vector_col=settings.candidate_vector_col or settings.vector_col,
-        candidate_id_col=None,
-        candidate_vector_col=None,
-    )
