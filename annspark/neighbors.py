@@ -11,7 +11,7 @@ from pyspark.sql import DataFrame
 from annspark.errors import spark_errors_explained
 from annspark.indexing import index_candidates, index_for_queries, index_of
 from annspark.input.given import require_table
-from annspark.job import require_folder_name
+from annspark.job import folder_name_if_any
 from annspark.pipeline import Result, build_tuned, fit, require_recall, start_run
 from annspark.query import ask
 from annspark.run import Run
@@ -58,7 +58,7 @@ def build_neighbors(
     asked = make_settings(settings, "candidates", "scratch")
     asked.require_pairing(candidates is not None)
     others = None if candidates is None else require_table(candidates, "candidates")
-    with staging(require_folder_name("scratch", scratch), vectors.sparkSession) as stage:
+    with staging(folder_name_if_any("scratch", scratch), vectors.sparkSession) as stage:
         run = start_run(vectors.sparkSession, stage, partial(stage, keep=True))
         built = build_between(vectors, others, asked, asdict(asked), run)
         require_recall(built.result.report, built.advice)
