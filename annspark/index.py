@@ -13,12 +13,12 @@ from annspark.index_reader import read_index
 from annspark.index_writer import check_index, write_aside
 from annspark.indexing import index_of
 from annspark.input.given import require_table
-from annspark.job import require_folder_name
+from annspark.job import folder_name_if_any, require_folder_name
 from annspark.output import publish
 from annspark.pipeline import Result, build_tuned, require_recall, start_run, tune
 from annspark.pipeline import fit as fit_tuned
 from annspark.query import ask
-from annspark.settings import Settings, make_settings, require_known, takes_settings
+from annspark.settings import Settings, make_settings, require_known, settings_of_candidates, takes_settings
 from annspark.spark import files
 from annspark.spark.cluster import count_cores
 from annspark.spark.staging import staging
@@ -72,7 +72,7 @@ class Index:
         """
         self._require_open()
         asked = settings_for(self.settings, settings, OF_NEIGHBORS, "neighbors")
-        with staging(require_folder_name("scratch", scratch), self._spark) as stage:
+        with staging(folder_name_if_any("scratch", scratch), self._spark) as stage:
             run = start_run(self._spark, stage, partial(stage, keep=True))
             users, forest = self._indexed.users, self._indexed.forest
             result, advice = build_tuned(self._tuned_for(asked) or tune(users, asked, run, forest), asdict(asked), run)
@@ -97,7 +97,7 @@ class Index:
         self._require_open()
         table = require_table(queries, "queries")
         asked = settings_for(self.settings, settings, OF_QUERIES, "query")
-        with staging(require_folder_name("scratch", scratch), self._spark) as stage:
+        with staging(folder_name_if_any("scratch", scratch), self._spark) as stage:
             run = start_run(self._spark, stage, partial(stage, keep=True))
             answered = ask(table, self._indexed, asked, asdict(asked), run)
             require_recall(answered.result.report, answered.advice)
@@ -113,10 +113,7 @@ class Index:
         Raises SettingsError for a folder that cannot be written to, or holds anything that may not be replaced.
         """
         self._require_open()
-        folder = require_folder_name("path", path)
-        if folder is None:
-            raise SettingsError("'path' is None; it must be a folder.")
-        output = check_index(self._spark, folder, overwrite)
+        output = check_index(self._spark, require_folder_name("path", path), overwrite)
         with publish.aside(self._spark, output):
             pending = write_aside(self._spark, self._indexed, output, count_cores(self._spark))
             with publish.undisturbed(output):
@@ -157,7 +154,7 @@ def fit(vectors: DataFrame, *, scratch: str | PathLike[str] | None = None, **set
     asked.require_pairing(has_candidates=False)
     spark = vectors.sparkSession
     with ExitStack() as opening:
-        stage = opening.enter_context(staging(require_folder_name("scratch", scratch), spark))
+        stage = opening.enter_context(staging(folder_name_if_any("scratch", scratch), spark))
         tuned = fit_tuned(vectors, asked, start_run(spark, stage, partial(stage, keep=True)))
         return Index(spark, index_of(tuned), tuned, opening.pop_all())
 
@@ -168,9 +165,7 @@ def load(spark: SparkSession, path: str | PathLike[str]) -> Index:
 
     Raises InputError where there is no index, or one that is newer than this code, damaged or not whole.
     """
-    folder = require_folder_name("path", path)
-    if folder is None:
-        raise SettingsError("'path' is None; it must be the folder of an index.")
+    folder = require_folder_name("path", path, "the folder of an index")
     return Index(spark, read_index(spark, files.resolve(spark, "index", folder)), None, ExitStack())
 
 
@@ -195,5 +190,8 @@ def settings_for(own: Settings, given: dict[str, Any], names: tuple[str, ...], c
         changed.setdefault("probes", None)
     elif changed.get("probes") is not None:
         changed.setdefault("recall", None)
-    kept = replace(own, links="all", top_up=False, max_distance=None) if call == "query" else own
+    if call == "query":
+        kept = replace(own, links="all", top_up=False, max_distance=None)
+    else:  # the rows of an index that a build with candidates has kept are the candidates
+        kept = settings_of_candidates(own)
     return replace(kept, **{"same_ids": False} | changed)

@@ -60,6 +60,7 @@ def _users_of(spark: SparkSession, manifest: Manifest, folder: str) -> Users:
     paths = [f"{folder}/{name}" for name in manifest.parts[: int(np.searchsorted(ends, manifest.rows)) + 1]]
     numbered = spark.range(0, len(paths), 1, len(paths))
     return Users(
+        role="index",
         table=numbered.mapInArrow(_part_mapper(paths, wire), schema),
         rows=manifest.rows,
         wire=wire,

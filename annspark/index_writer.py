@@ -1,5 +1,6 @@
 """Write: the executors write the vectors of an index, leaf by leaf; the driver writes the forest and the manifest."""
 
+import os
 from dataclasses import asdict
 from datetime import UTC, datetime
 
@@ -54,15 +55,17 @@ def write_aside(spark: SparkSession, indexed: Indexed, output: publish.Output, c
     """Write an index beside its place, under a name that readers skip."""
     folder = f"{output.aside}/index"
     files.make_folder(folder)
-    write_index(indexed, folder, cores)
+    write_index(indexed, folder, output.name, cores)
     return publish.Pending(spark, folder, output)
 
 
-def write_index(indexed: Indexed, folder: str, cores: int) -> Manifest:
+def write_index(indexed: Indexed, folder: str, given: str, cores: int) -> Manifest:
     """Write an index into a folder that exists and is empty, and return its manifest, which is written last.
 
     Executors write the files of vectors themselves, through PyArrow, so they must reach the folder as the driver does.
     A task that is tried again writes a file of another name; only the files of the tasks that ended are kept.
+
+    given : the folder as messages name it, where the index goes when it is whole
 
     Raises SettingsError where executors cannot write, or the driver does not see what they have written.
     """
@@ -80,9 +83,10 @@ def write_index(indexed: Indexed, folder: str, cores: int) -> Manifest:
     except Exception as error:
         if _CANNOT not in str(error):
             raise
+        reason = reason_of(error).rpartition(f"{_CANNOT}: ")[2]
         raise SettingsError(
-            f"index {folder!r}: {_CANNOT} ({reason_of(error)}). Give a folder that the driver and all executors may "
-            "write to, by PyArrow and under the same name."
+            f"index {given!r}: {_CANNOT} ({reason}). Give a folder that the driver and all executors may write to, by "
+            "PyArrow and under the same name."
         ) from error
     written = written.sort_by(_NUMBER)
     leaf_rows = np.zeros(plan.n_leaves, np.int64)
@@ -93,7 +97,7 @@ def write_index(indexed: Indexed, folder: str, cores: int) -> Manifest:
     ]
     if indexed.first_rows is not None:
         saved.append(_write_first(folder, indexed.first_rows, number_kind))
-    _require_seen(folder, saved)
+    _require_seen(folder, given, saved)
     return write_manifest(
         folder,
         Manifest(
@@ -142,7 +146,8 @@ def _write_mapper(folder: str, plan: Plan, wire: Wire, number_kind: str) -> Mapp
             )
             n_bytes = files.size_of(f"{folder}/{name}")
         except OSError as error:
-            raise OSError(f"{_CANNOT}: {error}") from error
+            # Without the path, which is that of a folder the user has not heard of.
+            raise OSError(f"{_CANNOT}: {os.strerror(error.errno) if error.errno else error}") from error
         leaves, counts = np.unique(leaf, return_counts=True)
         binary = [to_binary(part.astype(np.int64), np.array([len(part)])) for part in (leaves, counts, batch_rows)]
         facts = [pa.array([number], pa.int32()), pa.array([name]), pa.array([n_bytes], pa.int64())]
@@ -158,12 +163,12 @@ def _write_first(folder: str, first_rows: FirstRows, number_kind: str) -> SavedF
     return SavedFile(name=FIRST, rows=n, bytes=files.size_of(path))
 
 
-def _require_seen(folder: str, saved: list[SavedFile]) -> None:
+def _require_seen(folder: str, given: str, saved: list[SavedFile]) -> None:
     """Delete files of tasks that were tried again; raise SettingsError where a file of the others is missing."""
     there, wanted = files.names_in(folder), {file.name for file in saved}
     if missing := sorted(wanted - set(there)):
         raise SettingsError(
-            f"index {folder!r}: the driver does not see there what executors have written ({missing[0]!r}), so the two "
+            f"index {given!r}: the driver does not see there what executors have written ({missing[0]!r}), so the two "
             "are on different file systems. Give a folder that both have."
         )
     for name in there:

@@ -46,7 +46,7 @@ def index_of(tuned: Tuned) -> Indexed:
     probes = calibration.probes if calibration else settings.probes or 1
     return Indexed(
         settings=settings,
-        users=users,
+        users=replace(users, role="index"),
         forest=forest,
         residents=residents[: len(forest.sizes)],
         first_rows=first_rows,
@@ -57,7 +57,7 @@ def index_of(tuned: Tuned) -> Indexed:
 
 def index_candidates(vectors: DataFrame, settings: Settings, run: Run) -> Indexed:
     """Read candidates and grow a forest for them; the probes are chosen later, by the queries themselves."""
-    users = read_users(vectors, settings, run)
+    users = read_users(vectors, settings, run, "candidates")
     with run.clock.step("grow") as facts:
         users, (routed, sample) = sample_vectors(users, [PLAN_SAMPLE, count_forest_sample(users, settings)])
         forest = grow(users, sample.vectors, settings, trees=count_trees(users.wire.sparse, settings))
@@ -75,10 +75,14 @@ def index_candidates(vectors: DataFrame, settings: Settings, run: Run) -> Indexe
 
 
 def index_for_queries(indexed: Indexed, tuned: Tuned) -> Indexed:
-    """Return an index with the trees and the probes that were chosen for queries."""
+    """Return an index with the trees and the probes that were chosen for queries.
+
+    Its settings are those of the build, so that later queries have the columns of the users by default.
+    """
     n_trees = len(tuned.forest.sizes)
     return replace(
         indexed,
+        settings=tuned.settings,
         forest=tuned.forest,
         residents=indexed.residents[:n_trees],
         reach=tuned.plan.reach,

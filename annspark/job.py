@@ -152,12 +152,17 @@ def _require_apart(
 _TABLES = ("input", "candidates", "output")  # places that may be catalog tables
 
 
-def require_folder_name(name: str, value: object) -> str | None:
-    """Return the folder that a call names, None for none, or raise SettingsError."""
+def require_folder_name(name: str, value: object, allowed: str = "a folder") -> str:
+    """Return the folder that a call names, or raise SettingsError, which says what is allowed."""
     folder = os.fspath(value) if isinstance(value, os.PathLike) else value
-    if folder is None or (isinstance(folder, str) and Folder().takes(folder)):
+    if isinstance(folder, str) and Folder().takes(folder):
         return folder
-    raise SettingsError(f"'{name}' is {value!r}; it must be a folder, or left out.")
+    raise SettingsError(f"'{name}' is {value!r}; it must be {allowed}.")
+
+
+def folder_name_if_any(name: str, value: object) -> str | None:
+    """Return the folder that a call names, None for none, or raise SettingsError."""
+    return None if value is None else require_folder_name(name, value, "a folder, or left out")
 
 
 def is_catalog_table(name: str) -> bool:

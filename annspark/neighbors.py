@@ -1,7 +1,7 @@
 """The one call for a neighbor table: of one table with itself, or of users among candidates of another table."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from os import PathLike
 from typing import Any
@@ -11,11 +11,11 @@ from pyspark.sql import DataFrame
 from annspark.errors import spark_errors_explained
 from annspark.indexing import index_candidates, index_for_queries, index_of
 from annspark.input.given import require_table
-from annspark.job import require_folder_name
+from annspark.job import folder_name_if_any
 from annspark.pipeline import Result, build_tuned, fit, require_recall, start_run
 from annspark.query import ask
 from annspark.run import Run
-from annspark.settings import Settings, make_settings, takes_settings
+from annspark.settings import Settings, make_settings, settings_of_candidates, takes_settings
 from annspark.spark.staging import staging
 from annspark.tuned import Indexed
 
@@ -58,7 +58,7 @@ def build_neighbors(
     asked = make_settings(settings, "candidates", "scratch")
     asked.require_pairing(candidates is not None)
     others = None if candidates is None else require_table(candidates, "candidates")
-    with staging(require_folder_name("scratch", scratch), vectors.sparkSession) as stage:
+    with staging(folder_name_if_any("scratch", scratch), vectors.sparkSession) as stage:
         run = start_run(vectors.sparkSession, stage, partial(stage, keep=True))
         built = build_between(vectors, others, asked, asdict(asked), run)
         require_recall(built.result.report, built.advice)
@@ -89,16 +89,5 @@ def build_between(
         tuned = fit(vectors, settings, run)
         return Built(*build_tuned(tuned, asked, run), partial(index_of, tuned))
     indexed = index_candidates(candidates, settings_of_candidates(settings), run)
-    answered = ask(vectors, indexed, settings, asked, run)
+    answered = ask(vectors, indexed, settings, asked, run, role="input")
     return Built(answered.result, answered.advice, partial(index_for_queries, indexed, answered.tuned))
-
-
-def settings_of_candidates(settings: Settings) -> Settings:
-    """Return the settings for candidates, whose columns may have other names than those of users."""
-    return replace(
-        settings,
-        id_col=settings.candidate_id_col or settings.id_col,
-        vector_col=settings.candidate_vector_col or settings.vector_col,
-        candidate_id_col=None,
-        candidate_vector_col=None,
-    )

@@ -41,7 +41,7 @@ def publish_neighbors(spark: SparkSession, job: Job) -> Report:
         others = open_input(spark, job.candidates, job.format, role="candidates") if job.candidates else None
         publish.require_apart(spark, ready.output, vectors, job.input)
         if others is not None and job.candidates:
-            publish.require_apart(spark, ready.output, others, job.candidates)
+            publish.require_apart(spark, ready.output, others, job.candidates, "candidates")
         run = start_run(spark, ready.stage, ready.keep)
         built = build_between(vectors, others, job.settings, _asked(job), run)
         _require_recall(ready, built.result.report, built.advice)

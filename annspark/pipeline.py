@@ -88,11 +88,14 @@ def fit(vectors: DataFrame, settings: Settings, run: Run) -> Tuned:
     return tune(read_users(vectors, settings, run), settings, run)
 
 
-def read_users(vectors: DataFrame, settings: Settings, run: Run, like: Users | None = None) -> Users:
-    """Read the input; like is as for read_vectors."""
+def read_users(
+    vectors: DataFrame, settings: Settings, run: Run, role: str = "input", like: Users | None = None
+) -> Users:
+    """Read a table; role and like are as for read_vectors."""
     with run.clock.step("read") as facts:
-        users = read_vectors(vectors, settings, run.stage, run.cores, like=like)
-        facts += [f"{users.rows:,} users of {users.wire.dim:,} numbers", f"{users.read - users.rows:,} rows dropped"]
+        users = read_vectors(vectors, settings, run.stage, run.cores, role=role, like=like)
+        what = "users" if role == "input" else role
+        facts += [f"{users.rows:,} {what} of {users.wire.dim:,} numbers", f"{users.read - users.rows:,} rows dropped"]
     return users
 
 

@@ -60,15 +60,18 @@ class Answered:
     tuned: Tuned
 
 
-def ask(table: DataFrame, indexed: Indexed, settings: Settings, asked: dict[str, Any], run: Run) -> Answered:
+def ask(
+    table: DataFrame, indexed: Indexed, settings: Settings, asked: dict[str, Any], run: Run, role: str = "queries"
+) -> Answered:
     """Find the neighbors of every row of a table among the indexed rows, and audit them.
 
     settings : those of the index, with what the queries ask for
     asked    : settings as the report gives them
+    role     : what messages call the table
     """
     layout = layout_of(settings)
-    queries = read_users(_matching(table, indexed, settings), settings, run, like=indexed.users)
-    _require_size(queries)
+    queries = read_users(_matching(table, indexed.users, settings, role), settings, run, role, indexed.users)
+    _require_size(queries, indexed.users)
     if queries.wire != indexed.users.wire:  # sparse queries may have columns that no indexed row has
         indexed = replace(indexed, users=replace(indexed.users, wire=queries.wire))
     tuned = tune_for(queries, indexed, settings, run)
@@ -172,16 +175,16 @@ def find_for_queries(tuned: Tuned, layout: Layout, store: Store, cores: int) -> 
     return merge_found(candidates, tuned, meter, layout, store, n_merge_partitions)
 
 
-def _matching(table: DataFrame, indexed: Indexed, settings: Settings) -> DataFrame:
-    """Return the queries with ids of the type of the index's, if equal ids are the same thing."""
+def _matching(table: DataFrame, users: Users, settings: Settings, role: str) -> DataFrame:
+    """Return the queries with ids of the type of the indexed users', if equal ids are the same thing."""
     if not settings.same_ids:
         return table
-    kind, wanted = type_of_ids(table, settings), indexed.users.id_kind
+    kind, wanted = type_of_ids(table, settings, role), users.id_kind
+    kinds = f"{kind.simpleString()} in the {role} and {wanted.simpleString()} in the {users.role}"
     if is_collated(kind) or is_collated(wanted):  # ids are compared by their bytes
         raise SettingsError(
-            f"'same_ids' is True, and ids are {kind.simpleString()} in the queries and {wanted.simpleString()} in the "
-            "index: ids that a collation makes equal would not be seen. Cast both to string before, or leave same_ids "
-            "out."
+            f"'same_ids' is True, and ids are {kinds}: ids that a collation makes equal would not be seen. Cast both "
+            "to string before, or leave same_ids out."
         )
     if isinstance(kind, T.NullType) or kind == wanted:
         return table
@@ -192,16 +195,17 @@ def _matching(table: DataFrame, indexed: Indexed, settings: Settings) -> DataFra
     ):
         return table.withColumn(settings.id_col, F.col(quoted(settings.id_col)).cast(wanted))
     raise SettingsError(
-        f"'same_ids' is True, and ids are {kind.simpleString()} in the queries and {wanted.simpleString()} in the "
-        "index: they cannot be the same things. Cast the queries' ids, or leave same_ids out."
+        f"'same_ids' is True, and ids are {kinds}: they cannot be the same things. Cast the ids of the {role}, or "
+        "leave same_ids out."
     )
 
 
-def _require_size(queries: Users) -> None:
-    """Raise InputError for queries so much longer than the indexed rows that float32 cannot hold both."""
+def _require_size(queries: Users, users: Users) -> None:
+    """Raise InputError for queries so much longer than the indexed users that float32 cannot hold both."""
     if not queries.coordinates.holds(queries.largest, queries.wire.dim):
         raise InputError(
-            f"queries: the largest number is {queries.largest:.3g}, beside which the indexed vectors vanish in "
-            "float32. Leave these rows out, or divide the queries by a power of two"
-            + (": the neighbors stay the same." if queries.coordinates.facts.largest else ", as the indexed vectors.")
+            f"{queries.role}: the largest number is {queries.largest:.3g}, beside which the vectors of the "
+            f"{users.role} vanish in float32. Leave these rows out, or divide the vectors of the {queries.role} by a "
+            "power of two"
+            + (": the neighbors stay the same." if queries.coordinates.facts.largest else f", and of the {users.role}.")
         )

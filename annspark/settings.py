@@ -3,7 +3,7 @@
 import inspect
 import textwrap
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, TypeVar
 
@@ -176,6 +176,17 @@ class Settings:
     def recall_asked(self) -> float | None:
         """The recall to reach; None when the probes are given instead."""
         return None if self.probes is not None else RECALL if self.recall is None else self.recall
+
+
+def settings_of_candidates(settings: Settings) -> Settings:
+    """Return the settings for candidates, whose columns may have other names than those of users."""
+    return replace(
+        settings,
+        id_col=settings.candidate_id_col or settings.id_col,
+        vector_col=settings.candidate_vector_col or settings.vector_col,
+        candidate_id_col=None,
+        candidate_vector_col=None,
+    )
 
 
 def require_known(given: Iterable[str], known: Iterable[str]) -> None:

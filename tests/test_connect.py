@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from annspark import fit
 from tests.helpers import clustered, files_in, lists_of, make_table, read_report, run_process
 
 pytestmark = pytest.mark.process  # a Connect server
@@ -22,7 +23,7 @@ spark = (
 )
 assert "connect" in type(spark).__module__
 
-from annspark import InputError, build_neighbors
+from annspark import InputError, build_neighbors, fit, load
 from annspark.cli import main
 
 named = {named}
@@ -39,6 +40,12 @@ try:
     raise SystemExit("bad rows were not refused")
 except InputError as error:
     print(error)
+
+with fit(vectors, **named) as index:
+    index.save(f"{{folder}}/index")
+loaded = load(spark, f"{{folder}}/index")
+loaded.query(vectors.where("user_id < 300"), same_ids=True).table.write.parquet(f"{{folder}}/queried")
+loaded.neighbors().table.write.parquet(f"{{folder}}/among")
 
 flags = [f"--{{name.replace('_', '-')}}={{value}}" for name, value in named.items()]
 code = main(["build", "--input", f"{{folder}}/vectors", "--output", f"{{folder}}/published", *flags])
@@ -85,6 +92,18 @@ def test_the_long_shape_through_scratch_is_the_same_on_connect(spark, connected,
         told.setdefault(row["user_id"], []).append((row["neighbor_id"], row["distance"]))
     assert told == lists_of(classic.table)
     assert len(files_in(connected[0] / "scratch")) == 1
+
+
+def test_an_index_made_saved_and_loaded_on_connect_answers_as_a_classic_one(spark, connected, classic):
+    folder = connected[0]
+    vectors = spark.read.parquet(str(folder / "vectors"))
+    with fit(vectors, **NAMED) as index:
+        asked = index.query(vectors.where("user_id < 300"), same_ids=True)
+        lists = lists_of(asked.table)
+        asked.table.unpersist()
+    assert len(lists) == 300
+    assert lists_of(spark.read.parquet(str(folder / "queried"))) == lists
+    assert lists_of(spark.read.parquet(str(folder / "among"))) == lists_of(classic.table)
 
 
 def test_the_report_is_the_same_but_for_the_seconds(connected, classic):

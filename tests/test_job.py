@@ -9,7 +9,15 @@ import pytest
 
 from annspark.allowed import settings_in
 from annspark.errors import SettingsError
-from annspark.job import Job, make_fit_job, make_job, make_query_job, read_config, require_folder_name
+from annspark.job import (
+    Job,
+    folder_name_if_any,
+    make_fit_job,
+    make_job,
+    make_query_job,
+    read_config,
+    require_folder_name,
+)
 from annspark.settings import Settings
 from tests.helpers import REPOSITORY
 from tests.settings_pages import EVERY, local_toml
@@ -125,13 +133,17 @@ def test_a_job_takes_numpy_scalars_too():
 
 @pytest.mark.parametrize("given", ["", "  ", "a\0b", 5, b"here", ["here"]])
 def test_what_names_no_folder_is_refused(given):
-    with pytest.raises(SettingsError, match=r"'scratch' is .* must be a folder"):
-        require_folder_name("scratch", given)
+    with pytest.raises(SettingsError, match=r"'scratch' is .* must be a folder, or left out\.$"):
+        folder_name_if_any("scratch", given)
+    with pytest.raises(SettingsError, match=r"'path' is .* must be a folder\.$"):
+        require_folder_name("path", given)
 
 
 def test_a_path_object_names_a_folder(tmp_path):
-    assert require_folder_name("scratch", tmp_path) == str(tmp_path)
-    assert require_folder_name("scratch", None) is None
+    assert folder_name_if_any("scratch", tmp_path) == str(tmp_path)
+    assert folder_name_if_any("scratch", None) is None
+    with pytest.raises(SettingsError, match=r"'path' is None; it must be a folder\.$"):
+        require_folder_name("path", None)
 
 
 def test_a_config_file_may_begin_with_a_byte_order_mark(tmp_path):

@@ -24,8 +24,9 @@ _SPREAD_BYTES = 32 << 20  # a smaller input is not shuffled to occupy every core
 
 @dataclass(frozen=True)
 class Users:
-    """The valid input, staged.
+    """The valid rows of a table, staged.
 
+    role        : what messages call the table: "input", "candidates", "queries" or "index"
     table       : blocks of users: ids (array), hashes (binary int64), the columns of wire (vectors as in the input,
                   float32 where that holds all numbers of a block exactly, else float64), lowest (the smallest hash)
     rows        : number of users in table
@@ -35,12 +36,13 @@ class Users:
     rounded     : whether float32 cannot hold all their numbers exactly
     width       : mean size of a vector in the join, in units of 4 bytes
     id_kind     : type of the published ids; the staged ids of a collated type are plain strings
-    read        : rows of the input
+    read        : rows of the table
     id_bytes    : mean size of an id
     dropped     : number of rows left out, by reason
     examples    : the id of one such row per reason
     """
 
+    role: str
     table: DataFrame
     rows: int
     wire: Wire
@@ -56,20 +58,27 @@ class Users:
 
 
 def read_vectors(
-    vectors: DataFrame, settings: Settings, stage: Store, cores: int, *, like: Users | None = None
+    vectors: DataFrame,
+    settings: Settings,
+    stage: Store,
+    cores: int,
+    *,
+    role: str = "input",
+    like: Users | None = None,
 ) -> Users:
-    """Check and stage the input.
+    """Check and stage a table.
 
     vectors : any table with columns of ids and vectors, see open_source; read once
     stage   : computes and stores an intermediate table
     cores   : number of tasks that run at once
-    like    : indexed users, if the input is of queries for them: vectors must be of the same kind and length
+    role    : what messages call the table
+    like    : the users that these are compared with, if they are others: vectors must be of the same kind and length
     Raises InputError for unusable columns and types, for bad rows unless on_bad_row is "drop", and when no valid row is
     left.
     """
     table = put_together(vectors, estimate_bytes(vectors), cores)
-    source = open_source(table, settings, like.wire.sparse if like else None)
-    kind = type_of_ids(vectors, settings)
+    source = open_source(table, settings, like.wire.sparse if like else None, role)
+    kind = type_of_ids(vectors, settings, role)
     checked = stage(check_source(source, settings.metric))
     # The lengths of sets that are given as arrays of all numbers are not known any more.
     dim = like.wire.dim if like and source.even and not source.sparse else None
@@ -87,6 +96,7 @@ def read_vectors(
         rows -= duplicates.rows
         table = put_together(stage(without_duplicates(table, wire, kind)), n_bytes, cores)
     users = Users(
+        role=role,
         table=table,
         rows=rows,
         wire=wire,
@@ -101,7 +111,11 @@ def read_vectors(
         dropped=dropped,
         examples=examples,
     )
-    _require_usable(users, vectors, settings, source.even, like)
+    lengths, meaning = f"Most vectors have {seen.dim:,} numbers. " if source.even else "Vectors are sparse. ", MEANING
+    if like and dim:
+        lengths, told = "", f"the vector does not have {dim:,} numbers, as those of the {like.role} have"
+        meaning = MEANING | {"wrong_length": told}
+    _require_usable(users, vectors, settings, meaning, lengths)
     return users
 
 
@@ -111,25 +125,28 @@ def in_double(users: Users) -> Users:
     return replace(users, coordinates=users.coordinates.in_double(), width=width)
 
 
-def _require_usable(users: Users, vectors: DataFrame, settings: Settings, even: bool, like: Users | None) -> None:
-    """Raise InputError for rows that cannot be used, unless they are to be dropped, and when no row is left."""
+def _require_usable(
+    users: Users, vectors: DataFrame, settings: Settings, meaning: dict[str, str], lengths: str
+) -> None:
+    """Raise InputError for rows that cannot be used, unless they are to be dropped, and when no row is left.
+
+    meaning : what each reason says
+    lengths : a sentence on the vectors that can be used, "" where the meanings say it
+    """
     bad = "; ".join(
-        f"{reason} {n:,} ({MEANING[reason]}; for example {settings.id_col} {users.examples[reason]!r})"
+        f"{reason} {n:,} ({meaning[reason]}; for example {settings.id_col} {users.examples[reason]!r})"
         for reason, n in users.dropped.items()
     )
     if users.dropped and settings.on_bad_row == "fail":
-        whose = "The indexed" if like else "Most"
-        usual = f"{whose} vectors have {users.wire.dim:,} numbers. " if even else "Vectors are sparse. "
         nulls = _file_of_nulls(vectors, settings) if {"null_id", "null_vector"} & set(users.dropped) else ""
         raise InputError(
-            f"{'queries, ' if like else ''}input columns {settings.id_col!r} and {settings.vector_col!r}: "
-            f"{sum(users.dropped.values()):,} of {users.read:,} rows cannot be used: {bad}. "
-            f"{usual}{nulls}"
+            f"{users.role}: {sum(users.dropped.values()):,} of {users.read:,} rows cannot be used, by columns "
+            f"{settings.id_col!r} and {settings.vector_col!r}: {bad}. {lengths}{nulls}"
             "Repair the rows, or leave them out with --on-bad-row drop (on_bad_row='drop')."
         )
     if users.rows == 0:
-        role, why = "queries" if like else "input", f": {bad}" if bad else ""
-        raise InputError(f"{role}: no valid row among {users.read:,}{why}. Nothing to do.")
+        why = f": {bad}" if bad else ""
+        raise InputError(f"{users.role}: no valid row among {users.read:,}{why}. Nothing to do.")
 
 
 def _file_of_nulls(vectors: DataFrame, settings: Settings) -> str:

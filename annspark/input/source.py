@@ -49,45 +49,46 @@ class Source:
         return bool({VECTOR, MLLIB_DENSE} & set(self.table.columns))
 
 
-def open_source(vectors: DataFrame, settings: Settings, sparse: bool | None = None) -> Source:
-    """Find the columns; InputError when one is missing or of an unusable type.
+def open_source(vectors: DataFrame, settings: Settings, sparse: bool | None = None, role: str = "input") -> Source:
+    """Find the columns; InputError, which names the role of the table, when one is missing or of an unusable type.
 
-    sparse : whether vectors must be sparse rows, as those of an index that they are compared with; None for either
+    sparse : whether vectors must be sparse rows, as those that they are compared with; None for either
     """
     types: dict[str, T.DataType] = {}
     names: dict[str, str] = {}
-    for name in filter(None, (settings.id_col, settings.vector_col, settings.values_col)):
-        field = find_column(vectors, name)
+    for setting in ("id_col", "vector_col", "values_col"):
+        name = getattr(settings, setting)
+        if name is None:
+            continue
+        field = find_column(vectors, name, role)
         if field is None:
             there = shown(vectors.columns)
-            hint = inside_of(vectors, name)
-            raise InputError(
-                f"input: no column {shown([name])}; there are {there or 'none'}.{hint or ' Name the right one.'}"
-            )
+            hint = inside_of(vectors, name) or f" Name the right one with {_option(setting, role)}."
+            raise InputError(f"{role}: no column {shown([name])}; there are {there or 'none'}.{hint}")
         if field.name in names:
             raise InputError(
-                f"input: {names[field.name]!r} and {name!r} are one column, {field.name!r}. Name two columns."
+                f"{role}: {names[field.name]!r} and {name!r} are one column, {field.name!r}. Name two columns."
             )
         types[name], names[field.name] = field.dataType, name
     if not isinstance(types[settings.id_col], _ID_TYPES):
         raise InputError(
-            f"input column {settings.id_col!r} is {types[settings.id_col].simpleString()}; ids may be integers, "
+            f"{role}: column {settings.id_col!r} is {types[settings.id_col].simpleString()}; ids may be integers, "
             "decimals, strings, binary, dates or timestamps. Cast it."
         )
     user_id = F.col(quoted(settings.id_col))
     if is_collated(types[settings.id_col]):
         user_id = user_id.cast(T.StringType())  # within the run ids are equal only when their bytes are
-    columns = _vector_columns(vectors, types, settings, sparse)
+    columns = _vector_columns(vectors, types, settings, sparse, role)
     found = not {VECTOR, MLLIB_DENSE} & set(columns) or METRICS[settings.metric].sets
     if sparse is not None and found != sparse:
         kinds = ("dense, arrays of all numbers", "sparse, indices and values")
         raise InputError(
-            f"input column {settings.vector_col!r} is {types[settings.vector_col].simpleString()}: these vectors are "
-            f"{kinds[found]}, and the indexed ones {kinds[sparse]}. Give both in one form."
+            f"{role}: column {settings.vector_col!r} is {types[settings.vector_col].simpleString()}: these vectors are "
+            f"{kinds[found]}, and those they are compared with are {kinds[sparse]}. Give both in one form."
         )
     if found and settings.metric not in SPARSE_METRICS:
         raise InputError(
-            f"input column {settings.vector_col!r} is {types[settings.vector_col].simpleString()}: sparse vectors, "
+            f"{role}: column {settings.vector_col!r} is {types[settings.vector_col].simpleString()}: sparse vectors, "
             f"which can be compared by {', '.join(SPARSE_METRICS)}, not by {settings.metric}. "
             "Choose one of these, or give arrays of all numbers."
         )
@@ -96,8 +97,15 @@ def open_source(vectors: DataFrame, settings: Settings, sparse: bool | None = No
     return Source(vectors.select(user_id.alias(USER_ID), hashed.alias(HASH), *named), found)
 
 
+def _option(setting: str, role: str) -> str:
+    """Return the flag and the argument that name a column of the table with this role."""
+    own = f"candidate_{setting}"
+    name = own if role == "candidates" and own in Settings.__dataclass_fields__ else setting
+    return f"--{name.replace('_', '-')} ({name})"
+
+
 def _vector_columns(
-    vectors: DataFrame, types: dict[str, T.DataType], settings: Settings, sparse: bool | None
+    vectors: DataFrame, types: dict[str, T.DataType], settings: Settings, sparse: bool | None, role: str
 ) -> dict[str, Column]:
     kind, column = types[settings.vector_col], F.col(quoted(settings.vector_col))
     item = kind.elementType if isinstance(kind, T.ArrayType) else None
@@ -106,7 +114,7 @@ def _vector_columns(
         if isinstance(item, _WHOLE) and isinstance(values, T.ArrayType) and isinstance(values.elementType, _NUMBERS):
             return _sparse(column, F.col(quoted(settings.values_col)))
         raise InputError(
-            f"input columns {settings.vector_col!r} and {settings.values_col!r} are {kind.simpleString()} and "
+            f"{role}: columns {settings.vector_col!r} and {settings.values_col!r} are {kind.simpleString()} and "
             f"{values.simpleString()}; indices are arrays of integers, values arrays of numbers. Cast them."
         )
     if isinstance(kind, T.MapType) and isinstance(kind.keyType, _WHOLE) and isinstance(kind.valueType, _NUMBERS):
@@ -127,10 +135,10 @@ def _vector_columns(
     if isinstance(kind, T.BinaryType) and METRICS[settings.metric].binary:
         return {VECTOR: column}
     raise InputError(
-        f"input column {settings.vector_col!r} is {kind.simpleString()}; vectors may be arrays of numbers or booleans, "
-        "MLlib vectors, and binary (of bits) for hamming and jaccard; sparse ones maps from integers to numbers, "
-        "structs of two arrays `indices` and `values`, two columns of arrays (values_col), or arrays of integers, the "
-        "members of sets, for jaccard. Cast it."
+        f"{role}: column {settings.vector_col!r} is {kind.simpleString()}; vectors may be arrays of numbers or "
+        "booleans, MLlib vectors, and binary (of bits) for hamming and jaccard; sparse ones maps from integers to "
+        "numbers, structs of two arrays `indices` and `values`, two columns of arrays (values_col), or arrays of "
+        "integers, the members of sets, for jaccard. Cast it."
     )
 
 
@@ -209,9 +217,9 @@ def _are_mostly_zeros(vectors: DataFrame, column: Column) -> bool:
     return 2 * (kept or 0) < (size or 0)
 
 
-def type_of_ids(vectors: DataFrame, settings: Settings) -> T.DataType:
-    """Return the type of the input's ids, which the published ids have too."""
-    field = find_column(vectors, settings.id_col)
+def type_of_ids(vectors: DataFrame, settings: Settings, role: str = "input") -> T.DataType:
+    """Return the type of a table's ids, which the published ids have too."""
+    field = find_column(vectors, settings.id_col, role)
     return field.dataType if field else T.NullType()
 
 

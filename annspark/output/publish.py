@@ -114,10 +114,11 @@ class Pending:
         return self.table
 
 
-def require_apart(spark: SparkSession, output: Output, vectors: DataFrame, given: str) -> None:
-    """Raise SettingsError when the input is read from files that would be replaced, under whatever name.
+def require_apart(spark: SparkSession, output: Output, vectors: DataFrame, given: str, role: str = "input") -> None:
+    """Raise SettingsError when a table is read from files that would be replaced, under whatever name.
 
-    given : the name of the input
+    given : the name of the table
+    role  : what the message calls it
     """
     if not output.found:
         return
@@ -131,8 +132,8 @@ def require_apart(spark: SparkSession, output: Output, vectors: DataFrame, given
             replaced = {path for path in read if path.startswith(files.plain(output.place) + "/")}
     if read & replaced:
         raise SettingsError(
-            f"output {output.name!r} holds files that the input {given!r} is read from ({min(read & replaced)!r}), and "
-            "they would be replaced. Give another output."
+            f"output {output.name!r} holds files that the {role} {given!r} is read from ({min(read & replaced)!r}), "
+            "and they would be replaced. Give another output."
         )
 
 

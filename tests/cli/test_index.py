@@ -63,6 +63,13 @@ def test_candidates_of_another_table(spark, inputs, tmp_path):
     assert len(lists) == ROWS
     assert {other for found in lists.values() for other, _ in found} <= set(range(300))
     assert len(annspark.open_index(str(tmp_path / "index"))) == 300
+    # Queries have the columns of the users by default, and the index' own rows those of the candidates.
+    asked = ["--index", str(tmp_path / "index"), "--input", str(inputs / "good"), "--output", str(tmp_path / "again")]
+    assert main(["query", *asked, *FLAGS]) == 0
+    assert lists_of(spark.read.parquet(str(tmp_path / "again"))) == lists
+    among = annspark.load(spark, tmp_path / "index").neighbors()
+    assert sorted(lists_of(among.table, "item")) == list(range(300))
+    among.table.unpersist()
 
 
 @pytest.mark.parametrize(
