@@ -19,6 +19,7 @@ from annspark.core.metric import METRICS
 from annspark.core.plan import (
     PLAN_SAMPLE,
     Plan,
+    Workers,
     count_exact_users,
     count_merge_partitions,
     plan_join,
@@ -139,7 +140,7 @@ def tune(users: Users, settings: Settings, run: Run, grown: Forest | None = None
         if goal:
             facts += [f"predicted {goal.predicted:.4f} for the {goal.target:g} asked for"]
         probes = (goal.probes if goal else settings.probes or 1) if n_leaves > 1 else 1
-        plan = plan_for(known, chosen.forest, probes, run.cores)
+        plan = plan_for(known, chosen.forest, probes, run)
     tuned = Tuned(
         settings=settings,
         known=known,
@@ -163,10 +164,10 @@ def _draw_samples(users: Users, settings: Settings, coordinates: Coordinates | N
     return users, Samples(audit=audit, calibrate=calibrate, routed=routed, forest=forest)
 
 
-def plan_for(known: Known, forest: Forest, probes: float, cores: int) -> Plan:
+def plan_for(known: Known, forest: Forest, probes: float, run: Run) -> Plan:
     """Return where the leaves of a forest are joined."""
-    users = known.users
-    return plan_join(forest, known.samples.routed.vectors, probes, rows=users.rows, cores=cores, width=users.width)
+    users, workers = known.users, Workers(run.cores, run.worker_bytes)
+    return plan_join(forest, known.samples.routed.vectors, probes, rows=users.rows, workers=workers, width=users.width)
 
 
 def warn_of_low_recall(tuned: Tuned, advise: Callable[[], str]) -> None:
@@ -268,7 +269,7 @@ def top_up(found: Found, tuned: Tuned, store: Store, run: Run) -> Found:
     users, samples = tuned.known.users, tuned.known.samples
     with run.clock.step("top up", "growing another tree, joining and merging its neighbors with those found"):
         forest = grow(users, samples.forest.vectors, tuned.settings, trees=1, first_tree=len(tuned.plan.reach))
-        plan = plan_for(tuned.known, forest, tuned.plan.probes, run.cores)
+        plan = plan_for(tuned.known, forest, tuned.plan.probes, run)
         # The users have been compared with the first rows already.
         another = replace(tuned, known=replace(tuned.known, first_rows=None), forest=forest, plan=plan)
         more = find(another, found.layout, store, run.cores, found)
@@ -345,8 +346,8 @@ def count_trees(sparse: bool, settings: Settings) -> int:
 
 def start_run(spark: SparkSession, stage: Stage, keep: Store) -> Run:
     """Return a new run, and start Python's workers while the driver reads the schema of the input."""
-    start_beside(spark, start_workers, spark)
-    return Run(count_cores(spark), stage, keep)
+    told = start_beside(spark, start_workers, spark)
+    return Run(count_cores(spark), stage, keep, told=told)
 
 
 def require_recall(report: Report, advice: str) -> None:

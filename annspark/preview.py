@@ -68,14 +68,14 @@ def preview(spark: SparkSession, job: Job) -> Preview:
     )
 
 
-def take_part(tuned: Tuned, want: int, cores: int) -> Tuned:
+def take_part(tuned: Tuned, want: int, run: Run) -> Tuned:
     """Return an tuned of about `want` of the users, with the leaf size and the probes of the whole tuned."""
     users, samples = tuned.known.users, tuned.known.samples
     table = users.table.where(F.col(LOWEST) <= draw_limit(min(want, users.rows), users.rows))
     part = replace(users, table=table, rows=table.agg(F.sum(F.size(IDS))).collect()[0][0])
     forest = grow(part, samples.forest.vectors, tuned.settings, trees=len(tuned.plan.reach))
     known = replace(tuned.known, users=part, asking=part, neighbors=min(tuned.settings.k, part.rows - 1))
-    return replace(tuned, known=known, forest=forest, plan=plan_for(known, forest, tuned.plan.probes, cores))
+    return replace(tuned, known=known, forest=forest, plan=plan_for(known, forest, tuned.plan.probes, run))
 
 
 def _try(tuned: Tuned, run: Run) -> list[tuple[int, float]]:
@@ -83,7 +83,7 @@ def _try(tuned: Tuned, run: Run) -> list[tuple[int, float]]:
     tried = []
     rows = tuned.known.users.rows
     for want in _TRIED if rows > _TRIED[0] else (rows,):
-        part = take_part(tuned, want, run.cores)
+        part = take_part(tuned, want, run)
         start = time.perf_counter()
         find(part, layout_of(tuned.settings), run.stage, run.cores)
         tried.append((part.known.users.rows, time.perf_counter() - start))

@@ -15,7 +15,14 @@ from pyspark.sql import types as T
 from annspark.advice import advise_on_rounding, advise_queries
 from annspark.core.calibrate import CALIBRATION_USERS, choose
 from annspark.core.first_rows import count_first_rows
-from annspark.core.plan import PLAN_SAMPLE, count_exact_users, count_merge_partitions, expect_query_pairs, plan_queries
+from annspark.core.plan import (
+    PLAN_SAMPLE,
+    Workers,
+    count_exact_users,
+    count_merge_partitions,
+    expect_query_pairs,
+    plan_queries,
+)
 from annspark.errors import InputError, SettingsError
 from annspark.flow.ask import ask_partitions, ship_both
 from annspark.flow.audit import noise_of
@@ -131,7 +138,7 @@ def tune_for(queries: Users, indexed: Indexed, settings: Settings, run: Run) -> 
             probes if sum(forest.sizes) > len(forest.sizes) else 1,
             queries=queries.rows,
             rows=users.rows,
-            cores=run.cores,
+            workers=Workers(run.cores, run.worker_bytes),
             width=max(users.width, queries.width),
         )
     known = Known(

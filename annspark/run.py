@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -49,9 +50,19 @@ class Run:
     stage : computes and stores a table that is read only within the run
     keep  : computes and stores the finished table: in the cache or scratch for a notebook, beside the output for a job
     clock : times the steps
+    told  : will have the bytes that a Python worker may take
     """
 
     cores: int
     stage: Store
     keep: Store
     clock: Clock = field(default_factory=Clock)
+    told: Future[int] | None = None
+
+    @property
+    def worker_bytes(self) -> int:
+        """The bytes that a Python worker may take, 0 where that is not known."""
+        try:
+            return self.told.result() if self.told else 0
+        except Exception:  # a job that fails here fails again, with a better message, in the step that needs it
+            return 0

@@ -16,7 +16,21 @@ _SAMPLE_BYTES = 512 << 20  # the sample a tree is grown from on the driver, at m
 _LIMB_BYTES = 64 << 20  # the sample of a limb: some 6,000 leaves of 64 numbers, half a minute of a task
 PLAN_SAMPLE = 20_000  # vectors routed by the driver: enough to measure the shares of runs of many leaves
 _PART_BYTES = 64 << 20  # vectors in a file of a saved index
-_PARTITION_BYTES = 192 << 20  # a worker holds a partition about three times over while it joins
+_PARTITION_BYTES = 192 << 20  # what any machine is taken to hold for each core
+_MOST_COPIES = 16  # of a row, on average, where a worker may lack the memory for fewer
+_HELD = 3  # times that a worker holds a partition while it joins
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Who joins.
+
+    cores : number of tasks that run at once
+    bytes : what the worker of a task may take of memory besides libraries; 0 where that is not known
+    """
+
+    cores: int
+    bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,7 +82,7 @@ class Plan:
 
 
 def plan_join(
-    forest: Forest, sample: Vectors, probes: float, *, rows: int, cores: int, width: float | None = None
+    forest: Forest, sample: Vectors, probes: float, *, rows: int, workers: Workers, width: float | None = None
 ) -> Plan:
     """Cut the leaves, in tree order, into partitions of about equal work.
 
@@ -76,11 +90,11 @@ def plan_join(
     lie in few partitions, and the vector is shipped once to each.  The work of a leaf is the number of pairs it will
     compare.  Work, reach and copies are measured on the routes of the sample.
 
-    sample : n_sample vectors, prepared; not those the forest was grown from, which are nearer to its centres
-    probes : mean number of leaves a vector goes to in each tree, its home included
-    rows   : number of users to be joined
-    cores  : number of tasks that run at once
-    width  : numbers of 4 bytes that a vector takes, on average; measured on the sample when None
+    sample  : n_sample vectors, prepared; not those the forest was grown from, which are nearer to its centres
+    probes  : mean number of leaves a vector goes to in each tree, its home included
+    rows    : number of users to be joined
+    workers : who joins
+    width   : numbers of 4 bytes that a vector takes, on average; measured on the sample when None
     """
     width = width_of(sample) if width is None else width
     routes, reach = _reached(forest.find_routes(sample, probes), probes)
@@ -90,7 +104,7 @@ def plan_join(
     for of_tree, n_leaves, of_hubs in zip(routes, sizes, hubs, strict=True):
         going = np.bincount(of_tree.leaf, minlength=n_leaves) + of_hubs
         work.append((count_residents(of_tree, n_leaves) + 1e-3) * (going + 1e-3))
-    cut = _cut_into_partitions(routes, work, lambda each: 4 * rows * each, width, cores, rows, float(len(sizes)))
+    cut = _cut_into_partitions(routes, work, lambda each: 4 * rows * each, width, workers, rows)
     return _plan_of(probes, reach, sizes, cut, _expect(routes, sizes, n_hubs, rows))
 
 
@@ -102,7 +116,7 @@ def plan_queries(
     *,
     queries: int,
     rows: int,
-    cores: int,
+    workers: Workers,
     width: float,
 ) -> Plan:
     """Cut the leaves into partitions of about equal work for queries, which are nobody's neighbors.
@@ -114,6 +128,7 @@ def plan_queries(
     probes    : mean number of leaves a query goes to in each tree
     queries   : number of queries
     rows      : number of rows
+    workers   : who joins
     width     : numbers of 4 bytes that a vector takes, on average
     """
     routes, reach = _reached(forest.find_query_routes(sample, probes), probes)
@@ -124,7 +139,7 @@ def plan_queries(
     ]
     at_home_bytes = 4 * rows * len(sizes) * (width + 4)
     cut = _cut_into_partitions(
-        routes, work, lambda each: 4 * queries * each + at_home_bytes, width, cores, rows + queries, 1.0
+        routes, work, lambda each: 4 * queries * each + at_home_bytes, width, workers, rows + queries
     )
     pairs = count_query_pairs(routes, residents)
     median, p99, largest = np.quantile(np.concatenate(residents), (0.5, 0.99, 1.0))
@@ -188,30 +203,46 @@ def _cut_into_partitions(
     work: list[np.ndarray],
     bytes_of: Callable[[float], float],
     width: float,
-    cores: int,
+    workers: Workers,
     rows: int,
-    copies: float,
 ) -> _Cut:
     """Cut the leaves of all trees into runs of about equal work.
+
+    There are as many runs as it takes for partitions of _PARTITION_BYTES.  But where rows have many near others, more
+    partitions make more copies, which make more partitions: of a million titles each row went to 35 of 96.  So the
+    number stays where copies would grow faster than its square root, if a worker has the memory, or if there would be
+    more copies than _MOST_COPIES: partitions then hardly become smaller.
 
     routes   : of each tree, of sampled vectors, within reach
     work     : for each tree float (n_leaves,), the work of each leaf
     bytes_of : the bytes of all partitions, from the bytes / 4 of a vector's copies
     width    : numbers of 4 bytes that a vector takes, on average
+    workers  : who joins
     rows     : number of all vectors that are shipped
-    copies   : a first guess of the number of copies
     """
     visits = sum(len(of_tree.leaf) for of_tree in routes) / max(1, routes[0].n_rows)
-    n_partitions = 0
-    runs: list[np.ndarray] = []
-    while True:  # more partitions make more copies, which may need more partitions
-        needed = _count_partitions(rows, bytes_of(copies * (width + 4) + visits), cores)
-        if needed <= n_partitions:
-            return _Cut(runs, copies)
-        n_partitions = needed
+
+    def cut_into(n_partitions: int) -> _Cut:
         each = max(1, round(n_partitions / len(work)))
         runs = [_runs_of_leaves(of_tree, each) for of_tree in work]
-        copies = sum(_mean_copies(*one) for one in zip(routes, runs, strict=True))
+        return _Cut(runs, sum(_mean_copies(*one) for one in zip(routes, runs, strict=True)))
+
+    def bytes_with(copies: float) -> float:
+        return bytes_of(copies * (width + 4) + visits)
+
+    n_partitions = _count_partitions(rows, 0, workers.cores)
+    cut = cut_into(n_partitions)
+    while True:
+        needed = _count_partitions(rows, bytes_with(cut.copies), workers.cores)
+        needed = min(needed, 2 * n_partitions)
+        if needed <= n_partitions:
+            return cut
+        finer = cut_into(needed)
+        fits = _HELD * bytes_with(cut.copies) / n_partitions <= workers.bytes
+        run_away = finer.copies > cut.copies * (needed / n_partitions) ** 0.5
+        if run_away and (fits or finer.copies > _MOST_COPIES):
+            return cut
+        n_partitions, cut = needed, finer
 
 
 def _plan_of(probes: float, reach: tuple[float, ...], sizes: tuple[int, ...], cut: _Cut, expected: Expected) -> Plan:
@@ -314,7 +345,7 @@ def count_shuffle_bytes(plan: Plan, rows: int, width: float, k: int, id_bytes: f
 def count_task_bytes(plan: Plan, rows: int, width: float) -> int:
     """Return about how many bytes a Python worker holds at most, besides 100 MB of libraries."""
     each = plan.copies * (width + 4) + len(plan.reach) * plan.probes
-    return round(3 * rows * 4 * each / plan.n_partitions)
+    return round(_HELD * rows * 4 * each / plan.n_partitions)
 
 
 def count_exact_users(rows: int, audit_users: int, calibrated: int) -> tuple[int, int]:

@@ -12,11 +12,13 @@ from io import StringIO
 from typing import ParamSpec, TypeVar
 
 import numpy as np
+import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.util import InheritableThread
 
 from annspark.spark.arrow import Batches
+from annspark.spark.memory import bytes_for_worker
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -49,15 +51,19 @@ def printed_plan(table: DataFrame, mode: str = "simple") -> str:
     return printed.getvalue()
 
 
-def start_workers(spark: SparkSession) -> None:
-    """Start Python's workers, which takes seconds, before the first step needs them."""
-    spark.range(0, 100_000).mapInArrow(_nothing, "nothing int").collect()
+def start_workers(spark: SparkSession) -> int:
+    """Start Python's workers, which takes seconds, before the first step needs them.
+
+    returns : the least of the bytes that a worker may take, see bytes_for_worker; 0 where some do not know
+    """
+    told = spark.range(0, 100_000).mapInArrow(_tell_bytes, "bytes long").collect()
+    return min((row["bytes"] for row in told), default=0)
 
 
-def _nothing(batches: Batches) -> Batches:
+def _tell_bytes(batches: Batches) -> Batches:
     for _ in batches:
         pass
-    return iter(())
+    yield pa.RecordBatch.from_pydict({"bytes": pa.array([bytes_for_worker()], pa.int64())})
 
 
 def partition_keys(n_partitions: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from annspark.core.column_forest import grow_columns
 from annspark.core.copies import route_vectors
 from annspark.core.join import join_leaves
 from annspark.core.metric import prepare
-from annspark.core.plan import plan_join
+from annspark.core.plan import Workers, plan_join
 from annspark.core.recall import recall_by_user
 from annspark.core.routes import visits_of
 from annspark.core.vectors import sparse_rows
@@ -39,7 +39,7 @@ def home_distances_of(forest, vectors, users):
 
 def measured(forest, vectors, users, probes):
     """Join all vectors in one partition, and return the recall of some users."""
-    plan = plan_join(forest, vectors[3000:], probes, rows=400, cores=1)
+    plan = plan_join(forest, vectors[3000:], probes, rows=400, workers=Workers(1))
     assert plan.n_partitions == len(forest.trees)
     found = []
     for tree in range(len(forest.trees)):

@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 from annspark.core.boundaries import near_leaves
 from annspark.core.centre_forest import CentreForest
 from annspark.core.copies import route_vectors
-from annspark.core.plan import plan_join
+from annspark.core.plan import Workers, plan_join
 
 
 def make(rng, sizes, probes, n, dim=3, cores=4):
     forest = CentreForest(np.zeros(dim, np.float32), tuple(rng.normal(size=(m, dim)).astype(np.float32) for m in sizes))
     vectors = rng.normal(size=(n, dim)).astype(np.float32)
     sample = rng.normal(size=(60, dim)).astype(np.float32)
-    return forest, plan_join(forest, sample, probes, rows=10**6, cores=cores), vectors
+    return forest, plan_join(forest, sample, probes, rows=10**6, workers=Workers(cores)), vectors
 
 
 def arrivals(copies):

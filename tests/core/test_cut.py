@@ -10,7 +10,7 @@ from annspark.core.copies import route_vectors
 from annspark.core.join import join_leaves
 from annspark.core.metric import prepare
 from annspark.core.packing import EMPTY, merge_lists, pack, unpack
-from annspark.core.plan import plan_join
+from annspark.core.plan import Workers, plan_join
 from annspark.core.routes import visits_of
 from tests.core.worlds import compared_pairs, nearest_compared
 
@@ -66,7 +66,7 @@ def make(kind, trees=1):
     raw, metric = data(kind)
     vectors = prepare(raw.astype(np.float32), metric)
     forest = grow_forest(vectors, 20, trees=trees, split="two_means", seed=1, metric=metric)
-    return forest, plan_join(forest, vectors, 4, rows=len(vectors), cores=1), vectors, metric
+    return forest, plan_join(forest, vectors, 4, rows=len(vectors), workers=Workers(1)), vectors, metric
 
 
 @pytest.mark.parametrize("trees", [1, 2])

@@ -6,12 +6,14 @@ from hypothesis import strategies as st
 from annspark.core.centre_forest import CentreForest, grow_forest
 from annspark.core.copies import route_vectors
 from annspark.core.plan import (
+    Workers,
     count_exact_users,
     count_leaves,
     count_limbs,
     count_merge_partitions,
     count_sampled,
     count_sampled_for_limbs,
+    count_task_bytes,
     plan_join,
 )
 
@@ -47,7 +49,7 @@ def test_every_leaf_is_in_one_partition_and_no_partition_is_empty(seed, trees, m
     rng = np.random.default_rng(seed)
     forest = forest_of(rng, trees, most_leaves)
     sample = rng.normal(size=(50, 3)).astype(np.float32)
-    assert_whole(plan_join(forest, sample, probes, rows=rows, cores=cores), forest, probes)
+    assert_whole(plan_join(forest, sample, probes, rows=rows, workers=Workers(cores)), forest, probes)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 29))
@@ -55,7 +57,7 @@ def test_no_partition_is_empty_when_one_leaf_has_nearly_all_the_work(seed, crowd
     rng = np.random.default_rng(seed)
     forest = CentreForest(np.zeros(1, np.float32), (np.arange(30, dtype=np.float32)[:, None],))
     sample = np.append(np.full(1000, crowded), rng.integers(30, size=20)).astype(np.float32)[:, None]
-    plan = plan_join(forest, sample, 2, rows=10**6, cores=4)
+    plan = plan_join(forest, sample, 2, rows=10**6, workers=Workers(4))
     assert plan.n_partitions == 8
     assert_whole(plan, forest, 2)
 
@@ -63,7 +65,7 @@ def test_no_partition_is_empty_when_one_leaf_has_nearly_all_the_work(seed, crowd
 def test_partitions_get_about_equal_work():
     sample = np.random.default_rng(0).normal(size=(8000, 6)).astype(np.float32)
     forest = grow_forest(sample, 200, trees=1, split="two_means", seed=0, metric="euclidean")
-    plan = plan_join(forest, sample, 8, rows=10**5, cores=4)
+    plan = plan_join(forest, sample, 8, rows=10**5, workers=Workers(4))
     leaves = np.bincount(plan.partition_of_leaf)
     assert len(leaves) == 8
     assert leaves.max() < 2 * leaves.mean()
@@ -71,7 +73,7 @@ def test_partitions_get_about_equal_work():
 
 def test_a_small_table_is_joined_in_one_partition():
     rng = np.random.default_rng(0)
-    plan = plan_join(forest_of(rng, 1, 9), np.zeros((1, 3), np.float32), 4, rows=400, cores=64)
+    plan = plan_join(forest_of(rng, 1, 9), np.zeros((1, 3), np.float32), 4, rows=400, workers=Workers(64))
     assert plan.n_partitions == 1
 
 
@@ -94,7 +96,7 @@ def test_vectors_go_to_as_many_leaves_and_partitions_as_planned(probes):
     vectors = np.random.default_rng(0).normal(size=(30_000, 6)).astype(np.float32)
     sample = vectors[:10_000]
     forest = grow_forest(sample, 200, trees=1, split="two_means", seed=0, metric="euclidean")
-    plan = plan_join(forest, vectors[10_000:15_000], probes, rows=10**6, cores=4)
+    plan = plan_join(forest, vectors[10_000:15_000], probes, rows=10**6, workers=Workers(4))
     copies = route_vectors(forest, plan, vectors[15_000:])
     assert (copies.n_visits.sum() + (copies.home >= 0).sum()) / 15_000 == pytest.approx(probes, rel=0.05)
     assert len(copies.row) / 15_000 == pytest.approx(plan.copies, rel=0.05)
@@ -103,9 +105,31 @@ def test_vectors_go_to_as_many_leaves_and_partitions_as_planned(probes):
 def test_partitions_fit_a_worker():
     sample = np.random.default_rng(0).normal(size=(5000, 50)).astype(np.float32)
     forest = grow_forest(sample, 300, trees=2, split="two_means", seed=0, metric="euclidean")
-    plan = plan_join(forest, sample, 4, rows=10**7, cores=4)
+    plan = plan_join(forest, sample, 4, rows=10**7, workers=Workers(4))
     assert plan.n_partitions > 8
     assert 10**7 * plan.copies * 4 * 50 / plan.n_partitions <= 200 << 20
+
+
+def test_copies_do_not_run_away_where_workers_have_memory():
+    # Many dimensions: a vector's 40 nearest leaves are spread over all partitions.
+    vectors = np.random.default_rng(0).normal(size=(12_000, 40)).astype(np.float32)
+    forest = grow_forest(vectors[:8_000], 120, trees=1, split="two_means", seed=0, metric="euclidean")
+    sample = vectors[8_000:]
+    unknown, tight, roomy = (
+        plan_join(forest, sample, 40, rows=3 * 10**6, workers=Workers(2, n_bytes))
+        for n_bytes in (0, 1800 << 20, 4 << 30)
+    )
+    assert (roomy.n_partitions, roomy.copies) == (4, pytest.approx(3.9, abs=0.1))
+    assert 4 < tight.n_partitions < unknown.n_partitions
+    assert count_task_bytes(tight, 3 * 10**6, 40) <= 1800 << 20
+    assert 8 < unknown.copies <= 16
+
+
+def test_memory_does_not_make_fewer_partitions_where_copies_are_few():
+    vectors = np.random.default_rng(0).normal(size=(6_000, 4)).astype(np.float32)
+    forest = grow_forest(vectors[:4_000], 300, trees=1, split="two_means", seed=0, metric="euclidean")
+    plans = [plan_join(forest, vectors[4_000:], 3, rows=10**8, workers=Workers(2, n_bytes)) for n_bytes in (0, 1 << 40)]
+    assert plans[0].n_partitions == plans[1].n_partitions > 8
 
 
 @given(st.integers(1, 10**9), st.floats(1, 9), st.integers(1, 100), st.floats(1, 100), st.integers(1, 500))

@@ -11,7 +11,7 @@ from annspark.core.boundaries import near_leaves
 from annspark.core.centre_forest import CentreForest, grow_forest
 from annspark.core.column_forest import grow_columns
 from annspark.core.copies import route_queries, route_residents
-from annspark.core.plan import expect_query_pairs, plan_parts, plan_queries, reach_of_queries
+from annspark.core.plan import Workers, expect_query_pairs, plan_parts, plan_queries, reach_of_queries
 from annspark.core.routes import SAME_LEAF, reach_for, within_reach
 from annspark.core.routing_space import PLAIN, RoutingSpace
 from annspark.core.vectors import len_of, sparse_rows, squared_lengths, take_rows
@@ -40,7 +40,7 @@ def residents_of(forest, rows):
 
 
 def planned(forest, sample, indexed, probes, **more):
-    sizes = {"queries": len_of(sample), "rows": len_of(indexed), "cores": 4, "width": 3.0} | more
+    sizes = {"queries": len_of(sample), "rows": len_of(indexed), "workers": Workers(4), "width": 3.0} | more
     return plan_queries(forest, sample, residents_of(forest, indexed), probes, **sizes)
 
 
@@ -206,7 +206,7 @@ def test_the_first_trees_alone_route_queries_as_among_others(kind):
 def test_every_leaf_is_in_one_partition_and_no_partition_is_empty(seed, trees, most, probes, cores, rows, queries):
     rng = np.random.default_rng(seed)
     forest = forest_of(rng, trees, most)
-    plan = planned(forest, normal(rng, 50), normal(rng, 50), probes, rows=rows, queries=queries, cores=cores)
+    plan = planned(forest, normal(rng, 50), normal(rng, 50), probes, rows=rows, queries=queries, workers=Workers(cores))
     assert_whole(plan, forest, probes)
     assert plan.expected.pairs >= 0
 
@@ -230,7 +230,7 @@ def test_partitions_get_about_equal_work_which_is_rows_times_queries():
     forest = CentreForest(np.zeros(1, np.float32), (leaves,))
     rows = (199 * rng.random((20_000, 1)) ** 3).astype(np.float32)  # most at the one end
     queries = (199 * rng.beta(4, 2, (8_000, 1))).astype(np.float32)  # most near the other
-    plan = planned(forest, queries[:4000], rows, 3, cores=4)
+    plan = planned(forest, queries[:4000], rows, 3, workers=Workers(4))
     assert plan.n_partitions == 8
     copies = route_queries(forest, plan, queries[4000:])
     work = np.bincount(copies.visits, minlength=plan.n_leaves) * residents_of(forest, rows)[0]
@@ -269,7 +269,9 @@ def test_few_queries_of_a_large_table_do_not_make_a_partition_larger_than_a_work
 
 def test_a_small_table_is_asked_in_one_partition():
     rng = np.random.default_rng(0)
-    plan = planned(forest_of(rng, 1, 9), normal(rng, 30), normal(rng, 30), 4, rows=300, queries=100, cores=64)
+    plan = planned(
+        forest_of(rng, 1, 9), normal(rng, 30), normal(rng, 30), 4, rows=300, queries=100, workers=Workers(64)
+    )
     assert plan.n_partitions == 1
 
 

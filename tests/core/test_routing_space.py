@@ -5,7 +5,7 @@ from scipy.sparse import csr_array
 from annspark.core.centre_forest import grow_forest
 from annspark.core.copies import route_vectors
 from annspark.core.join import join_leaves
-from annspark.core.plan import plan_join
+from annspark.core.plan import Workers, plan_join
 from annspark.core.routes import EVERY_LEAF, SAME_LEAF, visits_of
 from annspark.core.routing_space import RoutingSpace, choose_space
 from annspark.core.vectors import sparse_rows
@@ -45,7 +45,7 @@ def test_a_vector_longer_than_all_sampled_ones_visits_every_leaf_of_a_tree():
     vectors = normal(3000)
     vectors[[7, 2500]] *= 100
     forest = grow_forest(vectors[100:1100], 40, trees=2, split="two_means", seed=0, metric="inner_product")
-    plan = plan_join(forest, vectors[1100:2000], 3, rows=3000, cores=2)
+    plan = plan_join(forest, vectors[1100:2000], 3, rows=3000, workers=Workers(2))
     copies = route_vectors(forest, plan, vectors)
     start = np.cumsum(copies.n_visits) - copies.n_visits
     for hub in (7, 2500):

@@ -3,7 +3,7 @@ import pytest
 
 from annspark.core.centre_forest import grow_forest
 from annspark.core.metric import prepare
-from annspark.core.plan import plan_join
+from annspark.core.plan import Workers, plan_join
 from annspark.flow.join import join_partitions
 from annspark.flow.read import read_vectors
 from annspark.flow.route import ship_vectors
@@ -29,7 +29,7 @@ def joined(
     users = read_vectors(make_table(spark, vectors, ids, schema=schema), settings, stage, 2)
     ready = prepare(vectors, metric)
     forest = grow_forest(ready, LEAVES, trees=1, split="two_means", seed=0, metric=metric)
-    plan = plan_join(forest, ready, probes, rows=len(vectors), cores=2)
+    plan = plan_join(forest, ready, probes, rows=len(vectors), workers=Workers(2))
     assert plan.n_partitions == 3
     shipped = ship_vectors(users.table, forest, plan, users.wire, users.coordinates)
     candidates = join_partitions(shipped, plan, n_merge_partitions, users.wire, users.coordinates, K)

@@ -3,7 +3,7 @@ import pytest
 
 from annspark.core.boundaries import near_leaves
 from annspark.core.centre_forest import grow_forest
-from annspark.core.plan import plan_join
+from annspark.core.plan import Workers, plan_join
 from annspark.flow.read import read_vectors
 from annspark.flow.route import ship_vectors
 from annspark.settings import Settings
@@ -19,7 +19,7 @@ def line(request, spark, stage):
     vectors = clustered(ROWS)
     users = read_vectors(make_table(spark, vectors), Settings(metric="euclidean"), stage, 2)
     forest = grow_forest(vectors[:800], 40, trees=request.param, split="two_means", seed=0, metric="euclidean")
-    plan = plan_join(forest, vectors[:800], PROBES, rows=ROWS, cores=2)
+    plan = plan_join(forest, vectors[:800], PROBES, rows=ROWS, workers=Workers(2))
     return vectors, forest, plan, arrivals(ship_vectors(users.table, forest, plan, users.wire, users.coordinates))
 
 

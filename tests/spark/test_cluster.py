@@ -3,7 +3,7 @@ from threading import current_thread
 import pytest
 from pyspark.sql import functions as F
 
-from annspark.spark.cluster import count_cores, partition_keys, start_beside
+from annspark.spark.cluster import count_cores, partition_keys, start_beside, start_workers
 
 pytestmark = pytest.mark.spark35
 
@@ -20,6 +20,10 @@ def test_rows_of_a_key_land_alone_in_a_partition(spark, n_partitions):
 
 def test_cores_are_those_of_the_session(spark):
     assert count_cores(spark) == 2
+
+
+def test_workers_tell_how_much_memory_they_may_take(spark):
+    assert 1 << 20 < start_workers(spark) < 1 << 40
 
 
 def test_work_beside_is_done_in_a_thread_of_its_own_in_the_same_job_group(spark):

@@ -1,0 +1,59 @@
+"""How much memory a Python worker may take, as seen from inside it."""
+
+import os
+from pathlib import Path
+
+_MEMINFO = Path("/proc/meminfo")
+# The limit, what is taken, and what of it the kernel gives back when asked: of containers by cgroup v2, then v1.
+_GROUPS = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat"),
+    (
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        "/sys/fs/cgroup/memory/memory.stat",
+    ),
+)
+_SHARE = 0.25  # of a core's memory: Java's heap may still grow, and other jobs may come
+
+
+def bytes_for_worker() -> int:
+    """Return the bytes that each of this machine's workers may take without crowding others, 0 where it is not known.
+
+    It is a quarter of what is free on the machine or in the container, shared among the cores.  It is no more than
+    half of the process's own limit, which spark.executor.pyspark.memory sets.
+    """
+    free = [_free_on_machine(), *(_free_in_group(*files) for files in _GROUPS)]
+    known = [n_bytes for n_bytes in free if n_bytes is not None]
+    share = [int(_SHARE * min(known) / (os.cpu_count() or 1))] if known else []
+    return min([*share, *_own_limit()], default=0)
+
+
+def _free_on_machine() -> int | None:
+    return _field(_MEMINFO, "MemAvailable:", 1024)
+
+
+def _free_in_group(limit: str, taken: str, details: str) -> int | None:
+    try:
+        allowed, used = int(Path(limit).read_text()), int(Path(taken).read_text())
+    except (OSError, ValueError):  # no such group, or "max": no limit
+        return None
+    return max(0, allowed - used + (_field(Path(details), "inactive_file", 1) or 0))
+
+
+def _field(file: Path, name: str, unit: int) -> int | None:
+    """Return the number after a name in a file of names and numbers, in bytes."""
+    try:
+        lines = file.read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * unit for line in lines if line.split()[:1] == [name]), None)
+
+
+def _own_limit() -> list[int]:
+    """Return half of the address space that the process is limited to, if it is."""
+    try:
+        import resource  # Windows has none
+    except ImportError:
+        return []
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return [] if limit == resource.RLIM_INFINITY else [limit // 2]

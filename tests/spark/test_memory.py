@@ -1,0 +1,56 @@
+import resource
+from types import SimpleNamespace
+
+import pytest
+
+from annspark.spark import memory
+
+GB = 1 << 30
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """A machine of four cores with 32 GB free, no container and no limit of the process."""
+    (tmp_path / "meminfo").write_text(f"MemTotal: {64 * GB >> 10} kB\nMemAvailable: {32 * GB >> 10} kB\n")
+    monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "meminfo")
+    group = [str(tmp_path / name) for name in ("max", "current", "stat")]
+    monkeypatch.setattr(memory, "_GROUPS", (group,))
+    monkeypatch.setattr(memory.os, "cpu_count", lambda: 4)
+    limits = SimpleNamespace(own=resource.RLIM_INFINITY)
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (limits.own, limits.own))
+
+    def put(**files):
+        for name, text in files.items():
+            (tmp_path / name).write_text(text)
+
+    return SimpleNamespace(put=put, limits=limits)
+
+
+def test_a_worker_takes_a_quarter_of_its_core_s_share(machine):
+    assert memory.bytes_for_worker() == 2 * GB
+
+
+def test_a_container_allows_less(machine):
+    machine.put(max=str(12 * GB), current=str(6 * GB), stat=f"anon 1\ninactive_file {2 * GB}\n")
+    assert memory.bytes_for_worker() == GB // 2
+
+
+@pytest.mark.parametrize("limit", ["max", ""])
+def test_a_container_without_a_limit_allows_all(machine, limit):
+    machine.put(max=limit, current=str(6 * GB), stat="")
+    assert memory.bytes_for_worker() == 2 * GB
+
+
+def test_a_full_container_leaves_nothing(machine):
+    machine.put(max=str(GB), current=str(2 * GB), stat="")
+    assert memory.bytes_for_worker() == 0
+
+
+def test_a_process_takes_half_of_its_own_limit(machine):
+    machine.limits.own = GB
+    assert memory.bytes_for_worker() == GB // 2
+
+
+def test_other_systems_do_not_tell(machine, monkeypatch, tmp_path):
+    monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "none")
+    assert memory.bytes_for_worker() == 0
