@@ -13,7 +13,8 @@ from annspark.core.boundaries import (
     routes_in_tree,
 )
 from annspark.core.metric import METRICS
-from annspark.core.routes import SAME_LEAF, Routes, routes_of
+from annspark.core.reached import inverse_distances, reached_in_tree, saves_time
+from annspark.core.routes import SAME_LEAF, Routes, routes_of, within_reach
 from annspark.core.routing_space import PLAIN, RoutingSpace, choose_space
 from annspark.core.two_level import Groups, group_centres, nearest_grouped
 
@@ -45,6 +46,11 @@ class CentreForest:
         """The centres of each tree in groups.  They are twice the size of the trees, so each process makes its own."""
         return tuple(group_centres(centres) for centres in self.trees)
 
+    @cached_property
+    def inverse_distances(self) -> tuple[np.ndarray, ...]:
+        """Of each tree, what reached_in_tree needs; each process makes its own."""
+        return tuple(inverse_distances(centres) for centres in self.trees)
+
     @property
     def sizes(self) -> tuple[int, ...]:
         """Number of leaves of each tree."""
@@ -72,6 +78,15 @@ class CentreForest:
         """Return for each tree the home of every vector, and the leaves it may visit, see Forest."""
         home_points, visit_points, hubs = self.home_points(vectors), self.visit_points(vectors), self.are_hubs(vectors)
         return [routes_in_tree(home_points, visit_points, hubs, groups, probes) for groups in self.groups]
+
+    def find_reached(self, vectors: np.ndarray, probes: float, reach: tuple[float, ...]) -> list[Routes]:
+        """Return for each tree the home of every vector and the leaves within reach, see Forest."""
+        saves = len(vectors) and all(saves_time(groups, probes) for groups in self.groups)
+        if saves and self.visit_points(vectors[:1]) is None and not self.are_hubs(vectors).any():
+            points = self.home_points(vectors)
+            trees = zip(self.groups, self.inverse_distances, reach, strict=True)
+            return [reached_in_tree(points, groups, inverse, probes, margin) for groups, inverse, margin in trees]
+        return [within_reach(*one) for one in zip(self.find_routes(vectors, probes), reach, strict=True)]
 
     def query_points(self, queries: np.ndarray) -> np.ndarray:
         """Return the points that decide which leaves queries go to, around the origin: float32 (n, dim)."""

@@ -41,8 +41,8 @@ def route_vectors(forest: Forest, plan: Plan, vectors: Vectors) -> Copies:
     vectors : n, dense or sparse, prepared
     """
     parts, hubs = [], np.flatnonzero(forest.are_hubs(vectors))
-    for tree, reachable in enumerate(forest.find_routes(vectors, plan.probes)):
-        entries = _entries_of(within_reach(reachable, plan.reach[tree]), plan, tree)
+    for tree, reached in enumerate(forest.find_reached(vectors, plan.probes, plan.reach)):
+        entries = _entries_of(reached, plan, tree)
         if len(hubs) and tree == 0:  # the tree in which every vector has a home
             entries = _with_hubs(entries, hubs, np.arange(plan.n_home_partitions))
         parts.append(entries)

@@ -30,6 +30,14 @@ class Forest(Protocol):
         probes  : mean number of leaves a vector goes to in a tree, its home included
         """
 
+    def find_reached(self, vectors: Vectors, probes: float, reach: tuple[float, ...]) -> list[Routes]:
+        """Return for each tree the home of every vector and the leaves within reach of it, in any order.
+
+        They are those that within_reach leaves of find_routes; margins may be nan.
+
+        reach : for each tree, the margin up to which leaves are visited
+        """
+
     def find_query_routes(self, queries: Vectors, probes: float) -> list[Routes]:
         """Return for each tree the leaves that queries may go to.
 

@@ -147,7 +147,12 @@ def slack_of(vectors: np.ndarray, scores: np.ndarray) -> np.ndarray:
     norms = np.sqrt(squared)
     # |c| <= |x| + |x - c|, where |x - c|^2 = score + |x|^2.
     longest = norms + np.sqrt(np.maximum(scores + squared, 0))
-    return np.float32(_ROUNDINGS * (min(vectors.shape[1], _TERMS) + 1) ** 0.5) * (longest + norms) ** 2
+    return rounding_of(vectors.shape[1]) * (longest + norms) ** 2
+
+
+def rounding_of(dim: int) -> np.float32:
+    """Return the slack of vectors and centres whose lengths are 1 together."""
+    return np.float32(_ROUNDINGS * (min(dim, _TERMS) + 1) ** 0.5)
 
 
 def nearest_of_entries(
