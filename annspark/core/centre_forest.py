@@ -81,12 +81,23 @@ class CentreForest:
 
     def find_reached(self, vectors: np.ndarray, probes: float, reach: tuple[float, ...]) -> list[Routes]:
         """Return for each tree the home of every vector and the leaves within reach, see Forest."""
-        saves = len(vectors) and all(saves_time(groups, probes) for groups in self.groups)
-        if saves and self.visit_points(vectors[:1]) is None and not self.are_hubs(vectors).any():
-            points = self.home_points(vectors)
-            trees = zip(self.groups, self.inverse_distances, reach, strict=True)
-            return [reached_in_tree(points, groups, inverse, probes, margin) for groups, inverse, margin in trees]
+        plain = self.visit_points(vectors[:1]) is None and not self.are_hubs(vectors).any()
+        if plain and self._saves_time(len(vectors), probes):
+            return self._reached(self.home_points(vectors), probes, reach)
         return [within_reach(*one) for one in zip(self.find_routes(vectors, probes), reach, strict=True)]
+
+    def find_query_reached(self, queries: np.ndarray, probes: float, reach: tuple[float, ...]) -> list[Routes]:
+        """Return for each tree the leaves that queries go to, see Forest."""
+        if self._saves_time(len(queries), probes):
+            return self._reached(self.query_points(queries), probes, reach)
+        return [within_reach(*one) for one in zip(self.find_query_routes(queries, probes), reach, strict=True)]
+
+    def _saves_time(self, n: int, probes: float) -> bool:
+        return n > 0 and all(saves_time(groups, probes) for groups in self.groups)
+
+    def _reached(self, points: np.ndarray, probes: float, reach: tuple[float, ...]) -> list[Routes]:
+        trees = zip(self.groups, self.inverse_distances, reach, strict=True)
+        return [reached_in_tree(points, groups, inverse, probes, margin) for groups, inverse, margin in trees]
 
     def query_points(self, queries: np.ndarray) -> np.ndarray:
         """Return the points that decide which leaves queries go to, around the origin: float32 (n, dim)."""

@@ -89,6 +89,10 @@ class ColumnForest:
         """Return for each tree the home of every row and the leaves within reach, see Forest."""
         return [within_reach(*one) for one in zip(self.find_routes(rows, probes), reach, strict=True)]
 
+    def find_query_reached(self, queries: Vectors, probes: float, reach: tuple[float, ...]) -> list[Routes]:
+        """Return for each tree the leaves that queries go to, see Forest."""
+        return [within_reach(*one) for one in zip(self.find_query_routes(queries, probes), reach, strict=True)]
+
     def find_query_routes(self, queries: Vectors, probes: float) -> list[Routes]:
         """Return for each tree the leaves that queries may go to, see Forest: in all trees the same ones."""
         by_worth = self._by_worth(queries)

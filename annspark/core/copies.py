@@ -7,7 +7,7 @@ import numpy as np
 
 from annspark.core.forest import Forest
 from annspark.core.plan import Plan
-from annspark.core.routes import EVERY_LEAF, Routes, within_reach
+from annspark.core.routes import EVERY_LEAF, Routes
 from annspark.core.vectors import Vectors
 
 _ENTRY_BITS = 40
@@ -58,8 +58,8 @@ def route_residents(forest: Forest, plan: Plan, vectors: Vectors) -> Copies:
 def route_queries(forest: Forest, plan: Plan, vectors: Vectors) -> Copies:
     """Return one copy of each query for every partition that joins a leaf it goes to; it is at home in none."""
     parts: list[_Entries] = []
-    for tree, reachable in enumerate(forest.find_query_routes(vectors, plan.probes)):
-        row, leaf, home, partition = _entries_of(within_reach(reachable, plan.reach[tree]), plan, tree)
+    for tree, reached in enumerate(forest.find_query_reached(vectors, plan.probes, plan.reach)):
+        row, leaf, home, partition = _entries_of(reached, plan, tree)
         parts.append((row, leaf, np.zeros_like(home), partition))
     return _copies_of(parts)
 

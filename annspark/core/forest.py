@@ -48,6 +48,14 @@ class Forest(Protocol):
         probes  : mean number of leaves a query goes to in a tree, the first one included
         """
 
+    def find_query_reached(self, queries: Vectors, probes: float, reach: tuple[float, ...]) -> list[Routes]:
+        """Return for each tree the leaves that queries go to, in any order.
+
+        They are those that within_reach leaves of find_query_routes; margins may be nan.
+
+        reach : for each tree, the margin up to which leaves are visited
+        """
+
     def find_query_distances(
         self, queries: Vectors, i: np.ndarray, rows: Vectors, j: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:

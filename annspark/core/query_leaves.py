@@ -104,8 +104,7 @@ class CentreRouter:
     def _leaves_by_tree(self, vectors: np.ndarray, extent: Extent) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return for each tree vectors, ascending, and leaves that they go to, numbered in the tree."""
         if extent.reach is not None:
-            reachable = self.forest.find_query_routes(vectors, extent.probes)
-            routes = [within_reach(*one) for one in zip(reachable, extent.reach, strict=True)]
+            routes = self.forest.find_query_reached(vectors, extent.probes, extent.reach)
             return [(of_tree.row, of_tree.leaf) for of_tree in routes]
         points = self.forest.query_points(vectors)
         nearest = [nearest_grouped(points, groups, _count_near(extent, groups)) for groups in self.forest.groups]

@@ -95,6 +95,17 @@ def test_vectors_are_shipped_the_same_either_way(monkeypatch):
     np.testing.assert_array_equal(quick.visits[order], slow.visits[other])
 
 
+@pytest.mark.parametrize("metric", ["cosine", "inner_product"])
+def test_queries_go_to_the_same_leaves_either_way(metric):
+    vectors = clustered(4000, 12)
+    forest = grow_forest(vectors[:2000], 150, trees=2, split="two_means", seed=0, metric=metric)
+    routes = forest.find_query_routes(vectors[2000:], 30)
+    reach = tuple(reach_for(of_tree, 30) for of_tree in routes)
+    found = forest.find_query_reached(vectors[2000:], 30, reach)
+    assert [entries(one) for one in found] == [entries(within_reach(*one)) for one in zip(routes, reach, strict=True)]
+    assert np.isnan(found[0].margin).all()
+
+
 def test_a_vector_alone_goes_where_it_goes_among_others():
     vectors = clustered(400, 20)
     forest = grow_forest(vectors, 60, trees=1, split="two_means", seed=0, metric="euclidean")
