@@ -8,9 +8,7 @@ The tree is grown and calibrated as a build does it with its defaults, by the sa
 import argparse
 from dataclasses import dataclass
 
-from jobs.benchmark import kernels  # first: it sees to one thread of linear algebra
-
-import numpy as np  # isort: skip
+import numpy as np
 
 from annspark.core.calibrate import CALIBRATION_USERS, HomeDistances, choose_probes
 from annspark.core.centre_forest import grow_forest
