@@ -27,7 +27,7 @@ class Data:
 
 
 def prepare(source: str, cache: Path) -> Data:
-    """Return a set by its name, synthetic:ROWSxDIM or synthetic-text:ROWSxDIM, or by that of an .npz: path or path@ROWS."""
+    """Return a set by its name: KIND:ROWSxDIM of a synthetic one, the path of an .npz, or of one and how many rows."""
     name = name_of(source)
     folder = cache / name.replace(":", "-")
     if not folder.is_dir():
