@@ -3,8 +3,9 @@
     pip install '.[bench]'
     python -m jobs.benchmark --out results --sets synthetic:100000x64 path/to/NAME.npz --systems annspark hnswlib
 
-A set is synthetic:ROWSxDIM (a smaller one is the beginning of a larger one); an .npz with X, row number = id, and
-NAME.truth.npz beside it (query_rows, their exact distances, ascending, the metric); or its beginning, NAME.npz@ROWS.
+A set is synthetic:ROWSxDIM or, harder, synthetic-text:ROWSxDIM (a smaller one is the beginning of a larger one); an
+.npz with X, row number = id, and NAME.truth.npz beside it (query_rows, their exact distances, ascending, the metric);
+or its beginning, NAME.npz@ROWS.
 Each system climbs its ladder of settings until one finds 0.996, fails or takes longer than --limit.  The systems take
 turns.  results.json and results.md are written after every run, and --resume makes only the runs they lack: with more
 --systems, --sets or --repeats it widens what is there.  The picture is drawn at the end.

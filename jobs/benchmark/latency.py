@@ -31,7 +31,7 @@ import numpy as np  # isort: skip
 
 from jobs.benchmark.askers import ASKERS, Ask, Asker
 from jobs.benchmark.runs import machine, versions
-from jobs.benchmark.sets import load, metric_of, name_of, write_vectors
+from jobs.benchmark.sets import load, metric_of, name_of, shape_of, write_vectors
 from jobs.benchmark.systems import K, Setting, as_text
 from tests.oracle import between, recall_by_row
 
@@ -159,9 +159,10 @@ def hold_out(source: str, cache: Path) -> Held:
 
 def split(source: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows to index and those to ask: beyond a synthetic set, or drawn with a fixed seed."""
-    if source.startswith("synthetic:"):
-        rows, dim = map(int, source.removeprefix("synthetic:").split("x"))
-        vectors = load(f"synthetic:{rows + QUERIES}x{dim}")
+    shape = shape_of(source)
+    if shape:
+        kind, rows, dim = shape
+        vectors = load(f"{kind}:{rows + QUERIES}x{dim}")
         return vectors[:rows], vectors[rows:]
     vectors = load(source)
     asked = np.zeros(len(vectors), bool)

@@ -1,13 +1,6 @@
-"""The sets of vectors: made or read once, then kept as Parquet, as an array and with exact distances of some rows.
-
-The synthetic ones are shaped like the vectors of recommenders, as hard as real ones. Interests are mixed from a few
-themes, so that neighboring ones blend. A popular interest has many users, most have few. Within an interest users
-differ along some directions of its own, and a little along all. Active users have long vectors. Row i is the same in a
-set of any size: a smaller set is the beginning of a larger one.
-"""
+"""The sets of vectors: made or read once, then kept as Parquet, as an array and with exact distances of some rows."""
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,15 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs.benchmark.synthetic import KINDS, chunks
 from jobs.benchmark.systems import K
 from tests.oracle import exact_distances
 
 QUERIES = 1_000  # rows whose exact neighbors are found
-CHUNK = 10_000
-THEMES, INTERESTS, THEME_DIM = 64, 4_000, 24
-INNER = (8, 16)
-# Next to vectors of ALS and GloVe these give about the same distances, intrinsic dimension and recall of an IVF index.
-SPREAD, NOISE, ZIPF = 1.2, 0.6, 0.8
 
 
 @dataclass(frozen=True)
@@ -38,7 +27,7 @@ class Data:
 
 
 def prepare(source: str, cache: Path) -> Data:
-    """Return a set by its name: synthetic:ROWSxDIM, or the path of an .npz, or of one and how many of its rows."""
+    """Return a set by its name: KIND:ROWSxDIM of a synthetic one, the path of an .npz, or of one and how many rows."""
     name = name_of(source)
     folder = cache / name.replace(":", "-")
     if not folder.is_dir():
@@ -56,51 +45,39 @@ def prepare(source: str, cache: Path) -> Data:
 
 def name_of(source: str) -> str:
     """Return what a set is called in the results."""
-    return source if source.startswith("synthetic:") else Path(source).name.replace(".npz", "")
+    return source if shape_of(source) else Path(source).name.replace(".npz", "")
+
+
+def shape_of(source: str) -> tuple[str, int, int] | None:
+    """Return the kind, the rows and the dimension that the name of a synthetic set tells; None for a real set."""
+    kind, _, shape = source.partition(":")
+    if kind not in KINDS:
+        return None
+    rows, dim = map(int, shape.split("x"))
+    return kind, rows, dim
 
 
 def load(source: str) -> np.ndarray:
     """Return the vectors of a set by its name: float32 (rows, dim)."""
-    if source.startswith("synthetic:"):
-        return np.concatenate(list(chunks(*map(int, source.removeprefix("synthetic:").split("x")))))
+    shape = shape_of(source)
+    if shape:
+        return np.concatenate(list(chunks(*shape)))
     path, _, rows = source.partition("@")
     return np.load(path)["X"][: int(rows) if rows else None].astype(np.float32)
 
 
 def metric_of(source: str) -> str:
     """Return the metric of a set by its name: that of the truth beside an .npz, cosine for a synthetic one."""
-    if source.startswith("synthetic:"):
+    if shape_of(source):
         return "cosine"
     return str(np.load(Path(source.partition("@")[0]).with_suffix(".truth.npz"))["metric"])
-
-
-def chunks(rows: int, dim: int, seed: int = 0) -> Iterator[np.ndarray]:
-    """Yield the first rows vectors of an endless stream, float32, CHUNK at a time."""
-    rng = np.random.default_rng(seed)
-    share = 1 / (10 + np.arange(INTERESTS)) ** ZIPF
-    theme = rng.integers(THEMES, size=INTERESTS)
-    axes = _directions(rng, (THEMES, THEME_DIM, dim)) / THEME_DIM**0.5
-    places = _directions(rng, (THEMES, dim))[theme]
-    places += np.einsum("it,itd->id", rng.normal(size=(INTERESTS, THEME_DIM)), axes[theme])
-    inner = rng.integers(INNER[0], INNER[1] + 1, size=INTERESTS)
-    used = np.arange(INNER[1]) < inner[:, None]
-    inside = _directions(rng, (INTERESTS, INNER[1], dim)) * (SPREAD * used / np.sqrt(inner)[:, None])[:, :, None]
-    inside = inside.astype(np.float32)
-    for start in range(0, rows, CHUNK):
-        # Each chunk has its own generator and is always drawn whole.
-        rng = np.random.default_rng([seed, start])
-        which = rng.choice(INTERESTS, CHUNK, p=share / share.sum())
-        along = rng.standard_normal((CHUNK, 1, INNER[1]), np.float32)
-        vectors = places[which] + (along @ inside[which])[:, 0] + NOISE * _directions(rng, (CHUNK, dim))
-        vectors *= rng.lognormal(0, 0.5, (CHUNK, 1))
-        yield vectors[: rows - start].astype(np.float32)
 
 
 def _write_truth(path: Path, source: str, vectors: np.ndarray) -> None:
     """Write the exact distances of some rows: those that came with a whole set, or of rows drawn with a fixed seed."""
     file, _, rows = source.partition("@")
     given = Path(file).with_suffix(".truth.npz")
-    if not source.startswith("synthetic:") and not rows:
+    if not shape_of(source) and not rows:
         shutil.copy(given, path)
         return
     metric = metric_of(source)
@@ -118,8 +95,3 @@ def write_vectors(path: Path, vectors: np.ndarray) -> None:
             block = vectors[start : start + size]
             lists = pa.ListArray.from_arrays(pa.array(np.arange(len(block) + 1) * dim, pa.int32()), block.ravel())
             writer.write_table(pa.table([np.arange(start, start + len(block)), lists], schema=schema))
-
-
-def _directions(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Return normal vectors of about length 1."""
-    return rng.normal(0, shape[-1] ** -0.5, shape)

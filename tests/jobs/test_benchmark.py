@@ -17,8 +17,9 @@ psutil = pytest.importorskip("psutil", reason="the extra bench is not installed"
 
 from jobs.benchmark import commands, core_seconds, joins, libraries, spark_systems  # noqa: E402
 from jobs.benchmark.runs import OK, Run, is_pointless, measure, order_of, read_results, score, write_results  # noqa: E402
-from jobs.benchmark.sets import CHUNK, Data, chunks, prepare  # noqa: E402
+from jobs.benchmark.sets import Data, load, prepare  # noqa: E402
 from jobs.benchmark.summary import Point, as_markdown, seconds_at  # noqa: E402
+from jobs.benchmark.synthetic import CHUNK, KINDS, chunks  # noqa: E402
 from jobs.benchmark.systems import SYSTEMS, as_text  # noqa: E402
 from jobs.benchmark.watch import reason, watch  # noqa: E402
 
@@ -102,16 +103,19 @@ def test_the_ladder_ends_where_enough_is_found_or_a_setting_failed(earlier, poin
     assert not is_pointless(earlier, "other", "annspark", 2)
 
 
-def test_a_smaller_synthetic_set_is_the_beginning_of_a_larger_one():
-    (small,), large = chunks(500, 8), list(chunks(CHUNK + 300, 8))
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_smaller_synthetic_set_is_the_beginning_of_a_larger_one(kind):
+    (small,), large = chunks(kind, 500, 8), list(chunks(kind, CHUNK + 300, 8))
     assert [len(chunk) for chunk in large] == [CHUNK, 300]
     np.testing.assert_array_equal(small, large[0][:500])
-    assert not np.array_equal(small, next(chunks(500, 8, seed=1)))
+    np.testing.assert_array_equal(small, load(f"{kind}:500x8"))
+    assert not np.array_equal(small, next(chunks(kind, 500, 8, seed=1)))
     assert small.dtype == np.float32
 
 
-def test_the_structure_of_synthetic_sets_does_not_change_along_the_stream():
-    halves = list(chunks(2 * CHUNK, 16))
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_structure_of_synthetic_sets_does_not_change_along_the_stream(kind):
+    halves = list(chunks(kind, 2 * CHUNK, 16))
     for numbers in (
         lambda x: np.linalg.norm(x, axis=1),
         lambda x: x[:, 0],
@@ -121,14 +125,23 @@ def test_the_structure_of_synthetic_sets_does_not_change_along_the_stream():
         np.testing.assert_allclose(a, b, atol=0.05 * np.abs(a).max())
 
 
-def test_synthetic_vectors_are_clustered_and_their_norms_skewed():
-    vectors = np.vstack(list(chunks(4 * CHUNK, 64)))  # some ten of each interest
+def test_synthetic_users_are_clustered_and_their_norms_skewed():
+    vectors = load(f"synthetic:{4 * CHUNK}x64")  # some ten of each interest
     shuffled = np.random.default_rng(0).permuted(vectors, axis=0)  # the same numbers without the structure
     some = np.arange(100)
     near, far = (np.median(exact_distances(x, some, 10, "cosine")[:, -1]) for x in (vectors, shuffled))
     norms = np.linalg.norm(vectors, axis=1)
     assert near < 0.85 * far
     assert np.quantile(norms, 0.95) > 2 * np.median(norms)
+
+
+def test_synthetic_texts_share_words_and_have_length_1():
+    vectors = load("synthetic-text:10000x128")
+    shuffled = np.random.default_rng(0).permuted(vectors, axis=0)
+    some = np.arange(100)
+    near, far = (np.median(exact_distances(x, some, 10, "cosine")[:, -1]) for x in (vectors, shuffled))
+    assert near < 0.85 * far
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
