@@ -19,7 +19,7 @@ SPREAD, NOISE, ZIPF = 1.2, 0.6, 0.8
 # Of texts.  The README has the figures of the real sets beside those of this one.
 KNEE, FALL = 300, 2.0  # fitted to the spectrum of MiniLM's vectors of titles, 384 numbers
 # Fitted to the probes and the intrinsic dimension of 10,000 to 600,000 WordLlama vectors of titles, 128 numbers.  More
-# words in a topic's list raise the dimension, and let the probes grow faster with the rows.  A steeper Zipf of the words
+# words in a topic's list raise the dimension, and let the probes grow faster with the rows.  A steeper Zipf of words
 # lowers the probes, and lets the first axes hold more of the variance.
 WORDS, WORD_ZIPF = 30_000, 1.2
 TOPICS, TOPIC_ZIPF, LISTED = 1_000, 0.5, 36
