@@ -22,6 +22,7 @@ from annspark.core.plan import (
     Workers,
     count_exact_users,
     count_merge_partitions,
+    count_task_bytes,
     plan_join,
 )
 from annspark.errors import RecallMissed
@@ -43,6 +44,7 @@ from annspark.run import Run
 from annspark.settings import Settings
 from annspark.spark.block import id_type
 from annspark.spark.cluster import count_cores, start_beside, start_workers
+from annspark.spark.memory import SHARE
 from annspark.spark.meter import Meter, read_meter, watch_joined, watch_merged, watch_shipped
 from annspark.spark.staging import Stage, Store
 from annspark.spark.types import is_collated
@@ -151,6 +153,7 @@ def tune(users: Users, settings: Settings, run: Run, grown: Forest | None = None
         plan=plan,
     )
     warn_of_low_recall(tuned, partial(advise, tuned, None))
+    warn_of_little_memory(count_task_bytes(plan, users.rows, users.width), run.worker_bytes / SHARE)
     return tuned
 
 
@@ -177,6 +180,16 @@ def warn_of_low_recall(tuned: Tuned, advise: Callable[[], str]) -> None:
         logger.warning(
             "calibrate: recall %.4f (%.4f to %.4f) is predicted for the most probes there are, %g was asked for. %s",
             *(goal.predicted, goal.low, goal.high, goal.target, advise()),
+        )
+
+
+def warn_of_little_memory(needed: int, free: float) -> None:
+    """Log a warning when a worker will need more memory than is free for its core; 0 where that is not known."""
+    if 0 < free < needed:
+        logger.warning(
+            "plan: a Python worker will hold about %s MB while it joins, and %s MB are free for each core. It may be "
+            "killed. Give executors fewer cores or more memory outside of Java's heap, or ask for a lower recall.",
+            *(f"{n_bytes / 1e6:,.0f}" for n_bytes in (needed, free)),
         )
 
 

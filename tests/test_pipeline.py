@@ -8,6 +8,7 @@ from pyspark.util import InheritableThread
 from annspark import InputError, SettingsError, build_neighbors
 from annspark.core.metric import prepare
 from annspark.core.recall import recall_by_user
+from annspark.pipeline import warn_of_little_memory
 from annspark.spark.staging import stage_table
 from tests.core.worlds import exact_neighbors
 from tests.helpers import clustered, configured, count_cached, files_in, grid, lists_of, long_lists_of, make_table
@@ -328,3 +329,19 @@ def test_a_cancelled_job_group_gives_scratch_and_cache_back(spark, tmp_path, cap
         assert len(failed) == 1
         assert count_cached(spark) == before
         assert files_in(tmp_path) == []
+
+
+def test_too_little_memory_for_a_partition_is_told_before_the_join(caplog):
+    warn_of_little_memory(3 * 10**9, 2.5e9)
+    assert "3,000 MB while it joins, and 2,500 MB are free" in caplog.messages[-1]
+    caplog.clear()
+    warn_of_little_memory(3 * 10**9, 3.5e9)
+    warn_of_little_memory(3 * 10**9, 0)  # not known
+    assert not caplog.messages
+
+
+def test_a_build_tells_that_its_workers_have_little_memory(small, caplog, monkeypatch):
+    monkeypatch.setattr("annspark.pipeline.start_workers", lambda _: 1000)
+    _, table, _ = small
+    built(table, probes=2)
+    assert any(message.startswith("plan: a Python worker will hold about") for message in caplog.messages)

@@ -13,7 +13,7 @@ _GROUPS = (
         "/sys/fs/cgroup/memory/memory.stat",
     ),
 )
-_SHARE = 0.25  # of a core's memory: Java's heap may still grow, and other jobs may come
+SHARE = 0.25  # of a core's memory: Java's heap may still grow, and other jobs may come
 
 
 def bytes_for_worker() -> int:
@@ -24,7 +24,7 @@ def bytes_for_worker() -> int:
     """
     free = [_free_on_machine(), *(_free_in_group(*files) for files in _GROUPS)]
     known = [n_bytes for n_bytes in free if n_bytes is not None]
-    share = [int(_SHARE * min(known) / (os.cpu_count() or 1))] if known else []
+    share = [int(SHARE * min(known) / (os.cpu_count() or 1))] if known else []
     return min([*share, *_own_limit()], default=0)
 
 
