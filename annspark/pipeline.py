@@ -44,7 +44,6 @@ from annspark.run import Run
 from annspark.settings import Settings
 from annspark.spark.block import id_type
 from annspark.spark.cluster import count_cores, start_beside, start_workers
-from annspark.spark.memory import SHARE
 from annspark.spark.meter import Meter, read_meter, watch_joined, watch_merged, watch_shipped
 from annspark.spark.staging import Stage, Store
 from annspark.spark.types import is_collated
@@ -153,7 +152,7 @@ def tune(users: Users, settings: Settings, run: Run, grown: Forest | None = None
         plan=plan,
     )
     warn_of_low_recall(tuned, partial(advise, tuned, None))
-    warn_of_little_memory(count_task_bytes(plan, users.rows, users.width), run.worker_bytes / SHARE)
+    warn_of_little_memory(count_task_bytes(plan, users.rows, users.width), run.free_bytes)
     return tuned
 
 
@@ -169,7 +168,7 @@ def _draw_samples(users: Users, settings: Settings, coordinates: Coordinates | N
 
 def plan_for(known: Known, forest: Forest, probes: float, run: Run) -> Plan:
     """Return where the leaves of a forest are joined."""
-    users, workers = known.users, Workers(run.cores, run.worker_bytes)
+    users, workers = known.users, Workers(run.cores, run.free_bytes)
     return plan_join(forest, known.samples.routed.vectors, probes, rows=users.rows, workers=workers, width=users.width)
 
 
@@ -183,11 +182,15 @@ def warn_of_low_recall(tuned: Tuned, advise: Callable[[], str]) -> None:
         )
 
 
-def warn_of_little_memory(needed: int, free: float) -> None:
-    """Log a warning when a worker will need more memory than is free for its core; 0 where that is not known."""
+def warn_of_little_memory(needed: int, free: int) -> None:
+    """Log a warning when a worker will need more memory than is free for it.
+
+    needed : bytes
+    free   : bytes, 0 where that is not known
+    """
     if 0 < free < needed:
         logger.warning(
-            "plan: a Python worker will hold about %s MB while it joins, and %s MB are free for each core. It may be "
+            "plan: a Python worker will hold about %s MB while it joins, and %s MB are free for it. It may be "
             "killed. Give executors fewer cores or more memory outside of Java's heap, or ask for a lower recall.",
             *(f"{n_bytes / 1e6:,.0f}" for n_bytes in (needed, free)),
         )

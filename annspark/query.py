@@ -138,7 +138,7 @@ def tune_for(queries: Users, indexed: Indexed, settings: Settings, run: Run) -> 
             probes if sum(forest.sizes) > len(forest.sizes) else 1,
             queries=queries.rows,
             rows=users.rows,
-            workers=Workers(run.cores, run.worker_bytes),
+            workers=Workers(run.cores, run.free_bytes),
             width=max(users.width, queries.width),
         )
     known = Known(

@@ -50,7 +50,7 @@ class Run:
     stage : computes and stores a table that is read only within the run
     keep  : computes and stores the finished table: in the cache or scratch for a notebook, beside the output for a job
     clock : times the steps
-    told  : will have the bytes that a Python worker may take
+    told  : will have the bytes of memory that are free for a Python worker
     """
 
     cores: int
@@ -60,8 +60,8 @@ class Run:
     told: Future[int] | None = None
 
     @property
-    def worker_bytes(self) -> int:
-        """The bytes that a Python worker may take, 0 where that is not known."""
+    def free_bytes(self) -> int:
+        """The bytes of memory that are free for a Python worker, 0 where that is not known."""
         try:
             return self.told.result() if self.told else 0
         except Exception:  # a job that fails here fails again, with a better message, in the step that needs it

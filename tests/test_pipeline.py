@@ -332,10 +332,10 @@ def test_a_cancelled_job_group_gives_scratch_and_cache_back(spark, tmp_path, cap
 
 
 def test_too_little_memory_for_a_partition_is_told_before_the_join(caplog):
-    warn_of_little_memory(3 * 10**9, 2.5e9)
-    assert "3,000 MB while it joins, and 2,500 MB are free" in caplog.messages[-1]
+    warn_of_little_memory(3 * 10**9, 25 * 10**8)
+    assert "3,000 MB while it joins, and 2,500 MB are free for it" in caplog.messages[-1]
     caplog.clear()
-    warn_of_little_memory(3 * 10**9, 3.5e9)
+    warn_of_little_memory(3 * 10**9, 35 * 10**8)
     warn_of_little_memory(3 * 10**9, 0)  # not known
     assert not caplog.messages
 

@@ -14,7 +14,7 @@ from annspark.core.boundaries import (
 )
 from annspark.core.metric import METRICS
 from annspark.core.reached import inverse_distances, reached_in_tree, saves_time
-from annspark.core.routes import SAME_LEAF, Routes, routes_of, within_reach
+from annspark.core.routes import SAME_LEAF, Routes, routes_of, within_reaches
 from annspark.core.routing_space import PLAIN, RoutingSpace, choose_space
 from annspark.core.two_level import Groups, group_centres, nearest_grouped
 
@@ -84,13 +84,13 @@ class CentreForest:
         plain = self.visit_points(vectors[:1]) is None and not self.are_hubs(vectors).any()
         if plain and self._saves_time(len(vectors), probes):
             return self._reached(self.home_points(vectors), probes, reach)
-        return [within_reach(*one) for one in zip(self.find_routes(vectors, probes), reach, strict=True)]
+        return within_reaches(self.find_routes(vectors, probes), reach)
 
     def find_query_reached(self, queries: np.ndarray, probes: float, reach: tuple[float, ...]) -> list[Routes]:
         """Return for each tree the leaves that queries go to, see Forest."""
         if self._saves_time(len(queries), probes):
             return self._reached(self.query_points(queries), probes, reach)
-        return [within_reach(*one) for one in zip(self.find_query_routes(queries, probes), reach, strict=True)]
+        return within_reaches(self.find_query_routes(queries, probes), reach)
 
     def _saves_time(self, n: int, probes: float) -> bool:
         return n > 0 and all(saves_time(groups, probes) for groups in self.groups)

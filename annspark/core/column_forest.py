@@ -25,7 +25,7 @@ import numpy as np
 from annspark.core.arrays import places_in_groups
 from annspark.core.metric import METRICS
 from annspark.core.packing import low_bits
-from annspark.core.routes import SAME_LEAF, Routes, within_reach
+from annspark.core.routes import SAME_LEAF, Routes, within_reaches
 from annspark.core.vectors import Vectors, len_of, owner_of, squared_lengths
 
 _RARITY = 0.25  # importance is frequency ** -_RARITY: rarer columns make smaller leaves
@@ -87,11 +87,11 @@ class ColumnForest:
 
     def find_reached(self, rows: Vectors, probes: float, reach: tuple[float, ...]) -> list[Routes]:
         """Return for each tree the home of every row and the leaves within reach, see Forest."""
-        return [within_reach(*one) for one in zip(self.find_routes(rows, probes), reach, strict=True)]
+        return within_reaches(self.find_routes(rows, probes), reach)
 
     def find_query_reached(self, queries: Vectors, probes: float, reach: tuple[float, ...]) -> list[Routes]:
         """Return for each tree the leaves that queries go to, see Forest."""
-        return [within_reach(*one) for one in zip(self.find_query_routes(queries, probes), reach, strict=True)]
+        return within_reaches(self.find_query_routes(queries, probes), reach)
 
     def find_query_routes(self, queries: Vectors, probes: float) -> list[Routes]:
         """Return for each tree the leaves that queries may go to, see Forest: in all trees the same ones."""

@@ -7,7 +7,7 @@ from math import ceil
 import numpy as np
 
 from annspark.core.forest import Forest
-from annspark.core.routes import Routes, reach_for, within_reach
+from annspark.core.routes import Routes, reach_for, within_reaches
 from annspark.core.vectors import Vectors, width_of
 
 _SAMPLED_PER_LEAF = 40
@@ -18,6 +18,7 @@ PLAN_SAMPLE = 20_000  # vectors routed by the driver: enough to measure the shar
 _PART_BYTES = 64 << 20  # vectors in a file of a saved index
 _PARTITION_BYTES = 192 << 20  # what any machine is taken to hold for each core
 _MOST_COPIES = 16  # of a row, on average, where a worker may lack the memory for fewer
+_SHARE = 0.25  # of the free memory that a worker may take: Java's heap may still grow, and other jobs may come
 _HELD = 3  # times that a worker holds a partition while it joins
 
 
@@ -26,11 +27,11 @@ class Workers:
     """Who joins.
 
     cores : number of tasks that run at once
-    bytes : what the worker of a task may take of memory besides libraries; 0 where that is not known
+    free  : bytes of memory that are free for the worker of a task; 0 where that is not known
     """
 
     cores: int
-    bytes: int = 0
+    free: int = 0
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ def expect_query_pairs(forest: Forest, probes: float, *, sample: Vectors, reside
 def _reached(reachable: list[Routes], probes: float) -> tuple[list[Routes], tuple[float, ...]]:
     """Return the routes within reach, and the reach, of each tree."""
     reach = tuple(reach_for(of_tree, probes) for of_tree in reachable)
-    return [within_reach(*one) for one in zip(reachable, reach, strict=True)], reach
+    return within_reaches(reachable, reach), reach
 
 
 @dataclass(frozen=True)
@@ -233,12 +234,11 @@ def _cut_into_partitions(
     n_partitions = _count_partitions(rows, 0, workers.cores)
     cut = cut_into(n_partitions)
     while True:
-        needed = _count_partitions(rows, bytes_with(cut.copies), workers.cores)
-        needed = min(needed, 2 * n_partitions)
+        needed = min(_count_partitions(rows, bytes_with(cut.copies), workers.cores), 2 * n_partitions)
         if needed <= n_partitions:
             return cut
         finer = cut_into(needed)
-        fits = _HELD * bytes_with(cut.copies) / n_partitions <= workers.bytes
+        fits = _HELD * bytes_with(cut.copies) / n_partitions <= _SHARE * workers.free
         run_away = finer.copies > cut.copies * (needed / n_partitions) ** 0.5
         if run_away and (fits or finer.copies > _MOST_COPIES):
             return cut

@@ -87,3 +87,8 @@ def reach_for(routes: Routes, probes: float) -> float:
 def within_reach(routes: Routes, reach: float) -> Routes:
     """Return the leaves that vectors go to: their homes, and the leaves within reach."""
     return routes.take(routes.home | (routes.margin <= np.float32(reach)))
+
+
+def within_reaches(routes: list[Routes], reaches: tuple[float, ...]) -> list[Routes]:
+    """Return within_reach of each tree."""
+    return [within_reach(*one) for one in zip(routes, reaches, strict=True)]

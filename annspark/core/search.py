@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from annspark.core.arrays import places_in_groups
 from annspark.core.coordinates import Coordinates
 from annspark.core.distance import Kernel, kernel_for
 from annspark.core.metric import Metric, prepare
@@ -351,7 +352,7 @@ def least_of_many(
     step = length.take(asker)
     count = -(-sizes // step)
     pair = np.repeat(np.arange(len(asker)), count)
-    begin = begins.take(pair) + step.take(pair) * _counted(count)
+    begin = begins.take(pair) + step.take(pair) * places_in_groups(count)
     minima = np.minimum.reduceat(scores, begin)
     bound = _nth_least(minima, asker.take(pair), few, len(queries))
     limit = bound + [slack_of(*one, space) for one in zip(queries, bound.tolist(), longest.tolist(), strict=True)]
@@ -360,13 +361,8 @@ def least_of_many(
     hit = pair.take(hits)
     start = begin.take(hits)
     rows = np.minimum(start + step.take(hit), begins.take(hit + 1)) - start
-    places = np.repeat(start, rows) + _counted(rows)
+    places = np.repeat(start, rows) + places_in_groups(rows)
     return places[scores.take(places) <= limit.take(np.repeat(hit, rows))]
-
-
-def _counted(sizes: np.ndarray) -> np.ndarray:
-    """Return 0, 1, ... of each group, group after group: int64 (sizes.sum(),)."""
-    return np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
 
 
 def _nth_least(values: np.ndarray, group: np.ndarray, nth: int, n_groups: int) -> np.ndarray:
@@ -378,6 +374,6 @@ def _nth_least(values: np.ndarray, group: np.ndarray, nth: int, n_groups: int) -
     order = np.argsort(group, kind="stable")
     sizes = np.bincount(group, minlength=n_groups)
     padded = np.full((n_groups, max(nth, sizes.max())), np.inf, values.dtype)
-    padded[group.take(order), _counted(sizes)] = values.take(order)
+    padded[group.take(order), places_in_groups(sizes)] = values.take(order)
     padded.partition(nth - 1, axis=1)
     return padded[:, nth - 1].astype(np.float64)

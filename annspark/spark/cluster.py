@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 from pyspark.util import InheritableThread
 
 from annspark.spark.arrow import Batches
-from annspark.spark.memory import bytes_for_worker
+from annspark.spark.memory import bytes_free_for_worker
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -54,7 +54,7 @@ def printed_plan(table: DataFrame, mode: str = "simple") -> str:
 def start_workers(spark: SparkSession) -> int:
     """Start Python's workers, which takes seconds, before the first step needs them.
 
-    returns : the least of the bytes that a worker may take, see bytes_for_worker; 0 where some do not know
+    returns : the least of the bytes that are free for a worker; 0 where some do not know
     """
     told = spark.range(0, 100_000).mapInArrow(_tell_bytes, "bytes long").collect()
     return min((row["bytes"] for row in told), default=0)
@@ -63,7 +63,7 @@ def start_workers(spark: SparkSession) -> int:
 def _tell_bytes(batches: Batches) -> Batches:
     for _ in batches:
         pass
-    yield pa.RecordBatch.from_pydict({"bytes": pa.array([bytes_for_worker()], pa.int64())})
+    yield pa.RecordBatch.from_pydict({"bytes": pa.array([bytes_free_for_worker()], pa.int64())})
 
 
 def partition_keys(n_partitions: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""How much memory a Python worker may take, as seen from inside it."""
+"""How much memory is free for a Python worker, as seen from inside it."""
 
 import os
 from pathlib import Path
@@ -13,18 +13,17 @@ _GROUPS = (
         "/sys/fs/cgroup/memory/memory.stat",
     ),
 )
-SHARE = 0.25  # of a core's memory: Java's heap may still grow, and other jobs may come
 
 
-def bytes_for_worker() -> int:
-    """Return the bytes that each of this machine's workers may take without crowding others, 0 where it is not known.
+def bytes_free_for_worker() -> int:
+    """Return the bytes of memory that are free for each of this machine's workers, 0 where that is not known.
 
-    It is a quarter of what is free on the machine or in the container, shared among the cores.  It is no more than
-    half of the process's own limit, which spark.executor.pyspark.memory sets.
+    They are what is free on the machine or in the container, shared among the cores, and at most the process's own
+    limit, which spark.executor.pyspark.memory sets.
     """
     free = [_free_on_machine(), *(_free_in_group(*files) for files in _GROUPS)]
     known = [n_bytes for n_bytes in free if n_bytes is not None]
-    share = [int(SHARE * min(known) / (os.cpu_count() or 1))] if known else []
+    share = [min(known) // (os.cpu_count() or 1)] if known else []
     return min([*share, *_own_limit()], default=0)
 
 
@@ -50,10 +49,10 @@ def _field(file: Path, name: str, unit: int) -> int | None:
 
 
 def _own_limit() -> list[int]:
-    """Return half of the address space that the process is limited to, if it is."""
+    """Return the address space that the process is limited to, if it is."""
     try:
         import resource  # Windows has none
     except ImportError:
         return []
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    return [] if limit == resource.RLIM_INFINITY else [limit // 2]
+    return [] if limit == resource.RLIM_INFINITY else [limit]

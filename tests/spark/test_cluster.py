@@ -22,7 +22,7 @@ def test_cores_are_those_of_the_session(spark):
     assert count_cores(spark) == 2
 
 
-def test_workers_tell_how_much_memory_they_may_take(spark):
+def test_workers_tell_how_much_memory_is_free(spark):
     assert 1 << 20 < start_workers(spark) < 1 << 40
 
 

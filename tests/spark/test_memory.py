@@ -26,31 +26,31 @@ def machine(tmp_path, monkeypatch):
     return SimpleNamespace(put=put, limits=limits)
 
 
-def test_a_worker_takes_a_quarter_of_its_core_s_share(machine):
-    assert memory.bytes_for_worker() == 2 * GB
+def test_a_core_has_its_share_of_what_is_free(machine):
+    assert memory.bytes_free_for_worker() == 8 * GB
 
 
 def test_a_container_allows_less(machine):
     machine.put(max=str(12 * GB), current=str(6 * GB), stat=f"anon 1\ninactive_file {2 * GB}\n")
-    assert memory.bytes_for_worker() == GB // 2
+    assert memory.bytes_free_for_worker() == 2 * GB
 
 
 @pytest.mark.parametrize("limit", ["max", ""])
 def test_a_container_without_a_limit_allows_all(machine, limit):
     machine.put(max=limit, current=str(6 * GB), stat="")
-    assert memory.bytes_for_worker() == 2 * GB
+    assert memory.bytes_free_for_worker() == 8 * GB
 
 
 def test_a_full_container_leaves_nothing(machine):
     machine.put(max=str(GB), current=str(2 * GB), stat="")
-    assert memory.bytes_for_worker() == 0
+    assert memory.bytes_free_for_worker() == 0
 
 
-def test_a_process_takes_half_of_its_own_limit(machine):
+def test_a_process_has_no_more_than_its_own_limit(machine):
     machine.limits.own = GB
-    assert memory.bytes_for_worker() == GB // 2
+    assert memory.bytes_free_for_worker() == GB
 
 
 def test_other_systems_do_not_tell(machine, monkeypatch, tmp_path):
     monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "none")
-    assert memory.bytes_for_worker() == 0
+    assert memory.bytes_free_for_worker() == 0
