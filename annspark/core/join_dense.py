@@ -191,14 +191,26 @@ class _Tiles:
             itself = rows - leaf.residents[0]
             inside = np.flatnonzero((itself >= 0) & (itself < len(theirs)))
             bounds[itself[inside], inside] = np.inf
+        column, hidden = self._excluded_places(rows, leaf.residents)
+        kept = bounds[hidden, column]  # a resident may keep a row that must not keep it
+        bounds[hidden, column] = np.inf
         # Adding the looseness turns an upper bound of the k-th lower bound into one of the k-th distance.
         own = upper_bounds_or_inf(bounds, self.k) + looseness(right, leaf.side)
+        bounds[hidden, column] = kept
         np.less_equal(bounds, own, out=passed)
         if not at_home:
             passed |= bounds <= theirs[:, None]
         flat = self._true_places(passed.size)
         column = flat // len(rows)
         return flat - column * len(rows), column
+
+    def _excluded_places(self, rows: np.ndarray, residents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the excluded pairs of rows and residents of a leaf, as places in rows and in residents."""
+        if self.keeper.excluded is None:
+            return np.empty(0, np.int64), np.empty(0, np.int64)
+        place, other = self.keeper.excluded.of_rows(rows)
+        inside = np.flatnonzero((other >= residents[0]) & (other <= residents[-1]))
+        return place.take(inside), other.take(inside) - residents[0]
 
     def _tile(self, left: Side, right: Facing, less: Any, less_right: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return bounds less a number of the row and one of the column, and room for as many bools."""
@@ -229,11 +241,13 @@ class _Tiles:
         id_order, other_id_order = self.keeper.id_order.take(one), self.keeper.id_order.take(other)
         measured = self.kernel.exact(self.vectors, one, self.vectors, other).astype(np.float32, copy=False)
         beats = np.flatnonzero(measured <= self.keeper.bar.take(one))
+        beats = beats[self.keeper.may_keep(one.take(beats), other.take(beats))]
         slot, nearby, raw = row.take(beats), other_id_order.take(beats), measured.take(beats)
         if at_home:
             self.keeper.fold(visitors, slot, nearby, raw)
             return
         beats = np.flatnonzero(measured <= self.keeper.bar.take(other))
+        beats = beats[self.keeper.may_keep(other.take(beats), one.take(beats))]
         self.keeper.fold(
             np.concatenate([visitors, residents]),
             np.concatenate([slot, column.take(beats) + len(visitors)]),
