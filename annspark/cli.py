@@ -36,7 +36,7 @@ _OF_EVALUATE = (
 )
 _OF_FIT = (
     *("id_col", "vector_col", "values_col", "k", "metric", "recall", "probes", "trees", "leaf_rows", "split", "seed"),
-    *("on_bad_row", "audit_users"),
+    *("candidate_col", "on_bad_row", "audit_users"),
 )
 _OF_QUERY = (
     *("id_col", "vector_col", "values_col", "k", "recall", "probes", "same_ids", "shape", "on_bad_row", "audit_users"),

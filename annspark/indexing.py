@@ -11,6 +11,7 @@ from annspark.core.forest import Forest
 from annspark.core.plan import PLAN_SAMPLE, count_residents, expect_query_pairs, reach_of_queries
 from annspark.core.vectors import Vectors, len_of
 from annspark.flow.calibrate import place_neighbors
+from annspark.flow.exclude import without_excluded
 from annspark.flow.first_rows import pick_for_queries
 from annspark.flow.grow import count_forest_sample, grow
 from annspark.flow.sample import sample_vectors
@@ -46,7 +47,7 @@ def index_of(tuned: Tuned) -> Indexed:
     probes = calibration.probes if calibration else settings.probes or 1
     return Indexed(
         settings=settings,
-        users=replace(users, role="index"),
+        users=without_excluded(replace(users, role="index")),
         forest=forest,
         residents=residents[: len(forest.sizes)],
         first_rows=first_rows,

@@ -64,6 +64,13 @@ class Job:
         unset="none, the users are each other's neighbors",
         example="items.parquet",
     )
+    exclude: str | None = setting(
+        None,
+        PathOrTable(optional=True),
+        "Table of pairs that must not be in the output: the column of ids, and neighbor_id. Users still get k others.",
+        unset="none",
+        example="bought.parquet",
+    )
     index: str | None = setting(
         None,
         Folder(),
@@ -76,7 +83,7 @@ class Job:
 
     def __post_init__(self) -> None:
         check_each(self)
-        _require_apart(self, ("output", "index"), ("input", "candidates"), ("report", "scratch"))
+        _require_apart(self, ("output", "index"), ("input", "candidates", "exclude"), ("report", "scratch"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,12 +115,13 @@ class QueryJob:
     format: str | None = _like(Job, "format")
     report: str | None = _like(Job, "report")
     scratch: str | None = _like(Job, "scratch")
+    exclude: str | None = _like(Job, "exclude")
     overwrite: bool = _like(Job, "overwrite")
     settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_each(self)
-        _require_apart(self, ("output",), ("input", "index"), ("report", "scratch"))
+        _require_apart(self, ("output",), ("input", "index", "exclude"), ("report", "scratch"))
 
 
 def _require_apart(
@@ -149,7 +157,7 @@ def _require_apart(
                 )
 
 
-_TABLES = ("input", "candidates", "output")  # places that may be catalog tables
+_TABLES = ("input", "candidates", "exclude", "output")  # places that may be catalog tables
 
 
 def require_folder_name(name: str, value: object, allowed: str = "a folder") -> str:
@@ -196,7 +204,7 @@ def make_job(values: dict[str, Any]) -> Job:
     _require_given(values, places)
     found = Settings(**{name: value for name, value in values.items() if name in settings})
     job = Job(settings=found, **{name: value for name, value in values.items() if name in places})
-    found.require_pairing(job.candidates is not None)
+    found.require_pairing(job.candidates is not None, job.exclude is not None)
     return job
 
 

@@ -13,6 +13,7 @@ from annspark.index import OF_QUERIES, settings_for
 from annspark.index_reader import read_index
 from annspark.index_writer import check_index, write_aside
 from annspark.indexing import index_of
+from annspark.input.given import select_candidates
 from annspark.input.open import open_input
 from annspark.job import FitJob, Job, QueryJob
 from annspark.neighbors import build_between
@@ -42,8 +43,9 @@ def publish_neighbors(spark: SparkSession, job: Job) -> Report:
         publish.require_apart(spark, ready.output, vectors, job.input)
         if others is not None and job.candidates:
             publish.require_apart(spark, ready.output, others, job.candidates, "candidates")
+        pairs = _open_pairs(spark, job, ready)
         run = start_run(spark, ready.stage, ready.keep)
-        built = build_between(vectors, others, job.settings, _asked(job), run)
+        built = build_between(vectors, others, job.settings, _asked(job), run, pairs)
         _require_recall(ready, built.result.report, built.advice)
         more = []
         if index:
@@ -64,7 +66,7 @@ def publish_index(spark: SparkSession, job: FitJob) -> Manifest:
         run = start_run(spark, stage, stage)
         vectors = open_input(spark, job.input, job.format)
         publish.require_apart(spark, output, vectors, job.input)
-        tuned = fit(vectors, job.settings, run)
+        tuned = fit(select_candidates(vectors, job.settings.candidate_col), job.settings, run)
         with run.clock.step("index", "writing the index"):
             pending = write_aside(spark, index_of(tuned), output, run.cores)
         with run.clock.step("publish") as facts, publish.undisturbed(output):
@@ -85,9 +87,10 @@ def publish_queries(spark: SparkSession, job: QueryJob) -> Report:
     with ready_to_write(spark, job, job.overwrite, settings.shape) as ready:
         table = open_input(spark, job.input, job.format)
         publish.require_apart(spark, ready.output, table, job.input)
+        pairs = _open_pairs(spark, job, ready)
         run = start_run(spark, ready.stage, ready.keep)
         places = {name: value for name, value in asdict(job).items() if name != "settings"}
-        answered = ask(table, indexed, settings, places | asdict(settings), run)
+        answered = ask(table, indexed, settings, places | asdict(settings), run, exclude=pairs)
         _require_recall(ready, answered.result.report, answered.advice)
         _publish(ready, answered.result.table, answered.result.report, run, [])
     return answered.result.report
@@ -136,6 +139,15 @@ def ready_to_write(
     with publish.aside(spark, output), staging(job.scratch, spark) as stage:
         publish.require_format(spark, output, job.format, shape)
         yield Ready(output, folder, job.format, stage)
+
+
+def _open_pairs(spark: SparkSession, job: Job | QueryJob, ready: Ready) -> DataFrame | None:
+    """Return the job's table of excluded pairs, None where it names none."""
+    if job.exclude is None:
+        return None
+    pairs = open_input(spark, job.exclude, None, role="exclude")
+    publish.require_apart(spark, ready.output, pairs, job.exclude, "exclude")
+    return pairs
 
 
 def _require_recall(ready: Ready, report: Report, advice: str) -> None:

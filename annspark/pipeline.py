@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import types as T
 
 from annspark import __version__
 from annspark.advice import advise, advise_on_rounding
@@ -30,6 +31,7 @@ from annspark.flow.audit import Audit, audit_neighbors, noise_of
 from annspark.flow.calibrate import calibrate
 from annspark.flow.complete import find_more, find_short
 from annspark.flow.exact import find_exact
+from annspark.flow.exclude import with_excluded
 from annspark.flow.first_rows import compare_with_first_rows, pick_first_rows
 from annspark.flow.grow import count_forest_sample, grow, leaves_for
 from annspark.flow.join import join_partitions
@@ -85,9 +87,13 @@ def build_tuned(tuned: Tuned, asked: dict[str, Any], run: Run) -> tuple[Result, 
     return Result(table, report), advice
 
 
-def fit(vectors: DataFrame, settings: Settings, run: Run) -> Tuned:
-    """Read the input, grow the forest, choose the probes that reach the recall asked for, and plan the join."""
-    return tune(read_users(vectors, settings, run), settings, run)
+def fit(vectors: DataFrame, settings: Settings, run: Run, exclude: DataFrame | None = None) -> Tuned:
+    """Read the input, grow the forest, choose the probes that reach the recall asked for, and plan the join.
+
+    exclude : pairs that must not be in the table, see with_excluded
+    """
+    users = read_users(vectors, settings, run)
+    return tune(exclude_pairs(users, exclude, users.id_kind, settings, run), settings, run)
 
 
 def read_users(
@@ -98,6 +104,18 @@ def read_users(
         users = read_vectors(vectors, settings, run.stage, run.cores, role=role, like=like)
         what = "users" if role == "input" else role
         facts += [f"{users.rows:,} {what} of {users.wire.dim:,} numbers", f"{users.read - users.rows:,} rows dropped"]
+    return users
+
+
+def exclude_pairs(
+    users: Users, exclude: DataFrame | None, neighbors: T.DataType, settings: Settings, run: Run
+) -> Users:
+    """Return users that know whom they must not be given; arguments are those of with_excluded."""
+    if exclude is None:
+        return users
+    with run.clock.step("exclude") as facts:
+        users = with_excluded(users, exclude, neighbors, settings, run.stage, run.cores)
+        facts += [f"{users.excluded:,} pairs, at most {users.most_excluded:,} of one user"]
     return users
 
 
@@ -114,7 +132,7 @@ def tune(users: Users, settings: Settings, run: Run, grown: Forest | None = None
     # These two run on the cluster while the driver grows the forest.
     searching = start_beside(spark, find_exact, users, [samples.audit, samples.calibrate], neighbors)
     by_length = users.wire.sparse and np.isinf(METRICS[settings.metric].unrelated) and n_leaves > 1
-    picking = start_beside(spark, pick_first_rows, users, settings.k) if by_length else None
+    picking = start_beside(spark, pick_first_rows, users, settings.k + users.most_excluded) if by_length else None
     with run.clock.step("grow") as facts:
         trees = count_trees(users.wire.sparse, settings)
         grown = grown or grow(users, samples.forest.vectors, settings, trees=trees)
@@ -152,7 +170,7 @@ def tune(users: Users, settings: Settings, run: Run, grown: Forest | None = None
         plan=plan,
     )
     warn_of_low_recall(tuned, partial(advise, tuned, None))
-    warn_of_little_memory(count_task_bytes(plan, users.rows, users.width), run.free_bytes)
+    warn_of_little_memory(count_task_bytes(plan, users.rows, users.shipped_width), run.free_bytes)
     return tuned
 
 
@@ -168,8 +186,8 @@ def _draw_samples(users: Users, settings: Settings, coordinates: Coordinates | N
 
 def plan_for(known: Known, forest: Forest, probes: float, run: Run) -> Plan:
     """Return where the leaves of a forest are joined."""
-    users, workers = known.users, Workers(run.cores, run.free_bytes)
-    return plan_join(forest, known.samples.routed.vectors, probes, rows=users.rows, workers=workers, width=users.width)
+    users, workers, routed = known.users, Workers(run.cores, run.free_bytes), known.samples.routed.vectors
+    return plan_join(forest, routed, probes, rows=users.rows, workers=workers, width=users.shipped_width)
 
 
 def warn_of_low_recall(tuned: Tuned, advise: Callable[[], str]) -> None:
@@ -327,6 +345,7 @@ def report_on(
             widened=counts.completed,
             restricted=fewer,
             indexed=known.users.rows if known.are_queries else None,
+            excluded_pairs=asking.excluded,
         ),
         recall=audit.recall,
         calibration=tuned.calibration,

@@ -29,14 +29,16 @@ _TRIED = (25_000, 25_000, 100_000)  # users that are joined in each trial; the f
 @spark_errors_explained()
 def preview(spark: SparkSession, job: Job) -> Preview:
     """Plan the join, join some of the users to measure how fast this machine is, and publish nothing."""
-    if job.candidates is not None:
-        raise SettingsError(
-            f"'candidates' is {job.candidates!r}, and a preview is of users among themselves. Leave one of them out."
-        )
+    for name, value in (("candidates", job.candidates), ("candidate_col", job.settings.candidate_col)):
+        if value is not None:
+            raise SettingsError(
+                f"{name!r} is {value!r}, and a preview is of users among themselves. Leave one of them out."
+            )
     with ready_to_write(spark, job, overwrite=True) as ready:
         run = start_run(spark, ready.stage, ready.stage)
         vectors = open_input(spark, job.input, job.format)
-        tuned = fit(vectors, job.settings, run)
+        pairs = open_input(spark, job.exclude, None, role="exclude") if job.exclude else None
+        tuned = fit(vectors, job.settings, run, pairs)
         with run.clock.step("try", "joining some users to see how fast it goes") as facts:
             tried = _try(tuned, run)
             facts += [f"{users:,} users in {seconds:.1f} s" for users, seconds in tried]

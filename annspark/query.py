@@ -36,6 +36,7 @@ from annspark.output.layout import Layout, layout_of
 from annspark.pipeline import (
     Result,
     audit_found,
+    exclude_pairs,
     finish_found,
     merge_found,
     read_users,
@@ -68,17 +69,25 @@ class Answered:
 
 
 def ask(
-    table: DataFrame, indexed: Indexed, settings: Settings, asked: dict[str, Any], run: Run, role: str = "queries"
+    table: DataFrame,
+    indexed: Indexed,
+    settings: Settings,
+    asked: dict[str, Any],
+    run: Run,
+    role: str = "queries",
+    exclude: DataFrame | None = None,
 ) -> Answered:
     """Find the neighbors of every row of a table among the indexed rows, and audit them.
 
     settings : those of the index, with what the queries ask for
     asked    : settings as the report gives them
     role     : what messages call the table
+    exclude  : pairs of a query and an indexed row that must not be in the table, see with_excluded
     """
     layout = layout_of(settings)
     queries = read_users(_matching(table, indexed.users, settings, role), settings, run, role, indexed.users)
     _require_size(queries, indexed.users)
+    queries = exclude_pairs(queries, exclude, indexed.users.id_kind, settings, run)
     if queries.wire != indexed.users.wire:  # sparse queries may have columns that no indexed row has
         indexed = replace(indexed, users=replace(indexed.users, wire=queries.wire))
     tuned = tune_for(queries, indexed, settings, run)
@@ -114,8 +123,9 @@ def tune_for(queries: Users, indexed: Indexed, settings: Settings, run: Run) -> 
             users, queries = in_double(users), in_double(queries)
     with run.clock.step("calibrate") as facts:
         first_rows = indexed.first_rows
-        if users.wire.sparse and count_first_rows(settings.k) > count_first_rows(indexed.settings.k):
-            first_rows = pick_for_queries(users, indexed.forest, settings.k)
+        wanted = settings.k + queries.most_excluded
+        if users.wire.sparse and count_first_rows(wanted) > count_first_rows(indexed.settings.k):
+            first_rows = pick_for_queries(users, indexed.forest, wanted)
         forest, goal, home_distances = indexed.forest, None, None
         if settings.recall_asked is not None:
             hashes = first_rows.hashes if first_rows else None
@@ -139,7 +149,7 @@ def tune_for(queries: Users, indexed: Indexed, settings: Settings, run: Run) -> 
             queries=queries.rows,
             rows=users.rows,
             workers=Workers(run.cores, run.free_bytes),
-            width=max(users.width, queries.width),
+            width=max(users.width, queries.shipped_width),
         )
     known = Known(
         users=users,

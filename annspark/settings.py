@@ -56,6 +56,13 @@ class Settings:
         unset="vector_col",
         example="vector",
     )
+    candidate_col: str | None = setting(
+        None,
+        Column(optional=True),
+        "Boolean column: only rows with true may be neighbors. Every row gets neighbors. Null counts as false.",
+        unset="none, every row may be a neighbor",
+        example="in_stock",
+    )
     same_ids: bool = setting(
         False,
         Flag(),
@@ -150,15 +157,29 @@ class Settings:
                 "Rename the id column before the call."
             )
 
-    def require_pairing(self, has_candidates: bool) -> None:
-        """Raise SettingsError for settings that go with candidates where there are none, or do not go with them."""
-        if has_candidates:
+    def require_pairing(self, has_candidates: bool, has_excluded: bool = False) -> None:
+        """Raise SettingsError for settings that go with candidates where there are none, or do not go with them.
+
+        has_excluded : whether pairs are excluded
+        """
+        if has_excluded and self.links == "either":
+            raise SettingsError(
+                "'links' is 'either', and pairs are excluded: it would add them again from the other end. Leave "
+                "'links' out."
+            )
+        if has_candidates and self.candidate_col:
+            raise SettingsError(
+                f"'candidate_col' is {self.candidate_col!r}, and candidates are given, which are a table of their own. "
+                "Give one of them."
+            )
+        if has_candidates or self.candidate_col:
+            why = "candidates are given: they have no lists of their own"
+            if self.candidate_col:
+                why = f"'candidate_col' {self.candidate_col!r}: only some rows may be in lists"
             for name, value in (("links", self.links != "all"), ("top_up", self.top_up)):
                 if value:
-                    raise SettingsError(
-                        f"'{name}' is {getattr(self, name)!r}, and candidates are given: they have no lists of their "
-                        f"own. Leave '{name}' out."
-                    )
+                    raise SettingsError(f"'{name}' is {getattr(self, name)!r}, and {why}. Leave '{name}' out.")
+        if has_candidates:
             return
         for name in ("candidate_id_col", "candidate_vector_col", "same_ids"):
             if getattr(self, name):

@@ -73,9 +73,7 @@ def _merged_lists(lists: Nearest, waiting: list[_Found], hashes: np.ndarray) -> 
 class _Pairs:
     """Queries and vectors, both without the columns that no query has, and the distances between them."""
 
-    def __init__(
-        self, queries: Vectors, vectors: Vectors, metric: str, kind: np.dtype[Any], excluded: Pairs | None
-    ):
+    def __init__(self, queries: Vectors, vectors: Vectors, metric: str, kind: np.dtype[Any], excluded: Pairs | None):
         self.excluded = excluded
         self.kernel, self.kind = SparseProducts(metric), kind
         self.facts = METRICS[metric]

@@ -87,7 +87,7 @@ class Pairs:
         return np.diff(self._first) > 0
 
     def of_rows(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the pairs of some rows: int (n_found,) the place of the row among those given, int (n_found,) other."""
+        """Return the pairs of some rows: the place of the row among those given, and the other; int (n_found,) each."""
         counts = np.diff(self._first).take(rows)
         at = np.repeat(self._first.take(rows), counts) + places_in_groups(counts)
         return np.repeat(np.arange(len(rows)), counts), self.other.take(at)

@@ -40,6 +40,9 @@ class Users:
     id_bytes    : mean size of an id
     dropped     : number of rows left out, by reason
     examples    : the id of one such row per reason
+    excluded    : number of excluded pairs; None where none were given.  The table then has the columns of
+                  spark.block.excluded_fields
+    most_excluded : the most pairs that one user excludes
     """
 
     role: str
@@ -55,6 +58,13 @@ class Users:
     id_bytes: float
     dropped: dict[str, int]
     examples: dict[str, object]
+    excluded: int | None = None
+    most_excluded: int = 0
+
+    @property
+    def shipped_width(self) -> float:
+        """Mean size of a vector and of what its user excludes, in units of 4 bytes."""
+        return self.width + 2 * (self.excluded or 0) / max(1, self.rows)
 
 
 def read_vectors(

@@ -22,6 +22,7 @@ class Rows:
     widened    : users whose leaves held too few others, and who got neighbors from the whole table
     restricted : users who have fewer neighbors because of max_distance or links
     indexed    : rows among which neighbors were looked for, where these are of another table or index
+    excluded_pairs : pairs of a user and another that it must not be given; None where none were given
     """
 
     read: int
@@ -33,6 +34,7 @@ class Rows:
     widened: int = 0
     restricted: int = 0
     indexed: int | None = None
+    excluded_pairs: int | None = None
 
 
 @dataclass(frozen=True)
