@@ -36,12 +36,13 @@ class Excluded:
 
         hashes : int64 (m,), of the ids of these rows
         """
+        row, n = np.repeat(np.arange(len(self.counts)), self.counts), len(self.counts)
+        if len(hashes) == 0:
+            return pairs_of(row[:0], row[:0], n, 0)
         order = np.argsort(hashes, kind="stable")
-        place = np.searchsorted(hashes, self.hashes, sorter=order)
-        other = order.take(place, mode="clip") if len(order) else np.zeros(len(place), np.int64)
-        here = np.flatnonzero((place < len(order)) & (hashes.take(other, mode="clip") == self.hashes))
-        row = np.repeat(np.arange(len(self.counts)), self.counts)
-        return pairs_of(row.take(here), other.take(here), len(self.counts), len(hashes))
+        other = order.take(np.searchsorted(hashes, self.hashes, sorter=order), mode="clip")
+        here = np.flatnonzero(hashes.take(other) == self.hashes)
+        return pairs_of(row.take(here), other.take(here), n, len(hashes))
 
 
 def concatenate(parts: list[Excluded]) -> Excluded:

@@ -105,16 +105,18 @@ def sizes_of(vectors: Vectors, metric: str) -> np.ndarray:
     return 4 * lengths * lengths.max(initial=0) if facts.largest else lengths
 
 
-def recall_by_user(found: np.ndarray, limit: np.ndarray, k: int) -> np.ndarray:
+def recall_by_user(found: np.ndarray, limit: np.ndarray, k: int | np.ndarray) -> np.ndarray:
     """Return each user's recall@k: the number of neighbors found within the limit, divided by k.
 
     Neighbors count by distance and not by id, so that one exactly as far as the k-th counts (as in ann-benchmarks).
 
     found   : (n_users, k), distances of the neighbors found, inf where there are fewer
     limit   : (n_users,), see tie_limit
+    k       : of all users, or int (n_users,) where some can have fewer neighbors; without any the recall is 1
     returns : float64 (n_users,)
     """
-    return (np.isfinite(found) & (found <= limit[:, None])).sum(axis=1) / k
+    n_found, wanted = (np.isfinite(found) & (found <= limit[:, None])).sum(axis=1), np.asarray(k)
+    return np.where(wanted > 0, n_found / np.maximum(wanted, 1), 1.0)
 
 
 def mean_interval(by_user: np.ndarray, k: int) -> tuple[float, float, float]:

@@ -56,7 +56,7 @@ def audit_neighbors(
 
     table   : the finished table, in the given layout
     sample  : the sampled users
-    nearest : their exact neighbors, min(k, number of other users) of each
+    nearest : their exact neighbors, min(k, number of other users) of each, fewer where pairs are excluded
     users   : the input that the table was made from
     queries : the users whose neighbors are in the table, where those are of another table than their neighbors
     """
@@ -74,9 +74,11 @@ def audit_neighbors(
     limit = limit_of(radius, sample, users)
     unclear = coordinates.join_limit(sample.own, radius)
     true = _measured(published, neighbors, nearest, unclear, whole, users)
-    by_user = recall_by_user(true, limit, k)
-    lost = float((recall_by_user(true, np.maximum(limit, unclear), k) - by_user).mean())
-    precision = Precision(kind_of_numbers, _largest_error(published, true, limit - radius, settings.metric), lost)
+    wanted = np.isfinite(nearest.distances).sum(axis=1)  # fewer than k where pairs are excluded
+    by_user = recall_by_user(true, limit, wanted)
+    lost = float((recall_by_user(true, np.maximum(limit, unclear), wanted) - by_user).mean())
+    noise = np.where(np.isfinite(radius), limit, 0) - np.where(np.isfinite(radius), radius, 0)
+    precision = Precision(kind_of_numbers, _largest_error(published, true, noise, settings.metric), lost)
     return Audit(measure_recall(by_user, k, counting.result() if counting else None), spreads_of(published), precision)
 
 
