@@ -273,7 +273,7 @@ def complete(found: Found, tuned: Tuned, store: Store, n_merge_partitions: int) 
     merged = watch_merged(merge_neighbors(candidates, n_merge_partitions, k), known.neighbors, meter)
     table = store(laid_out(merged, layout))
     written = count_users(table, layout)
-    require_complete(written, asking.rows)
+    require_complete(written + (meter.merged.get["without_neighbors"] if layout.long else 0), asking.rows)
     still_short = meter.merged.get["short"]
     completed = counts.short - still_short
     return replace(found, table=table, counts=replace(counts, written=written, completed=completed, short=still_short))

@@ -181,9 +181,10 @@ def test_the_python_call_shows_the_settings_with_types_and_defaults():
     named = {name: one for name, one in shown.items() if one.kind is one.KEYWORD_ONLY}
     assert {name: one.default for name, one in named.items()} == asdict(Settings()) | {
         "candidates": None,
+        "exclude": None,
         "scratch": None,
     }
-    own = ("candidates", "scratch")
+    own = ("candidates", "exclude", "scratch")
     assert {name: one.annotation for name, one in named.items() if name not in own} == Settings.__annotations__
     assert list(shown) == ["vectors", *ENTRIES, *own]
 

@@ -1,0 +1,149 @@
+"""Filters: lists hold only those who may be neighbors, as many as there are, and the recall is of these."""
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_array
+
+from annspark import InputError, SettingsError, build_neighbors, fit
+from tests import oracle
+from tests.cli.builds import build
+from tests.helpers import clustered, lists_of, long_lists_of, make_table, read_report
+from tests.test_metrics import table_of
+
+N, K, QUICK = 900, 6, {"k": 6, "leaf_rows": 60, "audit_users": 300}
+ROWS = clustered(N)
+SLOW = pytest.mark.slow
+
+
+def banned_pairs(far, *, greedy=(3, 4)):
+    """Return bool (n, m): a third of the nearest of each row, row 7 for all, and most for the greedy ones."""
+    n, m = far.shape
+    rng, banned = np.random.default_rng(0), np.zeros((n, m), bool)
+    for row, nearest in enumerate(np.argsort(far, axis=1)[:, : 3 * K]):
+        banned[row, rng.choice(nearest, K, replace=False)] = True
+    banned[:, 7] = True
+    banned[greedy[0], : m - 5] = banned[greedy[1], :] = True
+    return banned
+
+
+def as_table(spark, banned, schema="user_id bigint, neighbor_id bigint"):
+    return spark.createDataFrame([tuple(pair) for pair in np.argwhere(banned).tolist()], schema)
+
+
+def assert_filtered(lists, far, report, *, k=K, least=0.9):
+    """Check lists of rows against the distances of those that may be neighbors, inf for the others."""
+    assert sorted(lists) == list(range(len(far)))
+    recalls = []
+    for row, found in lists.items():
+        wanted = min(k, int(np.isfinite(far[row]).sum()))
+        assert len(found) == len(dict(found)) == wanted
+        assert np.isfinite([far[row, other] for other, _ in found]).all()
+        radius = np.sort(far[row])[wanted - 1] if wanted else 0
+        near = sum(far[row, other] <= radius + oracle.TIE * abs(radius) + oracle.FLOOR for other, _ in found)
+        recalls.append(near / wanted if wanted else 1.0)
+    assert np.mean(recalls) >= least
+    assert abs(np.mean(recalls) - report.recall.mean) < 0.03
+
+
+def distances_of(rows, metric, banned=None, candidates=None):
+    far = oracle.all_distances(rows, metric)
+    np.fill_diagonal(far, np.inf)
+    if candidates is not None:
+        far[:, ~candidates] = np.inf
+    return far if banned is None else np.where(banned, np.inf, far)
+
+
+@pytest.mark.parametrize("metric", ["cosine", pytest.param("inner_product", marks=SLOW)])
+def test_excluded_pairs_are_replaced_by_others(spark, metric):
+    banned = banned_pairs(distances_of(ROWS, metric))
+    result = build_neighbors(
+        make_table(spark, ROWS), metric=metric, recall=0.9, exclude=as_table(spark, banned), **QUICK
+    )
+    assert_filtered(lists_of(result.table), distances_of(ROWS, metric, banned), result.report)
+    assert result.report.rows.excluded_pairs == banned.sum()
+    result.table.unpersist()
+
+
+@SLOW
+def test_excluded_pairs_of_sparse_rows(spark):
+    rng = np.random.default_rng(1)
+    rows = csr_array((rng.random((N, 60)) < 0.06).astype(np.float32))
+    banned = banned_pairs(distances_of(rows, "jaccard"))
+    result = build_neighbors(table_of(spark, rows.toarray(), "jaccard", "sparse"), metric="jaccard", recall=0.9,
+                             exclude=as_table(spark, banned), **QUICK)  # fmt: skip
+    assert_filtered(lists_of(result.table), distances_of(rows, "jaccard", banned), result.report)
+    result.table.unpersist()
+
+
+@pytest.mark.parametrize("partitions", [1, pytest.param(7, marks=SLOW)])
+def test_candidates_with_excluded_pairs(spark, partitions):
+    """Only the rows marked are neighbors, the excluded among them are not, and every row gets its list."""
+    may = np.arange(N) % 3 == 0
+    banned = banned_pairs(distances_of(ROWS, "cosine", candidates=may))
+    table = make_table(spark, ROWS, partitions=partitions).selectExpr("*", "if(user_id % 3 = 0, true, null) as ok")
+    result = build_neighbors(table, candidate_col="ok", recall=0.9, exclude=as_table(spark, banned), **QUICK)
+    assert_filtered(lists_of(result.table), distances_of(ROWS, "cosine", banned, may), result.report)
+    result.table.unpersist()
+
+
+@SLOW
+def test_queries_with_excluded_pairs(spark):
+    items = make_table(
+        spark, ROWS[:600], [f"item {i}" for i in range(600)], schema="user_id string, vector array<float>"
+    )
+    queries = make_table(spark, ROWS[600:])
+    far = oracle.between(ROWS[600:], ROWS[:600], "cosine")
+    banned = banned_pairs(far)
+    pairs = as_table(spark, banned).selectExpr("user_id", "concat('item ', neighbor_id) as neighbor_id")
+    with fit(items, recall=0.9, **QUICK) as index:
+        result = index.query(queries, exclude=pairs, recall=0.9)
+        lists = {row: [(int(name[5:]), d) for name, d in found] for row, found in lists_of(result.table).items()}
+        assert_filtered(lists, np.where(banned, np.inf, far), result.report)
+        again = index.neighbors(exclude=pairs.selectExpr("concat('item ', user_id) as user_id", "neighbor_id"))
+        among = banned[:300, :600]
+        for name, found in lists_of(again.table).items():
+            row = int(name[5:])
+            assert row >= 300 or not any(among[row, int(other[5:])] for other, _ in found)
+        assert len(lists_of(index.neighbors().table)) == 600  # the index itself knows nothing of the pairs
+        result.table.unpersist()
+        again.table.unpersist()
+
+
+@SLOW
+def test_excluded_on_the_command_line(spark, tmp_path):
+    banned = banned_pairs(distances_of(ROWS, "cosine"))
+    make_table(spark, ROWS).selectExpr("*", "user_id < 500 as ok").write.parquet(str(tmp_path / "in"))
+    as_table(spark, banned, "user_id int, neighbor_id int").write.parquet(str(tmp_path / "pairs"))
+    options = "--exclude", str(tmp_path / "pairs"), "--candidate-col", "ok", "--shape", "long", "--recall", "0.9"
+    assert build(tmp_path / "in", tmp_path / "out", *options, "--k", str(K)) == 0
+    lists = long_lists_of(spark.read.parquet(str(tmp_path / "out")))
+    far = distances_of(ROWS, "cosine", banned, np.arange(N) < 500)
+    assert all(np.isfinite(far[row, other]) for row, found in lists.items() for other, _ in found)
+    assert all(len(found) == min(K, np.isfinite(far[row]).sum()) for row, found in lists.items())
+    assert sorted(lists) == [row for row in range(N) if np.isfinite(far[row]).any()]
+    assert read_report(tmp_path / "out.report")["rows"]["excluded_pairs"] == banned.sum()
+
+
+def test_bad_filters_are_refused(spark):
+    table = make_table(spark, ROWS[:50])
+    pairs = spark.createDataFrame([(1, 2)], "user_id bigint, neighbor_id bigint")
+    for wrong, words in (
+        (pairs.withColumnRenamed("neighbor_id", "other"), "exclude: no column 'neighbor_id'"),
+        (pairs.withColumnRenamed("user_id", "who"), "exclude: no column 'user_id'"),
+        (pairs.selectExpr("user_id", "'2' as neighbor_id"), "'neighbor_id' is string, and the ids of the neighbors"),
+        ([(1, 2)], "exclude: this is a list"),
+    ):
+        with pytest.raises(InputError, match=words):
+            build_neighbors(table, exclude=wrong)
+    with pytest.raises(SettingsError, match="'links' is 'either', and pairs are excluded"):
+        build_neighbors(table, exclude=pairs, links="either")
+    with pytest.raises(SettingsError, match="'candidate_col' is 'ok', and candidates are given"):
+        build_neighbors(table, candidates=table, candidate_col="ok")
+    with pytest.raises(SettingsError, match="'top_up' is True, and 'candidate_col' 'ok'"):
+        build_neighbors(table, candidate_col="ok", top_up=True)
+    with pytest.raises(InputError, match="no column 'ok'; there are 'user_id', 'vector'"):
+        build_neighbors(table, candidate_col="ok")
+    with pytest.raises(InputError, match="'vector' is array<float>; candidate_col must be a boolean column"):
+        build_neighbors(table, candidate_col="vector")
+    with pytest.raises(InputError, match="candidates: no valid row among 0"):
+        build_neighbors(table.selectExpr("*", "false as ok"), candidate_col="ok")
