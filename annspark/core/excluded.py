@@ -87,6 +87,14 @@ class Pairs:
         """Which rows have a pair: bool (n,)."""
         return np.diff(self._first) > 0
 
+    def between(self, rows: np.ndarray, others: np.ndarray) -> "Pairs":
+        """Return the pairs of some rows and some others, numbered as they are given: int (n_rows,), int (n_others,)."""
+        number = np.full(self.m, -1)
+        number[others] = np.arange(len(others))
+        row, other = self.of_rows(rows)
+        here = np.flatnonzero(number.take(other) >= 0)
+        return pairs_of(row.take(here), number.take(other.take(here)), len(rows), len(others))
+
     def of_rows(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the pairs of some rows: the place of the row among those given, and the other; int (n_found,) each."""
         counts = np.diff(self._first).take(rows)

@@ -12,7 +12,16 @@ from annspark.core.distance import SparseProducts, measure_for
 from annspark.core.excluded import Pairs
 from annspark.core.metric import METRICS
 from annspark.core.packing import EMPTY, pack, unpack
-from annspark.core.vectors import Vectors, is_sparse, len_of, renumbered, slice_rows, squared_lengths
+from annspark.core.vectors import (
+    Vectors,
+    groups_of,
+    is_sparse,
+    len_of,
+    plain,
+    renumbered,
+    slice_rows,
+    squared_lengths,
+)
 
 # There are max(_AT_LEAST, 2 k + _MORE) first rows.  More than k, since a row may be related to some of them.
 _AT_LEAST, _MORE = 200, 100
@@ -45,7 +54,8 @@ def nearest_first_rows(
     returns : int64 (n, k), places among the first rows, by (distance, place), -1 where there are fewer; float32 (n, k),
               distances, inf where there are fewer
     """
-    n, m = len_of(rows), len_of(first)
+    n, m, group, first_group = len_of(rows), len_of(first), groups_of(rows), groups_of(first)
+    rows, first = plain(rows), plain(first)
     neighbors, distances = np.full((n, k), -1), np.full((n, k), np.inf, np.float32)
     step = max(1, _PAIRS // max(1, m))
     for start in range(0, n, step):
@@ -53,6 +63,8 @@ def nearest_first_rows(
         keys = pack(METRICS[metric].from_raw(_all_raw(some, first, metric)), np.arange(m))
         itself = np.flatnonzero(mine >= 0)
         keys[itself, mine[itself]] = EMPTY
+        if group is not None:
+            keys[group[start : start + step, None] != first_group] = EMPTY
         if excluded is not None:
             keys[excluded.of_rows(np.arange(start, start + len(keys)))] = EMPTY
         if k < m:

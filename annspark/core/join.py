@@ -21,7 +21,16 @@ from annspark.core.join_sparse import compare_sparse
 from annspark.core.keeper import MAX_ROWS, Keeper
 from annspark.core.metric import METRICS
 from annspark.core.routes import Visits
-from annspark.core.vectors import Vectors, concatenate_rows, is_sparse, len_of, surplus_twins, take_rows
+from annspark.core.vectors import (
+    Vectors,
+    concatenate_rows,
+    groups_of,
+    is_sparse,
+    len_of,
+    plain,
+    surplus_twins,
+    take_rows,
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +74,7 @@ def join_leaves(
     surplus, model = _surplus(vectors, k, excluded)
     rows = np.delete(np.arange(n), surplus)
     rows = rows[np.argsort(np.where(home[rows] < 0, np.iinfo(np.int32).max, home[rows]), kind="stable")]
-    keeper = Keeper(vectors, rows, home, visits, k, metric, excluded=excluded)
+    keeper = Keeper(plain(vectors), rows, home, visits, k, metric, excluded=excluded, group=groups_of(vectors))
     pairs = (compare_sparse if is_sparse(vectors) else compare_dense)(keeper)
     neighbors[rows], distances[rows] = keeper.nearest()
     # A surplus guest gets no list here: in the partition of its home, k twins at distance 0 fill its list.  Here they
@@ -106,7 +115,8 @@ def join_queries(
     homes = np.concatenate([home, np.full(m, -1, home.dtype)])
     visits = Visits(visits.row + n, visits.leaf)
     everybody = concatenate_rows([residents, queries])
-    keeper = Keeper(everybody, rows, homes, visits, k, metric, residents_keep=False, excluded=both)
+    group = groups_of(everybody)
+    keeper = Keeper(plain(everybody), rows, homes, visits, k, metric, residents_keep=False, excluded=both, group=group)
     pairs = (compare_sparse if is_sparse(residents) else compare_dense)(keeper)
     neighbors, distances = (part[len(rows) - m :] for part in keeper.nearest())
     return Joined(neighbors=neighbors, distances=distances, pairs=pairs, max_rows=_largest_leaf(home))

@@ -16,6 +16,7 @@ from annspark.core.selection import upper_bounds_or_inf
 
 _TILE = 1 << 18  # bounds of one product: 1 MB, about the second-level cache; up to eight times as many are as fast
 _LARGE = np.float32(1e38)  # stands for a bar of inf, from which no number can be subtracted
+_FINITE = np.finfo(np.float32).max
 _WAITING = 1 << 16  # pairs found that wait to be measured, at most but for those of one tile
 
 
@@ -191,12 +192,16 @@ class _Tiles:
             itself = rows - leaf.residents[0]
             inside = np.flatnonzero((itself >= 0) & (itself < len(theirs)))
             bounds[itself[inside], inside] = np.inf
+        if self.keeper.group is not None:
+            bounds[self.keeper.group.take(leaf.residents)[:, None] != self.keeper.group.take(rows)] = np.inf
         column, hidden = self._excluded_places(rows, leaf.residents)
         kept = bounds[hidden, column]  # a resident may keep a row that must not keep it
         bounds[hidden, column] = np.inf
         # Adding the looseness turns an upper bound of the k-th lower bound into one of the k-th distance.
         own = upper_bounds_or_inf(bounds, self.k) + looseness(right, leaf.side)
         bounds[hidden, column] = kept
+        if self.keeper.group is not None:  # pairs of two groups have bounds of inf
+            own, theirs = np.minimum(own, _FINITE), np.minimum(theirs, _FINITE)
         np.less_equal(bounds, own, out=passed)
         if not at_home:
             passed |= bounds <= theirs[:, None]

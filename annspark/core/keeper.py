@@ -37,6 +37,7 @@ class Keeper:
     k              : neighbors that a list has room for
     residents_keep : whether residents keep neighbors, too; where they do not, guests are queries
     excluded       : pairs of a row and another, both in the order of homes, that the row must not keep
+    group          : int64 (n_rows,), groups, outside of which no row keeps others; None where there are none
     bar            : float32 (n_rows,), raw distance of the worst neighbor in a row's list, inf while it has fewer than
                      k, NO_BAR for rows that keep no neighbors
     fold_rows      : rows of either end in one call of fold
@@ -52,6 +53,7 @@ class Keeper:
         metric: str,
         residents_keep: bool = True,
         excluded: Pairs | None = None,
+        group: np.ndarray | None = None,
     ):
         self.vectors, self.id_order = vectors, rows
         self.metric, self.facts = metric, METRICS[metric]
@@ -62,6 +64,7 @@ class Keeper:
         self.hubs = np.unique(row[every & (row >= 0)])
         here = np.flatnonzero((row >= 0) & ~every)
         self.excluded = None if excluded is None else _renumbered(excluded, place)
+        self.group = None if group is None else group[rows]
         self.visits = Visits(*sort_pairs(row.take(here), visits.leaf.take(here)))
         self.k = k
         self.bar = np.full(len(rows), np.inf, np.float32)
@@ -118,7 +121,8 @@ class Keeper:
 
     def may_keep(self, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
         """Return which rows may keep the other given for each: bool (n,)."""
-        return np.ones(len(rows), bool) if self.excluded is None else ~self.excluded.hold(rows, others)
+        may = np.ones(len(rows), bool) if self.excluded is None else ~self.excluded.hold(rows, others)
+        return may if self.group is None else may & (self.group.take(rows) == self.group.take(others))
 
     def fold(self, rows: np.ndarray, slot: np.ndarray, id_order: np.ndarray, raw: np.ndarray) -> None:
         """Fold candidates into the lists of their rows.

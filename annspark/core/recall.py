@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from annspark.core.metric import METRICS
-from annspark.core.vectors import Vectors, len_of, lengths_of
+from annspark.core.vectors import Vectors, len_of, lengths_of, plain
 
 _Z = 1.959964  # two-sided 95 %
 _RELATIVE = 2.0**-46  # error of a distance of up to some thousand terms added in float64, as a share of the distance
@@ -100,7 +100,7 @@ def sizes_of(vectors: Vectors, metric: str) -> np.ndarray:
     if facts.unit or facts.binary:
         return np.zeros(len_of(vectors))
     if facts.norm == 1:
-        return np.abs(vectors).sum(axis=1, dtype=np.float64)
+        return np.abs(plain(vectors)).sum(axis=1, dtype=np.float64)
     lengths = lengths_of(vectors)
     return 4 * lengths * lengths.max(initial=0) if facts.largest else lengths
 
