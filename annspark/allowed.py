@@ -104,6 +104,18 @@ class Column(Allowed):
 
 
 @dataclass(frozen=True)
+class ColumnNames(Allowed):
+    """Names of columns with commas between them, or None."""
+
+    def takes(self, value: object) -> bool:
+        """Say whether a value names columns."""
+        return isinstance(value, str) and all(Column().takes(name.strip()) for name in value.split(","))
+
+    def __str__(self) -> str:
+        return "names of columns with commas between them, or left out"
+
+
+@dataclass(frozen=True)
 class PathOrTable(Allowed):
     """A path or a catalog table."""
 

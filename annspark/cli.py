@@ -32,7 +32,7 @@ _SECONDS = 10  # seconds to wait for Spark to stop
 _FLAGS = settings_in(Job) | settings_in(Settings)
 _OF_EVALUATE = (
     *("id_col", "vector_col", "values_col", "k", "metric", "seed", "audit_users", "on_bad_row"),
-    *("format", "scratch"),
+    *("within", "format", "scratch"),
 )
 _OF_FIT = (
     *("id_col", "vector_col", "values_col", "k", "metric", "recall", "probes", "trees", "leaf_rows", "split", "seed"),

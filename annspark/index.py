@@ -168,6 +168,7 @@ def fit(vectors: DataFrame, *, scratch: str | PathLike[str] | None = None, **set
     vectors = require_table(vectors)
     asked = make_settings(settings, "scratch")
     asked.require_pairing(has_candidates=False)
+    asked.require_indexable()
     spark = vectors.sparkSession
     with ExitStack() as opening:
         stage = opening.enter_context(staging(folder_name_if_any("scratch", scratch), spark))

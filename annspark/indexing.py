@@ -13,6 +13,7 @@ from annspark.core.vectors import Vectors, len_of
 from annspark.flow.calibrate import place_neighbors
 from annspark.flow.exclude import without_excluded
 from annspark.flow.first_rows import pick_for_queries
+from annspark.flow.groups import with_groups
 from annspark.flow.grow import count_forest_sample, grow
 from annspark.flow.sample import sample_vectors
 from annspark.pipeline import count_trees, read_users
@@ -58,7 +59,7 @@ def index_of(tuned: Tuned) -> Indexed:
 
 def index_candidates(vectors: DataFrame, settings: Settings, run: Run) -> Indexed:
     """Read candidates and grow a forest for them; the probes are chosen later, by the queries themselves."""
-    users = read_users(vectors, settings, run, "candidates")
+    users = with_groups(read_users(vectors, settings, run, "candidates"), settings, run.stage)
     with run.clock.step("grow") as facts:
         users, (routed, sample) = sample_vectors(users, [PLAN_SAMPLE, count_forest_sample(users, settings)])
         forest = grow(users, sample.vectors, settings, trees=count_trees(users.wire.sparse, settings))

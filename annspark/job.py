@@ -205,6 +205,8 @@ def make_job(values: dict[str, Any]) -> Job:
     found = Settings(**{name: value for name, value in values.items() if name in settings})
     job = Job(settings=found, **{name: value for name, value in values.items() if name in places})
     found.require_pairing(job.candidates is not None, job.exclude is not None)
+    if job.index is not None:
+        found.require_indexable()
     return job
 
 
@@ -214,6 +216,7 @@ def make_fit_job(values: dict[str, Any]) -> FitJob:
     _require_given(values, places)
     found = Settings(**{name: value for name, value in values.items() if name not in places})
     found.require_pairing(False)
+    found.require_indexable()
     return FitJob(settings=found, **{name: value for name, value in values.items() if name in places})
 
 

@@ -33,6 +33,7 @@ from annspark.flow.complete import find_more, find_short
 from annspark.flow.exact import find_exact
 from annspark.flow.exclude import with_excluded
 from annspark.flow.first_rows import compare_with_first_rows, pick_first_rows
+from annspark.flow.groups import with_groups
 from annspark.flow.grow import count_forest_sample, grow, leaves_for
 from annspark.flow.join import join_partitions
 from annspark.flow.merge import merge_neighbors, table_as_candidates
@@ -92,7 +93,7 @@ def fit(vectors: DataFrame, settings: Settings, run: Run, exclude: DataFrame | N
 
     exclude : pairs that must not be in the table, see with_excluded
     """
-    users = read_users(vectors, settings, run)
+    users = with_groups(read_users(vectors, settings, run), settings, run.stage)
     return tune(exclude_pairs(users, exclude, users.id_kind, settings, run), settings, run)
 
 
@@ -119,13 +120,18 @@ def exclude_pairs(
     return users
 
 
+def most_neighbors(users: Users, settings: Settings) -> int:
+    """Return the most neighbors that a user can have among the users."""
+    return min(settings.k, (users.groups.largest if users.groups else users.rows) - 1)
+
+
 def tune(users: Users, settings: Settings, run: Run, grown: Forest | None = None) -> Tuned:
     """Grow the forest, choose the probes that reach the recall asked for, and plan the join.
 
     grown : the forest where there is one already; the coordinates of the users are then known, too
     """
     spark = users.table.sparkSession
-    neighbors, n_leaves = min(settings.k, users.rows - 1), leaves_for(users.rows, settings)
+    neighbors, n_leaves = most_neighbors(users, settings), leaves_for(users.rows, settings)
     with run.clock.step("sample") as facts:
         users, samples = _draw_samples(users, settings, users.coordinates if grown else None)
         facts += [f"{samples.count():,} users"]
@@ -255,7 +261,8 @@ def merge_found(
     # A long table has no row for a user without neighbors.
     require_complete(counts.written + (counts.without_neighbors if layout.long else 0), rows)
     found = Found(table=table, layout=layout, counts=counts, plan=plan, n_leaves=plan.n_leaves)
-    return complete(found, tuned, store, n_merge_partitions) if counts.short else found
+    too_small = known.asking.groups.too_small if known.asking.groups else 0
+    return complete(found, tuned, store, n_merge_partitions) if counts.short > too_small else found
 
 
 def complete(found: Found, tuned: Tuned, store: Store, n_merge_partitions: int) -> Found:
@@ -317,7 +324,8 @@ def finish_found(found: Found, tuned: Tuned, run: Run) -> tuple[DataFrame, int]:
         kinds = known.asking.id_kind, known.users.id_kind
         table = run.keep(finish(found.table, found.layout, layout, settings, *kinds))
         # Counting computes the table now, because the tables it is made from are deleted when the run ends.
-        fewer = count_shorter(table, layout, known.neighbors, known.asking.rows)
+        too_small = known.asking.groups.too_small if known.asking.groups else 0
+        fewer = max(0, count_shorter(table, layout, known.neighbors, known.asking.rows) - too_small)
         facts += [f"{fewer:,} users have fewer than {known.neighbors:,}"]
     return table, fewer
 
@@ -341,11 +349,13 @@ def report_on(
             written=counts.written,
             dropped=asking.dropped,
             examples=asking.examples,
-            short=counts.short,
+            short=max(0, counts.short - (asking.groups.too_small if asking.groups else 0)),
             widened=counts.completed,
             restricted=fewer,
             indexed=known.users.rows if known.are_queries else None,
             excluded_pairs=asking.excluded,
+            groups=asking.groups.count if asking.groups else None,
+            in_small_groups=asking.groups.too_small if asking.groups else 0,
         ),
         recall=audit.recall,
         calibration=tuned.calibration,

@@ -29,7 +29,11 @@ _TRIED = (25_000, 25_000, 100_000)  # users that are joined in each trial; the f
 @spark_errors_explained()
 def preview(spark: SparkSession, job: Job) -> Preview:
     """Plan the join, join some of the users to measure how fast this machine is, and publish nothing."""
-    for name, value in (("candidates", job.candidates), ("candidate_col", job.settings.candidate_col)):
+    for name, value in (
+        ("candidates", job.candidates),
+        ("candidate_col", job.settings.candidate_col),
+        ("within", job.settings.within),
+    ):
         if value is not None:
             raise SettingsError(
                 f"{name!r} is {value!r}, and a preview is of users among themselves. Leave one of them out."

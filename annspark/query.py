@@ -29,6 +29,7 @@ from annspark.flow.audit import noise_of
 from annspark.flow.calibrate import place_neighbors
 from annspark.flow.exact import find_exact
 from annspark.flow.first_rows import compare_with_first_rows, pick_for_queries
+from annspark.flow.groups import with_groups_among
 from annspark.flow.read import Users, in_double
 from annspark.flow.sample import Samples, sample_vectors
 from annspark.input.source import type_of_ids
@@ -107,7 +108,10 @@ def ask(
 
 def tune_for(queries: Users, indexed: Indexed, settings: Settings, run: Run) -> Tuned:
     """Choose the probes that reach the recall asked for, by sampled queries, and plan the join."""
-    users, neighbors = indexed.users, min(settings.k, max(0, indexed.users.rows - settings.same_ids))
+    users = indexed.users
+    most = users.groups.largest if users.groups else users.rows
+    neighbors = min(settings.k, max(0, most - settings.same_ids))
+    queries = with_groups_among(queries, users, neighbors, own=settings.same_ids)
     with run.clock.step("sample") as facts:
         n_calibrate = 0 if settings.recall_asked is None else CALIBRATION_USERS
         counts = [*count_exact_users(queries.rows, settings.audit_users, n_calibrate), PLAN_SAMPLE]

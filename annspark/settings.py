@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, TypeVar
 
-from annspark.allowed import Column, Flag, Number, OneOf, Share, Whole, check_each, setting, settings_in
+from annspark.allowed import Column, ColumnNames, Flag, Number, OneOf, Share, Whole, check_each, setting, settings_in
 from annspark.core.calibrate import MOST_PROBES
 from annspark.core.centre_forest import SPLITS
 from annspark.core.metric import METRICS
@@ -62,6 +62,13 @@ class Settings:
         "Boolean column: only rows with true may be neighbors. Every row gets neighbors. Null counts as false.",
         unset="none, every row may be a neighbor",
         example="in_stock",
+    )
+    within: str | None = setting(
+        None,
+        ColumnNames(),
+        "Columns of groups, with commas between: neighbors are only of the same group. Null is a group of its own.",
+        unset="none, there are no groups",
+        example="language,country",
     )
     same_ids: bool = setting(
         False,
@@ -150,6 +157,12 @@ class Settings:
         for one, other in combinations(("id_col", "vector_col", "values_col"), 2):
             if getattr(self, one) == getattr(self, other):
                 raise SettingsError(f"'{one}' and '{other}' are both {getattr(self, one)!r}; they must be two columns.")
+        for name, value in (("top_up", self.top_up), ("trees", (self.trees or 1) > 1)):
+            if self.within is not None and value:
+                raise SettingsError(
+                    f"'{name}' is {getattr(self, name)!r}, and 'within' {self.within!r}: each group has one tree. "
+                    f"Leave '{name}' out; more probes find more."
+                )
         made = ("neighbors",) if self.shape == "nested" else ("rank", "neighbor_id", "distance", "inner_product")
         if self.id_col.lower() in made:
             raise SettingsError(
@@ -188,6 +201,14 @@ class Settings:
                     f"'{name}' out."
                 )
 
+    def require_indexable(self) -> None:
+        """Raise SettingsError for settings of a table that cannot be kept as an index."""
+        if self.within is not None:
+            raise SettingsError(
+                f"'within' is {self.within!r}, and an index is asked for: indexes of groups cannot be kept yet. Leave "
+                "one of them out."
+            )
+
     @property
     def changes_lists(self) -> bool:
         """Whether max_distance or links changes the lists of neighbors after the audit."""
@@ -197,6 +218,11 @@ class Settings:
     def recall_asked(self) -> float | None:
         """The recall to reach; None when the probes are given instead."""
         return None if self.probes is not None else RECALL if self.recall is None else self.recall
+
+
+def names_in(columns: str) -> list[str]:
+    """Return the names of columns that a setting has, with commas between them."""
+    return [name.strip() for name in columns.split(",")]
 
 
 def settings_of_candidates(settings: Settings) -> Settings:

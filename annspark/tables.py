@@ -12,6 +12,8 @@ RANK = "rank"
 # or float64).  Sparse rows have their values in vectors, and the columns of the values and the number of values of each
 # row in two more (binary int32).
 IDS, HASHES, VECTORS, COLUMNS, N_VALUES = "ids", "hashes", "vectors", "columns", "n_values"
+# Where neighbors are looked for within groups, blocks have one more column, the hash of each group (binary int64).
+GROUPS = "groups"
 # The smallest hash of a staged block.
 LOWEST = "lowest"
 # Blocks shipped to the join also have the key of the partition, the users' home leaves (binary int32), the other leaves

@@ -147,3 +147,80 @@ def test_bad_filters_are_refused(spark):
         build_neighbors(table, candidate_col="vector")
     with pytest.raises(InputError, match="candidates: no valid row among 0"):
         build_neighbors(table.selectExpr("*", "false as ok"), candidate_col="ok")
+
+
+def grouped_world(sizes, seed=0):
+    """Return the group of each row, in no order, and the table's text for it; group 0 is null."""
+    group = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)), sizes))
+    return group, [None if name == 0 else f"group {name}" for name in group]
+
+
+def grouped_table(spark, rows, texts, partitions=4):
+    data = [(i, row.tolist(), text, i % 2) for i, (row, text) in enumerate(zip(rows, texts, strict=True))]
+    return spark.createDataFrame(data, "user_id bigint, vector array<float>, language string, half int").repartition(
+        partitions
+    )
+
+
+SIZES = [400, 300, 60, *[3] * 40, 1, 9, 10]  # two large groups, since a tree begins at four leaves
+
+
+@pytest.mark.parametrize(
+    ("metric", "partitions"),
+    [("cosine", 4), pytest.param("inner_product", 1, marks=SLOW), pytest.param("manhattan", 9, marks=SLOW)],
+)
+def test_neighbors_within_groups(spark, metric, partitions):
+    group, texts = grouped_world(SIZES)
+    rows = clustered(len(group))
+    table = grouped_table(spark, rows, texts, partitions)
+    result = build_neighbors(table, metric=metric, within="language", recall=0.9, **QUICK)
+    far = distances_of(rows, metric, group[:, None] != group)
+    lists = lists_of(result.table)
+    assert_filtered(lists, far, result.report)
+    found = result.report.rows
+    assert (found.groups, found.in_small_groups, found.short) == (len(SIZES), 40 * 3 + 1, 0)
+    small = np.flatnonzero(np.isin(group, np.flatnonzero(np.array(SIZES) < 200)))
+    for row in small:  # small groups are exact
+        wanted = min(K, SIZES[group[row]] - 1)
+        told = [-d if metric == "inner_product" else d for _, d in lists[row]]
+        np.testing.assert_allclose(told, np.sort(far[row])[:wanted], rtol=1e-4, atol=1e-5)
+    assert {(band.first, band.last) for band in result.report.recall.groups} <= {(1, 9), (10, 99), (100, 999)}
+    result.table.unpersist()
+
+
+@SLOW
+def test_all_filters_together(spark):
+    """Within two columns, only some may be neighbors, and pairs are excluded."""
+    group, texts = grouped_world(SIZES, seed=1)
+    rows, may = clustered(len(group)), np.arange(len(group)) % 4 != 0
+    same = (group[:, None] == group) & (np.arange(len(group))[:, None] % 2 == np.arange(len(group)) % 2)
+    far = distances_of(rows, "euclidean", ~same, may)
+    banned = banned_pairs(far)
+    table = grouped_table(spark, rows, texts).selectExpr("*", "user_id % 4 != 0 as ok")
+    settings = {"metric": "euclidean", "within": "language, half", "candidate_col": "ok", "recall": 0.9, **QUICK}
+    result = build_neighbors(table, exclude=as_table(spark, banned), **settings)
+    assert_filtered(lists_of(result.table), np.where(banned, np.inf, far), result.report)
+    again = build_neighbors(grouped_table(spark, rows, texts, 1).selectExpr("*", "user_id % 4 != 0 as ok"),
+                            exclude=as_table(spark, banned), **settings)  # fmt: skip
+    assert lists_of(again.table) == lists_of(result.table)
+    result.table.unpersist()
+    again.table.unpersist()
+
+
+def test_groups_that_cannot_be_used_are_refused(spark):
+    table = make_table(spark, ROWS[:50])
+    for named, words in (
+        ({"within": "language"}, "input: no column 'language'; there are 'user_id', 'vector'"),
+        ({"within": "vector"}, "column 'vector' is array<float>, and groups are made of texts"),
+    ):
+        with pytest.raises(InputError, match=words):
+            build_neighbors(table, **named)
+    with pytest.raises(InputError, match="has sparse vectors, of which neighbors cannot be looked for within groups"):
+        build_neighbors(table.selectExpr("user_id", "array(1, 2) as vector"), metric="jaccard", within="user_id")
+    for named in ({"top_up": True}, {"trees": 2}):
+        with pytest.raises(SettingsError, match="each group has one tree"):
+            build_neighbors(table, within="user_id", **named)
+    with pytest.raises(SettingsError, match="'within' is 'a,,b'; it must be names of columns with commas between"):
+        build_neighbors(table, within="a,,b")
+    with pytest.raises(SettingsError, match="indexes of groups cannot be kept yet"):
+        fit(table, within="user_id")

@@ -1,6 +1,6 @@
-"""The forest of groups: vectors that may only be neighbors within their group, each large group with a tree of its own.
+"""The forest of groups: vectors may only be neighbors within their group, and each large group has a tree of its own.
 
-A small group needs no tree.  All of it is at home in one leaf, which other small groups share, so that its neighbors are
+A small group needs no tree.  All of it is at home in one leaf, which other small groups share.  So its neighbors are
 exact, and half a million groups of three cost no more than a thousand leaves.
 """
 

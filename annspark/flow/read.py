@@ -23,6 +23,26 @@ _SPREAD_BYTES = 32 << 20  # a smaller input is not shuffled to occupy every core
 
 
 @dataclass(frozen=True)
+class Groups:
+    """The sizes of groups.
+
+    table      : group (bigint), rows (bigint), staged
+    count      : number of groups
+    largest    : rows of the largest one
+    large      : the rows of each large one, by group
+    small_rows : rows of all others together
+    too_small  : users who can have fewer neighbors than were asked for, because their group is so small
+    """
+
+    table: DataFrame
+    count: int
+    largest: int
+    large: dict[int, int]
+    small_rows: int
+    too_small: int
+
+
+@dataclass(frozen=True)
 class Users:
     """The valid rows of a table, staged.
 
@@ -43,6 +63,7 @@ class Users:
     excluded    : number of excluded pairs; None where none were given.  The table then has the columns of
                   spark.block.excluded_fields
     most_excluded : the most pairs that one user excludes
+    groups      : the sizes of the groups within which neighbors are looked for; None where there are none
     """
 
     role: str
@@ -60,6 +81,7 @@ class Users:
     examples: dict[str, object]
     excluded: int | None = None
     most_excluded: int = 0
+    groups: "Groups | None" = None
 
     @property
     def shipped_width(self) -> float:
@@ -94,8 +116,8 @@ def read_vectors(
     dim = like.wire.dim if like and source.even and not source.sparse else None
     seen = survey(checked, source, dim)
     rows, dropped, examples = seen.rows, dict(seen.dropped), dict(seen.examples)
-    wire = Wire(seen.dim if like is None else max(seen.dim, like.wire.dim), source.sparse)
-    width = (2 if source.sparse else 1) * seen.numbers / max(rows, 1) + source.sparse
+    wire = Wire(seen.dim if like is None else max(seen.dim, like.wire.dim), source.sparse, source.grouped)
+    width = (2 if source.sparse else 1) * seen.numbers / max(rows, 1) + source.sparse + 2 * source.grouped
     table, n_bytes = usable(checked, source, wire, seen.dim), rows * (width * 4 + 16)
     if rows * width * 4 > _SPREAD_BYTES and seen.partitions < cores:
         table = stage(table.repartition(2 * cores))

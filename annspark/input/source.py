@@ -11,13 +11,13 @@ from pyspark.sql import types as T
 from annspark.core.metric import METRICS
 from annspark.errors import InputError
 from annspark.input.given import find_column, inside_of, shown
-from annspark.settings import Settings
+from annspark.settings import Settings, names_in
 from annspark.spark.arrow import Batches
 from annspark.spark.block import seeded_hash
 from annspark.spark.types import is_collated
 from annspark.tables import USER_ID, VECTOR, quoted
 
-HASH, INDICES, VALUES, MLLIB, MLLIB_DENSE = "hash", "indices", "values", "mllib", "mllib_dense"
+HASH, GROUP, INDICES, VALUES, MLLIB, MLLIB_DENSE = "hash", "group", "indices", "values", "mllib", "mllib_dense"
 SPARSE_METRICS = tuple(name for name, facts in METRICS.items() if facts.sparse)
 _ID_TYPES = (
     *(T.ByteType, T.ShortType, T.IntegerType, T.LongType, T.StringType, T.BinaryType),
@@ -31,7 +31,8 @@ _NUMBERS = (*_WHOLE, T.FloatType, T.DoubleType, T.DecimalType)
 class Source:
     """The input under common names.
 
-    table  : user_id, hash (bigint) and the columns of the vector, which are one of
+    table  : user_id, hash (bigint), group (bigint) where neighbors are looked for within groups, and the columns of
+             the vector, which are one of
              vector          : array<float>, array<double>, or binary of bits, 8 to a byte
              mllib_dense     : MLlib's struct without its type, with dense and sparse vectors
              indices, values : array<bigint>, array<double>, of sparse rows
@@ -42,6 +43,11 @@ class Source:
 
     table: DataFrame
     sparse: bool
+
+    @property
+    def grouped(self) -> bool:
+        """Whether vectors have groups."""
+        return GROUP in self.table.columns
 
     @property
     def even(self) -> bool:
@@ -92,9 +98,35 @@ def open_source(vectors: DataFrame, settings: Settings, sparse: bool | None = No
             f"which can be compared by {', '.join(SPARSE_METRICS)}, not by {settings.metric}. "
             "Choose one of these, or give arrays of all numbers."
         )
-    named = (column.alias(name) for name, column in columns.items())
+    named = [column.alias(name) for name, column in columns.items()]
+    if settings.within:
+        if found:
+            raise InputError(
+                f"{role}: column {settings.vector_col!r} has sparse vectors, of which neighbors cannot be looked for "
+                "within groups yet. Give arrays of all numbers, or leave within out."
+            )
+        named.append(_group(vectors, settings.within, role).alias(GROUP))
     hashed = seeded_hash(user_id, settings.seed)
     return Source(vectors.select(user_id.alias(USER_ID), hashed.alias(HASH), *named), found)
+
+
+def _group(vectors: DataFrame, within: str, role: str) -> Column:
+    """Return a number that stands for the values of the columns of groups; null is a value of its own."""
+    parts = []
+    for name in names_in(within):
+        field = find_column(vectors, name, role)
+        if field is None:
+            there = shown(vectors.columns)
+            raise InputError(f"{role}: no column {shown([name])}; there are {there}. Name the right one with --within.")
+        if isinstance(field.dataType, T.ArrayType | T.MapType | T.StructType | T.BinaryType):
+            raise InputError(
+                f"{role}: column {name!r} is {field.dataType.simpleString()}, and groups are made of texts, numbers, "
+                "dates and booleans. Make such a column of it."
+            )
+        # As texts, so that integers of two types are equal in two tables.  Spark's hash skips nulls.
+        text = F.col(quoted(name)).cast("string")
+        parts += [text.isNull(), text.cast(T.StringType()) if is_collated(field.dataType) else text]
+    return F.xxhash64(*parts)
 
 
 def _option(setting: str, role: str) -> str:

@@ -9,10 +9,10 @@ from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from annspark.core.vectors import Vectors, is_sparse
+from annspark.core.vectors import Grouped, Vectors, numbers_of
 from annspark.input.check import REASONS, check_rows, check_sparse_rows, mllib_lists
 from annspark.input.mllib import check_structs
-from annspark.input.source import MLLIB, MLLIB_DENSE, VALUES, Source
+from annspark.input.source import GROUP, MLLIB, MLLIB_DENSE, VALUES, Source
 from annspark.spark.arrow import Batches, Mapper, elements
 from annspark.spark.block import block_fields, block_users, id_type
 from annspark.spark.types import readable, showable
@@ -54,7 +54,7 @@ class Survey:
 
 def check_source(source: Source, metric: str) -> DataFrame:
     """Return all rows in blocks, each of one reason and one length, with extra columns that survey and usable read."""
-    wire = Wire(0, source.sparse)
+    wire = Wire(0, source.sparse, source.grouped)
     marks = [
         T.StructField(_DIM, T.IntegerType()),
         T.StructField(_REASON, T.ByteType()),
@@ -223,6 +223,9 @@ def _check_mapper(source: Source, metric: str, wire: Wire) -> Mapper:
                 reason, good = check_structs(ids, batch.column(2), metric)
             else:
                 reason, good = check_rows(ids, batch.column(2), metric)
+            if wire.grouped:
+                group = batch.column(GROUP).to_numpy()
+                good = {length: (rows, Grouped(vectors, group[rows])) for length, (rows, vectors) in good.items()}
             for length, (rows, vectors) in good.items():
                 blocks = block_users(ids.take(pa.array(rows)), hashes[rows], vectors, wire)
                 yield _checked(blocks, length, 0, wire, vectors)
@@ -237,7 +240,7 @@ def _check_mapper(source: Source, metric: str, wire: Wire) -> Mapper:
 
 def _checked(blocks: list[pa.Array], length: int, code: int, wire: Wire, vectors: Vectors) -> pa.RecordBatch:
     """Return blocks with the extra columns: length, reason, largest absolute value, whether float32 is too small."""
-    n, values = len(blocks[0]), vectors.data if is_sparse(vectors) else vectors
+    n, values = len(blocks[0]), numbers_of(vectors)
     largest = max(float(values.max(initial=0)), -float(values.min(initial=0)))
     marks = [
         pa.array(np.full(n, length, np.int32)),

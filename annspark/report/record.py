@@ -23,6 +23,8 @@ class Rows:
     restricted : users who have fewer neighbors because of max_distance or links
     indexed    : rows among which neighbors were looked for, where these are of another table or index
     excluded_pairs : pairs of a user and another that it must not be given; None where none were given
+    groups     : groups within which neighbors were looked for; None where there are none
+    in_small_groups : users of groups of k users or fewer, who have fewer than k neighbors
     """
 
     read: int
@@ -35,6 +37,8 @@ class Rows:
     restricted: int = 0
     indexed: int | None = None
     excluded_pairs: int | None = None
+    groups: int | None = None
+    in_small_groups: int = 0
 
 
 @dataclass(frozen=True)
