@@ -14,6 +14,7 @@ from annspark.core.metric import METRICS
 from annspark.errors import SettingsError
 
 MOST_LEAF_ROWS = 1_000_000
+_MADE = {"nested": ("neighbors",), "long": ("rank", "neighbor_id", "distance", "inner_product")}  # columns of the output
 RECALL = 0.95  # to reach when nothing else is asked for
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -55,6 +56,13 @@ class Settings:
         "Column of the candidates' vectors.",
         unset="vector_col",
         example="vector",
+    )
+    candidate_values_col: str | None = setting(
+        None,
+        Column(optional=True),
+        "Column of the values of the candidates' sparse vectors.",
+        unset="values_col",
+        example="values",
     )
     candidate_col: str | None = setting(
         None,
@@ -163,8 +171,7 @@ class Settings:
                     f"'{name}' is {getattr(self, name)!r}, and 'within' {self.within!r}: each group has one tree. "
                     f"Leave '{name}' out; more probes find more."
                 )
-        made = ("neighbors",) if self.shape == "nested" else ("rank", "neighbor_id", "distance", "inner_product")
-        if self.id_col.lower() in made:
+        if self.id_col.lower() in _MADE[self.shape]:
             raise SettingsError(
                 f"'id_col' is {self.id_col!r}, which is also a column of the {self.shape} output. "
                 "Rename the id column before the call."
@@ -194,7 +201,7 @@ class Settings:
                     raise SettingsError(f"'{name}' is {getattr(self, name)!r}, and {why}. Leave '{name}' out.")
         if has_candidates:
             return
-        for name in ("candidate_id_col", "candidate_vector_col", "same_ids"):
+        for name in ("candidate_id_col", "candidate_vector_col", "candidate_values_col", "same_ids"):
             if getattr(self, name):
                 raise SettingsError(
                     f"'{name}' is {getattr(self, name)!r}, and there are no candidates. Give 'candidates', or leave "
@@ -227,12 +234,17 @@ def names_in(columns: str) -> list[str]:
 
 def settings_of_candidates(settings: Settings) -> Settings:
     """Return the settings for candidates, whose columns may have other names than those of users."""
+    id_col = settings.candidate_id_col or settings.id_col
     return replace(
         settings,
-        id_col=settings.candidate_id_col or settings.id_col,
+        id_col=id_col,
         vector_col=settings.candidate_vector_col or settings.vector_col,
+        values_col=settings.candidate_values_col or settings.values_col,
         candidate_id_col=None,
         candidate_vector_col=None,
+        candidate_values_col=None,
+        # Candidates have no output.  A shape without a column of that name lets their ids have any.
+        shape=next(shape for shape in (settings.shape, *_MADE) if id_col.lower() not in _MADE[shape]),
     )
 
 

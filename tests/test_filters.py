@@ -224,3 +224,19 @@ def test_groups_that_cannot_be_used_are_refused(spark):
         build_neighbors(table, within="a,,b")
     with pytest.raises(SettingsError, match="indexes of groups cannot be kept yet"):
         fit(table, within="user_id")
+
+
+@SLOW
+def test_candidates_may_have_any_columns(spark):
+    """Their ids and values may be called as columns of the output are, and as those of the users are not."""
+    users = spark.createDataFrame(
+        [(1, [0, 2], [1.0, 2.0]), (2, [1], [1.0])], "user_id int, at array<int>, x array<double>"
+    )
+    items = spark.createDataFrame([(7, [0, 2], [1.0, 2.0]), (8, [1, 2], [3.0, 1.0])],
+                                  "neighbors int, place array<int>, y array<double>")  # fmt: skip
+    result = build_neighbors(
+        users, candidates=items, k=1, vector_col="at", values_col="x", candidate_id_col="neighbors",
+        candidate_vector_col="place", candidate_values_col="y",
+    )  # fmt: skip
+    assert {user: found[0][0] for user, found in lists_of(result.table).items()} == {1: 7, 2: 8}
+    result.table.unpersist()
