@@ -14,7 +14,8 @@ from annspark.core.metric import METRICS
 from annspark.errors import SettingsError
 
 MOST_LEAF_ROWS = 1_000_000
-_MADE = {"nested": ("neighbors",), "long": ("rank", "neighbor_id", "distance", "inner_product")}  # columns of the output
+# Columns of the output, by its shape.
+_MADE = {"nested": ("neighbors",), "long": ("rank", "neighbor_id", "distance", "inner_product")}
 RECALL = 0.95  # to reach when nothing else is asked for
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])

@@ -245,14 +245,12 @@ class _Tiles:
             row, column, one, other = row.take(new), column.take(new), one.take(new), other.take(new)
         id_order, other_id_order = self.keeper.id_order.take(one), self.keeper.id_order.take(other)
         measured = self.kernel.exact(self.vectors, one, self.vectors, other).astype(np.float32, copy=False)
-        beats = np.flatnonzero(measured <= self.keeper.bar.take(one))
-        beats = beats[self.keeper.may_keep(one.take(beats), other.take(beats))]
+        beats = self.keeper.allowed(np.flatnonzero(measured <= self.keeper.bar.take(one)), one, other)
         slot, nearby, raw = row.take(beats), other_id_order.take(beats), measured.take(beats)
         if at_home:
             self.keeper.fold(visitors, slot, nearby, raw)
             return
-        beats = np.flatnonzero(measured <= self.keeper.bar.take(other))
-        beats = beats[self.keeper.may_keep(other.take(beats), one.take(beats))]
+        beats = self.keeper.allowed(np.flatnonzero(measured <= self.keeper.bar.take(other)), other, one)
         self.keeper.fold(
             np.concatenate([visitors, residents]),
             np.concatenate([slot, column.take(beats) + len(visitors)]),

@@ -119,10 +119,17 @@ class Keeper:
         wanted = rows * n_leaves + leaves
         return keys.take(np.searchsorted(keys, wanted), mode="clip") == wanted
 
-    def may_keep(self, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
-        """Return which rows may keep the other given for each: bool (n,)."""
-        may = np.ones(len(rows), bool) if self.excluded is None else ~self.excluded.hold(rows, others)
-        return may if self.group is None else may & (self.group.take(rows) == self.group.take(others))
+    def allowed(self, pairs: np.ndarray, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Return those of some pairs whose row may keep the other.
+
+        pairs        : int (n,), places in rows and others
+        rows, others : int (n_pairs,), all pairs
+        """
+        if self.group is not None:
+            pairs = pairs[self.group.take(rows.take(pairs)) == self.group.take(others.take(pairs))]
+        if self.excluded is not None:
+            pairs = pairs[~self.excluded.hold(rows.take(pairs), others.take(pairs))]
+        return pairs
 
     def fold(self, rows: np.ndarray, slot: np.ndarray, id_order: np.ndarray, raw: np.ndarray) -> None:
         """Fold candidates into the lists of their rows.

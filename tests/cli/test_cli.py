@@ -23,7 +23,7 @@ KEYS = {
         "candidate_values_col", "candidate_col", "exclude", "within",
     },
     "rows": {"read", "valid", "written", "dropped"},
-    "recall": {"k", "mean", "low", "high", "users", "p5", "below_half", "bands"},
+    "recall": {"k", "mean", "low", "high", "users", "p5", "below_half", "bands", "groups"},
     "calibration": {"target", "probes", "predicted", "low", "high", "users", "curve"},
     "topped_up": None,
     "passed": None,
