@@ -42,12 +42,12 @@ def check_rows(ids: pa.Array, lists: pa.Array, metric: str) -> Judged:
     facts = METRICS[metric]
     length, flat = _numbers_of(lists) if pa.types.is_nested(lists.type) else _bits_of(lists)
     start = np.cumsum(length) - length
-    largest, smallest = _extremes(flat, length)
+    largest, smallest = extremes(flat, length)
     judged = {
         "null_id": _is_null(ids),
         "null_vector": _is_null(lists),
         "nan": np.isnan(largest),
-        "infinite": np.maximum(largest, -smallest) > _limit(length, metric),
+        "infinite": np.maximum(largest, -smallest) > largest_allowed(length, metric),
         "not_binary": _holds_others(flat, length) if facts.binary and not facts.sets else np.zeros(len(ids), bool),
         "zero_vector": (largest == 0) & (smallest == 0) & (length > 0) & facts.unit,
     }
@@ -77,7 +77,7 @@ def check_sparse_rows(ids: pa.Array, indices: pa.Array, values: pa.Array | None,
     outside = ~((flat >= 0) & (flat <= MOST_INDEX))  # null is NaN
     bad_index = _any(outside, owner, n)
     column = np.where(outside, 0, flat).astype(np.int64)
-    largest, smallest = _extremes(weights, length)
+    largest, smallest = extremes(weights, length)
     order = np.lexsort((column, owner))
     owner, column, weights = owner[order], column[order], weights[order]
     repeated = np.zeros(len(column), bool)
@@ -89,7 +89,7 @@ def check_sparse_rows(ids: pa.Array, indices: pa.Array, values: pa.Array | None,
         "bad_index": bad_index,
         "repeated_index" if values is not None else "repeated_member": _any(repeated, owner, n),
         "nan": np.isnan(largest),
-        "infinite": np.maximum(largest, -smallest) > _limit(length, metric),
+        "infinite": np.maximum(largest, -smallest) > largest_allowed(length, metric),
         "zero_vector": (largest == 0) & (smallest == 0) & METRICS[metric].unit,
     }
     reason = _reasons(judged)
@@ -166,7 +166,7 @@ def _members_of(vectors: np.ndarray) -> Vectors:
     return sparse_rows(counts, place.astype(np.int32), np.ones(len(row), np.float32), vectors.shape[1])
 
 
-def _extremes(flat: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def extremes(flat: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the largest and the smallest number of each vector: 0 for an empty one, NaN if any of its numbers is NaN.
 
     Two reductions take less memory than one of np.abs(flat), which copies all numbers.
@@ -179,7 +179,7 @@ def _extremes(flat: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndar
     return largest, smallest
 
 
-def _limit(length: np.ndarray, metric: str) -> np.ndarray:
+def largest_allowed(length: np.ndarray, metric: str) -> np.ndarray:
     """Return the largest absolute value of each vector's numbers with which distances and products fit type float."""
     facts = METRICS[metric]
     if facts.unit or facts.sets:

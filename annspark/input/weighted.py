@@ -1,0 +1,55 @@
+"""Weighted vectors: rows with several vectors, each judged by itself, are judged and put together."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from annspark.core.vectors import Vectors, is_sparse, narrowed, owner_of, take_rows
+from annspark.core.weighted import most_index, weigh
+from annspark.input.check import REASONS, Judged, extremes, largest_allowed
+
+_INFINITE, _BAD_INDEX = REASONS.index("infinite"), REASONS.index("bad_index")
+
+# As Judged, with the lengths of all vectors of a row; sparse rows have a single one.
+JudgedTogether = tuple[np.ndarray, dict[tuple[int, ...], tuple[np.ndarray, Vectors]]]
+
+
+def put_together(judged: Sequence[Judged], weights: Sequence[float], metric: str) -> JudgedTogether:
+    """Return the reasons of a batch of rows, and the good rows with one vector each.
+
+    A row is as bad as the first bad of its vectors.  It is also bad if the weights make its numbers too large, or if
+    its sparse vectors have too large indices to be put together.
+
+    judged  : what check_rows, check_structs or check_sparse_rows found for each vector; all dense, or all sparse
+    weights : of each vector, positive
+    """
+    codes = np.stack([reason for reason, _ in judged])
+    lengths, place = np.zeros((2, *codes.shape), np.int64)
+    for i, (_, good) in enumerate(judged):
+        for length, (rows, vectors) in good.items():
+            lengths[i, rows], place[i, rows] = length, np.arange(len(rows))
+            if is_sparse(vectors):
+                codes[i, rows[owner_of(vectors)[vectors.indices > most_index(len(judged))]]] = _BAD_INDEX
+    reason = np.where(codes == 0, len(REASONS), codes).min(axis=0) % len(REASONS)
+    together: dict[tuple[int, ...], tuple[np.ndarray, Vectors]] = {}
+    for key in np.unique(lengths[:, reason == 0], axis=1).T:
+        rows = np.flatnonzero((reason == 0) & (lengths == key[:, None]).all(axis=0))
+        parts = [
+            take_rows(good[length][1], place[i, rows])
+            for i, (length, (_, good)) in enumerate(zip(key.tolist(), judged, strict=True))
+        ]
+        vectors = weigh(parts, weights, metric)
+        fits = _fit(vectors, metric)
+        reason[rows[~fits]] = _INFINITE
+        rows, vectors = rows[fits], take_rows(vectors, np.flatnonzero(fits))
+        if len(rows):
+            together[(vectors.shape[1],) if is_sparse(vectors) else tuple(key.tolist())] = (rows, narrowed(vectors))
+    return reason.astype(np.int8), together
+
+
+def _fit(vectors: Vectors, metric: str) -> np.ndarray:
+    """Return of which vectors the products fit type float: bool (n,)."""
+    n, dim = vectors.shape
+    flat, length = (vectors.data, np.diff(vectors.indptr)) if is_sparse(vectors) else (vectors.ravel(), np.full(n, dim))
+    largest, smallest = extremes(flat, length)
+    return np.maximum(largest, -smallest) <= largest_allowed(length, metric)
