@@ -46,8 +46,8 @@ class Settings:
     vector_cols: Mapping[str, float] | None = setting(
         None,
         Weights(),
-        "Several columns of vectors, with weights, in place of vector_col. Rows are compared by the weighted mean of the "
-        "cosines, or by the weighted sum of the inner products.",
+        "Several columns of vectors with weights, in place of vector_col. Rows are compared by the weighted mean of "
+        "their cosines, or by the weighted sum of their inner products.",
         unset="none, vector_col alone",
         example={"profile": 0.8, "tags": 0.2},
         hint="Such as {'profile': 0.8, 'tags': 0.2}.",
