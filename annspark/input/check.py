@@ -62,19 +62,22 @@ def check_rows(ids: pa.Array, lists: pa.Array, metric: str) -> Judged:
     return reason, good
 
 
-def check_sparse_rows(ids: pa.Array, indices: pa.Array, values: pa.Array | None, metric: str) -> Judged:
+def check_sparse_rows(
+    ids: pa.Array, indices: pa.Array, values: pa.Array | None, metric: str, most: int = MOST_INDEX
+) -> Judged:
     """Judge a batch of sparse vectors.
 
     ids     : any type, nulls allowed
     indices : list<int64>, nulls allowed everywhere
     values  : list<double>; None for sets
+    most    : the largest index there may be
     returns : see Judged.  There is a single length: one above the largest index of the batch's good rows, at least 1
     """
     n = len(ids)
     is_null = _is_null(indices) if values is None else _is_null(indices) | _is_null(values)
     uneven, length, flat, weights = _even_numbers(indices, values)
     owner = np.repeat(np.arange(n), length)
-    outside = ~((flat >= 0) & (flat <= MOST_INDEX))  # null is NaN
+    outside = ~((flat >= 0) & (flat <= most))  # null is NaN
     bad_index = _any(outside, owner, n)
     column = np.where(outside, 0, flat).astype(np.int64)
     largest, smallest = extremes(weights, length)

@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from annspark.core.vectors import Vectors, is_sparse
+from annspark.core.weighted import most_index
 from annspark.input.check import REASONS, Judged, check_rows, check_sparse_rows, mllib_lists
 from annspark.input.mllib import check_structs
 from annspark.input.source import INDICES, MLLIB, MLLIB_DENSE, Form, Source
@@ -244,7 +245,8 @@ def _judge(
     """Judge a batch, whose columns are those of the forms, one form after the other."""
     ends = np.cumsum([len(form) for form in forms]).tolist()
     judged = [
-        _judge_vectors(ids, form, columns[end - len(form) : end], metric) for form, end in zip(forms, ends, strict=True)
+        _judge_vectors(ids, form, columns[end - len(form) : end], metric, most_index(len(forms)))
+        for form, end in zip(forms, ends, strict=True)
     ]
     if weights:
         return put_together(judged, weights, metric)
@@ -252,11 +254,11 @@ def _judge(
     return reason, {(length,): found for length, found in good.items()}
 
 
-def _judge_vectors(ids: pa.Array, form: Form, columns: list[pa.Array], metric: str) -> Judged:
+def _judge_vectors(ids: pa.Array, form: Form, columns: list[pa.Array], metric: str, most: int) -> Judged:
     if MLLIB in form:
-        return check_sparse_rows(ids, *mllib_lists(columns[0]), metric)
+        return check_sparse_rows(ids, *mllib_lists(columns[0]), metric, most)
     if INDICES in form:
-        return check_sparse_rows(ids, columns[0], columns[1] if len(columns) > 1 else None, metric)
+        return check_sparse_rows(ids, columns[0], columns[1] if len(columns) > 1 else None, metric, most)
     return (check_structs if MLLIB_DENSE in form else check_rows)(ids, columns[0], metric)
 
 

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from annspark.core.vectors import Vectors, is_sparse, narrowed, owner_of, take_rows
-from annspark.core.weighted import most_index, weigh
+from annspark.core.vectors import Vectors, is_sparse, narrowed, take_rows
+from annspark.core.weighted import weigh
 from annspark.input.check import REASONS, Judged, extremes, largest_allowed
 
-_INFINITE, _BAD_INDEX = REASONS.index("infinite"), REASONS.index("bad_index")
+_INFINITE = REASONS.index("infinite")
 
 # As Judged, with the lengths of all vectors of a row; sparse rows have a single one.
 JudgedTogether = tuple[np.ndarray, dict[tuple[int, ...], tuple[np.ndarray, Vectors]]]
@@ -17,19 +17,17 @@ JudgedTogether = tuple[np.ndarray, dict[tuple[int, ...], tuple[np.ndarray, Vecto
 def put_together(judged: Sequence[Judged], weights: Sequence[float], metric: str) -> JudgedTogether:
     """Return the reasons of a batch of rows, and the good rows with one vector each.
 
-    A row is as bad as the first bad of its vectors.  It is also bad if the weights make its numbers too large, or if
-    its sparse vectors have too large indices to be put together.
+    The first of a row's reasons counts.  A row is also bad if the weights make its numbers too large.
 
-    judged  : what check_rows, check_structs or check_sparse_rows found for each vector; all dense, or all sparse
+    judged  : what check_rows, check_structs or check_sparse_rows found for each vector; all dense, or all sparse with
+              indices up to most_index
     weights : of each vector, positive
     """
     codes = np.stack([reason for reason, _ in judged])
     lengths, place = np.zeros((2, *codes.shape), np.int64)
     for i, (_, good) in enumerate(judged):
-        for length, (rows, vectors) in good.items():
+        for length, (rows, _) in good.items():
             lengths[i, rows], place[i, rows] = length, np.arange(len(rows))
-            if is_sparse(vectors):
-                codes[i, rows[owner_of(vectors)[vectors.indices > most_index(len(judged))]]] = _BAD_INDEX
     reason = np.where(codes == 0, len(REASONS), codes).min(axis=0) % len(REASONS)
     together: dict[tuple[int, ...], tuple[np.ndarray, Vectors]] = {}
     for key in np.unique(lengths[:, reason == 0], axis=1).T:

@@ -79,7 +79,8 @@ def test_sparse_vectors_are_put_together_and_too_large_indices_are_bad(n):
     indices = pa.array([[0, most], [5], [most + 1, 2], []], pa.list_(pa.int64()))
     values = pa.array([[2.0, 1.0], [3.0], [4.0, 4.0], []], pa.list_(pa.float64()))
     small = pa.array([[1], [7], [1], [2]], pa.list_(pa.int64())), pa.array([[1.0]] * 4)
-    judged = [check_sparse_rows(ids, *column, "inner_product") for column in [small] * (n - 1) + [(indices, values)]]
+    columns = [small] * (n - 1) + [(indices, values)]
+    judged = [check_sparse_rows(ids, *column, "inner_product", most) for column in columns]
     reason, good = put_together(judged, [1.0] * n, "inner_product")
     assert [REASONS[code] for code in reason] == ["", "", "bad_index", ""]
     [(lengths, (places, made))] = good.items()
