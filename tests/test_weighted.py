@@ -121,7 +121,7 @@ def test_a_row_is_bad_if_one_of_its_vectors_is(spark, stage):
         read_vectors(rows, Settings(vector_cols=WEIGHTS), stage, 2)
     message = str(caught.value)
     for part in (
-        "8 of 18 rows cannot be used, by columns 'user_id' and 'profile' and 'tags'",
+        "8 of 18 rows cannot be used, by columns 'user_id', 'profile' and 'tags'",
         "null_vector 2 (one of the vectors is null; for example user_id 301)",
         "one of the vectors is all zeros",
         "one of the vectors is not as long as most are",

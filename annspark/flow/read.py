@@ -14,6 +14,7 @@ from annspark.core.weighted import most_index
 from annspark.errors import InputError
 from annspark.input.check import MEANING
 from annspark.input.duplicates import find_duplicates, without_duplicates
+from annspark.input.given import shown
 from annspark.input.source import open_source, type_of_ids
 from annspark.input.survey import check_source, survey, usable
 from annspark.settings import Settings
@@ -163,11 +164,12 @@ def _require_usable(
         f"{reason} {n:,} ({meaning[reason]}; for example {settings.id_col} {users.examples[reason]!r})"
         for reason, n in users.dropped.items()
     )
+    columns = [settings.id_col, *settings.vector_names]
     if users.dropped and settings.on_bad_row == "fail":
         nulls = _file_of_nulls(vectors, settings) if {"null_id", "null_vector"} & set(users.dropped) else ""
         raise InputError(
             f"{users.role}: {sum(users.dropped.values()):,} of {users.read:,} rows cannot be used, by columns "
-            f"{' and '.join(map(repr, (settings.id_col, *settings.vector_names)))}: {bad}. {lengths}{nulls}"
+            f"{shown(columns[:-1])} and {shown([columns[-1]])}: {bad}. {lengths}{nulls}"
             "Repair the rows, or leave them out with --on-bad-row drop (on_bad_row='drop')."
         )
     if users.rows == 0:

@@ -14,7 +14,7 @@ from annspark.core.weighted import most_index
 from annspark.input.check import REASONS, Judged, check_rows, check_sparse_rows, mllib_lists
 from annspark.input.mllib import check_structs
 from annspark.input.source import INDICES, MLLIB, MLLIB_DENSE, Form, Source
-from annspark.input.weighted import JudgedTogether, put_together
+from annspark.input.weighted import JudgedTogether, judge_together
 from annspark.spark.arrow import Batches, Mapper, elements, to_lists
 from annspark.spark.block import block_fields, block_users, id_type
 from annspark.spark.types import readable, showable
@@ -164,7 +164,7 @@ def _count(checked: DataFrame, user: T.DataType, source: Source) -> list[_Part]:
         ]
     )
     groups: dict[tuple[int, tuple[int, ...]], list[Row]] = {}
-    counted = narrow.mapInArrow(_count_mapper(user, source.even), schema)
+    counted = narrow.mapInArrow(_count_mapper(user, source.even, source.n_lengths), schema)
     for row in counted.withColumn(_EXAMPLE, showable(F.col(_EXAMPLE), user)).collect():
         groups.setdefault((row[_REASON], tuple(row[_LENGTHS]) if source.even else ()), []).append(row)
     return [_part_of(REASONS[reason], rows) for (reason, _), rows in sorted(groups.items())]
@@ -185,13 +185,13 @@ def _part_of(reason: str, rows: list[Row]) -> _Part:
     )
 
 
-def _count_mapper(user: T.DataType, even: bool) -> Mapper:
+def _count_mapper(user: T.DataType, even: bool, n_lengths: int) -> Mapper:
     of_any_length = isinstance(user, T.StringType | T.BinaryType)
 
     def count(batches: Batches) -> Batches:
         for batch in batches:
             reason, lengths = batch.column(0).to_numpy(), elements(batch.column(1)).to_numpy()
-            lengths = lengths.reshape(batch.num_rows, -1)
+            lengths = lengths.reshape(batch.num_rows, n_lengths)
             groups = np.column_stack([reason, lengths if even else np.zeros_like(lengths)])
             for group in np.unique(groups, axis=0):
                 rows = np.flatnonzero((groups == group).all(axis=1))
@@ -249,7 +249,7 @@ def _judge(
         for form, end in zip(forms, ends, strict=True)
     ]
     if weights:
-        return put_together(judged, weights, metric)
+        return judge_together(judged, weights, metric)
     reason, good = judged[0]
     return reason, {(length,): found for length, found in good.items()}
 

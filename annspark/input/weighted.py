@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from annspark.core.vectors import Vectors, is_sparse, narrowed, take_rows
+from annspark.core.vectors import Vectors, is_sparse, len_of, narrowed, take_rows
 from annspark.core.weighted import weigh
 from annspark.input.check import REASONS, Judged, extremes, largest_allowed
 
@@ -14,7 +14,7 @@ _INFINITE = REASONS.index("infinite")
 JudgedTogether = tuple[np.ndarray, dict[tuple[int, ...], tuple[np.ndarray, Vectors]]]
 
 
-def put_together(judged: Sequence[Judged], weights: Sequence[float], metric: str) -> JudgedTogether:
+def judge_together(judged: Sequence[Judged], weights: Sequence[float], metric: str) -> JudgedTogether:
     """Return the reasons of a batch of rows, and the good rows with one vector each.
 
     The first of a row's reasons counts.  A row is also bad if the weights make its numbers too large.
@@ -30,19 +30,29 @@ def put_together(judged: Sequence[Judged], weights: Sequence[float], metric: str
             lengths[i, rows], place[i, rows] = length, np.arange(len(rows))
     reason = np.where(codes == 0, len(REASONS), codes).min(axis=0) % len(REASONS)
     together: dict[tuple[int, ...], tuple[np.ndarray, Vectors]] = {}
-    for key in np.unique(lengths[:, reason == 0], axis=1).T:
+    for key in _distinct(lengths[:, reason == 0]):
         rows = np.flatnonzero((reason == 0) & (lengths == key[:, None]).all(axis=0))
         parts = [
-            take_rows(good[length][1], place[i, rows])
+            _some(good[length][1], place[i, rows])
             for i, (length, (_, good)) in enumerate(zip(key.tolist(), judged, strict=True))
         ]
         vectors = weigh(parts, weights, metric)
         fits = _fit(vectors, metric)
         reason[rows[~fits]] = _INFINITE
-        rows, vectors = rows[fits], take_rows(vectors, np.flatnonzero(fits))
+        rows, vectors = rows[fits], _some(vectors, np.flatnonzero(fits))
         if len(rows):
             together[(vectors.shape[1],) if is_sparse(vectors) else tuple(key.tolist())] = (rows, narrowed(vectors))
     return reason.astype(np.int8), together
+
+
+def _distinct(lengths: np.ndarray) -> np.ndarray:
+    """Return the distinct columns of an array, as rows.  In nearly every batch all are alike, and nothing is sorted."""
+    return (np.unique(lengths, axis=1) if (lengths != lengths[:, :1]).any() else lengths[:, :1]).T
+
+
+def _some(vectors: Vectors, rows: np.ndarray) -> Vectors:
+    """Return some rows, given in ascending order; without a copy where these are all."""
+    return vectors if len(rows) == len_of(vectors) else take_rows(vectors, rows)
 
 
 def _fit(vectors: Vectors, metric: str) -> np.ndarray:

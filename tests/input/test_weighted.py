@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from annspark.core.weighted import most_index
 from annspark.input.check import REASONS, check_rows, check_sparse_rows
-from annspark.input.weighted import put_together
+from annspark.input.weighted import judge_together
 
 NAN, INF = math.nan, math.inf
 WEIGHTS = (0.25, 4.0)  # whose roots are exact
@@ -48,11 +48,11 @@ rows = st.tuples(st.sampled_from([1, 2, 2, 2, None]), vectors, vectors)
 
 @settings(derandomize=True, deadline=None, max_examples=300)
 @given(st.lists(rows, max_size=9), st.sampled_from(["cosine", "inner_product"]), st.sampled_from(["float", "double"]))
-def test_any_mixture_of_rows_is_judged_row_by_row_and_put_together(rows, metric, precision):
+def test_any_mixture_of_rows_is_judged_row_by_row_and_judge_together(rows, metric, precision):
     kind = pa.list_(pa.float32() if precision == "float" else pa.float64())
     ids = pa.array([user for user, _, _ in rows], pa.int64())
     columns = [pa.array([row[i] for row in rows], kind) for i in (1, 2)]
-    reason, good = put_together([check_rows(ids, column, metric) for column in columns], WEIGHTS, metric)
+    reason, good = judge_together([check_rows(ids, column, metric) for column in columns], WEIGHTS, metric)
     assert [REASONS[code] for code in reason] == [judge(row[0], row[1:], metric) for row in rows]
     met = []
     for lengths, (places, made) in good.items():
@@ -69,19 +69,19 @@ def test_any_mixture_of_rows_is_judged_row_by_row_and_put_together(rows, metric,
 def test_numbers_that_float32_holds_stay_float32():
     ids, column = pa.array([1, 2]), pa.array([[1.0, 0.5], [3.0, 2.0]])
     for weights, kind in (((1, 4), np.float32), ((1, 2), np.float64)):
-        _, good = put_together([check_rows(ids, column, "inner_product")] * 2, weights, "inner_product")
+        _, good = judge_together([check_rows(ids, column, "inner_product")] * 2, weights, "inner_product")
         assert good[2, 2][1].dtype == kind
 
 
 @pytest.mark.parametrize("n", [2, 3])
-def test_sparse_vectors_are_put_together_and_too_large_indices_are_bad(n):
+def test_sparse_vectors_are_judge_together_and_too_large_indices_are_bad(n):
     most, ids = most_index(n), pa.array(range(4))
     indices = pa.array([[0, most], [5], [most + 1, 2], []], pa.list_(pa.int64()))
     values = pa.array([[2.0, 1.0], [3.0], [4.0, 4.0], []], pa.list_(pa.float64()))
     small = pa.array([[1], [7], [1], [2]], pa.list_(pa.int64())), pa.array([[1.0]] * 4)
     columns = [small] * (n - 1) + [(indices, values)]
     judged = [check_sparse_rows(ids, *column, "inner_product", most) for column in columns]
-    reason, good = put_together(judged, [1.0] * n, "inner_product")
+    reason, good = judge_together(judged, [1.0] * n, "inner_product")
     assert [REASONS[code] for code in reason] == ["", "", "bad_index", ""]
     [(lengths, (places, made))] = good.items()
     assert lengths == (made.shape[1],)
@@ -95,6 +95,6 @@ def test_a_weight_may_make_a_product_too_large():
     ids, column = pa.array([1, 2]), pa.array([[1.0, 1.0], [1e18, 1.0]])
     judged = [check_rows(ids, column, "inner_product")] * 2
     for weights, reasons in (((1.0, 1.0), ["", ""]), ((1.0, 1e4), ["", "infinite"]), ((1e300, 1.0), ["infinite"] * 2)):
-        reason, _ = put_together(judged, weights, "inner_product")
+        reason, _ = judge_together(judged, weights, "inner_product")
         assert [REASONS[code] for code in reason] == reasons
-    assert put_together([check_rows(ids, column, "cosine")] * 2, (1e300, 1.0), "cosine")[0].tolist() == [0, 0]
+    assert judge_together([check_rows(ids, column, "cosine")] * 2, (1e300, 1.0), "cosine")[0].tolist() == [0, 0]
