@@ -17,7 +17,19 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from annspark import __doc__ as purpose
 from annspark import __version__
-from annspark.allowed import Column, Flag, Folder, Number, OneOf, PathOrTable, Setting, Share, Whole, settings_in
+from annspark.allowed import (
+    Column,
+    Flag,
+    Folder,
+    Number,
+    OneOf,
+    PathOrTable,
+    Setting,
+    Share,
+    Weights,
+    Whole,
+    settings_in,
+)
 from annspark.errors import AnnsparkError, InputError, RecallMissed, SettingsError, known_failure, reason_of
 from annspark.job import FitJob, Job, QueryJob, make_fit_job, make_job, make_query_job, read_config
 from annspark.settings import Settings
@@ -31,18 +43,20 @@ _SIGNALLED = 128  # plus the number of the signal: the exit code in shells
 _SECONDS = 10  # seconds to wait for Spark to stop
 _FLAGS = settings_in(Job) | settings_in(Settings)
 _OF_EVALUATE = (
-    *("id_col", "vector_col", "values_col", "k", "metric", "seed", "audit_users", "on_bad_row"),
+    *("id_col", "vector_col", "values_col", "vector_cols", "k", "metric", "seed", "audit_users", "on_bad_row"),
     *("within", "format", "scratch"),
 )
 _OF_FIT = (
-    *("id_col", "vector_col", "values_col", "k", "metric", "recall", "probes", "trees", "leaf_rows", "split", "seed"),
-    *("candidate_col", "on_bad_row", "audit_users"),
+    *("id_col", "vector_col", "values_col", "vector_cols", "k", "metric", "recall", "probes", "trees", "leaf_rows"),
+    *("split", "seed", "candidate_col", "on_bad_row", "audit_users"),
 )
 _OF_QUERY = (
     *("id_col", "vector_col", "values_col", "k", "recall", "probes", "same_ids", "shape", "on_bad_row", "audit_users"),
     "max_distance",
 )
-_PLACE, _FOLDER, _COLUMN = "PATH_OR_TABLE", "DIR", "COLUMN"
+_PLACE, _FOLDER, _COLUMN, _WEIGHTS = "PATH_OR_TABLE", "DIR", "COLUMN", "COLUMN=WEIGHT,..."
+# Pairs of which a flag wins over either in the file: they exclude each other.
+_EITHER = (("probes", "recall"), ("vector_col", "vector_cols"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -85,9 +99,10 @@ def script() -> None:
 def _build(given: dict[str, Any]) -> None:
     config, plan_only = given.pop("config", None), given.pop("plan", False)
     configured = read_config(config) if config else {}
-    for flag, other in (("probes", "recall"), ("recall", "probes")):
-        if flag in given:  # probes and recall exclude each other: a flag wins over either in the file
-            configured.pop(other, None)
+    for pair in _EITHER:
+        for flag, other in (pair, pair[::-1]):
+            if flag in given:
+                configured.pop(other, None)
     job = make_job(configured | given)
     spark = _session("annspark build", "annspark.nightly", "annspark.preview", "matplotlib.figure")
     from annspark.nightly import publish_neighbors
@@ -351,9 +366,25 @@ def _add_flag(command: argparse.ArgumentParser, name: str, setting: Setting) -> 
             more = {"metavar": _FOLDER}
         case Column():
             more = {"metavar": _COLUMN}
+        case Weights():
+            more = {"metavar": _WEIGHTS, "type": _weights_in}
     is_number = isinstance(setting.allowed, Whole | Number | Share)  # the usage shows the allowed values of the others
     text = setting.text if is_number else f"{setting.help} Default: {setting.default_text}."
     command.add_argument(f"--{name.replace('_', '-')}", help=text.replace("%", "%%"), **more)
+
+
+def _weights_in(text: str) -> dict[str, float]:
+    """Return the columns and weights in a text such as profile=0.8,tags=0.2; a name may hold =, and no comma."""
+    weights = {}
+    for one in text.split(","):
+        name, _, weight = one.rpartition("=")
+        if name in weights:
+            raise argparse.ArgumentTypeError(f"{name!r} comes twice")
+        try:
+            weights[name] = float(weight)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{one!r} is not COLUMN=WEIGHT, such as profile=0.8") from error
+    return weights
 
 
 def _add_debug(command: argparse.ArgumentParser) -> None:

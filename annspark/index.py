@@ -100,7 +100,7 @@ class Index:
         queries  : DataFrame with vectors of the same kind and length as the indexed ones.  Its ids may be of another
                    type
         settings : k, recall, probes, shape, audit_users, max_distance, on_bad_row, id_col, vector_col and values_col,
-                   as for build_neighbors.  Default: those of the index
+                   as for build_neighbors.  Default: those of the index, whose vector_cols the queries have, too
         same_ids : leave out the indexed row that has the id of the query.  Default: False, equal ids are different
                    things
         exclude  : pairs of a query and an indexed row that must not be in the table, as for build_neighbors

@@ -2,15 +2,28 @@
 
 import inspect
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, TypeVar
 
-from annspark.allowed import Column, ColumnNames, Flag, Number, OneOf, Share, Whole, check_each, setting, settings_in
+from annspark.allowed import (
+    Column,
+    ColumnNames,
+    Flag,
+    Number,
+    OneOf,
+    Share,
+    Weights,
+    Whole,
+    check_each,
+    setting,
+    settings_in,
+)
 from annspark.core.calibrate import MOST_PROBES
 from annspark.core.centre_forest import SPLITS
 from annspark.core.metric import METRICS
+from annspark.core.weighted import WEIGHABLE
 from annspark.errors import SettingsError
 
 MOST_LEAF_ROWS = 1_000_000
@@ -43,6 +56,15 @@ class Settings:
         "Column of the values of sparse vectors. vector_col then holds their indices.",
         unset="none",
         example="values",
+    )
+    vector_cols: Mapping[str, float] | None = setting(
+        None,
+        Weights(),
+        "Several columns of vectors with weights, in place of vector_col. Rows are compared by the weighted mean of "
+        "their cosines, or by the weighted sum of their inner products.",
+        unset="none, vector_col alone",
+        example={"profile": 0.8, "tags": 0.2},
+        hint="Such as {'profile': 0.8, 'tags': 0.2}.",
     )
     candidate_id_col: str | None = setting(
         None,
@@ -163,7 +185,12 @@ class Settings:
                 f"'max_distance' is {self.max_distance!r} and 'metric' {self.metric!r}, which has no distance. "
                 "Leave it out, and filter the published table."
             )
-        for one, other in combinations(("id_col", "vector_col", "values_col"), 2):
+        if self.vector_cols is not None:
+            self._require_weighable(self.vector_cols)
+            # Saved indexes sort names, too: the order of the columns is that of the numbers in a vector.
+            object.__setattr__(self, "vector_cols", dict(sorted(self.vector_cols.items())))
+        named = ("id_col", "vector_col", "values_col") if self.vector_cols is None else ("id_col",)
+        for one, other in combinations(named, 2):
             if getattr(self, one) == getattr(self, other):
                 raise SettingsError(f"'{one}' and '{other}' are both {getattr(self, one)!r}; they must be two columns.")
         for name, value in (("top_up", self.top_up), ("trees", (self.trees or 1) > 1)):
@@ -176,6 +203,25 @@ class Settings:
             raise SettingsError(
                 f"'id_col' is {self.id_col!r}, which is also a column of the {self.shape} output. "
                 "Rename the id column before the call."
+            )
+
+    def _require_weighable(self, weights: Mapping[str, float]) -> None:
+        """Raise SettingsError for settings that do not go with weighted columns."""
+        defaults = settings_in(Settings)
+        for name in ("vector_col", "values_col", "candidate_vector_col"):
+            if getattr(self, name) != defaults[name].default:
+                raise SettingsError(
+                    f"'{name}' is {getattr(self, name)!r} and 'vector_cols' {weights!r}, which name all columns of "
+                    f"vectors, of users and of candidates. Leave '{name}' or 'vector_cols' out."
+                )
+        if self.metric not in WEIGHABLE:
+            raise SettingsError(
+                f"'metric' is {self.metric!r} and 'vector_cols' {weights!r}: weighted sums are of cosines or inner "
+                f"products. Choose {' or '.join(WEIGHABLE)}, or give a single vector_col."
+            )
+        if self.id_col in weights:
+            raise SettingsError(
+                f"'id_col' is {self.id_col!r}, which is also one of the 'vector_cols'; they must be two columns."
             )
 
     def require_pairing(self, has_candidates: bool, has_excluded: bool = False) -> None:
@@ -216,6 +262,11 @@ class Settings:
                 f"'within' is {self.within!r}, and an index is asked for: indexes of groups cannot be kept yet. Leave "
                 "one of them out."
             )
+
+    @property
+    def vector_names(self) -> tuple[str, ...]:
+        """The columns that hold vectors, or the indices of sparse ones."""
+        return (self.vector_col,) if self.vector_cols is None else tuple(self.vector_cols)
 
     @property
     def changes_lists(self) -> bool:

@@ -2,15 +2,19 @@
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import or_
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from annspark.core.coordinates import Coordinates
+from annspark.core.weighted import most_index
 from annspark.errors import InputError
 from annspark.input.check import MEANING
 from annspark.input.duplicates import find_duplicates, without_duplicates
+from annspark.input.given import shown
 from annspark.input.source import open_source, type_of_ids
 from annspark.input.survey import check_source, survey, usable
 from annspark.settings import Settings
@@ -51,6 +55,7 @@ class Users:
                   float32 where that holds all numbers of a block exactly, else float64), lowest (the smallest hash)
     rows        : number of users in table
     wire        : how their vectors are stored
+    lengths     : how many numbers of a dense vector are from each vector column; () for sparse rows
     coordinates : how their numbers are transformed before vectors are compared
     largest     : the largest absolute value of their numbers
     rounded     : whether float32 cannot hold all their numbers exactly
@@ -70,6 +75,7 @@ class Users:
     table: DataFrame
     rows: int
     wire: Wire
+    lengths: tuple[int, ...]
     coordinates: Coordinates
     largest: float
     rounded: bool
@@ -104,7 +110,7 @@ def read_vectors(
     stage   : computes and stores an intermediate table
     cores   : number of tasks that run at once
     role    : what messages call the table
-    like    : the users that these are compared with, if they are others: vectors must be of the same kind and length
+    like    : the users that these are compared with, if they are others: vectors must be of the same kind and lengths
     Raises InputError for unusable columns and types, for bad rows unless on_bad_row is "drop", and when no valid row is
     left.
     """
@@ -113,12 +119,12 @@ def read_vectors(
     kind = type_of_ids(vectors, settings, role)
     checked = stage(check_source(source, settings.metric))
     # The lengths of sets that are given as arrays of all numbers are not known any more.
-    dim = like.wire.dim if like and source.even and not source.sparse else None
-    seen = survey(checked, source, dim)
+    wanted = like.lengths if like and source.even and not source.sparse else None
+    seen = survey(checked, source, wanted)
     rows, dropped, examples = seen.rows, dict(seen.dropped), dict(seen.examples)
     wire = Wire(seen.dim if like is None else max(seen.dim, like.wire.dim), source.sparse, source.grouped)
     width = (2 if source.sparse else 1) * seen.numbers / max(rows, 1) + source.sparse + 2 * source.grouped
-    table, n_bytes = usable(checked, source, wire, seen.dim), rows * (width * 4 + 16)
+    table, n_bytes = usable(checked, source, wire, seen.lengths), rows * (width * 4 + 16)
     if rows * width * 4 > _SPREAD_BYTES and seen.partitions < cores:
         table = stage(table.repartition(2 * cores))
     elif seen.partitions > count_partitions(n_bytes, cores):
@@ -132,6 +138,7 @@ def read_vectors(
         table=table,
         rows=rows,
         wire=wire,
+        lengths=() if source.sparse else seen.lengths,
         # The sample step replaces those of the input, when it has seen vectors.
         coordinates=like.coordinates if like else Coordinates(settings.metric),
         largest=seen.largest,
@@ -143,11 +150,14 @@ def read_vectors(
         dropped=dropped,
         examples=examples,
     )
-    lengths, meaning = f"Most vectors have {seen.dim:,} numbers. " if source.even else "Vectors are sparse. ", MEANING
-    if like and dim:
-        lengths, told = "", f"the vector does not have {dim:,} numbers, as those of the {like.role} have"
-        meaning = MEANING | {"wrong_length": told}
-    _require_usable(users, vectors, settings, meaning, lengths)
+    meaning, told = _meaning_for(settings), "Vectors are sparse. "
+    if source.even:
+        numbers = _lengths_in_words(settings, seen.lengths)
+        told = f"Most vectors have {numbers}. "
+        if like and wanted:
+            told = ""
+            meaning["wrong_length"] = f"the vector does not have {numbers}, as those of the {like.role} have"
+    _require_usable(users, vectors, settings, meaning, told)
     return users
 
 
@@ -155,6 +165,23 @@ def in_double(users: Users) -> Users:
     """Return the users, with vectors that are shipped to the join in float64."""
     width = (3 * (users.width - 1) / 2 + 1) if users.wire.sparse else 2 * users.width
     return replace(users, coordinates=users.coordinates.in_double(), width=width)
+
+
+def _meaning_for(settings: Settings) -> dict[str, str]:
+    """Return what each reason says of a row, which may have several vectors."""
+    if settings.vector_cols is None:
+        return dict(MEANING)
+    most = most_index(len(settings.vector_cols))
+    return {name: text.replace("the vector", "one of the vectors") for name, text in MEANING.items()} | {
+        "bad_index": f"an index is null, negative or above {most:,}: pmod(xxhash64(item), {most + 1}) is not"
+    }
+
+
+def _lengths_in_words(settings: Settings, lengths: tuple[int, ...]) -> str:
+    if settings.vector_cols is None:
+        return f"{lengths[0]:,} numbers"
+    each = (f"{length:,} numbers in {name!r}" for name, length in zip(settings.vector_cols, lengths, strict=True))
+    return " and ".join(each)
 
 
 def _require_usable(
@@ -169,11 +196,12 @@ def _require_usable(
         f"{reason} {n:,} ({meaning[reason]}; for example {settings.id_col} {users.examples[reason]!r})"
         for reason, n in users.dropped.items()
     )
+    columns = [settings.id_col, *settings.vector_names]
     if users.dropped and settings.on_bad_row == "fail":
         nulls = _file_of_nulls(vectors, settings) if {"null_id", "null_vector"} & set(users.dropped) else ""
         raise InputError(
             f"{users.role}: {sum(users.dropped.values()):,} of {users.read:,} rows cannot be used, by columns "
-            f"{settings.id_col!r} and {settings.vector_col!r}: {bad}. {lengths}{nulls}"
+            f"{shown(columns[:-1])} and {shown([columns[-1]])}: {bad}. {lengths}{nulls}"
             "Repair the rows, or leave them out with --on-bad-row drop (on_bad_row='drop')."
         )
     if users.rows == 0:
@@ -183,8 +211,8 @@ def _require_usable(
 
 def _file_of_nulls(vectors: DataFrame, settings: Settings) -> str:
     """Return a sentence that names a file with a null; "" for a table that is not read from files."""
-    is_null = F.col(quoted(settings.id_col)).isNull() | F.col(quoted(settings.vector_col)).isNull()
+    columns = (F.col(quoted(name)).isNull() for name in (settings.id_col, *settings.vector_names))
     file = ""
     with suppress(Exception):  # a hint only, and not every session can give it
-        file = vectors.where(is_null).select(F.input_file_name()).limit(1).collect()[0][0]
+        file = vectors.where(reduce(or_, columns)).select(F.input_file_name()).limit(1).collect()[0][0]
     return f"A null is in {file}: a column a file lacks, or a line that is no JSON, is read as null. " if file else ""

@@ -21,6 +21,7 @@ KEYS = {
         "probes", "trees", "leaf_rows", "split", "seed", "shape", "on_bad_row", "audit_users", "top_up", "values_col",
         "max_distance", "links", "candidates", "index", "candidate_id_col", "candidate_vector_col", "same_ids",
         "candidate_values_col", "candidate_col", "exclude", "within",
+        "vector_cols",
     },
     "rows": {"read", "valid", "written", "dropped"},
     "recall": {"k", "mean", "low", "high", "users", "p5", "below_half", "bands", "groups"},
