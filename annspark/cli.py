@@ -1,9 +1,7 @@
 """The command line: parse the arguments, call the package, return an exit code."""
 
 import argparse
-import locale
 import logging
-import os
 import signal
 import sys
 import traceback
@@ -11,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib import import_module
-from pathlib import Path
 from threading import Thread, current_thread, main_thread
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -21,6 +18,9 @@ from annspark.allowed import Column, Flag, Folder, Number, OneOf, PathOrTable, S
 from annspark.errors import AnnsparkError, InputError, RecallMissed, SettingsError, known_failure, reason_of
 from annspark.job import FitJob, Job, QueryJob, make_fit_job, make_job, make_query_job, read_config
 from annspark.settings import Settings
+from annspark.spark.memory import count_killed
+from annspark.start.death import explain_death
+from annspark.start.session import prepare, quiet_java
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -54,8 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     command, debug = _COMMANDS[given.pop("command")], given.pop("debug", False)
     logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.WARNING)
     logging.getLogger("annspark").setLevel(logging.INFO)
+    killed = count_killed()
     if not debug:
-        _quiet_java()
+        quiet_java()
         logging.getLogger("DataFrameQueryContextLogger").disabled = True  # of PySpark, which prints traces as JSON
     try:
         with _signals_raise():
@@ -67,11 +68,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"annspark: {error}", file=sys.stderr)
         return _SIGNALLED + error.number
     except Exception as error:
-        known = error if isinstance(error, AnnsparkError) else known_failure(error)
+        known = explain_death(error) or (error if isinstance(error, AnnsparkError) else known_failure(error))
         if debug:
             traceback.print_exc()
-        more = "" if debug else " Run again with --debug for the trace."
-        print(f"annspark: {known or f'the job failed: {reason_of(error)}.{more}'}", file=sys.stderr)
+        more = "" if known or debug else " Run again with --debug for the trace."
+        if count_killed() > killed:
+            more += " Meanwhile the kernel killed a process of this machine for want of memory."
+        print(f"annspark: {known or f'the job failed: {reason_of(error)}.'}{more}", file=sys.stderr)
         return next((code for kind, code in _CODES.items() if isinstance(known, kind)), FAILED)
 
 
@@ -132,26 +135,9 @@ def _evaluate(given: dict[str, Any]) -> None:
     print(report_as_text(evaluate(spark, settings, **places)))
 
 
-def _quiet_java() -> None:
-    """Switch off the log of the Java that this process starts, unless the user has configured that log."""
-    settings = ("SPARK_SUBMIT_OPTS", "PYSPARK_SUBMIT_ARGS", "JDK_JAVA_OPTIONS", "JAVA_TOOL_OPTIONS")
-    configured = "SPARK_CONF_DIR" in os.environ or any("log4j" in os.environ.get(name, "") for name in settings)
-    own = Path(os.environ.get("SPARK_HOME") or "/nowhere", "conf", "log4j2.properties").exists()
-    quiet = Path(__file__).with_name("log4j2.properties")
-    # The file does not exist when annspark runs from a zip.
-    if "PYSPARK_GATEWAY_PORT" in os.environ or configured or own or not quiet.exists():
-        return
-    options = os.environ.get("SPARK_SUBMIT_OPTS", "")
-    os.environ["SPARK_SUBMIT_OPTS"] = f"{options} -Dlog4j2.configurationFile={quiet.as_uri()}".strip()
-
-
 def _session(name: str, *modules: str) -> "SparkSession":
     """Return a session, and import the modules needed next while Java starts, when the other cores are idle."""
-    if "PYSPARK_GATEWAY_PORT" not in os.environ:
-        # Without spark-submit this process starts Spark, so that its workers should run this Python.
-        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-        if _would_be_ascii():
-            os.environ["LC_ALL"] = "C.UTF-8"
+    prepare()
     from pyspark.sql import SparkSession
 
     # Started after the import of PySpark, because imports in two threads would take turns.
@@ -159,20 +145,6 @@ def _session(name: str, *modules: str) -> "SparkSession":
     spark = SparkSession.builder.appName(name).getOrCreate()
     _raise_on_signals(spark)  # again, because Spark has set its own handler for SIGINT
     return spark
-
-
-def _would_be_ascii() -> bool:
-    """Say whether Java would read file names as ASCII, as under cron.  It goes by the locale, unlike Python."""
-    if sys.platform != "linux":
-        return False
-    before = locale.setlocale(locale.LC_ALL)
-    try:
-        locale.setlocale(locale.LC_ALL, "")  # as Java does; it fails, as in Java, where the locale is not installed
-        return locale.setlocale(locale.LC_CTYPE) in ("C", "POSIX")
-    except locale.Error:
-        return True
-    finally:
-        locale.setlocale(locale.LC_ALL, before)
 
 
 class _Stopped(KeyboardInterrupt):  # Py4J ends a call cleanly on a KeyboardInterrupt
