@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"annspark: {error}", file=sys.stderr)
         return _SIGNALLED + error.number
     except Exception as error:
-        known = explain_death(error) or (error if isinstance(error, AnnsparkError) else known_failure(error))
+        known = error if isinstance(error, AnnsparkError) else known_failure(error)
         if debug:
             traceback.print_exc()
         more = "" if known or debug else " Run again with --debug for the trace."
@@ -92,30 +92,31 @@ def _build(given: dict[str, Any]) -> None:
         if flag in given:  # probes and recall exclude each other: a flag wins over either in the file
             configured.pop(other, None)
     job = make_job(configured | given)
-    spark = _session("annspark build", "annspark.nightly", "annspark.preview", "matplotlib.figure")
-    from annspark.nightly import publish_neighbors
-    from annspark.preview import preview
-    from annspark.report.text import preview_as_text, report_as_text
+    reads = [place for place in (job.input, job.candidates) if place]
+    with _session("build", reads, "annspark.nightly", "annspark.preview", "matplotlib.figure") as spark:
+        from annspark.nightly import publish_neighbors
+        from annspark.preview import preview
+        from annspark.report.text import preview_as_text, report_as_text
 
-    print(preview_as_text(preview(spark, job)) if plan_only else report_as_text(publish_neighbors(spark, job)))
+        print(preview_as_text(preview(spark, job)) if plan_only else report_as_text(publish_neighbors(spark, job)))
 
 
 def _fit(given: dict[str, Any]) -> None:
     job = make_fit_job(given)
-    spark = _session("annspark fit", "annspark.nightly")
-    from annspark.nightly import publish_index
-    from annspark.saved.manifest import manifest_as_text
+    with _session("fit", [job.input], "annspark.nightly") as spark:
+        from annspark.nightly import publish_index
+        from annspark.saved.manifest import manifest_as_text
 
-    print(manifest_as_text(publish_index(spark, job)))
+        print(manifest_as_text(publish_index(spark, job)))
 
 
 def _query(given: dict[str, Any]) -> None:
     job = make_query_job(given)
-    spark = _session("annspark query", "annspark.nightly", "matplotlib.figure")
-    from annspark.nightly import publish_queries
-    from annspark.report.text import report_as_text
+    with _session("query", [job.input], "annspark.nightly", "matplotlib.figure") as spark:
+        from annspark.nightly import publish_queries
+        from annspark.report.text import report_as_text
 
-    print(report_as_text(publish_queries(spark, job)))
+        print(report_as_text(publish_queries(spark, job)))
 
 
 def _info(given: dict[str, Any]) -> None:
@@ -128,23 +129,35 @@ def _evaluate(given: dict[str, Any]) -> None:
     names = ("input", "neighbors", "format", "report", "scratch")
     places = {name: given.pop(name, None) for name in names}
     settings = Settings(**given)
-    spark = _session("annspark evaluate", "annspark.evaluate", "matplotlib.figure")
-    from annspark.evaluate import evaluate
-    from annspark.report.text import report_as_text
+    reads = [places["input"], places["neighbors"]]
+    with _session("evaluate", reads, "annspark.evaluate", "matplotlib.figure") as spark:
+        from annspark.evaluate import evaluate
+        from annspark.report.text import report_as_text
 
-    print(report_as_text(evaluate(spark, settings, **places)))
+        print(report_as_text(evaluate(spark, settings, **places)))
 
 
-def _session(name: str, *modules: str) -> "SparkSession":
-    """Return a session, and import the modules needed next while Java starts, when the other cores are idle."""
-    prepare()
+@contextmanager
+def _session(command: str, reads: Sequence[str], *modules: str) -> Iterator["SparkSession"]:
+    """Yield a session, and import the modules needed next while Java starts, when the other cores are idle.
+
+    An error within the block because Java has ended becomes one that says why.
+
+    reads : paths and catalog tables that will be read
+    """
+    prepare(reads)
     from pyspark.sql import SparkSession
 
     # Started after the import of PySpark, because imports in two threads would take turns.
     Thread(target=_import_modules, args=modules, daemon=True).start()
-    spark = SparkSession.builder.appName(name).getOrCreate()
+    spark = SparkSession.builder.appName(f"annspark {command}").getOrCreate()
     _raise_on_signals(spark)  # again, because Spark has set its own handler for SIGINT
-    return spark
+    try:
+        yield spark
+    except Exception as error:
+        if death := explain_death(error, reads):
+            raise death from error
+        raise
 
 
 class _Stopped(KeyboardInterrupt):  # Py4J ends a call cleanly on a KeyboardInterrupt

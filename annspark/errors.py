@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 
 class AnnsparkError(Exception):
@@ -74,7 +74,8 @@ _KNOWN = {
     r"Cannot run program \"([^\"]+)\"": (
         f"Spark's workers cannot run {{0!r}}. {_SET_PYTHON} a Python that is there on every machine"
     ),
-    r"OutOfMemoryError|Java heap space|GC overhead limit|SPARK_OUT_OF_MEMORY|UNABLE_TO_ACQUIRE_MEMORY": (
+    r"OutOfMemoryError|Java heap space|GC overhead limit|SPARK_OUT_OF_MEMORY|UNABLE_TO_ACQUIRE_MEMORY"
+    r"|System memory \d+ must be at least": (
         "Java ran out of memory ({reason}). Give it more: spark.driver.memory on one machine, spark.executor.memory on "
         "a cluster"
     ),
@@ -96,7 +97,7 @@ def reason_of(error: BaseException) -> str:
 
     Both classic sessions and Connect give the JVM's trace as text.
     """
-    text = str(error).strip()
+    text = _text_of(error).strip()
     raised = _PYTHONS.findall(text) if "Traceback (most recent call last)" in text else []
     if raised:  # an exception in a Python worker
         return " ".join(raised[-1].split())
@@ -121,7 +122,7 @@ def _deepest_cause(text: str) -> str:
 
 def known_failure(error: BaseException) -> AnnsparkError | None:
     """Return an error that says what Spark failed at and what to do next; None for a failure that is not known."""
-    text = str(error)
+    text = _text_of(error)
     if own := _OWN.search(text):
         return {"InputError": InputError, "SettingsError": SettingsError}[own[1]](own[2].strip())
     read = _READ.search(text)
@@ -153,17 +154,24 @@ def is_java_lost(error: BaseException) -> bool:
     """Say whether an error, or one that it came of, is of a session whose Java is ending or has ended."""
     came_of: BaseException | None = error
     while came_of is not None:
-        if _is_cut(came_of) or re.search(_ENDING, str(came_of)):
+        if _is_cut(came_of) or re.search(_ENDING, _text_of(came_of)):
             return True
         came_of = came_of.__cause__ or came_of.__context__
     return False
 
 
 def _is_cut(error: BaseException) -> bool:
-    """Say whether an error is of a connection to Java that is cut: of Py4J, without an error of Java."""
+    """Say whether an error is of a connection to Java that is cut: of Py4J, without the text of an error of Java."""
     kinds = [kind.__name__ for kind in type(error).__mro__]
-    of_py4j = "Py4JError" in kinds and "Py4JJavaError" not in kinds
+    of_py4j = "Py4JError" in kinds and ("Py4JJavaError" not in kinds or not _text_of(error))
     return of_py4j or isinstance(error, ConnectionError)
+
+
+def _text_of(error: BaseException) -> str:
+    """Return the text of an error; "" where Java has it and has ended."""
+    with suppress(Exception):
+        return str(error)
+    return ""
 
 
 def _wrong_with_file(text: str, error: BaseException) -> str:

@@ -3,10 +3,12 @@
 import os
 import signal
 import time
+from collections.abc import Sequence
 
 from annspark.errors import ClusterError, is_java_lost
 from annspark.spark.memory import bytes_free
 from annspark.start.configured import settings_of_user
+from annspark.start.row_groups import heap_to_read
 from annspark.start.session import MEMORY, spark_home
 
 _OUT_OF_HEAP = 52  # Spark's exit code of a Java that ran out of heap
@@ -14,19 +16,18 @@ _SECONDS = 10  # seconds that a Java that ends may take to
 _HOW = 'For `annspark` on one machine: PYSPARK_SUBMIT_ARGS="--driver-memory {} pyspark-shell".'
 
 
-def explain_death(error: BaseException) -> ClusterError | None:
-    """Return what ended Java, if it has ended by itself and that made the error; None where that is not known."""
+def explain_death(error: BaseException, reads: Sequence[str]) -> ClusterError | None:
+    """Return what ended Java, if it has ended by itself and that made the error; None where that is not known.
+
+    reads : paths and catalog tables that were read
+    """
     ended = _ended_child() if is_java_lost(error) else None
     if ended is None:
         return None
     heap = settings_of_user(spark_home()).get(MEMORY, "1g")
     kind, status = ended
     if kind == os.CLD_EXITED and status == _OUT_OF_HEAP:
-        return ClusterError(
-            f"Java ran out of memory: its heap of {heap} ({MEMORY}) is full. Give it more. {_HOW.format('8g')} Java "
-            "reads a row group of a Parquet file whole, one for each core. If those of the input are large, write it "
-            "again with smaller ones, of 128 MB for example."
-        )
+        return ClusterError(f"Java ran out of memory: its heap of {heap} ({MEMORY}) is full. {_more_heap(reads)}")
     if kind != os.CLD_EXITED and status == signal.SIGKILL:
         return ClusterError(
             f"Java was killed (SIGKILL). The kernel kills what takes most when the machine or its container runs out "
@@ -37,6 +38,17 @@ def explain_death(error: BaseException) -> ClusterError | None:
     what = f"with code {status}" if kind == os.CLD_EXITED else f"by {signal.Signals(status).name}"
     return ClusterError(
         f"Java has ended {what}. What it wrote above, or in a file hs_err_pid*.log here, says why. --debug shows more."
+    )
+
+
+def _more_heap(reads: Sequence[str]) -> str:
+    """Return what to do about a heap that is too small."""
+    needed = -(-heap_to_read(reads, os.cpu_count() or 1) >> 30)
+    if not needed:
+        return f"Give it more. {_HOW.format('8g')}"
+    return (
+        f"Give it more: Java reads row groups of Parquet whole, and to read those of the input it needs some {needed} "
+        f"GB. {_HOW.format(f'{needed}g')} Or write the input again with smaller row groups, of 128 MB for example."
     )
 
 

@@ -4,12 +4,14 @@ import locale
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 from annspark.spark.memory import bytes_free
 from annspark.start.archive import archive_options
 from annspark.start.configured import java_options_of_user, settings_of_user
+from annspark.start.row_groups import heap_to_read
 
 # What conf/spark-local.conf sets, which gives the reasons.
 _LOCAL = {
@@ -27,15 +29,18 @@ _LOCAL = {
 }
 MEMORY = "spark.driver.memory"
 # Of the memory that is free, Java's heap may take a third, and the Python workers' partitions take a quarter.  The rest
-# is for the libraries of the workers, the driver's sample, what Java takes beside its heap, and the page cache.
-_SHARE_OF_JAVA = 1 / 3
+# is for the libraries of the workers, the driver's sample, what Java takes beside its heap, and the page cache.  For
+# large row groups the heap may take half, because workers hold little while they read.
+_SHARE_OF_JAVA, _SHARE_TO_READ = 1 / 3, 1 / 2
 _HEAP_BYTES = (1 << 30, 30 << 30)  # at least what Spark takes by itself, and at most what pointers of 4 bytes reach
 
 
-def prepare() -> None:
+def prepare(reads: Sequence[str]) -> None:
     """Set what a session that this process starts should have, in the environment that PySpark reads.
 
     Nothing is set where spark-submit has started this process, or where there is a session.
+
+    reads : paths and catalog tables that will be read
     """
     from pyspark.sql import SparkSession
 
@@ -47,7 +52,7 @@ def prepare() -> None:
         os.environ["LC_ALL"] = "C.UTF-8"
     of_user = settings_of_user(spark_home())
     if "spark.remote" not in of_user:
-        _put_in_front(_settings_beside(of_user))
+        _put_in_front(_settings_beside(of_user, reads))
 
 
 def spark_home() -> Path:
@@ -57,20 +62,23 @@ def spark_home() -> Path:
     return Path(os.environ.get("SPARK_HOME") or own)
 
 
-def heap_bytes(free: int) -> int:
+def heap_bytes(free: int, to_read: int) -> int:
     """Return how much memory to give Java's heap.
 
-    free : bytes that are free on the machine or in the container, 0 where that is not known
+    free    : bytes that are free on the machine or in the container, 0 where that is not known
+    to_read : bytes of heap that reading the input takes
     """
     least, most = _HEAP_BYTES
-    return min(max(int(_SHARE_OF_JAVA * free), least), most)
+    wanted = max(_SHARE_OF_JAVA * free, min(_SHARE_TO_READ * free, to_read), least)
+    return min(int(wanted), most)
 
 
-def _settings_beside(of_user: dict[str, str]) -> dict[str, str]:
-    """Return the settings that the user has not given, and that suit this machine."""
+def _settings_beside(of_user: dict[str, str], reads: Sequence[str]) -> dict[str, str]:
+    """Return the settings that the user has not given, and that suit this machine and what will be read."""
     options, ours = java_options_of_user(of_user), {}
     if of_user.get("spark.master", "local").startswith("local"):
-        ours = {MEMORY: f"{heap_bytes(bytes_free()) >> 20}m"} | _LOCAL
+        heap = heap_bytes(bytes_free(), heap_to_read(reads, os.cpu_count() or 1))
+        ours = {MEMORY: f"{heap >> 20}m"} | _LOCAL
         ours["spark.ui.showConsoleProgress"] = str(sys.stderr.isatty()).lower()
         if "GC" in options:  # Java does not start with two garbage collectors
             del ours["spark.driver.extraJavaOptions"]
