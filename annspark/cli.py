@@ -20,7 +20,7 @@ from annspark.job import FitJob, Job, QueryJob, make_fit_job, make_job, make_que
 from annspark.settings import Settings
 from annspark.spark.memory import count_killed
 from annspark.start.death import explain_death
-from annspark.start.session import prepare, quiet_java
+from annspark.start.session import prepare, quiet_java, start_session
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -146,11 +146,9 @@ def _session(command: str, reads: Sequence[str], *modules: str) -> Iterator["Spa
     reads : paths and catalog tables that will be read
     """
     prepare(reads)
-    from pyspark.sql import SparkSession
-
     # Started after the import of PySpark, because imports in two threads would take turns.
     Thread(target=_import_modules, args=modules, daemon=True).start()
-    spark = SparkSession.builder.appName(f"annspark {command}").getOrCreate()
+    spark = start_session(f"annspark {command}")
     _raise_on_signals(spark)  # again, because Spark has set its own handler for SIGINT
     try:
         yield spark

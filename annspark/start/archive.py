@@ -13,6 +13,7 @@ from pathlib import Path
 
 _SWITCH = "ANNSPARK_JAVA_ARCHIVE"  # set to off, no archive is written or used
 _BEGIN = 0xF00BABA8.to_bytes(4, "little")  # of an archive; Java writes it last, so that a part of one does not have it
+_USES = "-XX:SharedArchiveFile="
 _ROOM = 1 << 30  # bytes that must be free to write an archive, of some 200 MB
 _KEPT_DAYS = 30  # an archive that was not used for so long is deleted when another is written
 _FIRST_JAVA = 17  # older ones do not run Spark 4, and were not tried
@@ -21,8 +22,9 @@ _FIRST_JAVA = 17  # older ones do not run Spark 4, and were not tried
 def archive_options(spark_home: Path, options_of_user: str) -> list[str]:
     """Return the options with which Java uses its archive of classes, or writes it when it ends.
 
-    There is an archive for each Java and Spark, in a cache folder.  Java itself checks that it fits, and ignores it
-    where it does not.  Two runs that write one at the same time do not harm each other: the last one's stays.
+    There is an archive for each Java and Spark, in a cache folder.  Java checks that it fits and that its bytes are
+    those once written, and ignores it where that is not so.  Two runs that write one at the same time do not harm each
+    other: the last one's stays.
 
     returns : [] where the user has options for archives, has switched them off, or the cache cannot be written to
     """
@@ -30,19 +32,34 @@ def archive_options(spark_home: Path, options_of_user: str) -> list[str]:
     unwanted = os.environ.get(_SWITCH, "").lower() in ("off", "0", "false", "no")
     if unwanted or java is None or re.search("-Xshare|SharedArchive|ArchiveClasses|AOT", options_of_user):
         return []
-    quiet = ["-Xlog:cds=off", "-Xlog:cds*=off", "-Xshare:auto"]
+    safe = ["-Xlog:cds=off", "-Xlog:cds*=off", "-Xshare:auto", "-XX:+VerifySharedSpaces"]
     try:
         file = _folder() / f"java-{_fingerprint(java, spark_home)}.jsa"
         if _is_complete(file):
             os.utime(file)
-            return [f"-XX:SharedArchiveFile={file}", *quiet]
+            return [f"{_USES}{file}", *safe]
         file.parent.mkdir(parents=True, exist_ok=True)
         if not os.access(file.parent, os.W_OK) or shutil.disk_usage(file.parent).free < _ROOM:
             return []
         _clean(file.parent)
-        return [f"-XX:ArchiveClassesAtExit={file}", *quiet]
+        return [f"-XX:ArchiveClassesAtExit={file}", *safe]
     except OSError:  # an archive only saves time
         return []
+
+
+def delete_archive(arguments: str) -> bool:
+    """Delete the archive that a Java that crashed used; say whether there was one.
+
+    Java crashes at once where an archive has lost its end, as after a power failure.
+
+    arguments : that PySpark started Java with
+    """
+    found = re.search(f"{_USES}({re.escape(str(_folder()))}[^'\" ]*)", arguments)
+    with suppress(OSError):
+        if found:
+            Path(found[1]).unlink()
+            return True
+    return False
 
 
 def _java_home() -> Path | None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from annspark.errors import ClusterError, is_java_lost
 from annspark.spark.memory import bytes_free
+from annspark.start.archive import delete_archive
 from annspark.start.configured import settings_of_user
 from annspark.start.row_groups import heap_to_read
 from annspark.start.session import MEMORY, spark_home
@@ -35,6 +36,8 @@ def explain_death(error: BaseException, reads: Sequence[str]) -> ClusterError | 
             f"machine or a container with more, give Java less, or run fewer tasks at once (--master local[N]). "
             + _HOW.format("2g")
         )
+    if status in (signal.SIGABRT, signal.SIGBUS, signal.SIGSEGV):
+        delete_archive(os.environ.get("PYSPARK_SUBMIT_ARGS", ""))  # it may be damaged
     what = f"with code {status}" if kind == os.CLD_EXITED else f"by {signal.Signals(status).name}"
     return ClusterError(
         f"Java has ended {what}. What it wrote above, or in a file hs_err_pid*.log here, says why. --debug shows more."

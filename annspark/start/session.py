@@ -7,11 +7,15 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from annspark.spark.memory import bytes_free
-from annspark.start.archive import archive_options
+from annspark.start.archive import archive_options, delete_archive
 from annspark.start.configured import java_options_of_user, settings_of_user
 from annspark.start.row_groups import heap_to_read
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 # What conf/spark-local.conf sets, which gives the reasons.
 _LOCAL = {
@@ -53,6 +57,19 @@ def prepare(reads: Sequence[str]) -> None:
     of_user = settings_of_user(spark_home())
     if "spark.remote" not in of_user:
         _put_in_front(_settings_beside(of_user, reads))
+
+
+def start_session(name: str) -> "SparkSession":
+    """Return a Spark session, the one that there is or a new one."""
+    from pyspark.sql import SparkSession
+
+    builder = SparkSession.builder.appName(name)
+    try:
+        return builder.getOrCreate()
+    except Exception:
+        if not delete_archive(os.environ.get("PYSPARK_SUBMIT_ARGS", "")):
+            raise
+        return builder.getOrCreate()  # Java ignores an archive that is not there
 
 
 def spark_home() -> Path:

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from annspark.start.archive import archive_options
+from annspark.start.archive import archive_options, delete_archive
 
 COMPLETE = bytes.fromhex("a8ab0bf0") + b"the rest"  # what a Java of little-endian machines begins an archive with
 
@@ -86,3 +86,13 @@ def test_an_archive_that_nobody_used_for_a_month_is_deleted_when_another_is_writ
     assert options_on(machine) != []
     assert not os.path.exists(old)
     assert new.exists()
+
+
+def test_the_archive_of_a_java_that_crashed_is_deleted_and_no_other(machine, tmp_path):
+    file, mine = write_archive(machine), tmp_path / "mine.jsa"
+    mine.write_bytes(COMPLETE)
+    assert not delete_archive(f"--conf spark.x='-XX:SharedArchiveFile={mine}' pyspark-shell")
+    assert not delete_archive(f"--conf spark.x='-XX:ArchiveClassesAtExit={file}' pyspark-shell")
+    assert delete_archive(f"--conf 'spark.x={' '.join(options_on(machine))}' pyspark-shell")
+    assert not os.path.exists(file)
+    assert mine.exists()
