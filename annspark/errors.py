@@ -50,8 +50,8 @@ _TYPES = re.compile(r"column: \[(.+?)\], physicalType: (.+?), logicalType: (.+)"
 _ENDING = r"SparkContext was shut down|dagScheduler\(\)|BlockManagerEndpoint|stopped SparkContext"
 _SET_PYTHON = "Set PYSPARK_PYTHON (spark.pyspark.python), before the session starts, to"
 _MORE_FOR_PYTHON = (
-    "Leave Python more (spark.executor.memoryOverhead, or a machine of its own), or run fewer tasks at once "
-    "(spark.executor.cores, local[N])"
+    "Leave Python more (raise spark.executor.pyspark.memory where it is set, otherwise spark.executor.memoryOverhead, "
+    "or take a machine of its own), or run fewer tasks at once (spark.executor.cores, local[N])"
 )
 # Patterns in the text of Spark's errors, and the message for each.  The first pattern found counts.  {0}, {1} are its
 # groups, {name} is the first of them that is not empty, {reason} is reason_of the error.
@@ -60,10 +60,7 @@ _KNOWN = {
         "a disk is full ({reason}). Make room where Spark keeps its files (spark.local.dir), where scratch lies and "
         "where the output goes, and run again"
     ),
-    r"\b_?(?:Array|Arrow)?MemoryError\b": (
-        "Python ran out of memory ({reason}). Raise spark.executor.pyspark.memory where it is set. Otherwise "
-        f"{_MORE_FOR_PYTHON[0].lower()}{_MORE_FOR_PYTHON[1:]}"
-    ),
+    r"\b_?(?:Array|Arrow)?MemoryError\b": f"Python ran out of memory ({{reason}}). {_MORE_FOR_PYTHON}",
     r"No module named '([^']+)'|(\w+) >= [\w.]+ must be installed": (
         f"the Python of Spark's workers has no {{name}}. {_SET_PYTHON} one that has annspark, NumPy and PyArrow, or "
         "install it there"
@@ -109,9 +106,9 @@ def reason_of(error: BaseException) -> str:
     message = lines[0]
     while (rest := _BEFORE.sub("", message)) != message and rest:
         message = rest
-    message = re.sub(r"(?: Consider setting '.*| *SQLSTATE: \w+)$", "", message).strip().rstrip(".")
     if (cause := _deepest_cause(text)) and cause not in text.partition("\n\tat ")[0]:
-        message = f"{message} ({cause})"
+        message = cause if message.startswith("Exception thrown in awaitResult") else f"{message} ({cause})"
+    message = re.sub(r" Consider setting '.*$| *SQLSTATE: \w+", "", message).strip().rstrip(".")
     return message if len(message) <= 500 else message[:497] + "..."
 
 
