@@ -8,6 +8,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from annspark.core.coordinates import Coordinates
+from annspark.core.plan import count_staged_bytes
 from annspark.errors import InputError
 from annspark.input.check import MEANING
 from annspark.input.duplicates import find_duplicates, without_duplicates
@@ -86,7 +87,7 @@ def read_vectors(
     rows, dropped, examples = seen.rows, dict(seen.dropped), dict(seen.examples)
     wire = Wire(seen.dim if like is None else max(seen.dim, like.wire.dim), source.sparse)
     width = (2 if source.sparse else 1) * seen.numbers / max(rows, 1) + source.sparse
-    table, n_bytes = usable(checked, source, wire, seen.dim), rows * (width * 4 + 16)
+    table, n_bytes = usable(checked, source, wire, seen.dim), count_staged_bytes(rows, width)
     if rows * width * 4 > _SPREAD_BYTES and seen.partitions < cores:
         table = stage(table.repartition(2 * cores))
     elif seen.partitions > count_partitions(n_bytes, cores):
