@@ -1,9 +1,7 @@
 """The command line: parse the arguments, call the package, return an exit code."""
 
 import argparse
-import locale
 import logging
-import os
 import signal
 import sys
 import traceback
@@ -11,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib import import_module
-from pathlib import Path
 from threading import Thread, current_thread, main_thread
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -33,6 +30,9 @@ from annspark.allowed import (
 from annspark.errors import AnnsparkError, InputError, RecallMissed, SettingsError, known_failure, reason_of
 from annspark.job import FitJob, Job, QueryJob, make_fit_job, make_job, make_query_job, read_config
 from annspark.settings import Settings
+from annspark.spark.memory import count_killed
+from annspark.start.death import explain_death
+from annspark.start.session import prepare, quiet_java, start_session
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -68,8 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     command, debug = _COMMANDS[given.pop("command")], given.pop("debug", False)
     logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.WARNING)
     logging.getLogger("annspark").setLevel(logging.INFO)
+    killed = count_killed()
     if not debug:
-        _quiet_java()
+        quiet_java()
         logging.getLogger("DataFrameQueryContextLogger").disabled = True  # of PySpark, which prints traces as JSON
     try:
         with _signals_raise():
@@ -84,8 +85,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         known = error if isinstance(error, AnnsparkError) else known_failure(error)
         if debug:
             traceback.print_exc()
-        more = "" if debug else " Run again with --debug for the trace."
-        print(f"annspark: {known or f'the job failed: {reason_of(error)}.{more}'}", file=sys.stderr)
+        more = "" if known or debug else " Run again with --debug for the trace."
+        if count_killed() > killed:
+            more += " Meanwhile the kernel killed a process of this machine for want of memory."
+        print(f"annspark: {known or f'the job failed: {reason_of(error)}.'}{more}", file=sys.stderr)
         return next((code for kind, code in _CODES.items() if isinstance(known, kind)), FAILED)
 
 
@@ -104,30 +107,31 @@ def _build(given: dict[str, Any]) -> None:
             if flag in given:
                 configured.pop(other, None)
     job = make_job(configured | given)
-    spark = _session("annspark build", "annspark.nightly", "annspark.preview", "matplotlib.figure")
-    from annspark.nightly import publish_neighbors
-    from annspark.preview import preview
-    from annspark.report.text import preview_as_text, report_as_text
+    reads = [place for place in (job.input, job.candidates) if place]
+    with _session("build", reads, "annspark.nightly", "annspark.preview", "matplotlib.figure") as spark:
+        from annspark.nightly import publish_neighbors
+        from annspark.preview import preview
+        from annspark.report.text import preview_as_text, report_as_text
 
-    print(preview_as_text(preview(spark, job)) if plan_only else report_as_text(publish_neighbors(spark, job)))
+        print(preview_as_text(preview(spark, job)) if plan_only else report_as_text(publish_neighbors(spark, job)))
 
 
 def _fit(given: dict[str, Any]) -> None:
     job = make_fit_job(given)
-    spark = _session("annspark fit", "annspark.nightly")
-    from annspark.nightly import publish_index
-    from annspark.saved.manifest import manifest_as_text
+    with _session("fit", [job.input], "annspark.nightly") as spark:
+        from annspark.nightly import publish_index
+        from annspark.saved.manifest import manifest_as_text
 
-    print(manifest_as_text(publish_index(spark, job)))
+        print(manifest_as_text(publish_index(spark, job)))
 
 
 def _query(given: dict[str, Any]) -> None:
     job = make_query_job(given)
-    spark = _session("annspark query", "annspark.nightly", "matplotlib.figure")
-    from annspark.nightly import publish_queries
-    from annspark.report.text import report_as_text
+    with _session("query", [job.input], "annspark.nightly", "matplotlib.figure") as spark:
+        from annspark.nightly import publish_queries
+        from annspark.report.text import report_as_text
 
-    print(report_as_text(publish_queries(spark, job)))
+        print(report_as_text(publish_queries(spark, job)))
 
 
 def _info(given: dict[str, Any]) -> None:
@@ -140,54 +144,33 @@ def _evaluate(given: dict[str, Any]) -> None:
     names = ("input", "neighbors", "format", "report", "scratch")
     places = {name: given.pop(name, None) for name in names}
     settings = Settings(**given)
-    spark = _session("annspark evaluate", "annspark.evaluate", "matplotlib.figure")
-    from annspark.evaluate import evaluate
-    from annspark.report.text import report_as_text
+    reads = [places["input"], places["neighbors"]]
+    with _session("evaluate", reads, "annspark.evaluate", "matplotlib.figure") as spark:
+        from annspark.evaluate import evaluate
+        from annspark.report.text import report_as_text
 
-    print(report_as_text(evaluate(spark, settings, **places)))
-
-
-def _quiet_java() -> None:
-    """Switch off the log of the Java that this process starts, unless the user has configured that log."""
-    settings = ("SPARK_SUBMIT_OPTS", "PYSPARK_SUBMIT_ARGS", "JDK_JAVA_OPTIONS", "JAVA_TOOL_OPTIONS")
-    configured = "SPARK_CONF_DIR" in os.environ or any("log4j" in os.environ.get(name, "") for name in settings)
-    own = Path(os.environ.get("SPARK_HOME") or "/nowhere", "conf", "log4j2.properties").exists()
-    quiet = Path(__file__).with_name("log4j2.properties")
-    # The file does not exist when annspark runs from a zip.
-    if "PYSPARK_GATEWAY_PORT" in os.environ or configured or own or not quiet.exists():
-        return
-    options = os.environ.get("SPARK_SUBMIT_OPTS", "")
-    os.environ["SPARK_SUBMIT_OPTS"] = f"{options} -Dlog4j2.configurationFile={quiet.as_uri()}".strip()
+        print(report_as_text(evaluate(spark, settings, **places)))
 
 
-def _session(name: str, *modules: str) -> "SparkSession":
-    """Return a session, and import the modules needed next while Java starts, when the other cores are idle."""
-    if "PYSPARK_GATEWAY_PORT" not in os.environ:
-        # Without spark-submit this process starts Spark, so that its workers should run this Python.
-        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-        if _would_be_ascii():
-            os.environ["LC_ALL"] = "C.UTF-8"
-    from pyspark.sql import SparkSession
+@contextmanager
+def _session(command: str, reads: Sequence[str], *modules: str) -> Iterator["SparkSession"]:
+    """Yield a session, and import the modules needed next while Java starts, when the other cores are idle.
 
+    An error within the block because Java has ended becomes one that says why.
+
+    reads : paths and catalog tables that will be read
+    """
+    prepare(reads)
     # Started after the import of PySpark, because imports in two threads would take turns.
     Thread(target=_import_modules, args=modules, daemon=True).start()
-    spark = SparkSession.builder.appName(name).getOrCreate()
+    spark = start_session(f"annspark {command}")
     _raise_on_signals(spark)  # again, because Spark has set its own handler for SIGINT
-    return spark
-
-
-def _would_be_ascii() -> bool:
-    """Say whether Java would read file names as ASCII, as under cron.  It goes by the locale, unlike Python."""
-    if sys.platform != "linux":
-        return False
-    before = locale.setlocale(locale.LC_ALL)
     try:
-        locale.setlocale(locale.LC_ALL, "")  # as Java does; it fails, as in Java, where the locale is not installed
-        return locale.setlocale(locale.LC_CTYPE) in ("C", "POSIX")
-    except locale.Error:
-        return True
-    finally:
-        locale.setlocale(locale.LC_ALL, before)
+        yield spark
+    except Exception as error:
+        if death := explain_death(error, reads):
+            raise death from error
+        raise
 
 
 class _Stopped(KeyboardInterrupt):  # Py4J ends a call cleanly on a KeyboardInterrupt

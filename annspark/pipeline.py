@@ -23,6 +23,7 @@ from annspark.core.plan import (
     Workers,
     count_exact_users,
     count_merge_partitions,
+    count_staged_bytes,
     count_task_bytes,
     plan_join,
 )
@@ -338,6 +339,7 @@ def report_on(
     fewer : users that have fewer neighbors because of max_distance or links
     """
     counts, known, asking = found.counts, tuned.known, tuned.known.asking
+    staged = (known.users, asking) if known.are_queries else (asking,)
     return Report(
         version=__version__,
         versions=versions(found.table.sparkSession.version),
@@ -366,6 +368,7 @@ def report_on(
             pairs_per_user=round(counts.pairs / asking.rows, 1),
             copies_per_user=round(counts.copies / asking.rows, 3),
             shuffle_bytes=counts.shuffle_bytes,
+            staged_bytes=sum(count_staged_bytes(table.rows, table.width) for table in staged),
         ),
         leaves=_leaves_of(found),
         seconds=run.clock.total(),

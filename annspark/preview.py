@@ -8,6 +8,7 @@ from pyspark.sql import functions as F
 
 from annspark.core.plan import (
     count_shuffle_bytes,
+    count_staged_bytes,
     count_task_bytes,
 )
 from annspark.core.sampling import draw_limit
@@ -68,6 +69,7 @@ def preview(spark: SparkSession, job: Job) -> Preview:
             max_rows=plan.expected.max_rows,
         ),
         partitions=plan.n_partitions,
+        staged_bytes=count_staged_bytes(users.rows, users.width),
         task_bytes=count_task_bytes(plan, users.rows, users.width),
         join_seconds=round(extrapolate(tried, users.rows), 1),
         seconds=run.clock.total(),

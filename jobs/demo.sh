@@ -8,13 +8,6 @@ extras=
 . "$root/.ci/environment.sh"
 cd "$root"
 
-# Quiet Spark: conf/log4j2.properties. Its progress bar is for terminals; in a file it is noise.
-export SPARK_CONF_DIR="$root/conf"
-bar=false
-if [ -t 2 ]; then bar=true; fi
-progress=spark.ui.showConsoleProgress=$bar
-export PYSPARK_SUBMIT_ARGS="--properties-file conf/spark-local.conf --conf $progress pyspark-shell"
-
 echo "Starting Spark on this machine."
 "$python" -m annspark build --input jobs/demo/words.parquet --output .demo/neighbors --k 10 --overwrite
 "$python" jobs/demo/show.py .demo/neighbors .demo/neighbors.report

@@ -25,6 +25,7 @@ LAYERS = (
     "annspark.output",
     "annspark.flow",
     "annspark.report",
+    "annspark.start",
 )
 
 
@@ -84,7 +85,9 @@ ALLOWED = {
     | {f"annspark.{name}" for name in ("pipeline", "query", "indexing", "neighbors", "index")},
     "annspark.preview": LINE | {"annspark.pipeline", "annspark.nightly"},
     "annspark.evaluate": LINE,
+    "annspark.start": BELOW | {"annspark.start"},
     "annspark.cli": {
+        *("annspark.spark", "annspark.start"),
         *("annspark.nightly", "annspark.preview", "annspark.evaluate", "annspark.report", "annspark.saved", "records"),
     },
     "annspark.__main__": {"annspark.cli"},

@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from annspark.core.excluded import Excluded, pairs_of
+from annspark.core.plan import count_staged_bytes
 from annspark.core.sampling import slot_of
 from annspark.core.vectors import Vectors, narrowed, take_rows
 from annspark.errors import InputError
@@ -48,7 +49,7 @@ def with_excluded(
         seeded_hash(_ids_in(pairs, settings.id_col, users.id_kind, users.role), settings.seed).alias(HASHES),
         seeded_hash(_ids_in(pairs, NEIGHBOR_ID, neighbors, "neighbors"), settings.seed).alias(EXCLUDED),
     )
-    n_partitions = count_partitions(users.rows * (users.width * 4 + 16), cores)
+    n_partitions = count_partitions(count_staged_bytes(users.rows, users.width), cores)
     keys, wire = partition_keys(n_partitions), users.wire
     user = id_type(users.table)
     keyed = T.StructType([T.StructField(PARTITION_KEY, T.IntegerType()), *block_fields(user, wire)[:-1]])

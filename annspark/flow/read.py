@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from annspark.core.coordinates import Coordinates
+from annspark.core.plan import count_staged_bytes
 from annspark.core.weighted import most_index
 from annspark.errors import InputError
 from annspark.input.check import MEANING
@@ -124,7 +125,7 @@ def read_vectors(
     rows, dropped, examples = seen.rows, dict(seen.dropped), dict(seen.examples)
     wire = Wire(seen.dim if like is None else max(seen.dim, like.wire.dim), source.sparse, source.grouped)
     width = (2 if source.sparse else 1) * seen.numbers / max(rows, 1) + source.sparse + 2 * source.grouped
-    table, n_bytes = usable(checked, source, wire, seen.lengths), rows * (width * 4 + 16)
+    table, n_bytes = usable(checked, source, wire, seen.lengths), count_staged_bytes(rows, width)
     if rows * width * 4 > _SPREAD_BYTES and seen.partitions < cores:
         table = stage(table.repartition(2 * cores))
     elif seen.partitions > count_partitions(n_bytes, cores):

@@ -48,11 +48,13 @@ class Cost:
     pairs_per_user  : distances computed for a user, on average
     copies_per_user : copies of a user's vector that went to partitions, on average
     shuffle_bytes   : bytes of payload that went between partitions, before compression
+    staged_bytes    : bytes of vectors that Java kept during the run, in its heap or on disk
     """
 
     pairs_per_user: float
     copies_per_user: float
     shuffle_bytes: int
+    staged_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +124,7 @@ class Preview:
     shuffle_bytes   : see Cost
     leaves          : how large the leaves would be
     partitions      : partitions of the join
+    staged_bytes    : see Cost
     task_bytes      : bytes of memory that a Python worker needs beside its libraries
     join_seconds    : seconds to route, join and merge all users; writing the table takes more
     seconds         : seconds spent so far, as in Report
@@ -135,6 +138,7 @@ class Preview:
     shuffle_bytes: int
     leaves: Leaves
     partitions: int
+    staged_bytes: int
     task_bytes: int
     join_seconds: float
     seconds: dict[str, float]

@@ -43,7 +43,8 @@ def report_as_text(report: Report) -> str:
     if report.cost:
         lines.append(
             f"cost     {report.cost.pairs_per_user:,.0f} distances and {report.cost.copies_per_user:.2f} copies "
-            f"a user, {report.cost.shuffle_bytes / 1e6:,.0f} MB shuffled"
+            f"a user, {report.cost.shuffle_bytes / 1e6:,.0f} MB shuffled, {report.cost.staged_bytes / 1e6:,.0f} MB of "
+            "vectors in Java's heap or on disk"
         )
     if report.leaves:
         lines.append(f"leaves   {report.leaves.count:,}, the largest with {report.leaves.max_rows:,} users")
@@ -62,7 +63,8 @@ def preview_as_text(preview: Preview) -> str:
             f"{preview.shuffle_bytes / 1e6:,.0f} MB to shuffle",
             f"leaves   {leaves.count:,}: half of them up to {leaves.median_rows:,} users, 99 % up to "
             f"{leaves.p99_rows:,}, the largest some {leaves.max_rows:,}",
-            f"memory   {preview.task_bytes / 1e6:,.0f} MB a task and its libraries, {preview.partitions:,} partitions",
+            f"memory   {preview.task_bytes / 1e6:,.0f} MB a task and its libraries, {preview.partitions:,} partitions; "
+            f"{preview.staged_bytes / 1e6:,.0f} MB of vectors in Java's heap or on disk",
             f"seconds  {preview.seconds['total']:.0f} so far, some {preview.join_seconds:.0f} more for the join, "
             "without writing the table",
             "Nothing was published.",

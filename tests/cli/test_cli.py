@@ -8,7 +8,8 @@ import pytest
 from pyspark.sql import functions as F
 
 from annspark import __version__
-from annspark.cli import _quiet_java, main
+from annspark.cli import main
+from annspark.start.session import quiet_java
 from tests.cli.builds import ROWS, build, damaged
 from tests.helpers import count_cached, files_in, lists_of, read_report
 
@@ -375,9 +376,9 @@ def test_java_is_quieted_only_where_nobody_configured_its_log(monkeypatch):
     for name, value in (("SPARK_CONF_DIR", "conf"), ("JDK_JAVA_OPTIONS", "-Dlog4j2.configurationFile=mine")):
         with monkeypatch.context() as patch:
             patch.setenv(name, value)
-            _quiet_java()
+            quiet_java()
             assert os.environ["SPARK_SUBMIT_OPTS"] == "-Xmx1g"
-    _quiet_java()
+    quiet_java()
     first, named = os.environ["SPARK_SUBMIT_OPTS"].split()
     assert first == "-Xmx1g"
     assert named.startswith("-Dlog4j2.configurationFile=file:///")

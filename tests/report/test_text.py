@@ -14,7 +14,7 @@ recall   0.9530 of the exact 10 nearest (0.9470 to 0.9580, 95 %, measured on 1,0
 spread   5 % of users have a recall of 0.70 or less, 1.2% one below 0.5
 target   0.95 reached: 7.25 probes, predicted 0.9540 (0.9450 to 0.9620)
 digits   distances right to 2e-07 of themselves, joined in float32; 0.12% of the neighbors lost to rounding
-cost     5,321 distances and 7.25 copies a user, 8,612 MB shuffled
+cost     5,321 distances and 7.25 copies a user, 8,612 MB shuffled, 272 MB of vectors in Java's heap or on disk
 leaves   2,400, the largest with 1,311 users
 seconds  312.4 (read 21.2, sample 14.0, grow 5.3, route 61.7, join 170.9, audit 30.1)"""
 PREVIEW = """\
@@ -22,7 +22,7 @@ users    990 of 1,000 rows would be in the table
 recall   0.95 asked for, 0.9540 predicted (0.9450 to 0.9620): 7.25 probes
 cost     5,321 distances and 7.25 copies a user, 8,612 MB to shuffle
 leaves   24: half of them up to 41 users, 99 % up to 60, the largest some 62
-memory   120 MB a task and its libraries, 8 partitions
+memory   120 MB a task and its libraries, 8 partitions; 272 MB of vectors in Java's heap or on disk
 seconds  12 so far, some 170 more for the join, without writing the table
 Nothing was published."""
 
@@ -37,6 +37,7 @@ def make_preview(**changed):
         "shuffle_bytes": 8_612_345_678,
         "leaves": Leaves(count=24, median_rows=41, p99_rows=60, max_rows=62),
         "partitions": 8,
+        "staged_bytes": 272_000_000,
         "task_bytes": 120_000_000,
         "join_seconds": 170.2,
         "seconds": {"total": 12.3},
