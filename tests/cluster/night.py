@@ -3,13 +3,17 @@
 import hashlib
 import os
 import re
+import shutil
 import subprocess
+import tarfile
 import threading
 import time
+import venv
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +25,7 @@ from tests.helpers import JAVA_OPTIONS, REPOSITORY, clustered, files_in
 
 STEPS = ("read", "sample", "grow", "calibrate", "join", "audit", "publish")
 QUICK = ("--k", "5", "--leaf-rows", "100", "--audit-users", "200", "--overwrite")
+_LONGEST = 600.0  # seconds
 _ENDED = re.compile(r"(\w+) +([\d.]+) s  ")
 # So that a lost executor is noticed within seconds.
 _SOON = {
@@ -76,12 +81,12 @@ class Night:
             # Nothing is logged when the first step begins: it has begun when a Python worker runs.
             return self.is_over or (done and (bool(before) or bool(self.cluster.processes("Python worker"))))
 
-        wait_for(began, f"the job reaches {step}")
+        wait_for(began, f"the job reaches {step}", seconds=_LONGEST)
         return not self.is_over
 
     def wait(self) -> None:
-        """Wait until it is over."""
-        wait_for(lambda: self.is_over, "the job ends")
+        """Wait until it is over; TimeoutError where it takes much longer than any night."""
+        wait_for(lambda: self.is_over, "the job ends", seconds=_LONGEST)
 
     def hear(self, line: str) -> None:
         """Take in a line of the job's output."""
@@ -91,26 +96,33 @@ class Night:
 
 
 @contextmanager
-def running(cluster: Cluster, place: Path, *more: str, conf: dict[str, str] | None = None) -> Iterator[Night]:
+def running(
+    cluster: Cluster, place: Path, *more: str, conf: dict[str, str] | None = None, packed: Path | None = None
+) -> Iterator[Night]:
     """Start a job that reads place/in and publishes place/out; when the block ends, wait until it is over.
 
-    more : further arguments of the job
-    conf : further settings of Spark
+    more   : further arguments of the job
+    conf   : further settings of Spark
+    packed : archive of a Python environment that executors run; None for this Python and a zip of annspark
     """
     settings = _SMALL | _SOON | (conf or {})
     options = [part for name, value in settings.items() for part in ("--conf", f"{name}={value}")]
     package = cluster.folder / "annspark.zip"
-    if not package.exists():
-        zip_package(package)
+    if packed:
+        python = "spark.pyspark.python=./environment/bin/python"
+        shipped = ["--archives", f"{packed}#environment", "--conf", python]
+    else:
+        if not package.exists():
+            zip_package(package)
+        shipped = ["--py-files", str(package)]
     command = [
-        *(str(BIN / "spark-submit"), "--master", cluster.url, *options, "--py-files", str(package)),
+        *(str(BIN / "spark-submit"), "--master", cluster.url, *options, *shipped),
         str(REPOSITORY / "jobs" / "build_neighbors.py"),
         *("--input", str(place / "in"), "--output", str(place / "out"), *QUICK, *more),
     ]
-    environment = cluster.environment() | {"SPARK_LOCAL_DIRS": str(cluster.folder / "driver")}
     night, start = Night(cluster), time.perf_counter()
     process = subprocess.Popen(
-        command, cwd=place, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        command, cwd=place, env=cluster.environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
 
     def listen() -> None:
@@ -142,6 +154,31 @@ def zip_package(path: Path) -> None:
         for file in sorted((REPOSITORY / "annspark").rglob("*")):
             if "__pycache__" not in file.parts and file.is_file():
                 packed.write(file, file.relative_to(REPOSITORY))
+
+
+def pack_environment(folder: Path) -> Path:
+    """Pack a Python with annspark and what its workers need, copied from this one; return the archive.
+
+    As with venv-pack, the machine that unpacks it must have the Python it was made with at the same path.
+    """
+    made, packed = folder / "packed", folder / "environment.tar.gz"
+    venv.create(made, symlinks=False)
+    inside = next(made.glob("lib/python*/site-packages"))
+    needed = [Path(np.__file__).parent.parent / name for name in ("numpy.libs", "pandas.libs")]
+    for name in ("numpy", "pyarrow", "pandas", "dateutil", "pytz", "tzdata", "six", "annspark"):
+        found = find_spec(name)  # pandas does not need all of them in all its versions
+        needed += (
+            [Path(found.origin).parent if found.submodule_search_locations else Path(found.origin)] if found else []
+        )
+    for source in needed:
+        if source.is_dir():
+            ignored = shutil.ignore_patterns("tests", "include", "__pycache__")
+            shutil.copytree(source, inside / source.name, ignore=ignored)
+        elif source.exists():
+            shutil.copy(source, inside)
+    with tarfile.open(packed, "w:gz", compresslevel=1) as archive:
+        archive.add(made, ".")
+    return packed
 
 
 def write_input(folder: Path, rows: int, dim: int, seed: int = 0, parts: int = 4) -> None:

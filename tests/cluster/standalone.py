@@ -4,11 +4,9 @@ All processes of a cluster, and of jobs started with its environment, carry its 
 be found and ended by their ids, even when their parent was killed.
 """
 
-import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -26,8 +24,8 @@ WORKERS = 2
 _MARK = "ANNSPARK_TEST_CLUSTER"
 _PATIENCE = 120.0  # seconds to wait for a process to start or to end, before it counts as a failure
 _LAUNCHER = "org.apache.spark.launcher.Main"  # makes a command line, and ends
-# How the name of a process begins, and how a word of its command line ends, by its kind.  A Python worker is forked from
-# the daemon, so it has the same command line.
+# How the name of a process begins, and how a word of its command line ends, by its kind.  A Python worker is forked
+# from the daemon, so it has the same command line.
 _PROGRAMS = {
     "worker": ("java", "org.apache.spark.deploy.worker.Worker"),
     "executor": ("java", "org.apache.spark.executor.CoarseGrainedExecutorBackend"),
@@ -52,8 +50,9 @@ class Cluster:
     mark: str
 
     def environment(self) -> dict[str, str]:
-        """Return the environment for a job on the cluster."""
-        return python_environment() | {_MARK: self.mark}
+        """Return the environment for a job on the cluster, whose Pythons find annspark only where they are told to."""
+        own = {_MARK: self.mark, "SPARK_LOCAL_DIRS": str(self.folder / "driver")}
+        return {name: value for name, value in python_environment().items() if name != "PYTHONPATH"} | own
 
     def processes(self, kind: str = "") -> list[psutil.Process]:
         """Return the running processes of the cluster and of its jobs, of a kind or all.
@@ -80,6 +79,19 @@ class Cluster:
     def local_folders(self) -> list[Path]:
         """The workers' folders for shuffles and blocks."""
         return [self.folder / f"worker-{number}" / "local" for number in range(WORKERS)]
+
+    def shrink(self, megabytes: int) -> None:
+        """Mount a small disk of its own for each worker's shuffles and blocks; OSError where this process may not."""
+        for folder in self.local_folders:
+            command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "annspark-test", str(folder)]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                raise OSError(done.stderr.strip())
+
+    def _unmount(self) -> None:
+        for folder in self.local_folders:
+            if folder.is_mount():
+                subprocess.run(["umount", str(folder)], check=True)
 
     def mend(self) -> None:
         """Start workers in place of those that have ended, and wait until all are registered."""
@@ -123,6 +135,7 @@ def standalone(folder: Path) -> Iterator[Cluster]:
         yield cluster
     finally:
         end(cluster.processes)
+        cluster._unmount()
 
 
 def end(processes: Callable[[], list[psutil.Process]]) -> None:
@@ -134,12 +147,12 @@ def end(processes: Callable[[], list[psutil.Process]]) -> None:
         psutil.wait_procs(left, timeout=5)
 
 
-def wait_for(happened: Callable[[], object], what: str) -> None:
+def wait_for(happened: Callable[[], object], what: str, seconds: float = _PATIENCE) -> None:
     """Wait until something has happened; TimeoutError, which says what it is, if it takes too long."""
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + seconds
     while not happened():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{what}: not within {_PATIENCE:g} s")
+            raise TimeoutError(f"{what}: not within {seconds:g} s")
         time.sleep(0.05)
 
 
