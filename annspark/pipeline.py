@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 import numpy as np
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import types as T
 
 from annspark import __version__
 from annspark.advice import advise, advise_on_rounding
@@ -29,7 +30,7 @@ from annspark.errors import RecallMissed
 from annspark.flow.audit import Audit, audit_neighbors, noise_of
 from annspark.flow.calibrate import calibrate
 from annspark.flow.complete import find_more, find_short
-from annspark.flow.exact import find_exact
+from annspark.flow.exact import find_exact_once
 from annspark.flow.first_rows import compare_with_first_rows, pick_first_rows
 from annspark.flow.grow import count_forest_sample, grow, leaves_for
 from annspark.flow.join import join_partitions
@@ -44,8 +45,9 @@ from annspark.run import Run
 from annspark.settings import Settings
 from annspark.spark.block import id_type
 from annspark.spark.cluster import count_cores, start_beside, start_workers
-from annspark.spark.meter import Meter, read_meter, watch_joined, watch_merged, watch_shipped
+from annspark.spark.meter import Counts, Meter, read_meter, watch_joined, watch_merged, watch_shipped
 from annspark.spark.staging import Stage, Store
+from annspark.spark.steps import Steps, store_once
 from annspark.spark.types import is_collated
 from annspark.tuned import Found, Known, Tuned
 
@@ -68,12 +70,13 @@ def build_tuned(tuned: Tuned, asked: dict[str, Any], run: Run) -> tuple[Result, 
     returns : the table with its report, and advice for a missed recall, "" where it was reached
     """
     settings, plan, layout = tuned.settings, tuned.plan, layout_of(tuned.settings)
-    finish_after = settings.changes_lists or is_collated(tuned.known.users.id_kind)
+    finish_after = must_finish(run, settings, tuned.known.users.id_kind)
     # The table that find returns is the finished one, unless neighbors are left out of it or ids are changed first.
     found_layout, store = (layout.nested, run.stage) if finish_after else (layout, run.keep)
+    store = run.steps.store if run.steps.folder else store
     doing = f"routing to {plan.probes:.3g} leaves a tree, joining in {plan.n_partitions} partitions, merging"
     with run.clock.step("join", doing) as facts:
-        found = find(tuned, found_layout, store, run.cores)
+        found = find_once(run.steps, tuned, found_layout, partial(find, tuned, found_layout, store, run.cores))
         facts += [f"{found.counts.written:,} users"]
     audit = first_audit = audit_found(found, tuned, run)
     if settings.top_up and tuned.calibration and audit.recall.high < tuned.calibration.target:
@@ -83,6 +86,29 @@ def build_tuned(tuned: Tuned, asked: dict[str, Any], run: Run) -> tuple[Result, 
     report = report_on(found, audit, tuned, fewer, asked, run, int(audit is not first_audit))
     advice = "" if report.passed else advise_on_rounding(audit, tuned) or advise(tuned, first_audit.recall.mean)
     return Result(table, report), advice
+
+
+def must_finish(run: Run, settings: Settings, *kinds: T.DataType) -> bool:
+    """Say whether the table that is found is not yet the one to publish, or is kept for the next run.
+
+    kinds : types of the published ids
+    """
+    return settings.changes_lists or any(map(is_collated, kinds)) or bool(run.steps.folder)
+
+
+def find_once(steps: Steps, tuned: Tuned, layout: Layout, compute: Callable[[], Found]) -> Found:
+    """Return the neighbors that an earlier run has found, or find them and keep them for the next run.
+
+    layout  : layout of the table
+    compute : finds them, and stores the table with the steps where these are kept
+    """
+    if kept := steps.load("join"):
+        assert kept.table is not None
+        counts = Counts(**kept.facts)
+        return Found(table=kept.table, layout=layout, counts=counts, plan=tuned.plan, n_leaves=tuned.plan.n_leaves)
+    found = compute()
+    steps.save("join", has_table=True, facts=asdict(found.counts))
+    return found
 
 
 def fit(vectors: DataFrame, settings: Settings, run: Run) -> Tuned:
@@ -95,7 +121,8 @@ def read_users(
 ) -> Users:
     """Read a table; role and like are as for read_vectors."""
     with run.clock.step("read") as facts:
-        users = read_vectors(vectors, settings, run.stage, run.cores, role=role, like=like)
+        keep = partial(store_once, run.steps, f"read-{role}", run.stage)
+        users = read_vectors(vectors, settings, run.stage, run.cores, role=role, like=like, keep=keep)
         what = "users" if role == "input" else role
         facts += [f"{users.rows:,} {what} of {users.wire.dim:,} numbers", f"{users.read - users.rows:,} rows dropped"]
     return users
@@ -112,7 +139,7 @@ def tune(users: Users, settings: Settings, run: Run, grown: Forest | None = None
         users, samples = _draw_samples(users, settings, users.coordinates if grown else None)
         facts += [f"{samples.count():,} users"]
     # These two run on the cluster while the driver grows the forest.
-    searching = start_beside(spark, find_exact, users, [samples.audit, samples.calibrate], neighbors)
+    searching = start_beside(spark, find_exact_once, run.steps, users, [samples.audit, samples.calibrate], neighbors)
     by_length = users.wire.sparse and np.isinf(METRICS[settings.metric].unrelated) and n_leaves > 1
     picking = start_beside(spark, pick_first_rows, users, settings.k) if by_length else None
     with run.clock.step("grow") as facts:
@@ -301,7 +328,7 @@ def finish_found(found: Found, tuned: Tuned, run: Run) -> tuple[DataFrame, int]:
         # Counting computes the table now, because the tables it is made from are deleted when the run ends.
         fewer = count_shorter(table, layout, known.neighbors, known.asking.rows)
         facts += [f"{fewer:,} users have fewer than {known.neighbors:,}"]
-    return table, fewer
+    return table, fewer if settings.changes_lists else 0
 
 
 def report_on(
@@ -360,10 +387,13 @@ def count_trees(sparse: bool, settings: Settings) -> int:
     return settings.trees or (2 if sparse else 1)
 
 
-def start_run(spark: SparkSession, stage: Stage, keep: Store) -> Run:
-    """Return a new run, and start Python's workers while the driver reads the schema of the input."""
+def start_run(spark: SparkSession, stage: Stage, keep: Store, steps: Steps | None = None) -> Run:
+    """Return a new run, and start Python's workers while the driver reads the schema of the input.
+
+    steps : keeps what finished steps have made; None keeps nothing
+    """
     told = start_beside(spark, start_workers, spark)
-    return Run(count_cores(spark), stage, keep, told=told)
+    return Run(count_cores(spark), stage, keep, steps or Steps(spark), told=told)
 
 
 def require_recall(report: Report, advice: str) -> None:

@@ -27,7 +27,7 @@ from annspark.errors import InputError, SettingsError
 from annspark.flow.ask import ask_partitions, ship_both
 from annspark.flow.audit import noise_of
 from annspark.flow.calibrate import place_neighbors
-from annspark.flow.exact import find_exact
+from annspark.flow.exact import find_exact_once
 from annspark.flow.first_rows import compare_with_first_rows, pick_for_queries
 from annspark.flow.read import Users, in_double
 from annspark.flow.sample import Samples, sample_vectors
@@ -36,8 +36,10 @@ from annspark.output.layout import Layout, layout_of
 from annspark.pipeline import (
     Result,
     audit_found,
+    find_once,
     finish_found,
     merge_found,
+    must_finish,
     read_users,
     report_on,
     warn_of_low_recall,
@@ -83,11 +85,13 @@ def ask(
         indexed = replace(indexed, users=replace(indexed.users, wire=queries.wire))
     tuned = tune_for(queries, indexed, settings, run)
     plan, kinds = tuned.plan, (queries.id_kind, tuned.known.users.id_kind)
-    finish_after = settings.changes_lists or any(map(is_collated, kinds))
+    finish_after = must_finish(run, settings, *kinds)
     found_layout, store = (layout.nested, run.stage) if finish_after else (layout, run.keep)
+    store = run.steps.store if run.steps.folder else store
     doing = f"sending queries to {plan.probes:.3g} leaves a tree, in {plan.n_partitions} partitions, merging"
     with run.clock.step("join", doing) as facts:
-        found = find_for_queries(tuned, found_layout, store, run.cores)
+        compute = partial(find_for_queries, tuned, found_layout, store, run.cores)
+        found = find_once(run.steps, tuned, found_layout, compute)
         facts += [f"{found.counts.written:,} queries"]
     audit = audit_found(found, tuned, run)
     finished, fewer = finish_found(found, tuned, run) if finish_after else (found.table, 0)
@@ -106,7 +110,7 @@ def tune_for(queries: Users, indexed: Indexed, settings: Settings, run: Run) -> 
         samples = Samples(audit=audit, calibrate=calibrate, routed=routed, forest=routed)
         facts += [f"{len(audit.ids) + len(calibrate.ids) + len(routed.ids):,} queries"]
     with run.clock.step("exact") as facts:
-        audited, nearest = find_exact(users, [audit, calibrate], neighbors, own=settings.same_ids)
+        audited, nearest = find_exact_once(run.steps, users, [audit, calibrate], neighbors, own=settings.same_ids)
         facts += [f"exact neighbors of {len(audit.ids) + len(calibrate.ids):,} queries"]
         if users.coordinates.double or users.coordinates.need_double(
             audit.own, audited.radius, noise_of(audit, queries)

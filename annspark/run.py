@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from annspark.spark.staging import Store
+from annspark.spark.steps import Steps
 
 logger = logging.getLogger("annspark")
 
@@ -49,6 +50,7 @@ class Run:
     cores : number of tasks that run at once
     stage : computes and stores a table that is read only within the run
     keep  : computes and stores the finished table: in the cache or scratch for a notebook, beside the output for a job
+    steps : keeps what finished steps have made, where a job asks for it
     clock : times the steps
     told  : will have the bytes of memory that are free for a Python worker
     """
@@ -56,6 +58,7 @@ class Run:
     cores: int
     stage: Store
     keep: Store
+    steps: Steps
     clock: Clock = field(default_factory=Clock)
     told: Future[int] | None = None
 
