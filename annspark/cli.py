@@ -29,6 +29,11 @@ DONE, FAILED, BAD_SETTINGS, BAD_INPUT, MISSED = 0, 1, 2, 3, 4
 _CODES = {SettingsError: BAD_SETTINGS, InputError: BAD_INPUT, RecallMissed: MISSED}
 _SIGNALLED = 128  # plus the number of the signal: the exit code in shells
 _SECONDS = 10  # seconds to wait for Spark to stop
+# A worker says nothing while it joins a partition, which takes minutes at most.
+_STALLS = {
+    "spark.sql.execution.pyspark.udf.idleTimeoutSeconds": "1800",
+    "spark.sql.execution.pyspark.udf.killOnIdleTimeout": "true",
+}
 _FLAGS = settings_in(Job) | settings_in(Settings)
 _OF_EVALUATE = (
     *("id_col", "vector_col", "values_col", "k", "metric", "seed", "audit_users", "on_bad_row"),
@@ -156,9 +161,26 @@ def _session(name: str, *modules: str) -> "SparkSession":
 
     # Started after the import of PySpark, because imports in two threads would take turns.
     Thread(target=_import_modules, args=modules, daemon=True).start()
+    is_own = "PYSPARK_GATEWAY_PORT" not in os.environ and SparkSession.getActiveSession() is None
     spark = SparkSession.builder.appName(name).getOrCreate()
+    if is_own:
+        _end_stalls(spark)
     _raise_on_signals(spark)  # again, because Spark has set its own handler for SIGINT
     return spark
+
+
+def _end_stalls(spark: "SparkSession") -> None:
+    """Let Spark kill a Python worker that has been silent for long, and try its task again, unless the user decided.
+
+    Java and a worker were once seen to wait for each other forever.  Spark 4.1 and newer know both settings; older ones
+    ignore them.
+    """
+    with suppress(Exception):  # a session in which nothing may be set
+        if all(
+            spark.conf.get(name, None) is None for name in _STALLS
+        ):  # nor those for all of Spark, which these follow
+            for name, value in _STALLS.items():
+                spark.conf.set(name, value)
 
 
 def _would_be_ascii() -> bool:

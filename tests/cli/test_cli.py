@@ -20,6 +20,7 @@ KEYS = {
         "input", "output", "format", "report", "scratch", "overwrite", "k", "id_col", "vector_col", "metric", "recall",
         "probes", "trees", "leaf_rows", "split", "seed", "shape", "on_bad_row", "audit_users", "top_up", "values_col",
         "max_distance", "links", "candidates", "index", "candidate_id_col", "candidate_vector_col", "same_ids",
+        "resume",
     },
     "rows": {"read", "valid", "written", "dropped"},
     "recall": {"k", "mean", "low", "high", "users", "p5", "below_half", "bands"},

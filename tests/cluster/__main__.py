@@ -22,6 +22,7 @@ def main() -> int:
     parser.add_argument("--soak", type=int, default=0, metavar="NIGHTS", help="run so many nights instead")
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--scratch", action="store_true", help="stage tables in a folder, not in the cache")
+    parser.add_argument("--resume", action="store_true", help="the night after a killed driver goes on; with --scratch")
     parser.add_argument("--seed", type=int, default=0, help="of the moments at which faults strike")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -31,6 +32,7 @@ def main() -> int:
         with standalone(machines) as cluster:
             cluster.shrink(_DISK)
             more = ("--scratch", str(place / "scratch")) if given.scratch else ()
+            more += ("--resume",) if given.resume else ()
             if given.soak:
                 return soak(cluster, place, given.soak, given.rows, random.Random(given.seed), *more)
             usual = undisturbed(cluster, place, given.rows, 32, *more)
@@ -51,11 +53,13 @@ def as_table(trials: list[Trial]) -> str:
     groups: dict[tuple[str, str, str], list[Trial]] = {}
     for trial in trials:
         groups.setdefault((trial.fault, trial.step or "nothing to strike", trial.outcome), []).append(trial)
-    lines = ["| fault | step | tried | outcome | extra seconds | table identical |", "|---|---|---|---|---|---|"]
+    heads = ["fault", "step", "tried", "outcome", "extra seconds", "table identical", "next night went on from"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for (fault, step, outcome), of_kind in groups.items():
         extra = sum(trial.extra for trial in of_kind) / len(of_kind)
         identical = {BROKEN: "no: " + "; ".join(trial.why for trial in of_kind)}.get(outcome, "yes")
-        lines.append(f"| {fault} | {step} | {len(of_kind)} | {outcome} | {extra:+.0f} | {identical} |")
+        resumed = ", ".join(dict.fromkeys(step for trial in of_kind for step in trial.resumed))
+        lines.append(f"| {fault} | {step} | {len(of_kind)} | {outcome} | {extra:+.0f} | {identical} | {resumed} |")
     return "\n".join(lines)
 
 

@@ -203,9 +203,9 @@ def digest(folder: Path) -> str:
 
 
 def left_in(place: Path, *expected: str) -> list[str]:
-    """Return the names in a folder, and in its scratch folder, that a job leaves when it does not clean up."""
-    scratch = place / "scratch"
-    inside = [f"scratch/{name}" for name in files_in(scratch)] if scratch.exists() else []
+    """Return the names in a folder, its scratch folder and the report's that a job leaves when it does not clean up."""
+    inside = [f"scratch/{path.name}" for path in place.glob("scratch/*")]
+    inside += [f"out.report/{path.name}" for path in place.glob("out.report/.*")]
     return [*sorted({*files_in(place)} - {"in", "out", "out.report", "scratch", *expected}), *inside]
 
 

@@ -46,6 +46,7 @@ class Trial:
     why     : what is broken, or the job's sentence
     code    : exit code
     extra   : seconds more than undisturbed
+    resumed : steps that the night after a killed driver did not do again
     """
 
     fault: str
@@ -54,6 +55,7 @@ class Trial:
     why: str
     code: int
     extra: float
+    resumed: tuple[str, ...] = ()
 
 
 def undisturbed(cluster: Cluster, place: Path, rows: int, dim: int, *more: str) -> Usual:
@@ -89,10 +91,15 @@ def try_fault(cluster: Cluster, usual: Usual, name: str, step: str, chance: rand
                 struck = struck if hit else ""
                 night.wait()
     outcome, why = _judge(usual, night, fault.kills)
+    resumed: tuple[str, ...] = ()
     if fault.kills and outcome != BROKEN:
-        why = why or _recover(cluster, usual)
-        outcome = BROKEN if why else outcome
-    return Trial(name, struck, outcome, why, int(night.code or 0), night.seconds - usual.seconds)
+        with running(cluster, place, *TODAY, *usual.more) as after:
+            pass
+        recovered, problem = _judge(usual, after, killed=False)
+        resumed = tuple(line.split()[1] for line in after.said if line.startswith("resume: "))
+        if recovered != SAME:
+            outcome, why = BROKEN, f"the night after: {problem}"
+    return Trial(name, struck, outcome, why, int(night.code or 0), night.seconds - usual.seconds, resumed)
 
 
 def _judge(usual: Usual, night: Night, killed: bool) -> tuple[str, str]:
@@ -108,6 +115,8 @@ def _judge(usual: Usual, night: Night, killed: bool) -> tuple[str, str]:
         return BROKEN, "another table"
     if reported != expected:
         return BROKEN, f"the report is of seed {reported}, the table of seed {expected}"
+    if night.code and "--resume" in usual.more:  # what finished steps have made is for the next night
+        left = [name for name in left if not name.startswith("scratch/resume-")]
     if left and not killed:
         return BROKEN, f"left behind: {', '.join(left)}"
     if found == usual.today:
@@ -117,14 +126,6 @@ def _judge(usual: Usual, night: Night, killed: bool) -> tuple[str, str]:
     if not killed and not night.sentence:
         return BROKEN, "no clear error: " + " | ".join(night.said[-3:])
     return FAILED, "" if killed else night.sentence
-
-
-def _recover(cluster: Cluster, usual: Usual) -> str:
-    """Run another night after a killed one; return "", or what is wrong with it."""
-    with running(cluster, usual.place, *TODAY, *usual.more) as night:
-        pass
-    outcome, why = _judge(usual, night, killed=False)
-    return "" if outcome == SAME else f"the night after: {why}"
 
 
 def _copy(place: Path, source: str, target: str) -> None:
