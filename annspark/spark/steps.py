@@ -8,6 +8,8 @@ import hashlib
 import io
 import json
 import logging
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -25,6 +27,9 @@ from annspark.spark.staging import Store, read_staged, stage_table
 
 logger = logging.getLogger("annspark")
 _KEPT = "resume-"
+_ALIVE = "_alive"  # a file that a living run writes anew every _BEAT seconds
+_BEAT, _SILENT = 10.0, 60.0  # a run elsewhere that has not done so for _SILENT seconds is taken to be dead
+_OPEN: set[str] = set()  # folders of this process's runs
 
 
 @dataclass(frozen=True)
@@ -139,10 +144,8 @@ def steps_kept(spark: SparkSession, scratch: str, output: str, made_of: str) -> 
         logger.info("resume: the files of the input cannot be listed, so nothing is kept for a run that goes on.")
         yield Steps(spark)
         return
-    if files.exists(folder) and not _is_free(folder):
-        logger.info(
-            "resume: %s belongs to a run that may be alive, so this run starts clean and keeps nothing.", folder
-        )
+    if files.exists(folder) and not _is_left(folder):
+        logger.info("resume: %s belongs to a running job, so this run starts clean and keeps nothing.", folder)
         yield Steps(spark)
         return
     steps = Steps(spark, folder, made_of)
@@ -150,7 +153,8 @@ def steps_kept(spark: SparkSession, scratch: str, output: str, made_of: str) -> 
     files.write_text(f"{folder}/{OWNER}", json.dumps(this_owner()))
     _clean(steps)
     try:
-        yield steps
+        with _alive(folder):
+            yield steps
     except AnnsparkError:  # the next run would come to the same end
         files.remove(folder)
         raise
@@ -161,11 +165,15 @@ def steps_kept(spark: SparkSession, scratch: str, output: str, made_of: str) -> 
 
 
 def forget_steps(scratch: str, output: str) -> None:
-    """Delete what a dead run of a job has kept."""
+    """Delete what a dead run of a job has kept; log it where the run may be alive."""
     folder = _folder_of(scratch, output)
-    if files.exists(folder) and _is_free(folder):
+    if not files.exists(folder):
+        return
+    if _owner_is_dead(folder):
         files.remove(folder)
         logger.info("left over: %s, of a run that ended before its time, is deleted", folder)
+    else:
+        logger.info("left over: %s; delete it by hand if it belongs to no running job", folder)
 
 
 def digest_of(facts: dict[str, Any], tables: Sequence[DataFrame]) -> str:
@@ -193,12 +201,53 @@ def _folder_of(scratch: str, output: str) -> str:
     return f"{scratch.rstrip('/')}/{_KEPT}{hashlib.sha256(output.encode(errors='surrogatepass')).hexdigest()[:12]}"
 
 
-def _is_free(folder: str) -> bool:
-    """Say whether the run that owns a folder is dead, or is of this process, where it has failed."""
+@contextmanager
+def _alive(folder: str) -> Iterator[None]:
+    """Show other runs that the run of this block is alive: those of this process, and those on other machines."""
+    ended = threading.Event()
+
+    def show() -> None:
+        while not ended.wait(_BEAT):
+            with suppress(OSError):  # the next time may do better
+                files.write_text(f"{folder}/{_ALIVE}", files.new_mark())
+
+    thread = threading.Thread(target=show, daemon=True)
+    _OPEN.add(folder)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        _OPEN.discard(folder)
+
+
+def _is_left(folder: str) -> bool:
+    """Say whether the run that owns a folder is dead, which takes a minute if it was on another machine.
+
+    If it is alive all the same, because it only stood still, both runs make the same tables under names of their own.
+    The first that is done deletes the folder; the other may then fail, and publishes nothing.
+    """
+    dead = _owner_is_dead(folder)
+    if dead is not None:
+        return dead
+    before = _text_of(folder, _ALIVE)
+    time.sleep(_SILENT)
+    return _text_of(folder, _ALIVE) == before
+
+
+def _owner_is_dead(folder: str) -> bool | None:
+    """Say whether the run that owns a folder has ended or failed; None when this process cannot tell."""
     owner: Any = None
-    with suppress(OSError, ValueError):
-        owner = json.loads(files.read_text(f"{folder}/{OWNER}"))
-    return owner == this_owner() or bool(is_dead(owner))
+    with suppress(ValueError):
+        owner = json.loads(_text_of(folder, OWNER))
+    return folder not in _OPEN if owner == this_owner() else is_dead(owner)
+
+
+def _text_of(folder: str, name: str) -> str:
+    with suppress(OSError):
+        return files.read_text(f"{folder}/{name}")
+    return ""
 
 
 def _clean(steps: Steps) -> None:

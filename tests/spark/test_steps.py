@@ -7,7 +7,7 @@ import pytest
 
 from annspark.errors import InputError
 from annspark.spark.leftovers import OWNER
-from annspark.spark.steps import digest_of, forget_steps, steps_kept, store_once
+from annspark.spark.steps import _alive, digest_of, forget_steps, steps_kept, store_once
 from tests.helpers import files_in
 from tests.spark.test_leftovers import ended
 
@@ -91,18 +91,35 @@ def test_an_error_of_annspark_keeps_nothing(spark, run, tmp_path):
     assert files_in(tmp_path) == []
 
 
-def test_what_a_dead_process_kept_is_taken_and_what_may_belong_to_a_living_one_is_not(spark, run, kept, tmp_path):
-    (kept / OWNER).write_text(json.dumps(ended() | {"host": "elsewhere"}))
-    with run() as steps:
+def test_what_a_dead_process_of_this_machine_kept_is_taken_or_deleted(run, kept, tmp_path):
+    taken = []
+    for _ in range(2):
+        (kept / OWNER).write_text(json.dumps(ended()))
+        fail_with(run, lambda steps: taken.append(steps.load("read")))
+    assert None not in taken
+    (kept / OWNER).write_text(json.dumps(ended()))
+    forget_steps(str(tmp_path), OUTPUT)
+    assert files_in(tmp_path) == []
+
+
+def test_what_a_running_job_of_this_process_keeps_is_its_own(run, kept):
+    with run() as first, run() as second:
+        assert first.load("read") is not None
+        assert second.load("read") is None
+
+
+def test_what_a_run_elsewhere_kept_is_taken_when_it_shows_no_life(spark, run, kept, tmp_path, monkeypatch):
+    elsewhere = json.dumps(ended() | {"host": "elsewhere"})
+    (kept / OWNER).write_text(elsewhere)
+    monkeypatch.setattr("annspark.spark.steps._BEAT", 0.001)
+    monkeypatch.setattr("annspark.spark.steps._SILENT", 0.5)
+    with _alive(str(kept)), run() as steps:
         assert store_once(steps, "read", lambda table: table.limit(1), spark.range(99)).count() == 1
         assert steps.load("read") is None
     forget_steps(str(tmp_path), OUTPUT)
-    assert (kept / "read.json").exists()
-    (kept / OWNER).write_text(json.dumps(ended()))
-    taken = []
-    fail_with(run, lambda steps: taken.append(steps.load("read")))
-    assert taken != [None]
-    forget_steps(str(tmp_path), OUTPUT)
+    assert (kept / OWNER).read_text() == elsewhere
+    with run() as steps:
+        assert steps.load("read") is not None
     assert files_in(tmp_path) == []
 
 
