@@ -14,9 +14,17 @@ import psutil
 
 from tests.cluster.night import Night
 from tests.cluster.standalone import end, wait_for
+from tests.helpers import REPOSITORY
 
+_KILL = signal.SIGKILL
 _SHORT = 5  # seconds, which no timeout of Spark notices
-_STALL = {"spark.python.worker.idleTimeoutSeconds": "5", "spark.python.worker.killOnIdleTimeout": "true"}
+# Spark 4.1 and newer.
+_STALL = {
+    "spark.python.worker.idleTimeoutSeconds": "20",
+    "spark.python.worker.killOnIdleTimeout": "true",
+    "spark.python.daemon.module": "tests.cluster.stalling",
+    "spark.executorEnv.PYTHONPATH": str(REPOSITORY),
+}
 _SPECULATION = {
     "spark.speculation": "true",
     "spark.speculation.interval": "100ms",
@@ -54,12 +62,11 @@ def _pick(night: Night, chance: random.Random, kind: str) -> psutil.Process | No
 
 
 @contextmanager
-def _killed(kind: str, night: Night, chance: random.Random) -> Iterator[str]:
+def _struck(kind: str, number: int, night: Night, chance: random.Random) -> Iterator[str]:
+    """Send a signal to a process."""
     process = _pick(night, chance, kind)
-    if process is not None:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    yield kind if process is not None else ""
+    _signal([process] if process else [], number)
+    yield kind if process else ""
     night.cluster.mend()
 
 
@@ -127,17 +134,17 @@ def _disk_full(night: Night, chance: random.Random) -> Iterator[str]:
 
 
 FAULTS: dict[str, Fault] = {
-    "executor killed": Fault(partial(_killed, "executor")),
-    "worker daemon killed": Fault(partial(_killed, "worker")),
-    "Python daemon killed": Fault(partial(_killed, "Python daemon")),
-    "Python worker killed": Fault(partial(_killed, "Python worker")),
+    "executor killed": Fault(partial(_struck, "executor", _KILL)),
+    "worker daemon killed": Fault(partial(_struck, "worker", _KILL)),
+    "Python daemon killed": Fault(partial(_struck, "Python daemon", _KILL)),
+    "Python worker killed": Fault(partial(_struck, "Python worker", _KILL)),
     "driver killed": Fault(_driver_killed, kills=True),
-    "driver's Java killed": Fault(partial(_killed, "driver"), kills=True),
-    "driver's Python killed": Fault(partial(_killed, "driver's Python"), kills=True),
+    "driver's Java killed": Fault(partial(_struck, "driver", _KILL), kills=True),
+    "driver's Python killed": Fault(partial(_struck, "driver's Python", _KILL), kills=True),
     "shuffle file deleted": Fault(_shuffle_file_deleted),
     "disk full": Fault(_disk_full),
     "worker frozen for 5 s": Fault(partial(_frozen, "worker", _SHORT)),
     "worker frozen for good": Fault(partial(_frozen, "worker", None)),
-    "Python worker frozen": Fault(partial(_frozen, "Python worker", None), _STALL),
+    "Python worker stalled": Fault(partial(_struck, "Python worker", signal.SIGUSR1), _STALL),
     "Python worker frozen, speculation on": Fault(partial(_frozen, "Python worker", None), _SPECULATION),
 }

@@ -31,8 +31,8 @@ _PROGRAMS = {
     "executor": ("java", "org.apache.spark.executor.CoarseGrainedExecutorBackend"),
     "driver": ("java", "org.apache.spark.deploy.SparkSubmit"),
     "driver's Python": ("python", "build_neighbors.py"),
-    "Python daemon": ("python", "pyspark.daemon"),
-    "Python worker": ("python", "pyspark.daemon"),
+    "Python daemon": ("python", "pyspark.worker"),
+    "Python worker": ("python", "pyspark.worker"),
 }
 
 
