@@ -44,7 +44,8 @@ def publish_neighbors(spark: SparkSession, job: Job) -> Report:
         publish.require_apart(spark, ready.output, vectors, job.input)
         if others is not None and job.candidates:
             publish.require_apart(spark, ready.output, others, job.candidates, "candidates")
-        steps = opened.enter_context(_steps_of(spark, job, ready.output, [vectors, *([others] if others else [])]))
+        tables = [vectors] if others is None else [vectors, others]
+        steps = opened.enter_context(_steps_of(spark, job, ready.output, tables))
         run = start_run(spark, ready.stage, ready.keep, steps)
         built = build_between(vectors, others, job.settings, _asked(job), run)
         _require_recall(ready, built.result.report, built.advice)

@@ -69,14 +69,11 @@ def build_tuned(tuned: Tuned, asked: dict[str, Any], run: Run) -> tuple[Result, 
     asked   : settings as the report gives them
     returns : the table with its report, and advice for a missed recall, "" where it was reached
     """
-    settings, plan, layout = tuned.settings, tuned.plan, layout_of(tuned.settings)
-    finish_after = must_finish(run, settings, tuned.known.users.id_kind)
-    # The table that find returns is the finished one, unless neighbors are left out of it or ids are changed first.
-    found_layout, store = (layout.nested, run.stage) if finish_after else (layout, run.keep)
-    store = run.steps.store if run.steps.folder else store
+    settings, plan = tuned.settings, tuned.plan
+    layout, store, finish_after = place_of_found(run, settings, tuned.known.users.id_kind)
     doing = f"routing to {plan.probes:.3g} leaves a tree, joining in {plan.n_partitions} partitions, merging"
     with run.clock.step("join", doing) as facts:
-        found = find_once(run.steps, tuned, found_layout, partial(find, tuned, found_layout, store, run.cores))
+        found = find_once(run.steps, tuned, layout, partial(find, tuned, layout, store, run.cores))
         facts += [f"{found.counts.written:,} users"]
     audit = first_audit = audit_found(found, tuned, run)
     if settings.top_up and tuned.calibration and audit.recall.high < tuned.calibration.target:
@@ -88,12 +85,19 @@ def build_tuned(tuned: Tuned, asked: dict[str, Any], run: Run) -> tuple[Result, 
     return Result(table, report), advice
 
 
-def must_finish(run: Run, settings: Settings, *kinds: T.DataType) -> bool:
-    """Say whether the table that is found is not yet the one to publish, or is kept for the next run.
+def place_of_found(run: Run, settings: Settings, *kinds: T.DataType) -> tuple[Layout, Store, bool]:
+    """Return the layout of the table that is found, what stores it, and whether finish makes the published one of it.
+
+    It does where neighbors are left out or ids are changed, and where the table that is found is kept for the next run.
 
     kinds : types of the published ids
     """
-    return settings.changes_lists or any(map(is_collated, kinds)) or bool(run.steps.folder)
+    layout = layout_of(settings)
+    if run.steps.folder:
+        return layout.nested, run.steps.store, True
+    if settings.changes_lists or any(map(is_collated, kinds)):
+        return layout.nested, run.stage, True
+    return layout, run.keep, False
 
 
 def find_once(steps: Steps, tuned: Tuned, layout: Layout, compute: Callable[[], Found]) -> Found:

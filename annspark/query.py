@@ -32,14 +32,14 @@ from annspark.flow.first_rows import compare_with_first_rows, pick_for_queries
 from annspark.flow.read import Users, in_double
 from annspark.flow.sample import Samples, sample_vectors
 from annspark.input.source import type_of_ids
-from annspark.output.layout import Layout, layout_of
+from annspark.output.layout import Layout
 from annspark.pipeline import (
     Result,
     audit_found,
     find_once,
     finish_found,
     merge_found,
-    must_finish,
+    place_of_found,
     read_users,
     report_on,
     warn_of_low_recall,
@@ -78,20 +78,16 @@ def ask(
     asked    : settings as the report gives them
     role     : what messages call the table
     """
-    layout = layout_of(settings)
     queries = read_users(_matching(table, indexed.users, settings, role), settings, run, role, indexed.users)
     _require_size(queries, indexed.users)
     if queries.wire != indexed.users.wire:  # sparse queries may have columns that no indexed row has
         indexed = replace(indexed, users=replace(indexed.users, wire=queries.wire))
     tuned = tune_for(queries, indexed, settings, run)
     plan, kinds = tuned.plan, (queries.id_kind, tuned.known.users.id_kind)
-    finish_after = must_finish(run, settings, *kinds)
-    found_layout, store = (layout.nested, run.stage) if finish_after else (layout, run.keep)
-    store = run.steps.store if run.steps.folder else store
+    layout, store, finish_after = place_of_found(run, settings, *kinds)
     doing = f"sending queries to {plan.probes:.3g} leaves a tree, in {plan.n_partitions} partitions, merging"
     with run.clock.step("join", doing) as facts:
-        compute = partial(find_for_queries, tuned, found_layout, store, run.cores)
-        found = find_once(run.steps, tuned, found_layout, compute)
+        found = find_once(run.steps, tuned, layout, partial(find_for_queries, tuned, layout, store, run.cores))
         facts += [f"{found.counts.written:,} queries"]
     audit = audit_found(found, tuned, run)
     finished, fewer = finish_found(found, tuned, run) if finish_after else (found.table, 0)

@@ -22,7 +22,7 @@ from pyspark.sql import DataFrame, SparkSession
 from annspark.errors import AnnsparkError
 from annspark.filesystem import open_place
 from annspark.spark import files
-from annspark.spark.leftovers import OWNER, is_dead, this_owner
+from annspark.spark.leftovers import OWNER, clean, is_dead, this_owner
 from annspark.spark.staging import Store, read_staged, stage_table
 
 logger = logging.getLogger("annspark")
@@ -151,17 +151,17 @@ def steps_kept(spark: SparkSession, scratch: str, output: str, made_of: str) -> 
     steps = Steps(spark, folder, made_of)
     files.make_folder(folder)
     files.write_text(f"{folder}/{OWNER}", json.dumps(this_owner()))
-    _clean(steps)
+    _drop_unfinished(steps)
     try:
         with _alive(folder):
             yield steps
     except AnnsparkError:  # the next run would come to the same end
-        files.remove(folder)
+        clean(folder)
         raise
     except BaseException:
         logger.info("resume: what finished steps have made is kept in %s. Run again with --resume to go on.", folder)
         raise
-    files.remove(folder)
+    clean(folder)
 
 
 def forget_steps(scratch: str, output: str) -> None:
@@ -170,7 +170,7 @@ def forget_steps(scratch: str, output: str) -> None:
     if not files.exists(folder):
         return
     if _owner_is_dead(folder):
-        files.remove(folder)
+        clean(folder)
         logger.info("left over: %s, of a run that ended before its time, is deleted", folder)
     else:
         logger.info("left over: %s; delete it by hand if it belongs to no running job", folder)
@@ -250,7 +250,7 @@ def _text_of(folder: str, name: str) -> str:
     return ""
 
 
-def _clean(steps: Steps) -> None:
+def _drop_unfinished(steps: Steps) -> None:
     """Delete from the folder what belongs to no finished step of these inputs and settings."""
     names, wanted = files.names_in(steps.folder), {OWNER}
     for step in (name.removesuffix(".json") for name in names if name.endswith(".json") and name != OWNER):
@@ -259,4 +259,4 @@ def _clean(steps: Steps) -> None:
             logger.info("resume: %s has finished in an earlier run, and is not done again", step)
     for name in names:
         if name not in wanted:
-            files.remove(f"{steps.folder}/{name}")
+            clean(f"{steps.folder}/{name}")
