@@ -143,6 +143,7 @@ FAULTS: dict[str, Fault] = {
     "driver's Python killed": Fault(partial(_struck, "driver's Python", _KILL), kills=True),
     "shuffle file deleted": Fault(_shuffle_file_deleted),
     "disk full": Fault(_disk_full),
+    "disk full, excludeOnFailure on": Fault(_disk_full, {"spark.excludeOnFailure.enabled": "true"}),
     "worker frozen for 5 s": Fault(partial(_frozen, "worker", _SHORT)),
     "worker frozen for good": Fault(partial(_frozen, "worker", None)),
     "Python worker stalled": Fault(partial(_struck, "Python worker", signal.SIGUSR1), _STALL),
