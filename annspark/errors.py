@@ -43,8 +43,8 @@ _READ = re.compile(
     r"(?:reading file|Could not read footer for file:|converted in file) +(\S.*?)(?:[.:](?:\s|$)|\s*$)", re.MULTILINE
 )
 _OWN = re.compile(r"\bannspark\.errors\.(InputError|SettingsError): (\S.*)")  # raised in a Python worker
-# Files that a run of annspark wrote, see staging and publish.
-_OURS = re.compile(r"/annspark-[0-9a-f]{12}/|\.pending-[0-9a-f]{12}/")
+# Files that a run of annspark wrote, see staging, steps and publish.
+_OURS = re.compile(r"/annspark-[0-9a-f]{12}/|/resume-[0-9a-f]{12}/|\.pending-[0-9a-f]{12}/")
 _TYPES = re.compile(r"column: \[(.+?)\], physicalType: (.+?), logicalType: (.+)")
 # What Spark says while Java shuts it down.
 _ENDING = r"SparkContext was shut down|dagScheduler\(\)|BlockManagerEndpoint|stopped SparkContext"

@@ -79,10 +79,18 @@ class Job:
         example=".demo/index",
     )
     overwrite: bool = setting(False, Flag(), "Replace an existing output, once the new table is complete.")
+    resume: bool = setting(
+        False, Flag(), "Keep what steps have made in scratch until the job is done, and go on from what is there."
+    )
     settings: Settings = field(default_factory=Settings)
 
     def __post_init__(self) -> None:
         check_each(self)
+        if self.resume and self.scratch is None:
+            raise SettingsError(
+                "'resume' is true and there is no 'scratch', in which a run keeps what its steps have made. Name a "
+                "folder that the driver and all executors share, or leave resume out."
+            )
         _require_apart(self, ("output", "index"), ("input", "candidates", "exclude"), ("report", "scratch"))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 
+from annspark import __version__
 from annspark.errors import spark_errors_explained
 from annspark.index import OF_QUERIES, settings_for
 from annspark.index_reader import read_index
@@ -20,12 +21,13 @@ from annspark.neighbors import build_between
 from annspark.output import publish
 from annspark.pipeline import fit, require_recall, start_run
 from annspark.query import ask
-from annspark.report import Report
+from annspark.report import Report, versions
 from annspark.report.store import reports_once_done, require_folder, write_missed
 from annspark.run import Run
 from annspark.saved.manifest import Manifest, read_manifest
 from annspark.spark import files, leftovers
 from annspark.spark.staging import Stage, staging
+from annspark.spark.steps import Steps, digest_of, forget_steps, steps_kept
 
 
 @spark_errors_explained()
@@ -44,7 +46,9 @@ def publish_neighbors(spark: SparkSession, job: Job) -> Report:
         if others is not None and job.candidates:
             publish.require_apart(spark, ready.output, others, job.candidates, "candidates")
         pairs = _open_pairs(spark, job, ready)
-        run = start_run(spark, ready.stage, ready.keep)
+        tables = [table for table in (vectors, others, pairs) if table is not None]
+        steps = opened.enter_context(_steps_of(spark, job, ready.output, tables))
+        run = start_run(spark, ready.stage, ready.keep, steps)
         built = build_between(vectors, others, job.settings, _asked(job), run, pairs)
         _require_recall(ready, built.result.report, built.advice)
         more = []
@@ -148,6 +152,25 @@ def _open_pairs(spark: SparkSession, job: Job | QueryJob, ready: Ready) -> DataF
     pairs = open_input(spark, job.exclude, None, role="exclude")
     publish.require_apart(spark, ready.output, pairs, job.exclude, "exclude")
     return pairs
+
+
+@contextmanager
+def _steps_of(spark: SparkSession, job: Job, output: publish.Output, tables: list[DataFrame]) -> Iterator[Steps]:
+    """Yield the steps that the job keeps; without resume none, and those of a dead run are deleted.
+
+    tables : that the job reads
+    """
+    if job.scratch is None:
+        yield Steps(spark)
+        return
+    scratch = files.resolve(spark, "scratch", job.scratch)
+    if not job.resume:
+        forget_steps(scratch, output.place)
+        yield Steps(spark)
+        return
+    software = {"annspark": __version__} | versions(spark.version)
+    with steps_kept(spark, scratch, output.place, digest_of(software | asdict(job.settings), tables)) as steps:
+        yield steps
 
 
 def _require_recall(ready: Ready, report: Report, advice: str) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -31,7 +31,7 @@ from annspark.errors import RecallMissed
 from annspark.flow.audit import Audit, audit_neighbors, noise_of
 from annspark.flow.calibrate import calibrate
 from annspark.flow.complete import find_more, find_short
-from annspark.flow.exact import find_exact
+from annspark.flow.exact import find_exact_once
 from annspark.flow.exclude import with_excluded
 from annspark.flow.first_rows import compare_with_first_rows, pick_first_rows
 from annspark.flow.groups import with_groups
@@ -48,8 +48,9 @@ from annspark.run import Run
 from annspark.settings import Settings
 from annspark.spark.block import id_type
 from annspark.spark.cluster import count_cores, start_beside, start_workers
-from annspark.spark.meter import Meter, read_meter, watch_joined, watch_merged, watch_shipped
+from annspark.spark.meter import Counts, Meter, read_meter, watch_joined, watch_merged, watch_shipped
 from annspark.spark.staging import Stage, Store
+from annspark.spark.steps import Steps, store_once
 from annspark.spark.types import is_collated
 from annspark.tuned import Found, Known, Tuned
 
@@ -71,13 +72,11 @@ def build_tuned(tuned: Tuned, asked: dict[str, Any], run: Run) -> tuple[Result, 
     asked   : settings as the report gives them
     returns : the table with its report, and advice for a missed recall, "" where it was reached
     """
-    settings, plan, layout = tuned.settings, tuned.plan, layout_of(tuned.settings)
-    finish_after = settings.changes_lists or is_collated(tuned.known.users.id_kind)
-    # The table that find returns is the finished one, unless neighbors are left out of it or ids are changed first.
-    found_layout, store = (layout.nested, run.stage) if finish_after else (layout, run.keep)
+    settings, plan = tuned.settings, tuned.plan
+    layout, store, finish_after = place_of_found(run, settings, tuned.known.users.id_kind)
     doing = f"routing to {plan.probes:.3g} leaves a tree, joining in {plan.n_partitions} partitions, merging"
     with run.clock.step("join", doing) as facts:
-        found = find(tuned, found_layout, store, run.cores)
+        found = find_once(run.steps, tuned, layout, partial(find, tuned, layout, store, run.cores))
         facts += [f"{found.counts.written:,} users"]
     audit = first_audit = audit_found(found, tuned, run)
     if settings.top_up and tuned.calibration and audit.recall.high < tuned.calibration.target:
@@ -87,6 +86,36 @@ def build_tuned(tuned: Tuned, asked: dict[str, Any], run: Run) -> tuple[Result, 
     report = report_on(found, audit, tuned, fewer, asked, run, int(audit is not first_audit))
     advice = "" if report.passed else advise_on_rounding(audit, tuned) or advise(tuned, first_audit.recall.mean)
     return Result(table, report), advice
+
+
+def place_of_found(run: Run, settings: Settings, *kinds: T.DataType) -> tuple[Layout, Store, bool]:
+    """Return the layout of the table that is found, what stores it, and whether finish makes the published one of it.
+
+    It does where neighbors are left out or ids are changed, and where the table that is found is kept for the next run.
+
+    kinds : types of the published ids
+    """
+    layout = layout_of(settings)
+    if run.steps.folder:
+        return layout.nested, run.steps.store, True
+    if settings.changes_lists or any(map(is_collated, kinds)):
+        return layout.nested, run.stage, True
+    return layout, run.keep, False
+
+
+def find_once(steps: Steps, tuned: Tuned, layout: Layout, compute: Callable[[], Found]) -> Found:
+    """Return the neighbors that an earlier run has found, or find them and keep them for the next run.
+
+    layout  : layout of the table
+    compute : finds them, and stores the table with the steps where these are kept
+    """
+    if kept := steps.load("join"):
+        assert kept.table is not None
+        counts = Counts(**kept.facts)
+        return Found(table=kept.table, layout=layout, counts=counts, plan=tuned.plan, n_leaves=tuned.plan.n_leaves)
+    found = compute()
+    steps.save("join", has_table=True, facts=asdict(found.counts))
+    return found
 
 
 def fit(vectors: DataFrame, settings: Settings, run: Run, exclude: DataFrame | None = None) -> Tuned:
@@ -103,7 +132,8 @@ def read_users(
 ) -> Users:
     """Read a table; role and like are as for read_vectors."""
     with run.clock.step("read") as facts:
-        users = read_vectors(vectors, settings, run.stage, run.cores, role=role, like=like)
+        keep = partial(store_once, run.steps, f"read-{role}", run.stage)
+        users = read_vectors(vectors, settings, run.stage, run.cores, role=role, like=like, keep=keep)
         what = "users" if role == "input" else role
         facts += [f"{users.rows:,} {what} of {users.wire.dim:,} numbers", f"{users.read - users.rows:,} rows dropped"]
     return users
@@ -137,7 +167,7 @@ def tune(users: Users, settings: Settings, run: Run, grown: Forest | None = None
         users, samples = _draw_samples(users, settings, users.coordinates if grown else None)
         facts += [f"{samples.count():,} users"]
     # These two run on the cluster while the driver grows the forest.
-    searching = start_beside(spark, find_exact, users, [samples.audit, samples.calibrate], neighbors)
+    searching = start_beside(spark, find_exact_once, run.steps, users, [samples.audit, samples.calibrate], neighbors)
     by_length = users.wire.sparse and np.isinf(METRICS[settings.metric].unrelated) and n_leaves > 1
     picking = start_beside(spark, pick_first_rows, users, settings.k + users.most_excluded) if by_length else None
     with run.clock.step("grow") as facts:
@@ -328,7 +358,7 @@ def finish_found(found: Found, tuned: Tuned, run: Run) -> tuple[DataFrame, int]:
         too_small = known.asking.groups.too_small if known.asking.groups else 0
         fewer = max(0, count_shorter(table, layout, known.neighbors, known.asking.rows) - too_small)
         facts += [f"{fewer:,} users have fewer than {known.neighbors:,}"]
-    return table, fewer
+    return table, fewer if settings.changes_lists else 0
 
 
 def report_on(
@@ -392,10 +422,13 @@ def count_trees(sparse: bool, settings: Settings) -> int:
     return settings.trees or (2 if sparse else 1)
 
 
-def start_run(spark: SparkSession, stage: Stage, keep: Store) -> Run:
-    """Return a new run, and start Python's workers while the driver reads the schema of the input."""
+def start_run(spark: SparkSession, stage: Stage, keep: Store, steps: Steps | None = None) -> Run:
+    """Return a new run, and start Python's workers while the driver reads the schema of the input.
+
+    steps : keeps what finished steps have made; None keeps nothing
+    """
     told = start_beside(spark, start_workers, spark)
-    return Run(count_cores(spark), stage, keep, told=told)
+    return Run(count_cores(spark), stage, keep, steps or Steps(spark), told=told)
 
 
 def require_recall(report: Report, advice: str) -> None:

@@ -13,8 +13,11 @@ from annspark.flow.read import Users
 from annspark.flow.sample import Sample
 from annspark.spark.arrow import Batches, Mapper, collect, numbers, to_binary
 from annspark.spark.block import excluded_fields, read_excluded, write_excluded
+from annspark.spark.steps import Steps
 from annspark.spark.wire import Wire
 from annspark.tables import DISTANCES, HASHES
+
+_STEP = "exact"
 
 
 def find_exact(users: Users, samples: list[Sample], k: int, *, own: bool = True) -> list[Nearest]:
@@ -49,6 +52,19 @@ def find_exact(users: Users, samples: list[Sample], k: int, *, own: bool = True)
     cut = np.cumsum([len(sample.ids) for sample in samples])[:-1]
     nearest = (np.split(np.take_along_axis(values, first, axis=1), cut) for values in (distances, hashes))
     return [Nearest(*columns) for columns in zip(*nearest, strict=True)]
+
+
+def find_exact_once(steps: Steps, users: Users, samples: list[Sample], k: int, *, own: bool = True) -> list[Nearest]:
+    """Return what an earlier run has kept of find_exact, or call it and keep what it returns for the next run."""
+    if kept := steps.load(_STEP):
+        return [
+            Nearest(kept.arrays[f"{DISTANCES}{number}"], kept.arrays[f"{HASHES}{number}"])
+            for number in range(len(samples))
+        ]
+    found = find_exact(users, samples, k, own=own)
+    arrays = {f"{DISTANCES}{number}": nearest.distances for number, nearest in enumerate(found)}
+    steps.save(_STEP, arrays=arrays | {f"{HASHES}{number}": nearest.hashes for number, nearest in enumerate(found)})
+    return found
 
 
 def _nearest_mapper(

@@ -104,6 +104,7 @@ def read_vectors(
     *,
     role: str = "input",
     like: Users | None = None,
+    keep: Store | None = None,
 ) -> Users:
     """Check and stage a table.
 
@@ -112,13 +113,14 @@ def read_vectors(
     cores   : number of tasks that run at once
     role    : what messages call the table
     like    : the users that these are compared with, if they are others: vectors must be of the same kind and lengths
+    keep    : stores the checked rows; None for stage
     Raises InputError for unusable columns and types, for bad rows unless on_bad_row is "drop", and when no valid row is
     left.
     """
     table = put_together(vectors, estimate_bytes(vectors), cores)
     source = open_source(table, settings, like.wire.sparse if like else None, role)
     kind = type_of_ids(vectors, settings, role)
-    checked = stage(check_source(source, settings.metric))
+    checked = (keep or stage)(check_source(source, settings.metric))
     # The lengths of sets that are given as arrays of all numbers are not known any more.
     wanted = like.lengths if like and source.even and not source.sparse else None
     seen = survey(checked, source, wanted)

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, DataFrameReader, SparkSession
 from pyspark.storagelevel import StorageLevel
 
 from annspark.errors import reason_of
@@ -27,7 +27,12 @@ def stage_table(table: DataFrame, folder: str | None) -> DataFrame:
     if folder is None:
         return table.persist(StorageLevel.MEMORY_AND_DISK)
     files.write_table(table, folder, "parquet")
-    return table.sparkSession.read.schema(table.schema).option(*files.LITERAL).parquet(folder)
+    return read_staged(table.sparkSession.read.schema(table.schema), folder)
+
+
+def read_staged(reader: DataFrameReader, folder: str) -> DataFrame:
+    """Return the table that was written to a folder."""
+    return reader.option(*files.LITERAL).parquet(folder)
 
 
 @contextmanager

@@ -31,6 +31,9 @@ _LOCAL = {
     "spark.executorEnv.OPENBLAS_NUM_THREADS": "1",
     "spark.executorEnv.MKL_NUM_THREADS": "1",
 }
+# Java and a worker were once seen to wait for each other forever.  Spark 4.1 and newer then kill the worker and try its
+# task again; older ones ignore both settings.  A worker is silent while it joins a partition, minutes at most.
+_STALLS = {"spark.python.worker.idleTimeoutSeconds": "1800", "spark.python.worker.killOnIdleTimeout": "true"}
 MEMORY = "spark.driver.memory"
 # Of the memory that is free, Java's heap may take a third, and the Python workers' partitions take a quarter.  The rest
 # is for the libraries of the workers, the driver's sample, what Java takes beside its heap, and the page cache.  For
@@ -92,10 +95,10 @@ def heap_bytes(free: int, to_read: int) -> int:
 
 def _settings_beside(of_user: dict[str, str], reads: Sequence[str]) -> dict[str, str]:
     """Return the settings that the user has not given, and that suit this machine and what will be read."""
-    options, ours = java_options_of_user(of_user), {}
+    options, ours = java_options_of_user(of_user), dict(_STALLS)
     if of_user.get("spark.master", "local").startswith("local"):
         heap = heap_bytes(bytes_free(), heap_to_read(reads, os.cpu_count() or 1))
-        ours = {MEMORY: f"{heap >> 20}m"} | _LOCAL
+        ours |= {MEMORY: f"{heap >> 20}m"} | _LOCAL
         ours["spark.ui.showConsoleProgress"] = str(sys.stderr.isatty()).lower()
         if "GC" in options:  # Java does not start with two garbage collectors
             del ours["spark.driver.extraJavaOptions"]

@@ -23,6 +23,7 @@ KEYS = {
         "max_distance", "links", "candidates", "index", "candidate_id_col", "candidate_vector_col", "same_ids",
         "candidate_values_col", "candidate_col", "exclude", "within",
         "vector_cols",
+        "resume",
     },
     "rows": {"read", "valid", "written", "dropped"},
     "recall": {"k", "mean", "low", "high", "users", "p5", "below_half", "bands", "groups"},
