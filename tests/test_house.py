@@ -25,6 +25,7 @@ LAYERS = (
     "annspark.output",
     "annspark.flow",
     "annspark.report",
+    "annspark.uses",
 )
 
 
@@ -70,6 +71,7 @@ ALLOWED = {
     "annspark.flow": BELOW | {"annspark.input", "annspark.output", "annspark.flow"},
     "annspark.report": {"annspark.core", "annspark.spark", "annspark.report", "records"},
     "annspark.run": {"annspark.spark"},
+    "annspark.uses": BELOW | {"annspark.input", "annspark.output", "annspark.uses"},
     "annspark.tuned": BELOW | {"annspark.output", "annspark.flow"},
     "annspark.advice": BELOW | {"annspark.flow", "annspark.tuned"},
     "annspark.pipeline": LINE | {"annspark.advice"},

@@ -1,0 +1,1 @@
+"""What a neighbor table is for: a table in, a table out."""
