@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from os import PathLike
@@ -56,22 +56,22 @@ class Used:
     report: UseReport
 
 
-def tell(
-    use: str, settings: Any, run: Run, facts: dict[str, Any], warnings: list[str], asked: dict[str, Any] | None = None
-) -> UseReport:
-    """Return the report of a use that is done.
-
-    asked : what was asked beside the settings
-    """
+def tell(use: str, settings: Any, run: Run, facts: dict[str, Any], warnings: list[str]) -> UseReport:
+    """Return the report of a use that is done."""
     return UseReport(
         use=use,
         version=__version__,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        settings=(asked or {}) | asdict(settings),
+        settings=asdict(settings),
         facts=facts,
         warnings=tuple(warnings),
         seconds=run.clock.total(),
     )
+
+
+def with_asked(report: UseReport, asked: dict[str, Any]) -> UseReport:
+    """Return a report that also says what was asked beside the settings: the places of a job."""
+    return replace(report, settings=asked | report.settings)
 
 
 def use_in_session(use: Callable[[Run], Used], spark: SparkSession, scratch: str | PathLike[str] | None) -> Used:
