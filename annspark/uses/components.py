@@ -29,9 +29,9 @@ def connect(links: DataFrame, stage: Stage) -> tuple[DataFrame, int]:
 
 def _are_stars(links: DataFrame) -> bool:
     """Say whether every row is the low end of links, or the high end of a single one."""
-    ends = links.select(F.explode(F.array(F.struct(LOW, F.lit(0).alias("n")), F.struct(HIGH, F.lit(1)))).alias("end"))
-    by_row = ends.groupBy(f"end.{LOW}").agg(F.min("end.n").alias("least"), F.sum("end.n").alias("highs"))
-    return not by_row.where("highs > 1 OR (highs = 1 AND least = 0)").limit(1).collect()
+    lows, highs = (links.select(F.col(end).alias(USER_ID), F.lit(end == HIGH).alias("is_high")) for end in (LOW, HIGH))
+    by_row = lows.unionByName(highs).groupBy(USER_ID).agg(F.count_if("is_high").alias("highs"), F.count("*").alias("n"))
+    return not by_row.where("highs > 1 OR (highs = 1 AND n > 1)").limit(1).collect()
 
 
 def _large_star(links: DataFrame) -> DataFrame:

@@ -23,6 +23,7 @@ from annspark.uses.pairs import neighbor_lists, value_in
 from annspark.uses.report import Used, tell, use_in_session
 from annspark.uses.settings import DuplicateSettings, require_distance
 from annspark.uses.stars import OTHER, both_ways, split
+from annspark.uses.sums import sum_in_order
 
 _KEPT_ID, _KEEP, _SIZE, _LINKED, _DIAMETER = "kept_id", "keep", "group_size", "linked", "diameter"
 _PRIORITY = "priority"
@@ -195,7 +196,7 @@ def _kept(members: DataFrame, inner: DataFrame, order: DataFrame | None, keep: s
     first: tuple[Column, ...] = ()
     if keep == "most_central":
         ends = both_ways(inner).groupBy(USER_ID)
-        central = ends.agg((-F.count("*")).alias("links"), F.sum(F.col(DISTANCE).cast("double")).alias("far"))
+        central = ends.agg((-F.count("*")).alias("links"), sum_in_order(F.col(DISTANCE)).alias("far"))
         members, first = members.join(central, USER_ID), (F.col("links"), F.col("far"))
     if order is not None:
         members = members.join(order, USER_ID, "left")

@@ -17,6 +17,7 @@ from annspark.uses.beside import require_column, require_same_type, select_besid
 from annspark.uses.pairs import neighbor_lists, value_in
 from annspark.uses.report import Used, tell, use_in_session
 from annspark.uses.settings import RecommendSettings
+from annspark.uses.sums import sum_in_order, sum_of
 
 _ITEM, _STRENGTH, _SCORE, _FALLBACK, _TAKERS = "item", "strength", "score", "fallback", "takers"
 _SHARE = "share"
@@ -61,6 +62,8 @@ def recommend_items(neighbors: DataFrame, interactions: DataFrame, settings: Rec
     lists = neighbor_lists(neighbors, settings.id_col)
     taken = _taken(interactions, settings)
     require_same_type(lists, taken, USER_ID, "interactions", settings.id_col)
+    if value == INNER_PRODUCT and settings.weights == "inverse":
+        raise SettingsError("'weights' is 'inverse', and the table has inner products. Set it to 'similarity'.")
     if value == DISTANCE and settings.weights == "similarity":
         _require_similar(lists)
     with run.clock.step("read") as facts:
@@ -73,7 +76,7 @@ def recommend_items(neighbors: DataFrame, interactions: DataFrame, settings: Rec
         )
         facts += [f"{users.count():,} users, {popular.count():,} items"]
     with run.clock.step("score") as facts:
-        weighted = _weighted(lists, _similarity(value, settings.weights))
+        weighted = _weighted(lists, value, settings.weights)
         own = run.stage(_best(_scored(weighted, taken, popular, settings.popularity), settings.k))
         facts += [f"{own.count():,} rows"]
     with run.clock.step("fill") as facts:
@@ -96,7 +99,7 @@ def _taken(interactions: DataFrame, settings: RecommendSettings) -> DataFrame:
                 f"interactions: {settings.strength_col!r} is {kind.simpleString()}, and it must be a number. Cast it."
             )
         names[settings.strength_col] = _STRENGTH
-    strength = F.sum(F.col(_STRENGTH).cast("double")) if settings.strength_col else F.lit(1.0)
+    strength = sum_in_order(F.col(_STRENGTH)) if settings.strength_col else F.lit(1.0)
     rows = select_beside(interactions, names, "interactions").dropna()
     return rows.groupBy(USER_ID, _ITEM).agg(strength.alias(_STRENGTH))
 
@@ -111,24 +114,24 @@ def _require_similar(lists: DataFrame) -> None:
         )
 
 
-def _similarity(value: str, weights: str) -> Column:
-    """Return how much a neighbor counts, from its distance as neighbor_lists gives it."""
-    distance = F.col(DISTANCE).cast("double")
+def _weighted(lists: DataFrame, value: str, weights: str) -> DataFrame:
+    """Return the neighbors of each user with their shares of the weight: user_id, neighbor_id, share."""
+    similar = F.transform(f"{NEIGHBORS}.{DISTANCE}", lambda distance: _similarity(distance, value, weights))
+    weighted = lists.select(USER_ID, F.col(f"{NEIGHBORS}.{NEIGHBOR_ID}").alias(NEIGHBOR_ID), similar.alias(_SHARE))
+    total = sum_of(F.col(_SHARE)).alias("total")
+    pairs = weighted.select(USER_ID, total, F.explode(F.arrays_zip(NEIGHBOR_ID, _SHARE)).alias("neighbor"))
+    share = F.col(f"neighbor.{_SHARE}") / F.col("total")
+    return pairs.where(F.col(f"neighbor.{_SHARE}") > 0).select(USER_ID, f"neighbor.{NEIGHBOR_ID}", share.alias(_SHARE))
+
+
+def _similarity(distance: Column, value: str, weights: str) -> Column:
+    """Return how much a neighbor counts, double, from its distance as neighbor_lists gives it."""
+    distance = distance.cast("double")
     if weights == "uniform":
         return F.lit(1.0)
     if weights == "inverse":
-        if value == INNER_PRODUCT:
-            raise SettingsError("'weights' is 'inverse', and the table has inner products. Set it to 'similarity'.")
         return 1 / (1 + distance)
     return F.greatest(-distance if value == INNER_PRODUCT else 1 - distance, F.lit(0.0))
-
-
-def _weighted(lists: DataFrame, similarity: Column) -> DataFrame:
-    """Return the neighbors of each user with their shares of the weight: user_id, neighbor_id, share."""
-    pairs = lists.select(USER_ID, F.explode(NEIGHBORS).alias("neighbor")).select(USER_ID, "neighbor.*")
-    weights = pairs.select(USER_ID, NEIGHBOR_ID, similarity.alias(_SHARE)).where(F.col(_SHARE) > 0)
-    total = F.sum(_SHARE).over(Window.partitionBy(USER_ID))
-    return weights.withColumn(_SHARE, F.col(_SHARE) / total)
 
 
 def _scored(weighted: DataFrame, taken: DataFrame, popular: DataFrame, popularity: float) -> DataFrame:
@@ -137,7 +140,7 @@ def _scored(weighted: DataFrame, taken: DataFrame, popular: DataFrame, popularit
     scored = (
         weighted.join(of_neighbors, NEIGHBOR_ID)
         .groupBy(USER_ID, _ITEM)
-        .agg(F.sum(F.col(_SHARE) * F.col(_STRENGTH)).alias(_SCORE), F.count("*").cast("int").alias(NEIGHBORS))
+        .agg(sum_in_order(F.col(_SHARE) * F.col(_STRENGTH)).alias(_SCORE), F.count("*").cast("int").alias(NEIGHBORS))
         .join(taken, [USER_ID, _ITEM], "left_anti")
     )
     if popularity == 0:

@@ -15,6 +15,7 @@ from annspark.tables import DISTANCE, NEIGHBOR_ID, NEIGHBORS, USER_ID
 from annspark.uses.pairs import neighbor_lists, value_in
 from annspark.uses.report import Used, tell, use_in_session
 from annspark.uses.settings import OutlierSettings, require_distance
+from annspark.uses.sums import sum_in_order, sum_of
 
 _SCORE, _REACH, _DENSITY, _COUNT = "score", "reach", "density", "count"
 _TINY = 1e-10  # scikit-learn's, for users who have k twins
@@ -95,13 +96,9 @@ def _last_distance() -> Column:
 def _distances(lists: DataFrame, method: str, k: int) -> DataFrame:
     """Return user_id, score (distance to the k-th neighbor, or mean distance to k) and neighbors."""
     distances = F.col(f"{NEIGHBORS}.{DISTANCE}")
-    score = _last_distance().cast("double") if method == "kth" else _mean_of(distances)
+    score = _last_distance().cast("double") if method == "kth" else sum_of(distances) / F.size(distances)
     whole = F.when(F.size(NEIGHBORS) == k, score).otherwise(F.lit(float("inf")))
     return lists.select(USER_ID, whole.alias(_SCORE), F.size(NEIGHBORS).alias(NEIGHBORS))
-
-
-def _mean_of(distances: Column) -> Column:
-    return F.aggregate(distances, F.lit(0.0), lambda total, one: total + one) / F.size(distances)
 
 
 def _factors(lists: DataFrame, run: Run) -> DataFrame:
@@ -113,10 +110,16 @@ def _factors(lists: DataFrame, run: Run) -> DataFrame:
     density = run.stage(
         pairs.join(reach, NEIGHBOR_ID, "left")
         .groupBy(USER_ID)
-        .agg((1 / (F.avg(farther) + _TINY)).alias(_DENSITY), F.count("*").cast("int").alias(_COUNT))
+        .agg(
+            (1 / (sum_in_order(farther) / F.count("*") + _TINY)).alias(_DENSITY), F.count("*").cast("int").alias(_COUNT)
+        )
     )
     of_neighbors = density.select(F.col(USER_ID).alias(NEIGHBOR_ID), _DENSITY)
-    around = pairs.join(of_neighbors, NEIGHBOR_ID).groupBy(USER_ID).agg(F.avg(_DENSITY).alias("around"))
+    around = (
+        pairs.join(of_neighbors, NEIGHBOR_ID)
+        .groupBy(USER_ID)
+        .agg((sum_in_order(F.col(_DENSITY)) / F.count("*")).alias("around"))
+    )
     factors = density.join(around, USER_ID, "left").select(
         USER_ID, (F.col("around") / F.col(_DENSITY)).alias(_SCORE), _COUNT
     )

@@ -17,6 +17,7 @@ from annspark.uses.beside import require_column, require_one_row_each, require_s
 from annspark.uses.pairs import neighbor_lists, value_in
 from annspark.uses.report import Used, tell, use_in_session
 from annspark.uses.settings import VoteSettings, require_distance
+from annspark.uses.sums import sum_in_order
 
 _GIVEN, _PREDICTED, _SHARE, _VOTERS = "given", "predicted", "share", "voters"
 _LABEL, _WEIGHT = "label", "weight"
@@ -99,12 +100,16 @@ def _voters(lists: DataFrame, given: DataFrame, weights: str) -> DataFrame:
 def _votes(voters: DataFrame, predict: str) -> DataFrame:
     """Return user_id, predicted, share, voters."""
     if predict == "number":
-        mean = F.sum(F.col(_LABEL).cast("double") * F.col(_WEIGHT)) / F.sum(_WEIGHT)
+        mean = sum_in_order(F.col(_LABEL).cast("double") * F.col(_WEIGHT)) / sum_in_order(F.col(_WEIGHT))
         share = F.lit(None).cast("double").alias(_SHARE)
         return voters.groupBy(USER_ID).agg(mean.alias(_PREDICTED), share, F.count("*").cast("int").alias(_VOTERS))
-    counted = voters.groupBy(USER_ID, _LABEL).agg(F.sum(_WEIGHT).alias(_WEIGHT), F.count("*").alias(_VOTERS))
+    counted = voters.groupBy(USER_ID, _LABEL).agg(
+        sum_in_order(F.col(_WEIGHT)).alias(_WEIGHT), F.count("*").alias(_VOTERS)
+    )
     best = F.min(F.struct((-F.col(_WEIGHT)).alias(_WEIGHT), _LABEL)).alias("best")
-    votes = counted.groupBy(USER_ID).agg(best, F.sum(_WEIGHT).alias(_WEIGHT), F.sum(_VOTERS).cast("int").alias(_VOTERS))
+    votes = counted.groupBy(USER_ID).agg(
+        best, sum_in_order(F.col(_WEIGHT)).alias(_WEIGHT), F.sum(_VOTERS).cast("int").alias(_VOTERS)
+    )
     share = -F.col(f"best.{_WEIGHT}") / F.col(_WEIGHT)
     return votes.select(USER_ID, F.col(f"best.{_LABEL}").alias(_PREDICTED), share.alias(_SHARE), _VOTERS)
 

@@ -18,7 +18,7 @@ def connected_links(rng, size: int) -> np.ndarray:
 
 def longest(links: np.ndarray) -> int:
     size = links.max() + 1
-    graph = coo_matrix((np.ones(len(links)), links.T), (size, size))
+    graph = coo_matrix((np.ones(len(links)), links.T), (size, size)).tocsr()
     return int(shortest_path(graph, directed=False, unweighted=True).max())
 
 

@@ -22,7 +22,7 @@ def components_of(links) -> dict:
     """Return the lowest row of each row's component."""
     ends = np.array([link[:2] for link in links])
     size = ends.max() + 1
-    _, label = connected_components(coo_matrix((np.ones(len(ends)), ends.T), (size, size)), directed=False)
+    _, label = connected_components(coo_matrix((np.ones(len(ends)), ends.T), (size, size)).tocsr(), directed=False)
     lowest = {}
     for row in range(size):
         lowest.setdefault(label[row], row)
