@@ -20,9 +20,9 @@ from annspark.spark.arrow import Batches, gathered, ranks_of_ids
 from annspark.tables import DISTANCE, NEIGHBOR_ID, NEIGHBORS, USER_ID
 from annspark.uses.beside import require_column, require_one_row_each, require_same_type, select_beside
 from annspark.uses.components import GROUP, HIGH, LOW, connect
-from annspark.uses.pairs import neighbor_lists, value_in
+from annspark.uses.pairs import neighbor_lists, require_distances
 from annspark.uses.report import Used, tell, use_in_session
-from annspark.uses.settings import DuplicateSettings, require_distance
+from annspark.uses.settings import DuplicateSettings
 from annspark.uses.stars import OTHER, both_ways, split
 from annspark.uses.sums import sum_in_order
 
@@ -79,10 +79,11 @@ def duplicates(
 
 def find_groups(neighbors: DataFrame, priorities: DataFrame | None, settings: DuplicateSettings, run: Run) -> Used:
     """Return the groups, as duplicates does."""
-    require_distance(value_in(neighbors, settings.id_col), "duplicates")
+    require_distances(neighbors, settings.id_col, "duplicates")
     lists = neighbor_lists(neighbors, settings.id_col)
     order = _priorities(lists, priorities, settings, run)
     with run.clock.step("link") as facts:
+        lists = run.stage(lists)
         told = _lists_told(lists, settings.max_distance)
         links = run.stage(_links(lists, settings.max_distance, settings.links))
         told["links"] = links.count()

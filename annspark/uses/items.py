@@ -59,7 +59,7 @@ def recommend(
 def recommend_items(neighbors: DataFrame, interactions: DataFrame, settings: RecommendSettings, run: Run) -> Used:
     """Return the recommendations, as recommend does."""
     value = value_in(neighbors, settings.id_col)
-    lists = neighbor_lists(neighbors, settings.id_col)
+    lists = run.stage(neighbor_lists(neighbors, settings.id_col))
     taken = _taken(interactions, settings)
     require_same_type(lists, taken, USER_ID, "interactions", settings.id_col)
     if value == INNER_PRODUCT and settings.weights == "inverse":

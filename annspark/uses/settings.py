@@ -3,7 +3,6 @@
 from dataclasses import MISSING, dataclass
 
 from annspark.allowed import Column, Flag, Number, OneOf, Whole, check_each, setting
-from annspark.errors import SettingsError
 from annspark.tables import USER_ID
 
 MOST_ROWS_CHAINED = 1_000
@@ -120,12 +119,3 @@ class VoteSettings:
 
     def __post_init__(self) -> None:
         check_each(self)
-
-
-def require_distance(value: str, use: str) -> None:
-    """Raise SettingsError for a table of inner products, which are no distances."""
-    if value != "distance":
-        raise SettingsError(
-            f"neighbors: the table has inner products, and {use} needs distances. Build it with the metric cosine or "
-            "euclidean."
-        )

@@ -196,7 +196,7 @@ def test_what_cannot_be_grouped_is_refused(spark):
     table = as_pairs(spark, [(1, 2, 0.5)])
     with pytest.raises(SettingsError, match="'max_distance' not given"):
         duplicates(table)
-    with pytest.raises(SettingsError, match="inner products, and duplicates needs distances"):
+    with pytest.raises(InputError, match="inner products, and duplicates needs distances"):
         duplicates(table.withColumnRenamed("distance", "inner_product"), max_distance=1)
     with pytest.raises(SettingsError, match="'keep' is 'highest_priority', and 'priorities' is not given"):
         duplicates(table, max_distance=1, keep="highest_priority")
