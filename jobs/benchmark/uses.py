@@ -41,7 +41,7 @@ CUT_OFFS = (0.05, 0.1, 0.2)  # of duplicates
 LOOKED_AT = 50  # pairs of duplicates
 IMAGES, MIXED, WIDE = 20_000, 200, 20  # images, how many of them are mixed, and neighbors for their scores
 WORDS = 30_000  # words that get recommendations
-BLOCK = 2_000  # rows compared at once
+BLOCK = 200  # rows compared at once: their products with all others are hardly sparse
 
 
 def main() -> None:
