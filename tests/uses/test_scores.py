@@ -99,5 +99,7 @@ def test_what_cannot_be_scored_is_refused(spark):
         outliers(table.withColumnRenamed("distance", "inner_product"))
     with pytest.raises(SettingsError, match="'method' is 'iforest'; it must be one of kth, mean, lof"):
         outliers(table, method="iforest")
+    with pytest.raises(SettingsError, match="'id_col' is 'Score', which another column of the table to make is named"):
+        outliers(table, id_col="Score")
     with pytest.raises(SettingsError, match="unknown setting 'kk'; known are id_col, k, method, scratch"):
         outliers(table, kk=3)
