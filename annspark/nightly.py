@@ -28,6 +28,7 @@ from annspark.saved.manifest import Manifest, read_manifest
 from annspark.spark import files, leftovers
 from annspark.spark.staging import Stage, staging
 from annspark.spark.steps import Steps, digest_of, forget_steps, steps_kept
+from annspark.uses.jobs import UseJob
 
 
 @spark_errors_explained()
@@ -129,7 +130,7 @@ class Ready:
 
 @contextmanager
 def ready_to_write(
-    spark: SparkSession, job: Job | QueryJob, overwrite: bool, shape: str | None = None
+    spark: SparkSession, job: Job | QueryJob | UseJob, overwrite: bool, shape: str | None = None
 ) -> Iterator[Ready]:
     """Prove before any work that the job can write its table and report; delete what was written aside at the end.
 

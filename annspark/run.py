@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from annspark.spark.staging import Store
+from annspark.spark.staging import Stage, Store
 from annspark.spark.steps import Steps
 
 logger = logging.getLogger("annspark")
@@ -86,7 +86,7 @@ class Run:
     """
 
     cores: int
-    stage: Store
+    stage: Stage
     keep: Store
     steps: Steps
     clock: Clock = field(default_factory=Clock)
