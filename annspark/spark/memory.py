@@ -1,4 +1,4 @@
-"""How much memory is free for a Python worker, as seen from inside it."""
+"""How much memory is free for a process, as seen from inside it."""
 
 import os
 from pathlib import Path
@@ -21,10 +21,19 @@ def bytes_free_for_worker() -> int:
     They are what is free on the machine or in the container, shared among the cores, and at most the process's own
     limit, which spark.executor.pyspark.memory sets.
     """
-    free = [_free_on_machine(), *(_free_in_group(*files) for files in _GROUPS)]
-    known = [n_bytes for n_bytes in free if n_bytes is not None]
-    share = [min(known) // (os.cpu_count() or 1)] if known else []
+    share = [free // (os.cpu_count() or 1) for free in _free_around()]
     return min([*share, *_own_limit()], default=0)
+
+
+def bytes_free() -> int | None:
+    """Return the bytes of memory that are free for this process, None where that is not known."""
+    return min([*_free_around(), *_own_limit()], default=None)
+
+
+def _free_around() -> list[int]:
+    """Return the bytes that are free on the machine and in the container, as far as they are known."""
+    free = [_free_on_machine(), *(_free_in_group(*files) for files in _GROUPS)]
+    return [n_bytes for n_bytes in free if n_bytes is not None]
 
 
 def _free_on_machine() -> int | None:
