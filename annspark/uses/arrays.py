@@ -13,7 +13,7 @@ from annspark.uses.driver import Numbered, fetch
 from annspark.uses.edges import LINKS
 
 if TYPE_CHECKING:
-    from scipy.sparse import csr_array
+    from scipy.sparse import csr_matrix
 
 _K = Setting(None, Whole(1, 10_000), "Columns of the arrays.")
 
@@ -66,7 +66,7 @@ def to_arrays(
 @spark_errors_explained()
 def to_csr(
     neighbors: DataFrame, *, links: str = "directed", with_self: bool = False, id_col: str = USER_ID
-) -> tuple[np.ndarray, "csr_array"]:
+) -> tuple[np.ndarray, "csr_matrix"]:
     """Return a neighbor table as a sparse matrix on the driver: ids, matrix.
 
     neighbors : as for to_arrays
@@ -75,15 +75,15 @@ def to_csr(
     with_self : every row has an entry on the diagonal, of 0
     id_col    : the column of users
     returns   : ids (n,), as of to_arrays; row i and column i are those of ids[i]
-                matrix, a SciPy csr_array (n, n) of distances or inner products, in a row the nearest first and not in
-                the order of columns
+                matrix, a SciPy csr_matrix (n, n) of distances or inner products, in a row the nearest first and not in
+                the order of columns. It is no csr_array, which scanpy does not take
 
     Distances of 0, those of twins, are entries as all others are. SciPy's eliminate_zeros, comparisons and the like
     lose them.
 
     Raises as to_arrays does, and SettingsError for other links. Needs SciPy.
     """
-    from scipy.sparse import csr_array
+    from scipy.sparse import csr_matrix
 
     LINKS.require("links", links)
     found = fetch(neighbors, None, id_col)
@@ -100,7 +100,7 @@ def to_csr(
     order = np.lexsort((columns, columns != rows, far, rows))
     starts = np.append(0, np.cumsum(np.bincount(rows, minlength=len(found.ids))))
     shape = len(found.ids), len(found.ids)
-    return found.ids, csr_array((values[order], columns[order], starts), shape=shape)
+    return found.ids, csr_matrix((values[order], columns[order], starts), shape=shape)
 
 
 def _both_ways(found: Numbered, links: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -42,8 +42,8 @@ def from_table(
     table = require_table(table, "neighbors")
     value, told = (DISTANCE, distance) if inner_product is None else (INNER_PRODUCT, inner_product)
     given = {USER_ID: user, NEIGHBOR_ID: neighbor, value: told}
-    named = table.select(*(_column(one).alias(name) for name, one in given.items()))
-    try:
+    try:  # a classic session fails at select, Connect at schema
+        named = table.select(*(_column(one).alias(name) for name, one in given.items()))
         nested = isinstance(named.schema[NEIGHBOR_ID].dataType, T.ArrayType)
     except AnalysisException as error:
         raise InputError(
