@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from threading import Thread, current_thread, main_thread
@@ -17,10 +18,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from annspark import __doc__ as purpose
 from annspark import __version__
-from annspark.allowed import Column, Flag, Folder, Number, OneOf, PathOrTable, Setting, Share, Whole, settings_in
+from annspark.allowed import settings_in
 from annspark.errors import AnnsparkError, InputError, RecallMissed, SettingsError, known_failure, reason_of
+from annspark.flags import FOLDER, PLACE, add_debug, add_flag
 from annspark.job import FitJob, Job, QueryJob, make_fit_job, make_job, make_query_job, read_config
 from annspark.settings import Settings
+from annspark.uses.commands import add_uses
+from annspark.uses.jobs import JOBS, make_use_job
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -42,7 +46,6 @@ _OF_QUERY = (
     *("id_col", "vector_col", "values_col", "k", "recall", "probes", "same_ids", "shape", "on_bad_row", "audit_users"),
     "max_distance",
 )
-_PLACE, _FOLDER, _COLUMN = "PATH_OR_TABLE", "DIR", "COLUMN"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -130,6 +133,14 @@ def _evaluate(given: dict[str, Any]) -> None:
     from annspark.report.text import report_as_text
 
     print(report_as_text(evaluate(spark, settings, **places)))
+
+
+def _use(use: str, given: dict[str, Any]) -> None:
+    job = make_use_job(use, given)
+    spark = _session(f"annspark {use}", "annspark.nightly_uses")
+    from annspark.nightly_uses import publish_use
+
+    print(publish_use(spark, job).as_text())
 
 
 def _quiet_java() -> None:
@@ -246,7 +257,10 @@ def _import_modules(*names: str) -> None:
             import_module(name)
 
 
-_COMMANDS = {"build": _build, "fit": _fit, "query": _query, "info": _info, "evaluate": _evaluate}
+_COMMANDS: dict[str, Callable[[dict[str, Any]], None]] = {
+    **{"build": _build, "fit": _fit, "query": _query, "info": _info, "evaluate": _evaluate},
+    **{use: partial(_use, use) for use in JOBS},
+}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -257,6 +271,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_query(commands)
     _add_info(commands)
     _add_evaluate(commands)
+    add_uses(commands)
     build = commands.add_parser(
         "build",
         help="find every user's nearest neighbors and publish the table",
@@ -265,7 +280,7 @@ def _parser() -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
     )
     for name, setting in _FLAGS.items():
-        _add_flag(build, name, setting)
+        add_flag(build, name, setting)
     build.add_argument(
         "--plan",
         action="store_true",
@@ -276,7 +291,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE.toml",
         help="A TOML file of settings, named like these flags, with _ instead of -.",
     )
-    _add_debug(build)
+    add_debug(build)
     return parser
 
 
@@ -289,8 +304,8 @@ def _add_fit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         argument_default=argparse.SUPPRESS,
     )
     for name, setting in (settings_in(FitJob) | {name: _FLAGS[name] for name in _OF_FIT}).items():
-        _add_flag(fit, name, setting)
-    _add_debug(fit)
+        add_flag(fit, name, setting)
+    add_debug(fit)
 
 
 def _add_query(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -303,16 +318,16 @@ def _add_query(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     for name, setting in (settings_in(QueryJob) | {name: _FLAGS[name] for name in _OF_QUERY}).items():
         of_index = name in _OF_QUERY and name not in ("same_ids", "max_distance")
-        _add_flag(query, name, replace(setting, default=None, unset="that of the index") if of_index else setting)
-    _add_debug(query)
+        add_flag(query, name, replace(setting, default=None, unset="that of the index") if of_index else setting)
+    add_debug(query)
 
 
 def _add_info(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     info = commands.add_parser(
         "info", help="print what a saved index holds", description="Print what a saved index holds. It needs no Spark."
     )
-    info.add_argument("--index", metavar=_FOLDER, required=True, help="Folder of the index.")
-    _add_debug(info)
+    info.add_argument("--index", metavar=FOLDER, required=True, help="Folder of the index.")
+    add_debug(info)
 
 
 def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -325,40 +340,9 @@ def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         argument_default=argparse.SUPPRESS,
     )
     add = evaluate.add_argument
-    add("--input", metavar=_PLACE, required=True, help=_FLAGS["input"].help)
-    add("--neighbors", metavar=_PLACE, required=True, help="Table of neighbors to audit.")
+    add("--input", metavar=PLACE, required=True, help=_FLAGS["input"].help)
+    add("--neighbors", metavar=PLACE, required=True, help="Table of neighbors to audit.")
     for name in _OF_EVALUATE:
-        _add_flag(evaluate, name, _FLAGS[name])
-    add("--report", metavar=_FOLDER, help=f"{_FLAGS['report'].help} Default: none, they are not written.")
-    _add_debug(evaluate)
-
-
-def _add_flag(command: argparse.ArgumentParser, name: str, setting: Setting) -> None:
-    """Add the flag of a setting; the settings' record checks its value, with better messages than argparse's."""
-    more: dict[str, Any] = {}
-    match setting.allowed:
-        case Whole():
-            more = {"type": int}
-        case Number() | Share():
-            more = {"type": float}
-        case OneOf(names):
-            more = {"choices": names}
-        case Flag():
-            more = {"action": "store_true"}
-        case PathOrTable():
-            more = {"metavar": _PLACE}
-        case Folder():
-            more = {"metavar": _FOLDER}
-        case Column():
-            more = {"metavar": _COLUMN}
-    is_number = isinstance(setting.allowed, Whole | Number | Share)  # the usage shows the allowed values of the others
-    text = setting.text if is_number else f"{setting.help} Default: {setting.default_text}."
-    command.add_argument(f"--{name.replace('_', '-')}", help=text.replace("%", "%%"), **more)
-
-
-def _add_debug(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--debug",
-        action="store_true",
-        help="If the command fails, also print the trace and Spark's log.",
-    )
+        add_flag(evaluate, name, _FLAGS[name])
+    add("--report", metavar=FOLDER, help=f"{_FLAGS['report'].help} Default: none, they are not written.")
+    add_debug(evaluate)

@@ -9,10 +9,10 @@ from typing import Any
 
 from annspark.allowed import Flag, Folder, PathOrTable, Setting, Text, check_each, setting, settings_in
 from annspark.errors import SettingsError
-from annspark.settings import Settings, require_known
+from annspark.settings import Settings, require_given, require_known
 
 
-def _like(record: type, name: str, help: str = "") -> Any:
+def setting_like(record: type, name: str, help: str = "") -> Any:
     """Return the entry of another record, with another help where one is given."""
     entry: Setting = settings_in(record)[name]
     return field(default=entry.default, metadata={"setting": replace(entry, help=help or entry.help)})
@@ -76,23 +76,23 @@ class Job:
 
     def __post_init__(self) -> None:
         check_each(self)
-        _require_apart(self, ("output", "index"), ("input", "candidates"), ("report", "scratch"))
+        require_apart(self, ("output", "index"), ("input", "candidates"), ("report", "scratch"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitJob:
     """One run of `annspark fit`: where the rows are, where the index goes, and the settings."""
 
-    input: str = _like(Job, "input", "Table of vectors to index.")
+    input: str = setting_like(Job, "input", "Table of vectors to index.")
     index: str = setting(MISSING, Folder(), "Folder to save the index in.")
-    format: str | None = _like(Job, "format", "File format to read.")
-    scratch: str | None = _like(Job, "scratch")
+    format: str | None = setting_like(Job, "format", "File format to read.")
+    scratch: str | None = setting_like(Job, "scratch")
     overwrite: bool = setting(False, Flag(), "Replace an existing index, once the new one is complete.")
     settings: Settings = field(default_factory=Settings)
 
     def __post_init__(self) -> None:
         check_each(self)
-        _require_apart(self, ("index",), ("input",), ("scratch",))
+        require_apart(self, ("index",), ("input",), ("scratch",))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,25 +103,24 @@ class QueryJob:
     """
 
     index: str = setting(MISSING, Folder(), "Folder of the index, as `annspark fit` has saved it.")
-    input: str = _like(Job, "input", "Table of queries.")
-    output: str = _like(Job, "output")
-    format: str | None = _like(Job, "format")
-    report: str | None = _like(Job, "report")
-    scratch: str | None = _like(Job, "scratch")
-    overwrite: bool = _like(Job, "overwrite")
+    input: str = setting_like(Job, "input", "Table of queries.")
+    output: str = setting_like(Job, "output")
+    format: str | None = setting_like(Job, "format")
+    report: str | None = setting_like(Job, "report")
+    scratch: str | None = setting_like(Job, "scratch")
+    overwrite: bool = setting_like(Job, "overwrite")
     settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_each(self)
-        _require_apart(self, ("output",), ("input", "index"), ("report", "scratch"))
+        require_apart(self, ("output",), ("input", "index"), ("report", "scratch"))
 
 
-def _require_apart(
-    job: Job | FitJob | QueryJob, replaced: tuple[str, ...], read: tuple[str, ...], written: tuple[str, ...]
-) -> None:
+def require_apart(job: Any, replaced: tuple[str, ...], read: tuple[str, ...], written: tuple[str, ...]) -> None:
     """Raise SettingsError where a place that is replaced as a whole is or holds another place, or lies in it.
 
-    replaced, read, written : names of places
+    job                     : the record of a job
+    replaced, read, written : names of its places
     """
     for number, name in enumerate(replaced):
         for other in (*replaced[:number], *read, *written):
@@ -149,7 +148,16 @@ def _require_apart(
                 )
 
 
-_TABLES = ("input", "candidates", "output")  # places that may be catalog tables
+_PLACES_OF_JOBS = "on the command line or in the file"
+_TABLES = (
+    "input",
+    "candidates",
+    "output",
+    "neighbors",
+    "interactions",
+    "labels",
+    "priorities",
+)  # places that may be catalog tables
 
 
 def require_folder_name(name: str, value: object, allowed: str = "a folder") -> str:
@@ -193,7 +201,7 @@ def make_job(values: dict[str, Any]) -> Job:
     """
     places, settings = settings_in(Job), settings_in(Settings)
     require_known(values, places | settings)
-    _require_given(values, places)
+    require_given(values, places, _PLACES_OF_JOBS)
     found = Settings(**{name: value for name, value in values.items() if name in settings})
     job = Job(settings=found, **{name: value for name, value in values.items() if name in places})
     found.require_pairing(job.candidates is not None)
@@ -203,7 +211,7 @@ def make_job(values: dict[str, Any]) -> Job:
 def make_fit_job(values: dict[str, Any]) -> FitJob:
     """Build a FitJob from one flat set of named values, as make_job does."""
     places = settings_in(FitJob)
-    _require_given(values, places)
+    require_given(values, places, _PLACES_OF_JOBS)
     found = Settings(**{name: value for name, value in values.items() if name not in places})
     found.require_pairing(False)
     return FitJob(settings=found, **{name: value for name, value in values.items() if name in places})
@@ -212,16 +220,9 @@ def make_fit_job(values: dict[str, Any]) -> FitJob:
 def make_query_job(values: dict[str, Any]) -> QueryJob:
     """Build a QueryJob from one flat set of named values, as make_job does."""
     places = settings_in(QueryJob)
-    _require_given(values, places)
+    require_given(values, places, _PLACES_OF_JOBS)
     given = {name: value for name, value in values.items() if name not in places}
     return QueryJob(settings=given, **{name: value for name, value in values.items() if name in places})
-
-
-def _require_given(values: dict[str, Any], places: dict[str, Setting]) -> None:
-    """Raise SettingsError for places that must be given and are not."""
-    missing = [name for name, one in places.items() if one.default is MISSING and name not in values]
-    if missing:
-        raise SettingsError(f"{' and '.join(map(repr, missing))} not given, on the command line or in the file.")
 
 
 def read_config(path: str) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from annspark.run import Run
 from annspark.saved.manifest import Manifest, read_manifest
 from annspark.spark import files, leftovers
 from annspark.spark.staging import Stage, staging
+from annspark.uses.jobs import UseJob
 
 
 @spark_errors_explained()
@@ -122,7 +123,7 @@ class Ready:
 
 @contextmanager
 def ready_to_write(
-    spark: SparkSession, job: Job | QueryJob, overwrite: bool, shape: str | None = None
+    spark: SparkSession, job: Job | QueryJob | UseJob, overwrite: bool, shape: str | None = None
 ) -> Iterator[Ready]:
     """Prove before any work that the job can write its table and report; delete what was written aside at the end.
 

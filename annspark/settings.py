@@ -3,11 +3,11 @@
 import inspect
 import textwrap
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, replace
 from itertools import combinations
 from typing import Any, TypeVar
 
-from annspark.allowed import Column, Flag, Number, OneOf, Share, Whole, check_each, setting, settings_in
+from annspark.allowed import Column, Flag, Number, OneOf, Setting, Share, Whole, check_each, setting, settings_in
 from annspark.core.calibrate import MOST_PROBES
 from annspark.core.centre_forest import SPLITS
 from annspark.core.metric import METRICS
@@ -17,6 +17,7 @@ MOST_LEAF_ROWS = 1_000_000
 RECALL = 0.95  # to reach when nothing else is asked for
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+_Record = TypeVar("_Record")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,32 +202,58 @@ def require_known(given: Iterable[str], known: Iterable[str]) -> None:
 
 
 def make_settings(values: dict[str, Any], *others: str) -> Settings:
-    """Build Settings from named values.
+    """Build Settings from named values, as make_record does."""
+    return make_record(Settings, values, *others)
+
+
+def make_record(record: type[_Record], values: dict[str, Any], *others: str) -> _Record:
+    """Build a record of settings from named values.
 
     others : names that the caller takes beside them, which a message lists too
 
-    Raises SettingsError for unknown names and values that are not allowed.
+    Raises SettingsError for unknown names, missing names and values that are not allowed.
     """
-    require_known(values, {*settings_in(Settings), *others})
-    return Settings(**values)
+    entries = settings_in(record)
+    require_known(values, {*entries, *others})
+    require_given(values, entries)
+    return record(**values)
+
+
+def require_given(values: Iterable[str], entries: dict[str, Setting], where: str = "in the call") -> None:
+    """Raise SettingsError for settings that must be given and are not, which says where they could be."""
+    missing = [name for name, one in entries.items() if one.default is MISSING and name not in values]
+    if missing:
+        raise SettingsError(f"{' and '.join(map(repr, missing))} not given, {where}.")
 
 
 def takes_settings(function: _Function) -> _Function:
-    """Show a function's **settings as named parameters, and list them where its docstring has the line {settings}."""
-    own = inspect.signature(function)
-    of_settings = list(inspect.signature(Settings).parameters.values())
-    kept = [one for one in own.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
-    positional = [one for one in kept if one.kind is not inspect.Parameter.KEYWORD_ONLY]
-    named = [one for one in kept if one.kind is inspect.Parameter.KEYWORD_ONLY]
-    shown = own.replace(parameters=[*positional, *of_settings, *named])
-    function.__signature__ = shown  # type: ignore[attr-defined]
-    if function.__doc__:  # none under python -OO
-        function.__doc__ = inspect.cleandoc(function.__doc__).replace("{settings}", _list_settings())
-    return function
+    """Show Settings in a function, as takes does."""
+    return takes(Settings)(function)
 
 
-def _list_settings() -> str:
-    entries = settings_in(Settings)
+def takes(record: type) -> Callable[[_Function], _Function]:
+    """Show a function's **settings as the named parameters of a record.
+
+    Where its docstring has the line {settings}, they are listed.
+    """
+
+    def show(function: _Function) -> _Function:
+        own = inspect.signature(function)
+        of_settings = [one for one in inspect.signature(record).parameters.values() if one.name in settings_in(record)]
+        kept = [one for one in own.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
+        positional = [one for one in kept if one.kind is not inspect.Parameter.KEYWORD_ONLY]
+        named = [one for one in kept if one.kind is inspect.Parameter.KEYWORD_ONLY]
+        shown = own.replace(parameters=[*positional, *of_settings, *named])
+        function.__signature__ = shown  # type: ignore[attr-defined]
+        if function.__doc__:  # none under python -OO
+            function.__doc__ = inspect.cleandoc(function.__doc__).replace("{settings}", _list_settings(record))
+        return function
+
+    return show
+
+
+def _list_settings(record: type) -> str:
+    entries = settings_in(record)
     width = max(map(len, entries))
     return "\n".join(
         textwrap.fill(one.text, 112, initial_indent=f"{name:{width}}: ", subsequent_indent=" " * (width + 2))

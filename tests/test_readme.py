@@ -16,7 +16,6 @@ README = (ROOT / "README.md").read_text()
 COMMANDS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
 
 
-PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 BENCHMARK = (ROOT / "jobs" / "benchmark" / "README.md").read_text()
 
 
@@ -53,6 +52,11 @@ def test_the_first_commands_are_the_demo_and_the_tests():
     assert COMMANDS[1].strip() in (ROOT / ".ci" / "run").read_text()
 
 
+def lines_under(heading, page=README):
+    """Return the first Python lines below a heading."""
+    return re.search(rf"^## {heading}\n.*?```python\n(.*?)```", page, re.DOTALL | re.MULTILINE)[1]
+
+
 def with_few_words(lines, clone):
     """Return Python lines that read the clone's words; Spark looks for relative paths where Java was started."""
     path = "jobs/demo/words.parquet"
@@ -62,7 +66,7 @@ def with_few_words(lines, clone):
 
 def test_the_notebook_lines_run(spark, clone, capsys):
     names = {"spark": spark}
-    exec(with_few_words(PYTHON[0], clone), names)
+    exec(with_few_words(lines_under("In a notebook"), clone), names)
     assert names["result"].table.count() == 2000
     assert names["result"].report.recall.high >= 0.95
     assert names["neighbors"].columns == ["user_id", "neighbor_id", "distance"]
@@ -71,11 +75,25 @@ def test_the_notebook_lines_run(spark, clone, capsys):
 
 
 @pytest.mark.slow
+def test_the_lines_on_uses_run(spark, clone, capsys):
+    names = {"spark": spark}
+    exec(with_few_words("\n".join(lines_under("In a notebook").splitlines()[:4]), clone), names)
+    exec(lines_under("What the table is for"), names)
+    told = names["groups"].report.facts
+    assert names["unique"].count() == 2000 - told["to_leave_out"]
+    assert names["alone"].table.count() == names["guessed"].table.count() == 2000
+    assert names["picked"].table.where("not fallback").count() > 5000
+    assert f"to leave out             {told['to_leave_out']}" in capsys.readouterr().out
+    for made in ("result", "groups", "alone", "guessed", "picked"):
+        names[made].table.unpersist()
+
+
+@pytest.mark.slow
 def test_the_lines_on_the_index_run(spark, clone, monkeypatch):
     monkeypatch.chdir(clone)
     names = {"spark": spark}
-    exec(with_few_words("\n".join(PYTHON[0].splitlines()[:3]), clone), names)
-    exec(PYTHON[1].replace("out/index", str(clone / "out" / "index")), names)
+    exec(with_few_words("\n".join(lines_under("In a notebook").splitlines()[:3]), clone), names)
+    exec(lines_under("An index that stays").replace("out/index", str(clone / "out" / "index")), names)
     assert names["found"].table.count() == names["items"].table.count() == 100
     assert len(names["ids"]) == len(names["distances"]) == 10
     assert names["ids"][0] == "monday"
@@ -86,7 +104,7 @@ def test_the_lines_on_the_index_run(spark, clone, monkeypatch):
 
 def test_the_sets_of_the_readme_have_neighbors(spark):
     names = {"spark": spark}
-    exec(PYTHON[0].splitlines()[0] + "\n" + PYTHON[2], names)
+    exec("import annspark\n" + lines_under("Sparse vectors and sets"), names)
     assert names["alike"].report.rows.written == 3000
     names["alike"].table.unpersist()
 
@@ -94,8 +112,7 @@ def test_the_sets_of_the_readme_have_neighbors(spark):
 @pytest.mark.slow
 def test_the_exact_search_without_us_runs(spark, clone):
     names = {"spark": spark}
-    lines = re.search(r"## Exact search by Spark\n.*?```python\n(.*?)```", BENCHMARK, re.DOTALL)[1]
-    exec(with_few_words(lines, clone), names)
+    exec(with_few_words(lines_under("Exact search by Spark", BENCHMARK), clone), names)
     assert names["exact"].count() == 10_000
     assert names["exact"].where("user_id = neighbor_id").count() == 0
 
@@ -105,7 +122,8 @@ def test_the_job_commands_run_one_after_the_other(clone):
     for command in COMMANDS[2:]:
         done = run(command, clone)
         assert done.returncode == 0, done.stderr[-3000:]
-        assert done.stdout.count("2,000 written of 2,000 read") == count_runs(command) > 0
+        assert done.stdout.count("2,000 written of 2,000 read") == count_runs(command)
+        assert done.stdout
     assert (clone / "out" / "neighbors.report" / "report.json").is_file()
 
 
@@ -117,6 +135,7 @@ def test_the_demo_shows_neighbors_and_where_they_lie(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert re.search(r"^monday: .*\btuesday\b", done.stdout, re.MULTILINE)
+    assert re.search(r"^friday monday .*\bwednesday$", done.stdout, re.MULTILINE)
     assert "report.json" in done.stdout
 
 

@@ -242,7 +242,7 @@ def require_format(spark: SparkSession, output: Output, file_format: str | None,
         why = reason_of(error)
     if why:
         raise SettingsError(
-            f"'format' is {file_format!r}, which neighbors of the {shape} shape cannot be published in ({why}). Give "
+            f"'format' is {file_format!r}, which tables of the {shape} shape cannot be published in ({why}). Give "
             "parquet, orc or json."
         )
 
