@@ -4,8 +4,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __all__ = [
-    *("duplicates", "outliers", "recommend", "vote"),
-    *("from_arrays", "from_table", "to_arrays", "to_csr", "to_edges"),
+    "duplicates",
+    "from_arrays",
+    "from_table",
+    "outliers",
+    "recommend",
+    "to_arrays",
+    "to_csr",
+    "to_edges",
+    "vote",
 ]
 
 if TYPE_CHECKING:
@@ -19,7 +26,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     **{"duplicates": "groups", "outliers": "scores", "recommend": "items", "vote": "votes"},
-    **dict.fromkeys(("from_arrays", "from_table"), "foreign"),
+    **{"from_arrays": "foreign", "from_table": "foreign"},
     **{"to_arrays": "arrays", "to_csr": "arrays", "to_edges": "edges"},
 }
 
