@@ -24,6 +24,7 @@ NEEDED = {
     "scanpy": "scanpy (extra uses)",
     "leidenalg": "igraph and leidenalg (extra uses)",
     "pynndescent": "pynndescent (extra uses)",
+    "duckdb": "DuckDB (extra uses)",
 }
 
 
