@@ -1,5 +1,6 @@
 """Groups: rows that are nearly the same, and which of them to keep."""
 
+from collections import Counter
 from functools import partial
 from os import PathLike
 from typing import Any
@@ -249,29 +250,34 @@ def _told(members: DataFrame, kept: DataFrame, groups: DataFrame, inner: DataFra
 
 def _groups_told(table: DataFrame) -> dict[str, Any]:
     """Return what the report says of the groups."""
-    kept = table.where(_KEEP)
-    groups, largest, linked = kept.agg(F.count("*"), F.max(_SIZE), F.avg(_LINKED)).collect()[0]
-    grouped, chained = table.agg(F.count("*"), F.count_if(F.col(DISTANCE).isNull())).collect()[0]
-    # Sizes from 2^n + 1 to 2^(n + 1) are counted together.
-    by_size = kept.groupBy(F.ceil(F.log2(_SIZE)).alias("power"), _DIAMETER).count().collect()
-    sizes: dict[str, int] = {}
-    across: dict[str, int] = {}
-    for row in sorted(by_size, key=lambda row: (row["power"], row[_DIAMETER])):
-        low, high = 2 ** (row["power"] - 1) + 1, 2 ** row["power"]
-        name = f"{low} to {high}" if low < high else str(high)
-        sizes[name] = sizes.get(name, 0) + row["count"]
-    for row in sorted(by_size, key=lambda row: row[_DIAMETER]):
-        across[str(row[_DIAMETER])] = across.get(str(row[_DIAMETER]), 0) + row["count"]
+    alike = table.groupBy(_SIZE, _DIAMETER).agg(
+        F.count_if(_KEEP).alias("groups"),
+        F.count("*").alias("grouped"),
+        F.count_if(F.col(DISTANCE).isNull()).alias("chained"),
+        F.sum(F.when(F.col(_KEEP), F.col(_LINKED)).otherwise(0)).alias("linked"),
+    )
+    rows = sorted(alike.collect(), key=lambda row: (row[_SIZE], row[_DIAMETER]))
+    groups, grouped, chained = (sum(row[name] for row in rows) for name in ("groups", "grouped", "chained"))
+    sizes, across = Counter[str](), Counter[int]()
+    for row in rows:
+        sizes[_range_of(row[_SIZE])] += row["groups"]
+        across[row[_DIAMETER]] += row["groups"]
     return {
         "groups": groups,
         "grouped": grouped,
         "to_leave_out": grouped - groups,
-        "largest": largest or 0,
-        "sizes": sizes,
-        "diameters": across,
-        "linked": linked,
+        "largest": rows[-1][_SIZE] if rows else 0,
+        "sizes": dict(sizes),
+        "diameters": {str(links): across[links] for links in sorted(across)},
+        "linked": sum(row["linked"] for row in rows) / groups if groups else None,
         "chained": chained,
     }
+
+
+def _range_of(size: int) -> str:
+    """Return the sizes that a report counts together with one: from 2^n + 1 to 2^(n + 1)."""
+    high = 1 << (size - 1).bit_length()
+    return f"{high // 2 + 1} to {high}" if high > 2 else "2"
 
 
 def _warnings(told: dict[str, Any], settings: DuplicateSettings) -> list[str]:
