@@ -42,7 +42,7 @@ def to_arrays(
     """
     _K.require("k", k)
     own = int(self_first)
-    found = fetch(neighbors, None if k is None else k - own, id_col)
+    found = fetch(neighbors, None if k is None else k - own, id_col, padded=True)
     if self_first:
         _require_distances(found, "self_first")
     counts = found.counts()
@@ -86,7 +86,7 @@ def to_csr(
     from scipy.sparse import csr_matrix
 
     LINKS.require("links", links)
-    found = fetch(neighbors, None, id_col)
+    found = fetch(neighbors, None, id_col, padded=False)
     rows, columns, values = found.rows, found.columns, found.values
     if links != "directed":
         rows, columns, values = _both_ways(found, links)

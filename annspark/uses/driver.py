@@ -22,7 +22,7 @@ _FIXED, _OFFSET = 8, 8  # bytes of an id that is neither a string nor binary, an
 # with 15 neighbors: 190 MB at the peak with integer ids and 466 MB with UUIDs, where this gives 243 and 475.
 _PAIR, _CELL = 44, 16
 _WIDE = {pa.string(): pa.large_string(), pa.binary(): pa.large_binary()}  # may hold more than 2 GB
-_VALUE = "value"
+_VALUE, _SIZE, _PLACE, _ID = "value", "size", "place", "id"
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,11 @@ class Numbered:
         return np.bincount(self.rows, minlength=len(self.ids))
 
 
-def fetch(neighbors: DataFrame, most: int | None, id_col: str) -> Numbered:
+def fetch(neighbors: DataFrame, most: int | None, id_col: str, *, padded: bool) -> Numbered:
     """Return a neighbor table on the driver.
 
-    most : neighbors per user, the nearest first; None for all
+    most   : neighbors per user, the nearest first; None for all
+    padded : the result will have as many places for every id as the longest list needs
     Raises InputError for a table that cannot be used, and ClusterError, before anything is collected, for one that
     takes more memory than is free.
     """
@@ -58,7 +59,7 @@ def fetch(neighbors: DataFrame, most: int | None, id_col: str) -> Numbered:
     lists = neighbor_lists(neighbors, id_col)
     if most is not None:
         lists = lists.select(USER_ID, F.slice(NEIGHBORS, 1, most).alias(NEIGHBORS))
-    _require_room(lists)
+    _require_room(lists, padded)
     user, other = F.col(USER_ID), F.col(f"{NEIGHBORS}.{NEIGHBOR_ID}")
     if isinstance(lists.schema[USER_ID].dataType, T.IntegralType):  # the neighbors' may be wider
         user, other = user.cast("bigint"), other.cast("array<bigint>")
@@ -93,21 +94,29 @@ def number(table: pa.Table, value: str) -> Numbered:
     )
 
 
-def _require_room(lists: DataFrame) -> None:
+def _require_room(lists: DataFrame, padded: bool) -> None:
     """Raise ClusterError where the lists would take more memory on the driver than is free there."""
-    size, kind = F.size(NEIGHBORS), lists.schema[USER_ID].dataType
-    varies = isinstance(kind, T.StringType | T.BinaryType)
-    id_bytes = F.avg(F.octet_length(USER_ID) + _OFFSET if varies else F.lit(_FIXED))
-    users, pairs, longest, width = lists.agg(F.count("*"), F.sum(size), F.max(size), id_bytes).collect()[0]
+    size = F.size(NEIGHBORS).alias(_SIZE)
+    ids = F.concat(F.array(USER_ID), F.col(f"{NEIGHBORS}.{NEIGHBOR_ID}"))
+    each = lists.select(size, F.posexplode(ids).alias(_PLACE, _ID))  # a user is at place 0, before its neighbors
+    varies = isinstance(each.schema[_ID].dataType, T.StringType | T.BinaryType)
+    users, places, longest, distinct, width = each.agg(
+        F.count_if(F.col(_PLACE) == 0),
+        F.count("*"),
+        F.max(_SIZE),
+        F.approx_count_distinct(_ID),
+        F.avg(F.octet_length(_ID) + _OFFSET if varies else F.lit(_FIXED)),
+    ).collect()[0]
     if not users:
         return
-    needed = (users + pairs) * (2 * width + _PAIR) + users * (longest + 1) * _CELL
+    cells = max(users, distinct) * (longest + 1) if padded else 4 * places
+    needed = places * (2 * width + _PAIR) + cells * _CELL
     free = bytes_free()
     if free is not None and needed > free:
         raise ClusterError(
-            f"neighbors: {users:,} users with {pairs:,} neighbors take {needed / 1e9:,.1f} GB on the driver, where "
-            f"{free / 1e9:,.1f} GB are free; nothing was collected. Take a smaller k or fewer users, run on a machine "
-            "with more memory, or use to_edges, whose result stays on Spark."
+            f"neighbors: {users:,} users with {places - users:,} neighbors take {needed / 1e9:,.1f} GB on the driver, "
+            f"where {free / 1e9:,.1f} GB are free; nothing was collected. Take a smaller k or fewer users, run on a "
+            "machine with more memory, or use to_edges, whose result stays on Spark."
         )
 
 

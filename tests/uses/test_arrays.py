@@ -162,6 +162,14 @@ def test_a_table_larger_than_the_free_memory_is_refused_before_it_is_collected(s
         assert len(to_arrays(table)[0]) == 5
 
 
+def test_ids_that_are_only_neighbors_count_as_rows_of_arrays(spark, monkeypatch):
+    table = spark.range(1, 1001).selectExpr("0L AS user_id", "id AS neighbor_id", "1d AS distance")
+    monkeypatch.setattr("annspark.uses.driver.bytes_free", lambda: 1_000_000)
+    with pytest.raises(ClusterError, match=r"1 users with 1,000 neighbors take 0\.0 GB"):
+        to_arrays(table)  # a million cells
+    assert to_csr(table)[1].shape == (1001, 1001)
+
+
 def test_a_user_with_two_lists_is_refused(spark):
     kind = "user_id string, neighbors array<struct<neighbor_id: string, distance: double>>"
     table = spark.createDataFrame([("b", [("c", 0.25)]), ("b", [("a", 0.5)])], kind)
