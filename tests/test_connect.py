@@ -26,12 +26,14 @@ assert "connect" in type(spark).__module__
 
 from annspark import InputError, build_neighbors, fit, load
 from annspark.cli import main
-from annspark.uses import duplicates, outliers, recommend, vote
+from annspark.uses import duplicates, from_arrays, outliers, recommend, to_arrays, vote
 
 named = {named}
 vectors = spark.read.parquet(f"{{folder}}/vectors")
 result = build_neighbors(vectors, **named)
 result.table.write.parquet(f"{{folder}}/cached")
+ids, indices, distances = to_arrays(result.table)
+from_arrays(spark, indices, distances, ids=ids).write.parquet(f"{{folder}}/arrays")
 print("recall", result.report.recall.mean)
 
 result = build_neighbors(vectors, scratch=f"{{folder}}/scratch", shape="long", **named)
@@ -94,6 +96,10 @@ def test_connect_gives_the_table_classic_gives(spark, connected, classic):
     assert lists_of(spark.read.parquet(str(connected[0] / "cached"))) == lists
     assert lists_of(spark.read.parquet(str(connected[0] / "published"))) == lists
     assert f"recall {classic.report.recall.mean}" in connected[1].stdout
+
+
+def test_arrays_go_to_the_driver_and_back_on_connect(spark, connected, classic):
+    assert lists_of(spark.read.parquet(str(connected[0] / "arrays"))) == lists_of(classic.table)
 
 
 def test_the_long_shape_through_scratch_is_the_same_on_connect(spark, connected, classic):

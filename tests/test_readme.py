@@ -9,6 +9,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+import annspark
+from tests.helpers import clustered, make_table
 from tests.settings_pages import readme_rows, readme_section
 
 ROOT = Path(__file__).parents[1]
@@ -54,7 +56,7 @@ def test_the_first_commands_are_the_demo_and_the_tests():
 
 def lines_under(heading, page=README):
     """Return the first Python lines below a heading."""
-    return re.search(rf"^## {heading}\n.*?```python\n(.*?)```", page, re.DOTALL | re.MULTILINE)[1]
+    return re.search(rf"^##+ {heading}\n.*?```python\n(.*?)```", page, re.DOTALL | re.MULTILINE)[1]
 
 
 def with_few_words(lines, clone):
@@ -86,6 +88,45 @@ def test_the_lines_on_uses_run(spark, clone, capsys):
     assert f"to leave out             {told['to_leave_out']}" in capsys.readouterr().out
     for made in ("result", "groups", "alone", "guessed", "picked"):
         names[made].table.unpersist()
+
+
+def test_the_lines_for_other_libraries_run(spark):
+    names = {"result": annspark.build_neighbors(make_table(spark, clustered(200)), k=5)}
+    exec(lines_under("For other libraries"), names)
+    assert names["indices"].shape == (200, 6)
+    assert names["matrix"].nnz == 200 * 6
+    assert 0 < names["edges"].count() < 200 * 5 / 2
+    names["result"].table.unpersist()
+
+
+def test_nearest_by_gives_the_same_columns_and_neighbors(spark):
+    query = re.search(r"^## NEAREST BY.*?```sql\n(.*?)```", README, re.DOTALL | re.MULTILINE)[1]
+    points = clustered(150, 64)
+    vectors = make_table(spark, points)
+    vectors.createOrReplaceTempView("vectors")
+    names = {"spark": spark, "annspark": annspark}
+    exec(lines_under("NEAREST BY, and the same with annspark"), names)
+    ours = names["found"].select("user_id", "neighbor_id", "distance")
+    if hasattr(vectors, "nearestByJoin"):  # Spark 4.2
+        theirs = spark.sql(query).where("user_id != neighbor_id")
+        assert theirs.columns == ours.columns
+        assert_same_neighbors(ours.collect(), theirs.collect())
+    duckdb = pytest.importorskip("duckdb", reason="needs DuckDB (extra uses)")
+    told = re.search(r"^DuckDB calls the distance `(.*?)`", README, re.MULTILINE)[1]
+    with duckdb.connect() as base:
+        base.execute("CREATE TABLE vectors (user_id BIGINT, vector FLOAT[64])")
+        base.executemany("INSERT INTO vectors VALUES (?, ?)", [(i, row.tolist()) for i, row in enumerate(points)])
+        query = query.replace("1 - vector_cosine_similarity(v.vector, o.vector)", told)
+        rows = base.execute(query).fetchall()
+    assert_same_neighbors(ours.collect(), [row for row in rows if row[0] != row[1]])
+    names["found"].unpersist()
+
+
+def assert_same_neighbors(ours, theirs):
+    assert len(ours) == len(theirs) == 1500
+    assert {(user, other) for user, other, _ in ours} == {(user, other) for user, other, _ in theirs}
+    far = {(user, other): distance for user, other, distance in theirs}
+    assert all(distance == pytest.approx(far[user, other], abs=1e-5) for user, other, distance in ours)
 
 
 @pytest.mark.slow
