@@ -42,8 +42,8 @@ _HEAP_BYTES = (1 << 30, 30 << 30)  # at least what Spark takes by itself, and at
 def prepare(reads: Sequence[str]) -> None:
     """Set what a session that this process starts should have, in the environment that PySpark reads.
 
-    Nothing is set where spark-submit has started this process.  Settings of Spark are left out where there is a session,
-    or where a Connect server has it.
+    Nothing is set where spark-submit has started this process, and no setting of Spark where a session is there already
+    or a Connect server has it.
 
     reads : paths and catalog tables that will be read
     """
