@@ -76,11 +76,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         known = error if isinstance(error, AnnsparkError) else known_failure(error)
         if debug:
             traceback.print_exc()
+        code = next((code for kind, code in _CODES.items() if isinstance(known, kind)), FAILED)
         more = "" if known or debug else " Run again with --debug for the trace."
-        if count_killed() > killed:
+        if code == FAILED and count_killed() > killed:
             more += " Meanwhile the kernel killed a process of this machine for want of memory."
         print(f"annspark: {known or f'the job failed: {reason_of(error)}.'}{more}", file=sys.stderr)
-        return next((code for kind, code in _CODES.items() if isinstance(known, kind)), FAILED)
+        return code
 
 
 def script() -> None:

@@ -3,6 +3,7 @@
 Only the DataFrame API is used, so that all of it works on Connect too.
 """
 
+import gc
 import re
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -63,6 +64,9 @@ def start_workers(spark: SparkSession) -> int:
 def _tell_bytes(batches: Batches) -> Batches:
     for _ in batches:
         pass
+    # A worker collects garbage after every task.  It need not look again at what it has imported: a build of GloVe's
+    # words took 3 % less.
+    gc.freeze()
     yield pa.RecordBatch.from_pydict({"bytes": pa.array([bytes_free_for_worker()], pa.int64())})
 
 

@@ -16,32 +16,35 @@ _OUT_OF_HEAP = 52  # Spark's exit code of a Java that ran out of heap
 _SECONDS = 10  # seconds that a Java that ends may take to
 _HOW = 'For `annspark` on one machine: PYSPARK_SUBMIT_ARGS="--driver-memory {} pyspark-shell".'
 
+_SEE = "What it wrote above, or into a file hs_err_pid*.log here, says why. --debug shows more."
+
 
 def explain_death(error: BaseException, reads: Sequence[str]) -> ClusterError | None:
     """Return what ended Java, if it has ended by itself and that made the error; None where that is not known.
 
     reads : paths and catalog tables that were read
     """
+    of_user = settings_of_user(spark_home())
+    heap = of_user.get(MEMORY, "1g")
+    full = ClusterError(f"Java ran out of memory: its heap of {heap} ({MEMORY}) is full. {_more_heap(reads)}")
+    here = of_user.get("spark.master", "local").startswith("local") and "PYSPARK_GATEWAY_PORT" not in os.environ
+    if here and isinstance(error, ClusterError) and "Java ran out of memory" in str(error):
+        return full
     ended = _ended_child() if is_java_lost(error) else None
     if ended is None:
         return None
-    heap = settings_of_user(spark_home()).get(MEMORY, "1g")
     kind, status = ended
-    if kind == os.CLD_EXITED and status == _OUT_OF_HEAP:
-        return ClusterError(f"Java ran out of memory: its heap of {heap} ({MEMORY}) is full. {_more_heap(reads)}")
-    if kind != os.CLD_EXITED and status == signal.SIGKILL:
+    if kind == os.CLD_EXITED:
+        return full if status == _OUT_OF_HEAP else ClusterError(f"Java has ended with code {status}. {_SEE}")
+    if status == signal.SIGKILL:
         return ClusterError(
-            f"Java was killed (SIGKILL). The kernel kills what takes most when the machine or its container runs out "
-            f"of memory, of which {bytes_free() >> 20:,} MB are free now. Java may take {heap} ({MEMORY}). Take a "
-            f"machine or a container with more, give Java less, or run fewer tasks at once (--master local[N]). "
+            "Java was killed (SIGKILL). The kernel kills what takes most when the machine or its container runs out of "
+            f"memory, of which {bytes_free() >> 20:,} MB are free now. Java may take {heap} ({MEMORY}). Take a machine "
+            f"or a container with more, give Java less, or run fewer tasks at once (--master local[N]). "
             + _HOW.format("2g")
         )
-    if status in (signal.SIGABRT, signal.SIGBUS, signal.SIGSEGV):
-        delete_archive(os.environ.get("PYSPARK_SUBMIT_ARGS", ""))  # it may be damaged
-    what = f"with code {status}" if kind == os.CLD_EXITED else f"by {signal.Signals(status).name}"
-    return ClusterError(
-        f"Java has ended {what}. What it wrote above, or in a file hs_err_pid*.log here, says why. --debug shows more."
-    )
+    delete_archive(os.environ.get("PYSPARK_SUBMIT_ARGS", ""))  # a damaged one may have made Java crash
+    return ClusterError(f"Java was ended by {signal.Signals(status).name}. {_SEE}")
 
 
 def _more_heap(reads: Sequence[str]) -> str:

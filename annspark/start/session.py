@@ -45,20 +45,21 @@ _HEAP_BYTES = (1 << 30, 30 << 30)  # at least what Spark takes by itself, and at
 def prepare(reads: Sequence[str]) -> None:
     """Set what a session that this process starts should have, in the environment that PySpark reads.
 
-    Nothing is set where spark-submit has started this process, or where there is a session.
+    Nothing is set where spark-submit has started this process, and no setting of Spark where a session is there already
+    or a Connect server has it.
 
     reads : paths and catalog tables that will be read
     """
     from pyspark.sql import SparkSession
 
-    if "PYSPARK_GATEWAY_PORT" in os.environ or SparkSession.getActiveSession() is not None:
+    if "PYSPARK_GATEWAY_PORT" in os.environ:
         return
     # Its workers should run this Python.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     if _would_be_ascii():
         os.environ["LC_ALL"] = "C.UTF-8"
     of_user = settings_of_user(spark_home())
-    if "spark.remote" not in of_user:
+    if "spark.remote" not in of_user and SparkSession.getActiveSession() is None:
         _put_in_front(_settings_beside(of_user, reads))
 
 

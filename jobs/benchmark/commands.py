@@ -77,7 +77,7 @@ def environment(system: str, folder: Path, python: str, java: str = "") -> dict[
         if java:
             submit += ["--conf", f"spark.driver.defaultJavaOptions={java}"]
         own |= {"PYSPARK_SUBMIT_ARGS": shlex.join([*submit, "pyspark-shell"]), "PYTHONPATH": str(REPOSITORY)}
-        return kept | own
+        return kept | own | {"ANNSPARK_JAVA_ARCHIVE": "off"}  # that of annspark-archive is made here
     return kept | own | {f"{name}_NUM_THREADS": str(CORES) for name in THREADS} | {"PYTHONPATH": str(REPOSITORY)}
 
 
