@@ -228,7 +228,7 @@ def _hits(rows: list, wanted: np.ndarray) -> np.ndarray:
 
 
 def measure_scale(spark: SparkSession, rows: int) -> None:
-    """Print the seconds of each use of a table that is made up: rows on a ring, with the 10 around each as neighbors."""
+    """Print the seconds of each use of a made-up table: rows on a ring, with the 10 around each as neighbors."""
     ring = spark.range(rows).selectExpr("id AS user_id", "explode(array(-5, -4, -3, -2, -1, 1, 2, 3, 4, 5)) AS step")
     pairs = ring.selectExpr("user_id", f"pmod(user_id + step, {rows}) AS neighbor_id")
     hashed = F.xxhash64(F.least("user_id", "neighbor_id"), F.greatest("user_id", "neighbor_id"))
