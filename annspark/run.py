@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from annspark.spark.staging import Store
+from annspark.spark.staging import Stage, Store
 
 logger = logging.getLogger("annspark")
 
@@ -54,7 +54,7 @@ class Run:
     """
 
     cores: int
-    stage: Store
+    stage: Stage
     keep: Store
     clock: Clock = field(default_factory=Clock)
     told: Future[int] | None = None

@@ -128,7 +128,7 @@ def test_the_files_of_the_report_import_each_other_one_way():
 
 def test_jobs_call_the_package_and_nothing_in_the_package_calls_jobs():
     assert all(not name.startswith("jobs") for path in MODULES for name in imports_of(path))
-    for job in ("build_neighbors.py", "evaluate_neighbors.py", "fit_index.py", "query_index.py"):
+    for job in ("build_neighbors.py", "evaluate_neighbors.py", "fit_index.py", "query_index.py", "use_neighbors.py"):
         called = imports_of(REPOSITORY / "jobs" / job)
         assert {name for name in called if name.startswith("annspark")} == {"annspark.cli"}
 

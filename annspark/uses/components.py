@@ -8,21 +8,22 @@ of the longest path.  GraphFrames has the same algorithm, in a jar that a sessio
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from annspark.spark.staging import Stage
+from annspark.spark.staging import Store
 from annspark.tables import USER_ID
 
 LOW, HIGH, GROUP = "low", "high", "group"
 _LEAST = "least"
 
 
-def connect(links: DataFrame, stage: Stage) -> tuple[DataFrame, int]:
+def connect(links: DataFrame, store: Store) -> tuple[DataFrame, int]:
     """Return the rows that have links, each with the lowest id of its component: user_id, group; and the rounds taken.
 
     links : low, high, ids of any type that has an order, with low < high
+    store : stores a table, so that its plan does not grow with every round
     """
-    links, rounds = stage(links.select(LOW, HIGH).distinct(), anew=True), 0
+    links, rounds = store(links.select(LOW, HIGH).distinct()), 0
     while not _are_stars(links):
-        links, rounds = stage(_small_star(_large_star(links)), anew=True), rounds + 1
+        links, rounds = store(_small_star(_large_star(links))), rounds + 1
     centres = links.select(F.col(LOW).alias(USER_ID), F.col(LOW).alias(GROUP)).distinct()
     return links.select(F.col(HIGH).alias(USER_ID), F.col(LOW).alias(GROUP)).unionByName(centres), rounds
 
@@ -36,7 +37,7 @@ def _are_stars(links: DataFrame) -> bool:
 
 def _large_star(links: DataFrame) -> DataFrame:
     """Link the higher neighbors of every row to the lowest of the row and its neighbors."""
-    # Neighbors of a row that are lower are its least ones; higher ones never are.
+    # A row that is the high end of no link is lower than all its neighbors.
     least = links.groupBy(HIGH).agg(F.min(LOW).alias(_LEAST)).withColumnRenamed(HIGH, LOW)
     lowest = F.coalesce(_LEAST, LOW).alias(LOW)
     return links.join(least, LOW, "left").select(lowest, HIGH).distinct()

@@ -17,12 +17,13 @@ from annspark.input.given import require_table
 from annspark.run import Run
 from annspark.settings import make_record, takes
 from annspark.spark.arrow import Batches, gathered, ranks_of_ids
+from annspark.spark.staging import Store
 from annspark.tables import DISTANCE, NEIGHBOR_ID, NEIGHBORS, USER_ID
 from annspark.uses.beside import require_column, require_one_row_each, require_same_type, select_beside
 from annspark.uses.components import GROUP, HIGH, LOW, connect
-from annspark.uses.pairs import neighbor_lists, value_in
+from annspark.uses.pairs import neighbor_lists, require_distances
 from annspark.uses.report import Used, tell, use_in_session
-from annspark.uses.settings import DuplicateSettings, require_distance
+from annspark.uses.settings import DuplicateSettings
 from annspark.uses.stars import OTHER, both_ways, split
 from annspark.uses.sums import sum_in_order
 
@@ -79,22 +80,25 @@ def duplicates(
 
 def find_groups(neighbors: DataFrame, priorities: DataFrame | None, settings: DuplicateSettings, run: Run) -> Used:
     """Return the groups, as duplicates does."""
-    require_distance(value_in(neighbors, settings.id_col), "duplicates")
+    require_distances(neighbors, settings.id_col, "duplicates")
     lists = neighbor_lists(neighbors, settings.id_col)
     order = _priorities(lists, priorities, settings, run)
+    # Each table is stored anew: plans that held those of all stored tables before them would take longer than the work.
+    store = partial(run.stage, anew=True)
     with run.clock.step("link") as facts:
+        lists = run.stage(lists)
         told = _lists_told(lists, settings.max_distance)
-        links = run.stage(_links(lists, settings.max_distance, settings.links))
+        links = store(_links(lists, settings.max_distance, settings.links))
         told["links"] = links.count()
         facts += [f"{told['links']:,} links"]
     with run.clock.step("connect") as facts:
-        connected, told["rounds"] = connect(links, run.stage)
-        members, told["split"] = _split_large(run.stage(connected), links, settings.max_group, run)
-        inner = run.stage(_within(links, members))
+        connected, told["rounds"] = connect(links, store)
+        members, told["split"] = _split_large(store(connected), links, settings.max_group, store)
+        inner = store(_within(links, members))
         facts += [f"{told['rounds']} rounds"]
     with run.clock.step("keep") as facts:
-        kept = _kept(members, inner, order, settings.keep)
-        groups = run.stage(_shapes(inner, members))
+        kept = store(_kept(members, inner, order, settings.keep))
+        groups = store(_shapes(inner, members))
         table = run.keep(_told(members, kept, groups, inner, settings.id_col))
         told |= _groups_told(table)
         facts += [f"{told['groups']:,} groups of {told['grouped']:,} rows"]
@@ -168,20 +172,20 @@ def _links(lists: DataFrame, max_distance: float, links: str) -> DataFrame:
     return pairs.groupBy(*ends).agg(F.min(DISTANCE).alias(DISTANCE))
 
 
-def _split_large(members: DataFrame, links: DataFrame, max_group: int, run: Run) -> tuple[DataFrame, int]:
+def _split_large(members: DataFrame, links: DataFrame, max_group: int, store: Store) -> tuple[DataFrame, int]:
     """Return user_id and group, with groups of more than max_group rows split; and how many these were.
 
     members : user_id, group
     """
-    large = run.stage(members.groupBy(GROUP).count().where(F.col("count") > max_group).select(GROUP))
+    large = store(members.groupBy(GROUP).count().where(F.col("count") > max_group).select(GROUP))
     count = large.count()
     if not count:
         return members, 0
     rows = members.join(F.broadcast(large), GROUP).select(F.col(USER_ID).alias(LOW))
-    stars = split(links.join(rows, LOW), run.stage)
+    stars = split(links.join(rows, LOW), store)
     others = members.join(F.broadcast(large), GROUP, "left_anti").select(USER_ID, GROUP)
     alone = stars.groupBy(GROUP).count().where("count = 1").select(GROUP)
-    return run.stage(others.unionByName(stars.join(alone, GROUP, "left_anti").select(USER_ID, GROUP))), count
+    return store(others.unionByName(stars.join(alone, GROUP, "left_anti").select(USER_ID, GROUP))), count
 
 
 def _within(links: DataFrame, members: DataFrame) -> DataFrame:

@@ -39,8 +39,8 @@ def recommend(
 
     The table has the columns id_col, rank (1 to k), item_col, score (double), neighbors (int, how many of the user's
     neighbors took it) and fallback. The score is the weighted share of the user's neighbors who took the item, times
-    the strength where there is one, divided by popularity ** p. Equal scores are in the order of the items. An item
-    that a user took is never recommended to that user, whatever its strength.
+    the strength where there is one, divided by the number of users of the item to the power of popularity. Equal scores
+    are in the order of the items. An item that a user took is never recommended to that user, whatever its strength.
 
     Users are those of both tables. With fallback, a user with fewer than k items gets popular ones after them, out of
     the 5 k + 100 most popular; their score is null and neighbors is 0.
@@ -64,10 +64,10 @@ def recommend_items(neighbors: DataFrame, interactions: DataFrame, settings: Rec
     require_same_type(lists, taken, USER_ID, "interactions", settings.id_col)
     if value == INNER_PRODUCT and settings.weights == "inverse":
         raise SettingsError("'weights' is 'inverse', and the table has inner products. Set it to 'similarity'.")
-    if value == DISTANCE and settings.weights == "similarity":
-        _require_similar(lists)
     with run.clock.step("read") as facts:
-        taken = run.stage(taken)
+        lists, taken = run.stage(lists), run.stage(taken)
+        if value == DISTANCE and settings.weights == "similarity":
+            _require_similar(lists)
         popular = run.stage(taken.groupBy(_ITEM).agg(F.count("*").alias(_TAKERS)))
         users = run.stage(
             lists.select(USER_ID, F.size(NEIGHBORS).alias(NEIGHBORS)).join(

@@ -79,6 +79,18 @@ def value_in(neighbors: DataFrame, id_col: str = USER_ID) -> str:
     return value
 
 
+def require_distances(neighbors: DataFrame, id_col: str, use: str) -> None:
+    """Raise InputError for a table of inner products, which are no distances.
+
+    use : what needs distances
+    """
+    if value_in(neighbors, id_col) != DISTANCE:
+        raise InputError(
+            f"neighbors: the table has inner products, and {use} needs distances. Build it with another metric, "
+            "such as cosine."
+        )
+
+
 def _gathered(table: DataFrame, id_col: str, value: str) -> DataFrame:
     """Return a table with a row per neighbor as user_id and neighbors, in no order."""
     pair = F.struct(NEIGHBOR_ID, value)

@@ -12,9 +12,9 @@ from annspark.input.given import require_table
 from annspark.run import Run
 from annspark.settings import make_record, takes
 from annspark.tables import DISTANCE, NEIGHBOR_ID, NEIGHBORS, USER_ID
-from annspark.uses.pairs import neighbor_lists, value_in
+from annspark.uses.pairs import neighbor_lists, require_distances
 from annspark.uses.report import Used, tell, use_in_session
-from annspark.uses.settings import OutlierSettings, require_distance
+from annspark.uses.settings import OutlierSettings
 from annspark.uses.sums import sum_in_order, sum_of
 
 _SCORE, _REACH, _DENSITY, _COUNT = "score", "reach", "density", "count"
@@ -51,7 +51,7 @@ def outliers(neighbors: DataFrame, *, scratch: str | PathLike[str] | None = None
 
 def score_users(neighbors: DataFrame, settings: OutlierSettings, run: Run) -> Used:
     """Return the scores, as outliers does."""
-    require_distance(value_in(neighbors, settings.id_col), "outliers")
+    require_distances(neighbors, settings.id_col, "outliers")
     with run.clock.step("read") as facts:
         lists = run.stage(neighbor_lists(neighbors, settings.id_col))
         k = settings.k or max(1, lists.agg(F.max(F.size(NEIGHBORS))).collect()[0][0] or 0)

@@ -1,12 +1,18 @@
 """Settings of the uses: one record for each, of which the Python call and the command line are made."""
 
 from dataclasses import MISSING, dataclass
+from typing import Any
 
 from annspark.allowed import Column, Flag, Number, OneOf, Whole, check_each, setting
 from annspark.errors import SettingsError
 from annspark.tables import USER_ID
 
 MOST_ROWS_CHAINED = 1_000
+# The columns that each use makes, beside those that settings name.
+RECOMMENDED = ("rank", "score", "neighbors", "fallback")
+GROUPED = ("kept_id", "keep", "distance", "group_size", "linked", "diameter")
+SCORED = ("score", "neighbors")
+VOTED = ("given", "predicted", "share", "voters")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +48,7 @@ class RecommendSettings:
 
     def __post_init__(self) -> None:
         check_each(self)
+        _require_free(self, ("id_col", "item_col"), RECOMMENDED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +79,7 @@ class DuplicateSettings:
 
     def __post_init__(self) -> None:
         check_each(self)
+        _require_free(self, ("id_col",), GROUPED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +99,7 @@ class OutlierSettings:
 
     def __post_init__(self) -> None:
         check_each(self)
+        _require_free(self, ("id_col",), SCORED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,12 +129,20 @@ class VoteSettings:
 
     def __post_init__(self) -> None:
         check_each(self)
+        _require_free(self, ("id_col",), VOTED)
 
 
-def require_distance(value: str, use: str) -> None:
-    """Raise SettingsError for a table of inner products, which are no distances."""
-    if value != "distance":
-        raise SettingsError(
-            f"neighbors: the table has inner products, and {use} needs distances. Build it with the metric cosine or "
-            "euclidean."
-        )
+def _require_free(settings: Any, names: tuple[str, ...], columns: tuple[str, ...]) -> None:
+    """Raise SettingsError where a column that goes to the output has the name of another column of it.
+
+    names   : the settings that name columns
+    columns : what the use makes
+    """
+    for place, name in enumerate(names):
+        column = getattr(settings, name)
+        taken = {*columns, *(getattr(settings, other) for other in names[:place])}
+        if column.lower() in {one.lower() for one in taken}:
+            raise SettingsError(
+                f"'{name}' is {column!r}, which another column of the table to make is named. Rename the column before "
+                "the call."
+            )

@@ -13,7 +13,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from annspark.spark.block import seeded_hash
-from annspark.spark.staging import Stage
+from annspark.spark.staging import Store
 from annspark.tables import DISTANCE, USER_ID
 from annspark.uses.components import GROUP, HIGH, LOW
 
@@ -21,35 +21,34 @@ OTHER = "other"
 _ORDER, _OTHERS_ORDER, _FIRST = "order", "others_order", "first"
 
 
-def split(links: DataFrame, stage: Stage) -> DataFrame:
+def split(links: DataFrame, store: Store) -> DataFrame:
     """Return the rows of links in groups whose rows are all linked to one: user_id, group, which is the id of that one.
 
     A row goes to the nearest centre that it is linked to.  A centre may be alone in its group.
 
     links : low, high, distance
+    store : stores a table, so that its plan does not grow with every round
     """
-    pairs = stage(both_ways(links))
+    pairs = store(both_ways(links))
     order = F.struct((-F.count("*")).alias("links"), seeded_hash(F.col(USER_ID), 0).alias("hash"), USER_ID)
-    orders = stage(pairs.groupBy(USER_ID).agg(order.alias(_ORDER)))
+    orders = store(pairs.groupBy(USER_ID).agg(order.alias(_ORDER)))
     of_others = orders.select(F.col(USER_ID).alias(OTHER), F.col(_ORDER).alias(_OTHERS_ORDER))
     undecided = pairs.join(orders, USER_ID).join(of_others, OTHER).drop(DISTANCE)
-    undecided = stage(undecided, anew=True)
+    undecided = store(undecided)
     covered = []
     while undecided.limit(1).collect():
-        centres = stage(_first_of_all(undecided), anew=True)
-        covered.append(
-            stage(undecided.join(centres, F.col(OTHER) == F.col(_FIRST)).select(USER_ID).distinct(), anew=True)
-        )
+        centres = store(_first_of_all(undecided))
+        covered.append(store(undecided.join(centres, F.col(OTHER) == F.col(_FIRST)).select(USER_ID).distinct()))
         decided = centres.select(F.col(_FIRST).alias(USER_ID)).unionByName(covered[-1])
         left = undecided.join(decided, USER_ID, "left_anti")
-        undecided = stage(left.join(decided.withColumnRenamed(USER_ID, OTHER), OTHER, "left_anti"), anew=True)
+        undecided = store(left.join(decided.withColumnRenamed(USER_ID, OTHER), OTHER, "left_anti"))
     # Rows whose neighbors are all covered by others are centres too.
     all_covered = reduce(DataFrame.unionByName, covered)
-    centres = stage(orders.select(USER_ID).join(all_covered, USER_ID, "left_anti"))
+    centres = store(orders.select(USER_ID).join(all_covered, USER_ID, "left_anti"))
     linked = pairs.join(centres.withColumnRenamed(USER_ID, OTHER), OTHER)
     nearest = linked.groupBy(USER_ID).agg(F.min(F.struct(DISTANCE, OTHER)).alias("nearest"))
     members = nearest.select(USER_ID, F.col(f"nearest.{OTHER}").alias(GROUP))
-    return members.unionByName(centres.select(USER_ID, F.col(USER_ID).alias(GROUP)))
+    return store(members.unionByName(centres.select(USER_ID, F.col(USER_ID).alias(GROUP))))
 
 
 def both_ways(links: DataFrame) -> DataFrame:

@@ -4,7 +4,7 @@ from functools import partial
 from os import PathLike
 from typing import Any
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
@@ -14,9 +14,9 @@ from annspark.run import Run
 from annspark.settings import make_record, takes
 from annspark.tables import DISTANCE, NEIGHBOR_ID, NEIGHBORS, USER_ID
 from annspark.uses.beside import require_column, require_one_row_each, require_same_type, select_beside
-from annspark.uses.pairs import neighbor_lists, value_in
+from annspark.uses.pairs import neighbor_lists, require_distances
 from annspark.uses.report import Used, tell, use_in_session
-from annspark.uses.settings import VoteSettings, require_distance
+from annspark.uses.settings import VoteSettings
 from annspark.uses.sums import sum_in_order
 
 _GIVEN, _PREDICTED, _SHARE, _VOTERS = "given", "predicted", "share", "voters"
@@ -57,7 +57,7 @@ def vote(
 def label_users(neighbors: DataFrame, labels: DataFrame, settings: VoteSettings, run: Run) -> Used:
     """Return the votes, as vote does."""
     if settings.weights == "distance":
-        require_distance(value_in(neighbors, settings.id_col), "weights 'distance'")
+        require_distances(neighbors, settings.id_col, "weights 'distance'")
     kind = require_column(labels, settings.label_col, "labels")
     if settings.predict == "number" and not isinstance(kind, T.NumericType):
         raise SettingsError(
@@ -74,6 +74,7 @@ def label_users(neighbors: DataFrame, labels: DataFrame, settings: VoteSettings,
         require_one_row_each(given, "labels", settings.id_col)
         if settings.k:
             lists = lists.select(USER_ID, F.slice(NEIGHBORS, 1, settings.k).alias(NEIGHBORS))
+        lists = run.stage(lists)
         facts += [f"{given.count():,} labels"]
     with run.clock.step("vote") as facts:
         voted = _votes(_voters(lists, given, settings.weights), settings.predict)
@@ -93,8 +94,8 @@ def _voters(lists: DataFrame, given: DataFrame, weights: str) -> DataFrame:
     near = F.when(F.col("nearest") == 0, (F.col(DISTANCE) == 0).cast("double")).otherwise(
         F.try_divide(F.lit(1.0), F.col(DISTANCE).cast("double"))
     )
-    nearest = voters.groupBy(USER_ID).agg(F.min(DISTANCE).alias("nearest"))
-    return voters.join(nearest, USER_ID).select(USER_ID, _LABEL, near.alias(_WEIGHT))
+    nearest = F.min(DISTANCE).over(Window.partitionBy(USER_ID))
+    return voters.withColumn("nearest", nearest).select(USER_ID, _LABEL, near.alias(_WEIGHT))
 
 
 def _votes(voters: DataFrame, predict: str) -> DataFrame:

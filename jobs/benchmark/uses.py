@@ -6,14 +6,14 @@
 FOLDER has the sets reddit-tfidf-200k.csr.npz, fashion-mnist-784.npz, sift-photos-100k.npz with the array image beside
 X and its truth beside it, and reddit-words.csr.npz.  A line is printed for every measure, as it is known.
 
-duplicates       titles as tf-idf: groups within a cut-off, beside the components of all pairs within it, by SciPy
+duplicates       titles as tf-idf: groups within a cut-off, beside all pairs within it of 5,000 titles
 outliers         images, of which some are mixed of two: area under the ROC curve of each score, beside scikit-learn's
                  scores on exact neighbors
 votes            descriptors of photographs: which photograph they are of, leave-one-out, beside the votes of the exact
                  neighbors of 1,000 of them
 recommendations  words and the forums they are used in: how often a forum that was hidden from each is among 10
                  recommended, beside implicit's item-item model and ALS, and beside the most popular
-scale            synthetic rows, --rows of them: seconds of each use, and the driver's memory
+scale            a made-up table of --rows users with 10 neighbors: seconds of each use, and the driver's memory
 """
 
 import argparse
@@ -28,20 +28,19 @@ import numpy as np
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from scipy.sparse import coo_array, csr_array
-from scipy.sparse.csgraph import connected_components
 
 import annspark
 from annspark.uses import duplicates, outliers, recommend, vote
 from annspark.uses.report import Used
 from jobs.benchmark.queries import Vectors, as_table, load_vectors
-from jobs.benchmark.sets import prepare
 
 SEED, K = 0, 10
 CUT_OFFS = (0.05, 0.1, 0.2)  # of duplicates
+ASKED = 5_000  # titles whose exact pairs are found
 LOOKED_AT = 50  # pairs of duplicates
 IMAGES, MIXED, WIDE = 20_000, 200, 20  # images, how many of them are mixed, and neighbors for their scores
 WORDS = 30_000  # words that get recommendations
-BLOCK = 2_000  # rows compared at once
+BLOCK = 200  # rows compared at once: their products with all others are hardly sparse
 
 
 def main() -> None:
@@ -57,32 +56,32 @@ def main() -> None:
 
 
 def measure_duplicates(spark: SparkSession, data: Path) -> None:
-    """Print groups of near-duplicate titles, and how far they are those of all pairs within the cut-off."""
-    titles = load_vectors(str(data / "reddit-tfidf-200k.csr.npz"))
-    far = pairs_within(titles, max(CUT_OFFS))
+    """Print groups of near-duplicate titles, and how far they hold all pairs within the cut-off and only such."""
+    titles = unit_rows(load_vectors(str(data / "reddit-tfidf-200k.csr.npz")))
+    asked = np.sort(np.random.default_rng(SEED).choice(titles.shape[0], ASKED, replace=False))
+    near = pairs_within(titles, asked, max(CUT_OFFS))
     with neighbors_of(spark, titles, "cosine", K) as table:
         for cut_off in CUT_OFFS:
-            within = far[far[:, 2] <= cut_off]
-            exact = components(within[:, :2].astype(int), titles.shape[0])
             found = duplicates(table, max_distance=cut_off)
             rows = np.array(found.table.select("user_id", "kept_id").collect(), int).reshape(-1, 2)
-            group = np.arange(titles.shape[0])
-            group[rows[:, 0]] = rows[:, 1]
-            both, ours, theirs = pairs_together(group, exact), pairs_together(group), pairs_together(exact)
+            kept = np.arange(titles.shape[0])
+            kept[rows[:, 0]] = rows[:, 1]
             facts = found.report.facts
             _say(
                 f"cut-off {cut_off}: {facts['groups']:,} groups of {facts['grouped']:,} titles, "
-                f"{facts['to_leave_out']:,} to leave out, largest {facts['largest']}, diameters {facts['diameters']}"
+                f"{facts['to_leave_out']:,} to leave out, largest {facts['largest']}, diameters {facts['diameters']}; "
+                f"{_seconds(found)}"
             )
-            left_out = titles.shape[0] - len(np.unique(exact))
-            _say(
-                f"  exact: {left_out:,} to leave out; of our pairs in one group {both / ours:.4f} are in one of its "
-                f"groups, of its pairs {both / theirs:.4f} in one of ours"
-            )
+            one, other, _ = near[near[:, 2] <= cut_off].T
+            together = np.mean(kept[one.astype(int)] == kept[other.astype(int)])
+            _say(f"  {len(one):,} exact pairs of {ASKED:,} titles: {together:.4f} of them in one group")
+            left = rows[rows[:, 0] != rows[:, 1]]
+            far = 1 - (titles[left[:, 0]] * titles[left[:, 1]]).sum(axis=1)
+            _say(f"  {np.mean(far <= cut_off + 1e-6):.4f} of those to leave out are within the cut-off of the one kept")
             for sentence in found.report.warnings:
                 _say(f"  {sentence}")
             if cut_off == CUT_OFFS[1]:
-                _look_at(titles, rows[rows[:, 0] != rows[:, 1]])
+                _look_at(titles, left)
             found.table.unpersist()
 
 
@@ -98,29 +97,22 @@ def _look_at(titles: csr_array, pairs: np.ndarray) -> None:
     _say(f"  {same:.0%} of {len(shares)} pairs have the same words, the mean share is {np.mean(shares):.3f}")
 
 
-def pairs_within(rows: csr_array, cut_off: float) -> np.ndarray:
-    """Return all pairs of rows within a cosine distance: float64 (n, 3), low, high, distance."""
+def unit_rows(rows: csr_array) -> csr_array:
+    """Return rows at length 1: float64."""
     lengths = np.sqrt((rows * rows).sum(axis=1))
-    unit = csr_array(rows.astype(np.float64).multiply(1 / lengths[:, None]))
+    return csr_array(rows.astype(np.float64).multiply(1 / lengths[:, None]))
+
+
+def pairs_within(unit: csr_array, asked: np.ndarray, cut_off: float) -> np.ndarray:
+    """Return all pairs of some rows and any others within a cosine distance: float64 (n, 3), row, other, distance."""
     turned, found = csr_array(unit.T), []
-    for start in range(0, rows.shape[0], BLOCK):
-        product = coo_array(unit[start : start + BLOCK] @ turned)
-        low, high = product.coords[0] + start, product.coords[1]
-        near = (product.data >= 1 - cut_off) & (low < high)
-        found.append(np.stack([low[near], high[near], 1 - product.data[near]], axis=1))
+    for start in range(0, len(asked), BLOCK):
+        some = asked[start : start + BLOCK]
+        product = coo_array(unit[some] @ turned)
+        row, other = some[product.coords[0]], product.coords[1]
+        near = (product.data >= 1 - cut_off) & (row != other)
+        found.append(np.stack([row[near], other[near], 1 - product.data[near]], axis=1))
     return np.concatenate(found)
-
-
-def components(links: np.ndarray, n: int) -> np.ndarray:
-    """Return the component of every row."""
-    graph = csr_array((np.ones(len(links)), (links[:, 0], links[:, 1])), (n, n))
-    return connected_components(graph, directed=False)[1]
-
-
-def pairs_together(*groups: np.ndarray) -> int:
-    """Return how many pairs of rows are in one group, of each of the groupings."""
-    _, sizes = np.unique(np.stack(groups), axis=1, return_counts=True)
-    return int((sizes * (sizes - 1) // 2).sum())
 
 
 def measure_outliers(spark: SparkSession, data: Path) -> None:
@@ -236,30 +228,28 @@ def _hits(rows: list, wanted: np.ndarray) -> np.ndarray:
 
 
 def measure_scale(spark: SparkSession, rows: int) -> None:
-    """Print the seconds of each use on synthetic rows, of which 1 in 100 is nearly the same as another."""
-    folder = Path(tempfile.gettempdir()) / "annspark-bench"
-    made = prepare(f"synthetic:{rows}x64", folder)
-    vectors = spark.read.parquet(str(made.folder / "vectors.parquet"))
-    start = time.perf_counter()
-    built = annspark.build_neighbors(vectors, k=K, recall=0.9)
-    _say(f"{rows:,} rows, {K} neighbors: {time.perf_counter() - start:.0f} s")
-    users = built.table.select("user_id")
-    labels = users.where("user_id % 2 = 0").select("user_id", (F.col("user_id") % 7).alias("label"))
-    taken = users.select("user_id", F.explode(F.sequence(F.lit(1), F.lit(20))).alias("n"))
-    taken = taken.select("user_id", F.pmod(F.xxhash64("user_id", "n"), F.lit(5000)).alias("item_id"))
-    near = built.table.select(F.percentile_approx(F.col("neighbors.distance")[0], 0.05)).collect()[0][0]
-    for name, use in {
-        "duplicates": lambda: duplicates(built.table, max_distance=near),
-        "outliers": lambda: outliers(built.table, method="lof"),
-        "vote": lambda: vote(built.table, labels),
-        "recommend": lambda: recommend(built.table, taken),
-    }.items():
-        found = use()
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        _say(f"{name}: {_seconds(found)}; {found.table.count():,} rows; driver's Python at most {memory:,.0f} MB")
-        _say(f"  {found.report.facts}")
-        found.table.unpersist()
-    built.table.unpersist()
+    """Print the seconds of each use of a made-up table: rows on a ring, with the 10 around each as neighbors."""
+    ring = spark.range(rows).selectExpr("id AS user_id", "explode(array(-5, -4, -3, -2, -1, 1, 2, 3, 4, 5)) AS step")
+    pairs = ring.selectExpr("user_id", f"pmod(user_id + step, {rows}) AS neighbor_id")
+    hashed = F.xxhash64(F.least("user_id", "neighbor_id"), F.greatest("user_id", "neighbor_id"))
+    pairs = pairs.withColumn("distance", (F.pmod(hashed, F.lit(1_000_000)) / 1_000_000).cast("float"))
+    labels = spark.range(0, rows, 2).selectExpr("id AS user_id", "id % 7 AS label")
+    taken = spark.range(rows).selectExpr("id AS user_id", "explode(sequence(1, 20)) AS n")
+    taken = taken.selectExpr("user_id", "pmod(xxhash64(user_id, n), 5000) AS item_id")
+    with tempfile.TemporaryDirectory() as folder:
+        pairs.write.parquet(f"{folder}/neighbors")
+        neighbors = spark.read.parquet(f"{folder}/neighbors")
+        for name, use in {
+            "outliers, kth": lambda: outliers(neighbors),
+            "duplicates": lambda: duplicates(neighbors, max_distance=0.05),
+            "vote": lambda: vote(neighbors, labels),
+            "outliers, lof": lambda: outliers(neighbors, method="lof"),
+            "recommend": lambda: recommend(neighbors, taken),
+        }.items():
+            found = use()
+            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            _say(f"{name}: {_seconds(found)}; driver's Python at most {memory:,.0f} MB; {found.report.facts}")
+            found.table.unpersist()
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.neighbors import LocalOutlierFactor
 
-from annspark import SettingsError
+from annspark import InputError, SettingsError
 from annspark.uses import outliers
 from tests.helpers import clustered, count_cached
 from tests.uses.tables import as_pairs, as_table, column, exact_neighbors
@@ -95,9 +95,11 @@ def test_the_same_scores_from_files_and_nothing_else_stays(spark, tmp_path):
 
 def test_what_cannot_be_scored_is_refused(spark):
     table = as_pairs(spark, [(1, 2, 0.5)])
-    with pytest.raises(SettingsError, match="inner products, and outliers needs distances"):
+    with pytest.raises(InputError, match="inner products, and outliers needs distances"):
         outliers(table.withColumnRenamed("distance", "inner_product"))
     with pytest.raises(SettingsError, match="'method' is 'iforest'; it must be one of kth, mean, lof"):
         outliers(table, method="iforest")
+    with pytest.raises(SettingsError, match="'id_col' is 'Score', which another column of the table to make is named"):
+        outliers(table, id_col="Score")
     with pytest.raises(SettingsError, match="unknown setting 'kk'; known are id_col, k, method, scratch"):
         outliers(table, kk=3)

@@ -113,7 +113,7 @@ def test_inner_products_may_vote_all_alike(spark):
     found = vote(table, labels, weights="uniform", predict="number")
     assert column(found.table, "predicted")[1] == 2.0
     found.table.unpersist()
-    with pytest.raises(SettingsError, match="inner products, and weights 'distance' needs distances"):
+    with pytest.raises(InputError, match="inner products, and weights 'distance' needs distances"):
         vote(table, labels)
 
 
