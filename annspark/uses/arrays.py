@@ -11,6 +11,7 @@ from annspark.errors import InputError, spark_errors_explained
 from annspark.tables import DISTANCE, USER_ID
 from annspark.uses.driver import Numbered, fetch
 from annspark.uses.edges import LINKS
+from annspark.uses.pairs import require_distances
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -42,9 +43,9 @@ def to_arrays(
     """
     _K.require("k", k)
     own = int(self_first)
-    found = fetch(neighbors, None if k is None else k - own, id_col, padded=True)
     if self_first:
-        _require_distances(found, "self_first")
+        require_distances(neighbors, id_col, "self_first")
+    found = fetch(neighbors, None if k is None else k - own, id_col, padded=True)
     counts = found.counts()
     longest = int(counts.max(initial=0))
     width = longest + own if k is None else k
@@ -86,12 +87,13 @@ def to_csr(
     from scipy.sparse import csr_matrix
 
     LINKS.require("links", links)
+    if with_self:
+        require_distances(neighbors, id_col, "with_self")
     found = fetch(neighbors, None, id_col, padded=False)
     rows, columns, values = found.rows, found.columns, found.values
     if links != "directed":
         rows, columns, values = _both_ways(found, links)
     if with_self:
-        _require_distances(found, "with_self")
         own = np.arange(len(found.ids))
         rows, columns = np.append(rows, own), np.append(columns, own)
         values = np.append(values, np.zeros(len(own), values.dtype))
@@ -117,11 +119,3 @@ def _both_ways(found: Numbered, links: str) -> tuple[np.ndarray, np.ndarray, np.
         first &= np.append(~first[1:], False)
     low, high, values = low[first], high[first], values[first]
     return np.append(low, high), np.append(high, low), np.append(values, values)
-
-
-def _require_distances(found: Numbered, argument: str) -> None:
-    if found.value != DISTANCE:
-        raise InputError(
-            f"neighbors: the table has inner products, and {argument} needs distances: the inner product of a user "
-            f"with itself is not in the table. Leave out {argument}."
-        )

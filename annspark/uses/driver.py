@@ -22,7 +22,7 @@ _FIXED, _OFFSET = 8, 8  # bytes of an id that is neither a string nor binary, an
 # with 15 neighbors: 190 MB at the peak with integer ids and 466 MB with UUIDs, where this gives 243 and 475.
 _PAIR, _CELL = 44, 16
 _WIDE = {pa.string(): pa.large_string(), pa.binary(): pa.large_binary()}  # may hold more than 2 GB
-_VALUE, _SIZE, _PLACE, _ID = "value", "size", "place", "id"
+_VALUE, _PLACE, _ID = "value", "place", "id"
 
 
 @dataclass(frozen=True)
@@ -96,14 +96,14 @@ def number(table: pa.Table, value: str) -> Numbered:
 
 def _require_room(lists: DataFrame, padded: bool) -> None:
     """Raise ClusterError where the lists would take more memory on the driver than is free there."""
-    size = F.size(NEIGHBORS).alias(_SIZE)
+    # A user is at place 0, and its neighbors are at places 1, 2, ...
     ids = F.concat(F.array(USER_ID), F.col(f"{NEIGHBORS}.{NEIGHBOR_ID}"))
-    each = lists.select(size, F.posexplode(ids).alias(_PLACE, _ID))  # a user is at place 0, before its neighbors
+    each = lists.select(F.posexplode(ids).alias(_PLACE, _ID))
     varies = isinstance(each.schema[_ID].dataType, T.StringType | T.BinaryType)
     users, places, longest, distinct, width = each.agg(
         F.count_if(F.col(_PLACE) == 0),
         F.count("*"),
-        F.max(_SIZE),
+        F.max(_PLACE),
         F.approx_count_distinct(_ID),
         F.avg(F.octet_length(_ID) + _OFFSET if varies else F.lit(_FIXED)),
     ).collect()[0]
