@@ -170,10 +170,10 @@ def _session(name: str, *modules: str) -> "SparkSession":
 
 
 def _end_stalls(spark: "SparkSession") -> None:
-    """Let Spark kill a Python worker that has been silent for long, and try its task again, unless the user decided.
+    """Let Spark kill a Python worker that has been silent for long, unless the user has set this.
 
-    Java and a worker were once seen to wait for each other forever.  Spark 4.1 and newer know both settings; older ones
-    ignore them.
+    Java and a worker were once seen to wait for each other forever.  Spark tries the task again, or fails the job where
+    it tries a task only once, as local[N] does.  Spark 4.1 and newer know both settings; older ones ignore them.
     """
     with suppress(Exception):  # a session in which nothing may be set
         if all(

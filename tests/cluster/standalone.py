@@ -1,4 +1,4 @@
-"""A standalone cluster of Spark on this machine: a master and two workers, each a process of its own on a loopback address.
+"""A standalone cluster of Spark on this machine: a master and two workers, processes on loopback addresses.
 
 All processes of a cluster, and of jobs started with its environment, carry its mark in their environment. So they can
 be found and ended by their ids, even when their parent was killed.
