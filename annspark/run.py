@@ -61,8 +61,8 @@ def _told_when_long(name: str) -> Iterator[None]:
             minutes += _LONG / 60
             logger.warning(
                 "%-9s still running after %.0f minutes. If Spark's web page shows that no task ends, a Python worker "
-                "may have stalled: kill it, and Spark will try its task again. Spark 4.1 and newer do that themselves "
-                "with spark.python.worker.idleTimeoutSeconds and spark.python.worker.killOnIdleTimeout.",
+                "may have stalled. Kill it: a cluster then tries its task again, local[N] fails. Spark 4.1 and newer "
+                "do that themselves with spark.python.worker.idleTimeoutSeconds and killOnIdleTimeout.",
                 *(name, minutes),
             )
 

@@ -30,6 +30,7 @@ _SPECULATION = {
     "spark.speculation.interval": "100ms",
     "spark.speculation.quantile": "0.4",
     "spark.speculation.minTaskRuntime": "2s",
+    "spark.speculation.task.duration.threshold": "10s",  # also in stages of one task
 }
 Strike = Callable[[Night, random.Random], AbstractContextManager[str]]  # yields what was hit, "" when nothing was there
 

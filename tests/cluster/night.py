@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 import threading
 import time
@@ -20,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.cluster.standalone import BIN, Cluster, wait_for
+from tests.cluster.standalone import BIN, Cluster, end, wait_for
 from tests.helpers import JAVA_OPTIONS, REPOSITORY, clustered, files_in
 
 STEPS = ("read", "sample", "grow", "calibrate", "join", "audit", "publish")
@@ -106,15 +107,16 @@ def running(
     packed : archive of a Python environment that executors run; None for this Python and a zip of annspark
     """
     settings = _SMALL | _SOON | (conf or {})
-    options = [part for name, value in settings.items() for part in ("--conf", f"{name}={value}")]
     package = cluster.folder / "annspark.zip"
     if packed:
-        python = "spark.pyspark.python=./environment/bin/python"
-        shipped = ["--archives", f"{packed}#environment", "--conf", python]
+        settings |= {"spark.archives": f"{packed}#environment", "spark.pyspark.python": "./environment/bin/python"}
+        settings |= {"spark.pyspark.driver.python": sys.executable}  # the driver runs where nothing is unpacked
+        shipped: list[str] = []
     else:
         if not package.exists():
             zip_package(package)
         shipped = ["--py-files", str(package)]
+    options = [part for name, value in settings.items() for part in ("--conf", f"{name}={value}")]
     command = [
         *(str(BIN / "spark-submit"), "--master", cluster.url, *options, *shipped),
         str(REPOSITORY / "jobs" / "build_neighbors.py"),
@@ -139,8 +141,12 @@ def running(
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
-    yield night
-    night.wait()
+    try:
+        yield night
+        night.wait()
+    except TimeoutError:
+        end(lambda: cluster.processes("driver") + cluster.processes("driver's Python"))
+        raise
     kinds = ("driver", "driver's Python", "executor")
     wait_for(lambda: not any(cluster.processes(kind) for kind in kinds), "all processes of the job end")
     listener.join()

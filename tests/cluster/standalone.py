@@ -1,4 +1,4 @@
-"""A standalone cluster of Spark on this machine: a master and two workers, each a process of its own on 127.0.0.1.
+"""A standalone cluster of Spark on this machine: a master and two workers, processes on loopback addresses.
 
 All processes of a cluster, and of jobs started with its environment, carry its mark in their environment. So they can
 be found and ended by their ids, even when their parent was killed.
@@ -106,11 +106,13 @@ class Cluster:
         work, local = self._worker_folder(number), self.local_folders[number]
         for folder in (work, local):
             folder.mkdir(parents=True, exist_ok=True)
-        places = {"SPARK_LOCAL_DIRS": str(local), "SPARK_LOG_DIR": str(self.folder)}
+        # Each has a host of its own: Spark runs a second copy of a slow task only on another host than the first.
+        host = f"127.0.0.{number + 1}"
+        places = {"SPARK_LOCAL_DIRS": str(local), "SPARK_LOCAL_IP": host}
         _start_daemon(
             self.folder / f"worker-{number}.log",
             self.environment() | places,
-            *("org.apache.spark.deploy.worker.Worker", "--host", "127.0.0.1", "--port", "0", "--webui-port", "0"),
+            *("org.apache.spark.deploy.worker.Worker", "--host", host, "--port", "0", "--webui-port", "0"),
             *("--cores", "1", "--memory", "1g", "--work-dir", str(work), self.url),
             ready="Successfully registered with master",
         )

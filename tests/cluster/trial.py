@@ -80,6 +80,13 @@ def undisturbed(cluster: Cluster, place: Path, rows: int, dim: int, *more: str) 
 
 def try_fault(cluster: Cluster, usual: Usual, name: str, step: str, chance: random.Random) -> Trial:
     """Run a night in which a fault strikes at a random moment of a step, and look at what became of it."""
+    try:
+        return _try_fault(cluster, usual, name, step, chance)
+    except TimeoutError as error:
+        return Trial(name, step, BROKEN, str(error), code=-1, extra=0.0)
+
+
+def _try_fault(cluster: Cluster, usual: Usual, name: str, step: str, chance: random.Random) -> Trial:
     fault, place = FAULTS[name], usual.place
     _copy(place, "yesterday", "out")
     struck = ""
