@@ -75,9 +75,9 @@ class Index:
         with staging(folder_name_if_any("scratch", scratch), self._spark) as stage:
             run = start_run(self._spark, stage, partial(stage, keep=True))
             users, forest = self._indexed.users, self._indexed.forest
-            result, advice = build_tuned(self._tuned_for(asked) or tune(users, asked, run, forest), asdict(asked), run)
-            require_recall(result.report, advice)
-        return result
+            joined = build_tuned(self._tuned_for(asked) or tune(users, asked, run, forest), asdict(asked), run)
+            require_recall(joined.result.report, joined.advice)
+        return joined.result
 
     @spark_errors_explained()
     def query(self, queries: DataFrame, *, scratch: str | PathLike[str] | None = None, **settings: Any) -> Result:

@@ -17,11 +17,11 @@ from annspark.flow.sample import sample_vectors
 from annspark.pipeline import count_trees, read_users
 from annspark.run import Run
 from annspark.settings import Settings
-from annspark.tuned import Indexed, Tuned
+from annspark.tuned import Indexed, Kept, Tuned
 
 
-def index_of(tuned: Tuned) -> Indexed:
-    """Return what an index keeps of a tuned one.
+def index_of(tuned: Tuned, kept: Kept | None = None) -> Indexed:
+    """Return what an index keeps of a tuned one, and of the join of its rows where they were joined.
 
     The probes for queries are chosen by the users whose exact neighbors are known, taken for queries.  So they hold for
     queries that are like the users.
@@ -52,6 +52,7 @@ def index_of(tuned: Tuned) -> Indexed:
         first_rows=first_rows,
         reach=reach_of_queries(forest, routed, probes),
         calibration=calibration,
+        kept=kept,
     )
 
 

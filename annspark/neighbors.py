@@ -79,15 +79,23 @@ class Built:
 
 
 def build_between(
-    vectors: DataFrame, candidates: DataFrame | None, settings: Settings, asked: dict[str, Any], run: Run
+    vectors: DataFrame,
+    candidates: DataFrame | None,
+    settings: Settings,
+    asked: dict[str, Any],
+    run: Run,
+    *,
+    keep: bool = False,
 ) -> Built:
     """Build and audit the neighbor table of users among candidates, or among themselves where there are none.
 
     asked : settings as the report gives them
+    keep  : the index will be kept, and is to keep what an update of it needs
     """
     if candidates is None:
         tuned = fit(vectors, settings, run)
-        return Built(*build_tuned(tuned, asked, run), partial(index_of, tuned))
+        joined = build_tuned(tuned, asked, run, keep=keep)
+        return Built(joined.result, joined.advice, partial(index_of, tuned, joined.kept))
     indexed = index_candidates(candidates, settings_of_candidates(settings), run)
     answered = ask(vectors, indexed, settings, asked, run, role="input")
     return Built(answered.result, answered.advice, partial(index_for_queries, indexed, answered.tuned))

@@ -57,7 +57,7 @@ def layer_of(module: str) -> str:
 BELOW = {"annspark.core", "annspark.filesystem", "annspark.spark", "records"}
 SPARKLESS = {"annspark.core", "annspark.filesystem", "annspark.saved", "records"}  # what runs where Spark is absent
 LINE = BELOW | {f"annspark.{name}" for name in ("input", "output", "flow", "report", "run", "tuned")}
-SAVING = {"annspark.saved", "annspark.index_reader", "annspark.index_writer"}
+SAVING = {"annspark.saved", *(f"annspark.index_{name}" for name in ("reader", "writer", "rows", "changes"))}
 ALLOWED = {
     "annspark.core": {"annspark.core"},
     "records": {"annspark.core", "records"},
@@ -76,6 +76,7 @@ ALLOWED = {
     "annspark.query": LINE | {"annspark.advice", "annspark.pipeline"},
     "annspark.indexing": LINE | {"annspark.pipeline"},
     "annspark.neighbors": LINE | {f"annspark.{name}" for name in ("pipeline", "query", "indexing")},
+    "annspark.index_rows": LINE | SAVING,
     "annspark.index_reader": LINE | SAVING,
     "annspark.index_writer": LINE | SAVING,
     "annspark.index": LINE | SAVING | {f"annspark.{name}" for name in ("pipeline", "query", "indexing")},

@@ -31,7 +31,7 @@ class Copies:
     n_visits: np.ndarray
 
 
-Router = Callable[[Forest, Plan, Vectors], Copies]  # one of the three functions below
+Router = Callable[[Forest, Plan, Vectors], Copies]  # one of the four functions below
 _Entries = tuple[np.ndarray, ...]  # row, leaf, home and partition, by row
 
 
@@ -53,6 +53,27 @@ def route_residents(forest: Forest, plan: Plan, vectors: Vectors) -> Copies:
     """Return one copy of each vector for the partition of its home in every tree; it visits no leaf."""
     routes = forest.find_routes(vectors, 1)
     return _copies_of([_entries_of(of_tree.take(of_tree.home), plan, tree) for tree, of_tree in enumerate(routes)])
+
+
+def route_homes(forest: Forest, plan: Plan, vectors: Vectors) -> Copies:
+    """Return one copy of each vector for the partition of its home in every tree, with all leaves that it visits there.
+
+    A tree for which the plan has no reach is visited by none.
+    """
+    parts, hubs, n_joined = [], np.flatnonzero(forest.are_hubs(vectors)), len(plan.reach)
+    reached = forest.first(n_joined).find_reached(vectors, plan.probes, plan.reach)
+    further = forest.find_routes(vectors, 1)[n_joined:] if len(forest.sizes) > n_joined else []
+    for tree, of_tree in enumerate([*reached, *(one.take(one.home) for one in further)]):
+        row, leaf, home, partition = _entries_of(of_tree, plan, tree)
+        at_home = np.full(of_tree.n_rows, -1, np.int32)
+        at_home[row[home]] = partition[home]
+        entries = row, leaf, home, at_home[row]
+        if len(hubs) and tree == 0:
+            entries = _with_hubs(entries, hubs, np.zeros(1, np.int32))
+            entries = (*entries[:3], at_home[entries[0]])
+        somewhere = entries[3] >= 0  # sparse rows with few columns have no home in later trees
+        parts.append(tuple(part[somewhere] for part in entries))
+    return _copies_of(parts)
 
 
 def route_queries(forest: Forest, plan: Plan, vectors: Vectors) -> Copies:
