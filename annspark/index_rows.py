@@ -17,7 +17,6 @@ from pyspark.sql import types as T
 from annspark.core.contents import contents_of
 from annspark.core.packing import EMPTY, merge_lists, pack, unpack
 from annspark.core.sampling import slot_of
-from annspark.core.vectors import take_rows
 from annspark.errors import AnnsparkError
 from annspark.flow.merge import table_as_candidates
 from annspark.flow.read import Users
@@ -79,22 +78,14 @@ def write_lists(users: Users, kept: Kept, manifest: Manifest, folder: str, n_slo
     return write_slots(spark, candidates, facts, folder, manifest, n_slots, manifest.settings["k"], None)
 
 
-def read_facts(
-    spark: SparkSession,
-    folder: str,
-    manifest: Manifest,
-    users: Users,
-    n_slots: int,
-    wanted: np.ndarray | None = None,
-) -> DataFrame:
-    """Return what is known of rows of an index from its parts, in blocks, a row for each tree that it is at home in.
+def read_facts(spark: SparkSession, folder: str, manifest: Manifest, users: Users, n_slots: int) -> DataFrame:
+    """Return what is known of all rows of an index from its parts, in blocks, a row for each tree with a home of it.
 
     manifest : of the parts
     users    : the rows, of which the type of ids is taken
-    wanted   : int64 (n,), ascending, hashes of the rows; None for all
-    returns  : partition_key (of the slot), ids, hashes, contents (of rows of the first tree, else 0), homes
+    returns  : partition_key (of the slot), ids, hashes, contents (0 in trees after the first), homes
     """
-    n_joined = int(np.sum([manifest.forest.sizes[: len(manifest.join_reach)]]))
+    n_joined = sum(manifest.forest.sizes[: len(manifest.join_reach)])
     names = manifest.parts[: int(manifest.part_of_leaf[n_joined - 1]) + 1]
     leaves = [np.flatnonzero(manifest.part_of_leaf == number) for number in range(len(names))]
     rows = [manifest.leaf_rows[some] for some in leaves]
@@ -105,26 +96,30 @@ def read_facts(
             for number in batch.column(0).to_pylist():
                 ids, hashes, vectors = read_part(f"{folder}/{names[number]}", wire.dim, sparse=wire.sparse)
                 leaf = np.repeat(leaves[number], rows[number]).astype(np.int32)
-                row = np.arange(len(ids)) if wanted is None else np.flatnonzero(are_in(hashes, wanted))
-                if leaf[0] < first_tree:
-                    contents = contents_of(vectors if wanted is None else take_rows(vectors, row))
-                else:
-                    contents = np.zeros(len(row), np.int64)
-                yield _block_facts(ids.take(pa.array(row)), hashes[row], contents, leaf[row], keys)
+                contents = contents_of(vectors) if leaf[0] < first_tree else np.zeros(len(leaf), np.int64)
+                yield block_facts(ids, hashes, contents, leaf, keys)
 
-    schema = T.StructType(
+    return spark.range(0, len(names), 1, len(names)).mapInArrow(read, facts_schema(users))
+
+
+def facts_schema(users: Users) -> T.StructType:
+    """Return the columns of read_facts."""
+    return T.StructType(
         [
             T.StructField(PARTITION_KEY, T.IntegerType()),
             T.StructField(IDS, T.ArrayType(id_type(users.table))),
             *(T.StructField(name, T.BinaryType()) for name in (HASHES, CONTENTS, HOMES)),
         ]
     )
-    return spark.range(0, len(names), 1, len(names)).mapInArrow(read, schema)
 
 
-def _block_facts(
+def block_facts(
     ids: pa.Array, hashes: np.ndarray, contents: np.ndarray, homes: np.ndarray, keys: np.ndarray
 ) -> pa.RecordBatch:
+    """Return what is known of rows in blocks, in the columns of read_facts.
+
+    keys : int32, the targets of the slots
+    """
     slot = slot_of(hashes, len(keys))
     order = np.argsort(slot, kind="stable")
     first, lengths = block_lengths(slot[order], 28)
@@ -288,14 +283,12 @@ def merged(rows: KeptRows, lists: pa.Table, width: int) -> KeptRows:
     last = np.where(own.whole, EMPTY, packed[n_found + np.arange(len(touched)), (own.counts - 1).clip(min=0)])
     place = np.concatenate([np.searchsorted(touched, owner), np.arange(len(touched))])
     packed = np.where(packed <= last[place][:, None], packed, EMPTY)
-    packed.sort(axis=1)
-    _, best = merge_lists(place, packed, width + 1)
-    whole = own.whole & (best[:, width] == EMPTY)
-    distances, ranks = unpack(best[:, :width])
+    _, best = merge_lists(place, packed, width)
+    distances, ranks = unpack(best)
     exists = ranks >= 0
     new = exists.sum(axis=1).astype(np.int64)
-    # Candidates are the nearest of a partition, as many as a list has room for: a full list may have left some out.
-    whole &= (new < width) | (own.counts > 0)
+    # A full list may have left some out, and so may those of the partitions that it is merged from.
+    whole = own.whole & (new < width)
     return _replaced(rows, touched, neighbors.take(pa.array(ranks[exists])), distances[exists], new, whole)
 
 

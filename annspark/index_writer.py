@@ -17,7 +17,7 @@ from annspark.core.copies import route_homes, route_residents
 from annspark.core.plan import Plan, count_slots, plan_parts
 from annspark.core.routes import Visits
 from annspark.core.vectors import Vectors, take_rows
-from annspark.core.visitors import gather_visitors
+from annspark.core.visitors import NO_VISITORS, gather_visitors
 from annspark.errors import SettingsError, reason_of
 from annspark.flow.first_rows import FirstRows
 from annspark.flow.read import Users
@@ -48,8 +48,10 @@ from annspark.tuned import Indexed
 
 _KINDS = (PART, ROWS, VISITS_OF)  # begin the names of files that tasks write
 _NUMBER, _FILES, _BYTES, _LEAVES, _LEAF_ROWS, _BATCH_ROWS = "number", "files", "bytes", "leaves", "leaf_rows", "batches"
+CALLERS, VISITED = "callers", "visited"
 WRITTEN = (
-    f"{_NUMBER} int, {_FILES} string, {_BYTES} string, {_LEAVES} binary, {_LEAF_ROWS} binary, {_BATCH_ROWS} binary"
+    f"{_NUMBER} int, {_FILES} string, {_BYTES} string, {_LEAVES} binary, {_LEAF_ROWS} binary, {_BATCH_ROWS} binary, "
+    f"{CALLERS} binary, {VISITED} binary"
 )
 
 
@@ -82,7 +84,12 @@ def write_aside(spark: SparkSession, indexed: Indexed, output: publish.Output, c
 
 
 def write_index(indexed: Indexed, folder: str, given: str, cores: int) -> Manifest:
-    """Write an index into a folder that exists and is empty, and return its manifest, which is written last.
+    """Write an index into a folder that exists and is empty, and return its manifest, which is written last."""
+    return finish_index(indexed, write_rows_of(indexed, folder, given, cores), folder, given)
+
+
+def write_rows_of(indexed: Indexed, folder: str, given: str, cores: int) -> Manifest:
+    """Write the rows of an index into a folder that exists and is empty, and return the manifest, not yet written.
 
     Executors write the files of vectors themselves, through PyArrow, so they must reach the folder as the driver does.
     A task that is tried again writes a file of another name; only the files of the tasks that ended are kept.
@@ -105,7 +112,7 @@ def write_index(indexed: Indexed, folder: str, given: str, cores: int) -> Manife
         slots = count_slots(users.rows, kept.width, users.id_bytes, cores)
         with explained(given):
             manifest = manifest.with_files(write_lists(users, kept, manifest, folder, slots))
-    return finish_index(indexed, manifest, folder, given)
+    return manifest
 
 
 @contextmanager
@@ -242,11 +249,15 @@ def write_files(folder: str, number: int, rows: PartRows, visits: Visits | None,
             by_place = np.argsort(place[visits.row], kind="stable")
             visitors = gather_visitors(leaf, place[visits.row][by_place], visits.leaf[by_place])
             write_visitors(f"{folder}/{names[1]}", visitors)
+        else:
+            visitors = NO_VISITORS
         sizes = [files.size_of(f"{folder}/{name}") for name in names]
     leaves, counts = np.unique(leaf, return_counts=True)
     binary = [to_binary(part.astype(np.int64), np.array([len(part)])) for part in (leaves, counts, batch_rows)]
+    binary += [to_binary(part, np.array([len(part)])) for part in (visitors.leaf, visitors.visited)]
     facts = [pa.array([number], pa.int32()), pa.array([" ".join(names)]), pa.array([" ".join(map(str, sizes))])]
-    return pa.RecordBatch.from_arrays([*facts, *binary], [_NUMBER, _FILES, _BYTES, _LEAVES, _LEAF_ROWS, _BATCH_ROWS])
+    columns = [_NUMBER, _FILES, _BYTES, _LEAVES, _LEAF_ROWS, _BATCH_ROWS, CALLERS, VISITED]
+    return pa.RecordBatch.from_arrays([*facts, *binary], columns)
 
 
 def _write_first(folder: str, first_rows: FirstRows, number_kind: str) -> SavedFile:

@@ -1,7 +1,7 @@
 """Copies: which partitions a vector is shipped to, and which leaves it goes to in each."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -74,6 +74,81 @@ def route_homes(forest: Forest, plan: Plan, vectors: Vectors) -> Copies:
         somewhere = entries[3] >= 0  # sparse rows with few columns have no home in later trees
         parts.append(tuple(part[somewhere] for part in entries))
     return _copies_of(parts)
+
+
+@dataclass(frozen=True)
+class Callers:
+    """The leaves whose residents visit a leaf.
+
+    first : int64 (n_leaves + 1,), where the callers of each leaf begin
+    leaf  : int32, the leaves with residents that visit it, leaf after leaf
+    hubs  : int32 (n,), leaves with residents that visit every leaf of the first tree
+    """
+
+    first: np.ndarray
+    leaf: np.ndarray
+    hubs: np.ndarray
+
+    def of(self, homes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the callers of some leaves: int (n_found,), the place of a leaf in homes; int32 (n_found,)."""
+        counts = np.diff(self.first)[homes]
+        at = np.repeat(self.first[homes] - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
+        return np.repeat(np.arange(len(homes)), counts), self.leaf[at]
+
+
+def callers_of(leaf: np.ndarray, visited: np.ndarray, n_leaves: int) -> Callers:
+    """Return the callers of all leaves.
+
+    leaf, visited : int32 (n,), distinct pairs of a leaf and one that its residents visit, or EVERY_LEAF
+    """
+    every = visited == EVERY_LEAF
+    one, other = leaf[~every], visited[~every]
+    order = np.lexsort((one, other))
+    first = np.searchsorted(other[order], np.arange(n_leaves + 1))
+    return Callers(first=first, leaf=one[order], hubs=np.unique(leaf[every]))
+
+
+def route_changed(callers: Callers, forest: Forest, plan: Plan, vectors: Vectors) -> Copies:
+    """Return one copy of each vector for every partition in which it is compared with residents of a leaf.
+
+    home is its home leaf, wherever that is joined.  visits are the leaves that it goes to, its home included, and after
+    those the leaves whose residents may visit its home, in the form -3 - leaf: of these residents it is compared with
+    those that do.
+    """
+    parts, hubs = [], np.flatnonzero(forest.are_hubs(vectors))
+    homes = []
+    for tree, reached in enumerate(forest.find_reached(vectors, plan.probes, plan.reach)):
+        first, end = plan.first_leaf[tree], plan.first_leaf[tree + 1]
+        row, leaf, at_home, _ = _entries_of(reached, plan, tree)
+        home = np.full(reached.n_rows, -1, np.int32)
+        home[row[at_home]] = leaf[at_home]
+        if tree == 0 and len(hubs):
+            others = ~np.isin(row, hubs)
+            row = np.concatenate([row[others], np.repeat(hubs, end - first)])
+            leaf = np.concatenate([leaf[others], np.tile(np.arange(first, end, dtype=np.int32), len(hubs))])
+        resident = np.flatnonzero(home >= 0)
+        place, calling = callers.of(home[resident])
+        owner = resident[place]
+        if tree == 0 and len(callers.hubs):
+            owner = np.concatenate([owner, np.repeat(resident, len(callers.hubs))])
+            calling = np.concatenate([calling, np.tile(callers.hubs, len(resident))])
+        # A leaf that the vector goes to is not called as well.
+        n_leaves = len(plan.partition_of_leaf)
+        called = np.setdiff1d(owner * n_leaves + calling, row * n_leaves + leaf)
+        row = np.concatenate([row, called // n_leaves])
+        leaf = np.concatenate([leaf, -3 - (called % n_leaves).astype(np.int32)])
+        partition = plan.partition_of_leaf[np.where(leaf < 0, -3 - leaf, leaf)]
+        order = np.lexsort((leaf < 0, row))
+        parts.append((row[order], leaf[order], np.zeros(len(row), bool), partition[order]))
+        homes.append(home)
+    copies = _copies_of(parts)
+    tree = np.searchsorted(plan.first_leaf[1:], _first_leaf_of(plan)[copies.partition], side="right")
+    return replace(copies, home=np.stack(homes)[tree, copies.row])
+
+
+def _first_leaf_of(plan: Plan) -> np.ndarray:
+    """Return the first leaf of each partition; partitions that hold none have the first leaf of the one after."""
+    return np.searchsorted(plan.partition_of_leaf, np.arange(plan.n_partitions))
 
 
 def route_queries(forest: Forest, plan: Plan, vectors: Vectors) -> Copies:

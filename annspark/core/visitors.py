@@ -1,4 +1,4 @@
-"""Visitors: which residents of a leaf visit which other leaves, a bit for each resident and leaf that some of them visit.
+"""Visitors: which residents of a leaf visit which leaves, a bit for each resident and each leaf that some visit.
 
 A row that is new visits leaves near to it, and residents of leaves visit its home.  To find the latter without routing
 all rows again, an index keeps their visits.  Residents of a leaf visit about the same leaves.  So a bit for each takes
@@ -47,9 +47,29 @@ class Visitors:
         byte = self.bits.take(np.where(found, self.first.take(at) + (place >> 3), 0))
         return found & ((byte >> (7 - (place & 7)).astype(np.uint8)) & 1).astype(bool)
 
+    def visits(self, leaf: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the visits of residents one by one, the inverse of gather_visitors.
+
+        leaf    : int (n_rows,), ascending, home of each resident, in the order of ids within a leaf
+        returns : int (n_visits,), a resident; int32 (n_visits,), a leaf it visits, or EVERY_LEAF
+        """
+        leaves, begins, counts = np.unique(leaf, return_index=True, return_counts=True)
+        at = np.searchsorted(leaves, self.leaf)
+        rows, columns = [], []
+        for column, (begin, count) in enumerate(zip(begins[at], counts[at], strict=True)):
+            first = self.first[column]
+            bits = np.unpackbits(self.bits[first : first + -(-count // 8)], count=count)
+            rows.append(begin + np.flatnonzero(bits))
+            columns.append(np.full(len(rows[-1]), self.visited[column]))
+        none = np.empty(0, np.int64)
+        return np.concatenate([none, *rows]), np.concatenate([none, *columns]).astype(np.int32)
+
 
 def _key(leaf: np.ndarray, visited: np.ndarray) -> np.ndarray:
     return leaf.astype(np.int64) << 32 | (visited.astype(np.int64) - EVERY_LEAF)
+
+
+NO_VISITORS = Visitors(*(np.empty(0, kind) for kind in (np.int32, np.int32, np.int64, np.uint8)))
 
 
 def gather_visitors(leaf: np.ndarray, row: np.ndarray, visited: np.ndarray) -> Visitors:
@@ -71,7 +91,7 @@ def gather_visitors(leaf: np.ndarray, row: np.ndarray, visited: np.ndarray) -> V
         sizes.append(np.full(len(targets), bits.shape[1]))
         packed.append(bits.ravel())
     if not found:
-        return Visitors(*(np.empty(0, kind) for kind in (np.int32, np.int32, np.int64, np.uint8)))
+        return NO_VISITORS
     size = np.concatenate(sizes).astype(np.int64)
     return Visitors(
         leaf=np.repeat(leaves, [len(targets) for targets in found]).astype(np.int32),

@@ -156,7 +156,7 @@ class Manifest:
 
     @cached_property
     def part_of_leaf(self) -> np.ndarray:
-        """The part that each leaf is in, whether it has rows or not: int (n_leaves,), ascending."""
+        """The part that each leaf is in, whether it has rows or not: int32 (n_leaves,); -1 in a tree without rows."""
         rows = {file.name: file.rows for file in self.files}
         starts = np.cumsum([0] + [rows[name] for name in self.parts])[:-1]
         first_row = np.cumsum(self.leaf_rows) - self.leaf_rows
@@ -169,7 +169,9 @@ class Manifest:
                 part[start : start + filled[0]] = part[start + filled[0]]
                 last = start + filled[-1]
                 part[last + 1 : end] = part[last]
-        return part
+            else:
+                part[start:end] = -1
+        return part.astype(np.int32)
 
     @property
     def has_first(self) -> bool:
