@@ -272,7 +272,7 @@ def join_asking(
 
 
 def _bars_mapper(paths: list[str], changes: Changes, plan: Plan, keys: np.ndarray) -> Mapper:
-    """Return the function that yields up to which distance the list of each row is known, for the parts of its homes."""
+    """Return the function that yields for each part up to which distance the lists of its rows are known."""
     gone, replaced = changes.gone, changes.replaced
 
     def tell(batches: Batches) -> Batches:

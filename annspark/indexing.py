@@ -8,7 +8,7 @@ from pyspark.sql import DataFrame
 
 from annspark.core.calibrate import Calibration, choose, choose_probes
 from annspark.core.forest import Forest
-from annspark.core.plan import PLAN_SAMPLE, count_residents, expect_query_pairs, reach_of_queries
+from annspark.core.plan import PLAN_SAMPLE, count_kept, count_residents, expect_query_pairs, reach_of_queries
 from annspark.core.vectors import Vectors, len_of
 from annspark.flow.calibrate import place_neighbors
 from annspark.flow.first_rows import pick_for_queries
@@ -52,7 +52,8 @@ def index_of(tuned: Tuned, kept: Kept | None = None) -> Indexed:
         first_rows=first_rows,
         reach=reach_of_queries(forest, routed, probes),
         calibration=calibration,
-        kept=kept,
+        kept=kept
+        or Kept(tuned.plan.probes, tuned.plan.reach, tuned.calibration, width=count_kept(settings.k), lists=None),
     )
 
 

@@ -75,14 +75,14 @@ class Tuned:
 
 @dataclass(frozen=True)
 class Kept:
-    """What an index keeps of the join of its rows, so that an update joins only what has changed.
+    """How the rows of an index are joined, and what it keeps of that, so that an update joins only what has changed.
 
     probes      : mean number of leaves of a tree that a row went to, its home included
     reach       : for each tree that was joined, the first ones of the index, the margin up to which rows visit leaves
     calibration : the probes chosen for the recall asked for; None where probes were given
     width       : neighbors that a list has room for: k and some to spare
     lists       : user_id and neighbors, the nearest `width` of those that each row was compared with in the leaves;
-                  None where these are in the files of the index
+                  None where these are in the files of the index, or there are none
     table       : fingerprint of the table that was published with the index
     """
 
@@ -105,7 +105,7 @@ class Indexed:
     first_rows  : users that every query is compared with: hubs, and the first of sparse rows; None where there are none
     reach       : for each tree, the margin up to which a query goes to leaves when nothing else is asked for
     calibration : the probes for that, chosen for the recall asked for; None where probes were given
-    kept        : of the join of the rows; None where they were not joined
+    kept        : of the join of the rows; None where they are never joined, as they are candidates
     """
 
     settings: Settings

@@ -33,7 +33,7 @@ from annspark.index_changes import (
     write_parts,
 )
 from annspark.index_rows import read_lists, write_slots
-from annspark.index_writer import explained, manifest_of, number_kind_of, write_rows_of
+from annspark.index_writer import explained, finish_index, manifest_of, number_kind_of, write_rows_of
 from annspark.pipeline import Joined, find, find_in_lists, finish_build, plan_for, read_users, where_found
 from annspark.run import Run
 from annspark.saved.manifest import Manifest
@@ -43,12 +43,16 @@ from annspark.spark.meter import Meter
 from annspark.tuned import Found, Indexed, Kept, Known, Tuned
 
 _BUILD = "Build table and index anew: annspark build --index, or --rebuild-if-missed"
+ON_DRIFT = (
+    "The rows have drifted from the forest of the index. Add --top-up, or --rebuild-if-missed, or build table and index "
+    "anew: annspark build --index."
+)
 _MOST_CHANGED = 0.25  # share of the rows: if more have changed, joining all of them anew takes less time
 _MOST_TOLD = 5_000_000  # most hashes of changed rows that the driver hands to the tasks
 
 
 @dataclass(frozen=True)
-class Updated:
+class Tonight:
     """What an update has led to.
 
     joined   : the table with its report
@@ -64,32 +68,36 @@ class Updated:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where an index is, and what is in it.
-
-    folder : of its files
-    """
+class Saved:
+    """Where an index is, and what is there."""
 
     folder: str
     manifest: Manifest
-    indexed: Indexed
 
 
 def require_updatable(indexed: Indexed, named: str) -> Kept:
-    """Return what an index keeps of the join of its rows; SettingsError where it keeps nothing."""
+    """Return what an index keeps of the join of its rows; SettingsError for an index of candidates."""
     if indexed.kept is None:
         raise SettingsError(
-            f"index {named!r} keeps no lists of neighbors, as it was saved by `annspark fit` or made with candidates. "
-            "Make table and index together, without candidates: annspark build --index."
+            f"index {named!r} holds candidates, whose neighbors among themselves nobody has asked for, so that there is "
+            "no table to update. Build it anew: annspark build --candidates --index."
         )
     return indexed.kept
 
 
 def update(
-    vectors: DataFrame, old: Place, new: str, named: str, settings: Settings, asked: dict[str, Any], run: Run
-) -> Updated:
+    vectors: DataFrame,
+    indexed: Indexed,
+    old: Saved | None,
+    new: str,
+    named: str,
+    settings: Settings,
+    asked: dict[str, Any],
+    run: Run,
+) -> Tonight:
     """Find the neighbors of tonight's rows, and write tonight's index but for its manifest.
 
+    old      : the index where it is saved; None where it is not, and all rows are joined
     new      : folder for it, which exists and is empty
     named    : the index as messages name it
     settings : those of the index, with what may be changed
@@ -97,19 +105,12 @@ def update(
 
     Raises BuildNeeded where tonight's rows do not fit the index.
     """
-    kept = require_updatable(old.indexed, named)
-    users = read_users(vectors, settings, run, like=replace(old.indexed.users, role="index"))
-    _require_fitting(users, old.indexed.users)
-    known, forest = _know(users, settings, run), old.indexed.forest.first(len(kept.reach))
-    first_rows = _first_rows_for_queries(known, old.indexed)
-    with run.clock.step("changes") as facts:
-        changes = find_changes(users, old.folder, old.manifest)
-        changed = len(changes.gone.hashes) + len(changes.added)
-        facts += [
-            f"{len(changes.added):,} rows are new or changed, {len(changes.gone.hashes):,} gone or changed",
-            f"{len(changes.short):,} others are joined anew",
-        ]
-    indexed = replace(old.indexed, settings=settings, users=replace(users, role="index"), first_rows=first_rows)
+    kept = require_updatable(indexed, named)
+    users = read_users(vectors, settings, run, like=replace(indexed.users, role="index"))
+    _require_fitting(users, indexed.users)
+    known, forest = _know(users, settings, run), indexed.forest.first(len(kept.reach))
+    first_rows = known.first_rows or pick_for_queries(known.users, indexed.forest, settings.k)
+    indexed = replace(indexed, settings=settings, users=replace(users, role="index"), first_rows=first_rows)
     tuned = Tuned(
         settings=settings,
         known=known,
@@ -117,25 +118,35 @@ def update(
         grown=forest,
         home_distances=None,
         calibration=kept.calibration,
-        plan=_plan_of(old.manifest, kept),
+        plan=replace(plan_for(known, forest, kept.probes, run), reach=kept.reach),
     )
-    if _join_all(changes, users, old.manifest, first_rows):
-        tuned = replace(tuned, plan=replace(plan_for(known, forest, kept.probes, run), reach=kept.reach))
-        with run.clock.step("join") as facts:
-            layout, store = where_found(tuned, run)
-            found = find(tuned, layout, store, run.cores, stage=run.stage)
-            facts += [f"all {found.counts.written:,} users"]
-        joined = finish_build(found, tuned, asked, run)
-        indexed = replace(indexed, kept=found.kept)
-        with run.clock.step("index", "writing the index"):
-            manifest = write_rows_of(indexed, new, named, run.cores)
-        return Updated(joined, _with_residents(indexed, manifest), manifest, None)
-    indexed = replace(indexed, kept=replace(kept, table=""))
+    if old is None or not old.manifest.slots:
+        return _join_all(tuned, indexed, new, named, asked, run)
+    with run.clock.step("changes") as facts:
+        changes = find_changes(users, old.folder, old.manifest)
+        facts += [
+            f"{len(changes.added):,} rows are new or changed, {len(changes.gone.hashes):,} gone or changed",
+            f"{len(changes.short):,} others are joined anew",
+        ]
+    if not _pays(changes, users, old.manifest, first_rows):
+        return _join_all(tuned, indexed, new, named, asked, run)
     with run.clock.step("join") as facts:
         found, manifest = _join_changes(changes, tuned, indexed, old, new, named, run)
         facts += [f"{len(changes.asking):,} of {found.counts.written:,} users"]
     joined = finish_build(found, tuned, asked, run)
-    return Updated(joined, _with_residents(indexed, manifest), manifest, changed)
+    return Tonight(joined, _with_residents(indexed, manifest), manifest, len(changes.replaced))
+
+
+def _join_all(tuned: Tuned, indexed: Indexed, new: str, named: str, asked: dict[str, Any], run: Run) -> Tonight:
+    with run.clock.step("join") as facts:
+        layout, store = where_found(tuned, run)
+        found = find(tuned, layout, store, run.cores, stage=run.stage)
+        facts += [f"all {found.counts.written:,} users"]
+    joined = finish_build(found, tuned, asked, run)
+    indexed = replace(indexed, kept=found.kept)
+    with run.clock.step("index", "writing the index"):
+        manifest = write_rows_of(indexed, new, named, run.cores)
+    return Tonight(joined, _with_residents(indexed, manifest), manifest, None)
 
 
 def _require_fitting(users: Users, before: Users) -> None:
@@ -184,19 +195,15 @@ def _know(users: Users, settings: Settings, run: Run) -> Known:
     )
 
 
-def _first_rows_for_queries(known: Known, indexed: Indexed) -> FirstRows | None:
-    return known.first_rows or pick_for_queries(known.users, indexed.forest, indexed.settings.k)
-
-
-def _join_all(changes: Changes, users: Users, manifest: Manifest, first_rows: FirstRows | None) -> bool:
-    """Return whether all rows are to be joined anew."""
+def _pays(changes: Changes, users: Users, manifest: Manifest, first_rows: FirstRows | None) -> bool:
+    """Return whether only what has changed is to be joined: whether that gives the same lists, and takes less time."""
     n_joined = sum(manifest.forest.sizes[: len(manifest.join_reach)])
     if len(changes.asking) > min(_MOST_CHANGED * users.rows, _MOST_TOLD) or (manifest.part_of_leaf < 0).any():
-        return True
+        return False
     # Whether a pair is compared in a crowded leaf of sparse rows depends on all other rows there.
     largest = int(manifest.leaf_rows[:n_joined].max(initial=0)) + len(changes.added)
     hubs = len(first_rows.ids) + len(changes.added) if first_rows else 0
-    return users.wire.sparse and max(largest, hubs) > CROWDED
+    return not users.wire.sparse or max(largest, hubs) <= CROWDED
 
 
 def _plan_of(manifest: Manifest, kept: Kept) -> Plan:
@@ -215,7 +222,7 @@ def _plan_of(manifest: Manifest, kept: Kept) -> Plan:
 
 
 def _join_changes(
-    changes: Changes, tuned: Tuned, indexed: Indexed, old: Place, new: str, named: str, run: Run
+    changes: Changes, tuned: Tuned, indexed: Indexed, old: Saved, new: str, named: str, run: Run
 ) -> tuple[Found, Manifest]:
     """Join what has changed with what it meets; return the neighbors of all users, and the manifest of the files."""
     users, forest, k, kept = tuned.known.users, tuned.forest, tuned.settings.k, indexed.kept
@@ -224,7 +231,15 @@ def _join_changes(
     asking = run.stage(pick_rows(users, changes.asking))
     with explained(named):
         written = write_parts(
-            asking, users, old.indexed.forest, tuned.plan, changes, old.folder, old.manifest, new, number_kind_of(users)
+            asking,
+            users,
+            indexed.forest,
+            _plan_of(old.manifest, kept),
+            changes,
+            old.folder,
+            old.manifest,
+            new,
+            number_kind_of(users),
         )
         manifest = manifest_of(indexed, written, sum(indexed.forest.sizes))
         plan = _plan_of(manifest, kept)
@@ -240,6 +255,16 @@ def _join_changes(
     lists = read_lists(spark, new, manifest, id_type(users.table), k)
     n_merge_partitions = count_merge_partitions(users.rows, 1, k, users.id_bytes, run.cores)
     return find_in_lists(lists, tuned, meter, layout, store, n_merge_partitions), manifest
+
+
+def finish_update(tonight: Tonight, folder: str, named: str, table: str) -> Manifest:
+    """Write the manifest of tonight's index, after which the folder is an index.
+
+    table : fingerprint of the table that is published with it
+    """
+    assert tonight.manifest.join is not None
+    manifest = replace(tonight.manifest, join=replace(tonight.manifest.join, table=table))
+    return finish_index(tonight.indexed, manifest, folder, named)
 
 
 def _with_residents(indexed: Indexed, manifest: Manifest) -> Indexed:

@@ -79,10 +79,12 @@ ALLOWED = {
     "annspark.index_rows": LINE | SAVING,
     "annspark.index_reader": LINE | SAVING,
     "annspark.index_writer": LINE | SAVING,
-    "annspark.index": LINE | SAVING | {f"annspark.{name}" for name in ("pipeline", "query", "indexing")},
+    "annspark.index": LINE | SAVING | {f"annspark.{name}" for name in ("pipeline", "query", "indexing", "update")},
+    "annspark.index_changes": LINE | SAVING,
+    "annspark.update": LINE | SAVING | {"annspark.pipeline"},
     "annspark.nightly": LINE
     | SAVING
-    | {f"annspark.{name}" for name in ("pipeline", "query", "indexing", "neighbors", "index")},
+    | {f"annspark.{name}" for name in ("pipeline", "query", "indexing", "neighbors", "index", "update")},
     "annspark.preview": LINE | {"annspark.pipeline", "annspark.nightly"},
     "annspark.evaluate": LINE,
     "annspark.cli": {
@@ -120,7 +122,7 @@ def test_the_files_of_the_report_import_each_other_one_way():
 
 def test_jobs_call_the_package_and_nothing_in_the_package_calls_jobs():
     assert all(not name.startswith("jobs") for path in MODULES for name in imports_of(path))
-    for job in ("build_neighbors.py", "evaluate_neighbors.py", "fit_index.py", "query_index.py"):
+    for job in ("build_neighbors.py", "evaluate_neighbors.py", "fit_index.py", "query_index.py", "update_neighbors.py"):
         called = imports_of(REPOSITORY / "jobs" / job)
         assert {name for name in called if name.startswith("annspark")} == {"annspark.cli"}
 

@@ -64,15 +64,15 @@ def route_homes(forest: Forest, plan: Plan, vectors: Vectors) -> Copies:
     reached = forest.first(n_joined).find_reached(vectors, plan.probes, plan.reach)
     further = forest.find_routes(vectors, 1)[n_joined:] if len(forest.sizes) > n_joined else []
     for tree, of_tree in enumerate([*reached, *(one.take(one.home) for one in further)]):
-        row, leaf, home, partition = _entries_of(of_tree, plan, tree)
+        entries = _entries_of(of_tree, plan, tree)
+        row, _, home, partition = entries
         at_home = np.full(of_tree.n_rows, -1, np.int32)
         at_home[row[home]] = partition[home]
-        entries = row, leaf, home, at_home[row]
         if len(hubs) and tree == 0:
             entries = _with_hubs(entries, hubs, np.zeros(1, np.int32))
-            entries = (*entries[:3], at_home[entries[0]])
-        somewhere = entries[3] >= 0  # sparse rows with few columns have no home in later trees
-        parts.append(tuple(part[somewhere] for part in entries))
+        partition = at_home[entries[0]]
+        somewhere = partition >= 0  # sparse rows with few columns have no home in later trees
+        parts.append(tuple(part[somewhere] for part in (*entries[:3], partition)))
     return _copies_of(parts)
 
 
@@ -115,8 +115,8 @@ def route_changed(callers: Callers, forest: Forest, plan: Plan, vectors: Vectors
     those the leaves whose residents may visit its home, in the form -3 - leaf: of these residents it is compared with
     those that do.
     """
-    parts, hubs = [], np.flatnonzero(forest.are_hubs(vectors))
-    homes = []
+    parts: list[_Entries] = []
+    homes, hubs = [], np.flatnonzero(forest.are_hubs(vectors))
     for tree, reached in enumerate(forest.find_reached(vectors, plan.probes, plan.reach)):
         first, end = plan.first_leaf[tree], plan.first_leaf[tree + 1]
         row, leaf, at_home, _ = _entries_of(reached, plan, tree)

@@ -83,7 +83,8 @@ class Keeper:
             self.bar = bars[rows]
             known = np.isfinite(self.bar) & (self.bar != NO_BAR)
             # A neighbor at the distance of the bar may enter, whatever its id.
-            self._worst[known] = self._keys(low_bits(self._id_bits).astype(np.int64), self.bar[known])
+            last = np.full(np.count_nonzero(known), low_bits(self._id_bits)).view(np.int64)
+            self._worst[known] = self._keys(last, self.bar[known])
             self._worst[self.bar == NO_BAR] = 0
         self._most_rows = min(_FOLD_ROWS, 2 ** (64 - id_bits - DISTANCE_BITS))
         # Both ends of a pair are folded at once, so either may have half the rows of a fold.
