@@ -332,8 +332,8 @@ def _add_update(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     update = commands.add_parser(
         "update",
         help="bring table and index to what the rows are now",
-        description="Compare a table of vectors with the index that `annspark build --index` has kept. Join what is new "
-        "or changed, and publish table and index anew, both or none. The table is the one that a join of all rows "
+        description="Compare a table of vectors with the index that `annspark build --index` has kept. Join what is "
+        "new or changed, and publish table and index anew, both or none. The table is the one that a join of all rows "
         "in the same forest gives. What is not given is as it was when the index was made.",
         argument_default=argparse.SUPPRESS,
     )

@@ -38,7 +38,6 @@ from annspark.spark.arrow import (
 )
 from annspark.spark.block import block_lengths, id_type
 from annspark.spark.cluster import partition_keys
-from annspark.spark.wire import Wire
 from annspark.tables import (
     CONTENTS,
     COUNTS,
