@@ -83,7 +83,7 @@ def build_tuned(tuned: Tuned, asked: dict[str, Any], run: Run, *, keep: bool = F
     asked : settings as the report gives them
     keep  : keep of the join what an update of the index needs
     """
-    settings, plan = tuned.settings, tuned.plan
+    plan = tuned.plan
     doing = f"routing to {plan.probes:.3g} leaves a tree, joining in {plan.n_partitions} partitions, merging"
     with run.clock.step("join", doing) as facts:
         layout, store = where_found(tuned, run)

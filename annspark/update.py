@@ -1,7 +1,7 @@
 """Update: the neighbor table of tonight's rows, and the index of them, from last night's index.
 
-The forest and the reach stay, and with them the home of every row that stays.  Two rows are compared when either goes to
-the home of the other.  So only pairs with an end that is new or changed are new, and only they are compared.  A list
+The forest and the reach stay, and with them the home of every row that stays.  Two rows are compared when either goes
+to the home of the other.  So only pairs with an end that is new or changed are new, and only they are compared.  A list
 that loses neighbors has some to spare; where these run out, its row is joined anew.  The table is that of a join of all
 rows with the same forest and reach, to the bit.
 """
@@ -44,8 +44,8 @@ from annspark.tuned import Found, Indexed, Kept, Known, Tuned
 
 _BUILD = "Build table and index anew: annspark build --index, or --rebuild-if-missed"
 ON_DRIFT = (
-    "The rows have drifted from the forest of the index. Add --top-up, or --rebuild-if-missed, or build table and index "
-    "anew: annspark build --index."
+    "The rows have drifted from the forest of the index. Add --top-up, or --rebuild-if-missed, or build table and "
+    "index anew: annspark build --index."
 )
 _MOST_CHANGED = 0.25  # share of the rows: if more have changed, joining all of them anew takes less time
 _MOST_TOLD = 5_000_000  # most hashes of changed rows that the driver hands to the tasks
@@ -79,8 +79,8 @@ def require_updatable(indexed: Indexed, named: str) -> Kept:
     """Return what an index keeps of the join of its rows; SettingsError for an index of candidates."""
     if indexed.kept is None:
         raise SettingsError(
-            f"index {named!r} holds candidates, whose neighbors among themselves nobody has asked for, so that there is "
-            "no table to update. Build it anew: annspark build --candidates --index."
+            f"index {named!r} holds candidates, which have no table of neighbors among themselves to update. Build it "
+            "anew: annspark build --candidates --index."
         )
     return indexed.kept
 

@@ -1,4 +1,4 @@
-"""What an index keeps of the join of its rows, in Arrow files: the rows' nearest neighbors, and who visits which leaf."""
+"""What an index keeps of the join of its rows, in Arrow files: nearest neighbors, and who visits which leaf."""
 
 from dataclasses import dataclass
 

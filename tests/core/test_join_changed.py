@@ -83,7 +83,8 @@ def update(world, before, kept, night, k, width):
     forward = np.array([[leaf in world.goes(row) for leaf in range(world.n_leaves)] for row in rows])
 
     def unrelated(one, other):
-        assert asking[one].all() and not asking[other].any()
+        assert asking[one].all()
+        assert not asking[other].any()
         leaf, target = home_of[other], home_of[one]
         related = forward[one, leaf]
         for wanted in (target, np.full(len(one), EVERY_LEAF)):
