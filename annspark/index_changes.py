@@ -267,7 +267,7 @@ def join_asking(
         _bars_mapper(paths, changes, plan, keys), f"{PARTITION_KEY} int, {HASHES} binary, {_BARS} binary"
     )
     together = shipped.unionByName(bars, allowMissingColumns=True).repartition(plan.n_partitions, PARTITION_KEY)
-    mapper = _join_mapper(keys, slot_keys, wire, coordinates, forest.sizes[0], new, changes.replaced)
+    mapper = _join_mapper(keys, slot_keys, wire, coordinates, new, changes.replaced)
     return watch_joined(together.mapInArrow(mapper, joined_schema(id_type(users.table))), meter)
 
 
@@ -299,14 +299,9 @@ def _join_mapper(
     slot_keys: np.ndarray,
     wire: Wire,
     coordinates: Coordinates,
-    first_tree: int,
     new: tuple[str, Manifest],
     replaced: np.ndarray,
 ) -> Mapper:
-    """Return the function that joins the rows that ask with the residents of a part.
-
-    first_tree : number of leaves of the first tree
-    """
     folder, manifest = new
     number_of = {int(key): number for number, key in enumerate(keys)}
     leaves = [np.flatnonzero(manifest.part_of_leaf == number).astype(np.int32) for number in range(len(keys))]
@@ -341,7 +336,9 @@ def _join_mapper(
         at[order] = np.arange(n)
         both_ids = both_ids.take(pa.array(order))
         is_asking = order >= n_here
-        home = np.concatenate([leaf, numbers(asking[HOMES], np.int32)])[order]
+        homes = numbers(asking[HOMES], np.int32).reshape(len(count), -1)
+        home = np.concatenate([leaf, np.full(len(count), -1, np.int32)])[order]
+        homes_of = np.concatenate([np.full((n_here, homes.shape[1]), -1, np.int32), homes])[order]
         all_place = np.concatenate([place, np.zeros(len(count), np.int64)])[order]
         first = np.ones(n, bool)
         first[1:] = pc.not_equal(both_ids[1:], both_ids[:-1]).to_numpy(zero_copy_only=False)
@@ -354,18 +351,16 @@ def _join_mapper(
         def unrelated(one: np.ndarray, other: np.ndarray) -> np.ndarray:
             goes = are_in(one * n_leaves + home[other], forward)
             rest = np.flatnonzero(~goes)
-            at_home, it, visited = home[other[rest]], all_place[other[rest]], home[one[rest]]
-            goes[rest] = (visited >= 0) & visitors.are_visiting(at_home, it, visited)
-            if leaves[number][0] < first_tree:
-                every = np.full(len(rest), EVERY_LEAF, np.int32)
-                goes[rest] |= (visited >= 0) & visitors.are_visiting(at_home, it, every)
+            at_home, it = home[other[rest]], all_place[other[rest]]
+            for targets in (*homes_of[one[rest]].T, np.full(len(rest), EVERY_LEAF, np.int32)):
+                goes[rest] |= visitors.are_visiting(at_home, it, targets)
             return ~goes | (thing[one] == thing[other])
 
         all_vectors = take_rows(_together(mine, asked), order)
         all_bars = np.concatenate([bars, np.full(len_of(asked), np.inf, np.float32)])[order]
         joined = join_changed(
             all_vectors,
-            np.where(is_asking, np.int32(-1), home),
+            home,
             Visits(owner, target),
             all_bars,
             unrelated,

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import annspark
-from annspark import InputError, RecallMissed, SettingsError, fit, load
+from annspark import InputError, SettingsError, fit, load
 from annspark.cli import main
 from tests.helpers import clustered, files_in, lists_of, long_lists_of
 from tests.oracle import assert_sound

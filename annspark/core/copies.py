@@ -56,24 +56,28 @@ def route_residents(forest: Forest, plan: Plan, vectors: Vectors) -> Copies:
 
 
 def route_homes(forest: Forest, plan: Plan, vectors: Vectors) -> Copies:
-    """Return one copy of each vector for the partition of its home in every tree, with all leaves that it visits there.
+    """Return one copy of each vector for the partition of its home in every tree, with all leaves that it visits.
 
+    What a vector visits in a tree in which it has no home goes with its copy of the first tree, in which each has one.
     A tree for which the plan has no reach is visited by none.
     """
-    parts, hubs, n_joined = [], np.flatnonzero(forest.are_hubs(vectors)), len(plan.reach)
+    hubs, n_joined = np.flatnonzero(forest.are_hubs(vectors)), len(plan.reach)
     reached = forest.first(n_joined).find_reached(vectors, plan.probes, plan.reach)
     further = forest.find_routes(vectors, 1)[n_joined:] if len(forest.sizes) > n_joined else []
+    trees: list[_Entries] = []
     for tree, of_tree in enumerate([*reached, *(one.take(one.home) for one in further)]):
         entries = _entries_of(of_tree, plan, tree)
         row, _, home, partition = entries
         at_home = np.full(of_tree.n_rows, -1, np.int32)
         at_home[row[home]] = partition[home]
-        if len(hubs) and tree == 0:
-            entries = _with_hubs(entries, hubs, np.zeros(1, np.int32))
-        partition = at_home[entries[0]]
-        somewhere = partition >= 0  # sparse rows with few columns have no home in later trees
-        parts.append(tuple(part[somewhere] for part in (*entries[:3], partition)))
-    return _copies_of(parts)
+        if tree == 0:
+            first = at_home
+            entries = _with_hubs(entries, hubs, np.zeros(1, np.int32)) if len(hubs) else entries
+        row = entries[0]
+        trees.append((*entries[:3], np.where(at_home[row] < 0, first[row], at_home[row])))
+    entries = tuple(np.concatenate(part) for part in zip(*trees, strict=True))
+    by_row = np.argsort(entries[0], kind="stable")
+    return _copies_of([tuple(part[by_row] for part in entries)])
 
 
 @dataclass(frozen=True)
@@ -111,44 +115,34 @@ def callers_of(leaf: np.ndarray, visited: np.ndarray, n_leaves: int) -> Callers:
 def route_changed(callers: Callers, forest: Forest, plan: Plan, vectors: Vectors) -> Copies:
     """Return one copy of each vector for every partition in which it is compared with residents of a leaf.
 
-    home is its home leaf, wherever that is joined.  visits are the leaves that it goes to, its home included, and after
-    those the leaves whose residents may visit its home, in the form -3 - leaf: of these residents it is compared with
-    those that do.
+    Other than in Copies, home is int32 (n, trees), the home leaves in all trees, -1 for none.  visits are the leaves
+    that the vector goes to, its homes included, and the leaves with residents that may visit a home of it, in the form
+    -3 - leaf: of these residents it is compared with those that do.
     """
-    parts: list[_Entries] = []
-    homes, hubs = [], np.flatnonzero(forest.are_hubs(vectors))
+    n_leaves, hubs = plan.n_leaves, np.flatnonzero(forest.are_hubs(vectors))
+    going, calling, homes = [], [], []
     for tree, reached in enumerate(forest.find_reached(vectors, plan.probes, plan.reach)):
-        first, end = plan.first_leaf[tree], plan.first_leaf[tree + 1]
         row, leaf, at_home, _ = _entries_of(reached, plan, tree)
         home = np.full(reached.n_rows, -1, np.int32)
         home[row[at_home]] = leaf[at_home]
-        if tree == 0 and len(hubs):
-            others = ~np.isin(row, hubs)
-            row = np.concatenate([row[others], np.repeat(hubs, end - first)])
-            leaf = np.concatenate([leaf[others], np.tile(np.arange(first, end, dtype=np.int32), len(hubs))])
-        resident = np.flatnonzero(home >= 0)
-        place, calling = callers.of(home[resident])
-        owner = resident[place]
-        if tree == 0 and len(callers.hubs):
-            owner = np.concatenate([owner, np.repeat(resident, len(callers.hubs))])
-            calling = np.concatenate([calling, np.tile(callers.hubs, len(resident))])
-        # A leaf that the vector goes to is not called as well.
-        n_leaves = len(plan.partition_of_leaf)
-        called = np.setdiff1d(owner * n_leaves + calling, row * n_leaves + leaf)
-        row = np.concatenate([row, called // n_leaves])
-        leaf = np.concatenate([leaf, -3 - (called % n_leaves).astype(np.int32)])
-        partition = plan.partition_of_leaf[np.where(leaf < 0, -3 - leaf, leaf)]
-        order = np.lexsort((leaf < 0, row))
-        parts.append((row[order], leaf[order], np.zeros(len(row), bool), partition[order]))
         homes.append(home)
-    copies = _copies_of(parts)
-    tree = np.searchsorted(plan.first_leaf[1:], _first_leaf_of(plan)[copies.partition], side="right")
-    return replace(copies, home=np.stack(homes)[tree, copies.row])
-
-
-def _first_leaf_of(plan: Plan) -> np.ndarray:
-    """Return the first leaf of each partition; partitions that hold none have the first leaf of the one after."""
-    return np.searchsorted(plan.partition_of_leaf, np.arange(plan.n_partitions))
+        going.append(row * n_leaves + leaf)
+        resident = np.flatnonzero(home >= 0)
+        place, calls = callers.of(home[resident])
+        calling.append(resident[place] * n_leaves + calls)
+        if tree == 0:
+            every = np.arange(plan.first_leaf[1])
+            going.append((hubs[:, None] * n_leaves + every).ravel())
+            calling.append((resident[:, None] * n_leaves + callers.hubs).ravel())
+    goes, calls = np.unique(np.concatenate(going)), np.concatenate(calling)
+    calls = np.setdiff1d(calls, goes)  # a leaf that the vector goes to is not called as well
+    keys = np.concatenate([goes, calls])
+    row, leaf = np.divmod(keys, n_leaves)
+    visits = np.where(np.arange(len(keys)) < len(goes), leaf, -3 - leaf).astype(np.int32)
+    by_row = np.argsort(row, kind="stable")
+    entries = row[by_row], visits[by_row], np.zeros(len(row), bool), plan.partition_of_leaf[leaf[by_row]]
+    copies = _copies_of([entries])
+    return replace(copies, home=np.stack(homes, axis=1)[copies.row])
 
 
 def route_queries(forest: Forest, plan: Plan, vectors: Vectors) -> Copies:
