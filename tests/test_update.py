@@ -119,18 +119,16 @@ def start(nights, tmp_path, **named):
 @pytest.mark.parametrize("world", [name if name == "ties" else pytest.param(name, marks=SLOW) for name in WORLDS])
 def test_every_night_has_the_table_of_a_join_of_all_rows(spark, tmp_path, world):
     make, kind, named = WORLDS[world]
-    nights = Nights(spark, make, kind, np.random.default_rng(0), 500)
+    nights = Nights(spark, make, kind, np.random.default_rng(0), 400)
     index = start(nights, tmp_path, **named)
-    for night, (new, changed, gone) in enumerate([(5, 5, 5), (0, 0, 30), (40, 20, 0), (0, 0, 0)], 1):
-        nights.change(new, changed, gone)
+    for night, change in enumerate([(5, 5, 5), (40, 20, 0)], 1):
+        nights.change(*change)
         table = nights.table(night)
         whole = joined_anew(index, table, tmp_path / f"whole-{night}")
         lists, index, report = updated(index, table, tmp_path / f"night-{night}")
         assert lists == whole
         assert lists.keys() == nights.rows.keys()
         assert report.rows.written == len(nights.rows) == len(index)
-        if named.get("recall"):
-            assert report.recall.high >= named["recall"]
 
 
 @SLOW
@@ -163,9 +161,7 @@ def test_an_index_is_queried_the_same_after_an_update_as_if_it_was_written_whole
     updated(index, nights.table(), tmp_path / "updated")
     asked = [longer(np.random.default_rng(seed)) for seed in range(30)]
     one, other = (annspark.open_index(str(tmp_path / name)) for name in ("whole", "updated"))
-    for found, wanted in zip(one.search(asked), other.search(asked), strict=True):
-        np.testing.assert_array_equal(found, wanted)
-    assert sorted(one.ids_found if hasattr(one, "ids_found") else []) == []
+    assert one.search(asked) == other.search(asked)
 
 
 def test_rows_that_no_longer_fit_are_refused_with_what_to_do(spark, tmp_path):
@@ -173,7 +169,7 @@ def test_rows_that_no_longer_fit_are_refused_with_what_to_do(spark, tmp_path):
     index = start(nights, tmp_path, metric="euclidean", probes=2)
     huge = {**nights.rows, 7: [1e30] * 8}
     table = spark.createDataFrame(list(huge.items()), nights.schema)
-    with pytest.raises(annspark.errors.BuildNeeded, match="Build table and index anew"):
+    with pytest.raises(annspark.BuildNeeded, match="Build table and index anew"):
         index.update(table)
     strings = nights.table().selectExpr("string(user_id) user_id", "vector")
     with pytest.raises(InputError, match="ids are string, and bigint in the index"):
@@ -269,16 +265,14 @@ def test_without_the_table_no_index_appears_either(night, monkeypatch):
 def test_rows_that_drift_miss_the_recall_and_are_built_anew_where_that_is_asked_for(spark, night, capsys):
     folder, rows = night
     rng = np.random.default_rng(3)
-    # All rows now lie where the forest has few leaves.
-    drifted = [(i, (POOL[0] + 0.05 * rng.normal(size=8)).tolist()) for i in rows]
+    # Nearly all rows lie in few leaves now, and their neighbors in others.
+    drifted = [(i, (np.sign(POOL[0]) + rng.normal(size=8)).tolist()) for i in rows]
     spark.createDataFrame(drifted, f"user_id bigint, vector {FLOATS}").write.parquet(str(folder / "drifted"))
-    with patch("annspark.core.plan.count_exact_users", lambda rows, *_: (rows, 1)):
-        pass
-    code = update(folder, rows="drifted")
-    assert code in (0, 4)
-    if code == 4:
-        assert "have drifted from the forest" in capsys.readouterr().err
-        assert update(folder, "--rebuild-if-missed", rows="drifted") == 0
+    assert update(folder, rows="drifted") == 4
+    assert "have drifted from the forest" in capsys.readouterr().err
+    assert update(folder, "--rebuild-if-missed", rows="drifted") == 0
+    assert "table and index are built anew" in capsys.readouterr().out
+    assert update(folder, rows="drifted") == 0
 
 
 @SLOW
@@ -292,12 +286,12 @@ def test_an_index_of_candidates_has_no_table_to_update(spark, built, tmp_path, c
 
 @SLOW
 def test_an_index_that_fit_has_made_is_joined_whole_once(spark, built, tmp_path, capsys):
-    folder, nights = built
+    folder, _ = built
     places = ["--input", str(folder / "vectors"), "--index", str(tmp_path / "index")]
     assert main(["fit", *places, "--k", "4", "--leaf-rows", "60", "--audit-users", "200"]) == 0
     assert main(["update", *places, "--output", str(tmp_path / "out")]) == 0
     first = lists_of(spark.read.parquet(str(tmp_path / "out")))
-    assert first == {i: found for i, found in long_lists_of(spark.read.parquet(str(folder / "out"))).items()}
+    assert first == dict(long_lists_of(spark.read.parquet(str(folder / "out"))).items())
     assert "all 1,500 users" in capsys.readouterr().out
     assert main(["update", *places, "--output", str(tmp_path / "out")]) == 0
     assert lists_of(spark.read.parquet(str(tmp_path / "out"))) == first
