@@ -164,6 +164,7 @@ def test_an_index_is_queried_the_same_after_an_update_as_if_it_was_written_whole
     assert one.search(asked) == other.search(asked)
 
 
+@SLOW
 def test_rows_that_no_longer_fit_are_refused_with_what_to_do(spark, tmp_path):
     nights = Nights(spark, normal, FLOATS, np.random.default_rng(0), 120)
     index = start(nights, tmp_path, metric="euclidean", probes=2)
@@ -212,10 +213,10 @@ def night(built, tmp_path):
     nights.rows = before
 
 
-def test_table_report_and_index_are_of_tonight(spark, night, capsys):
+def test_table_report_and_index_are_of_tonight(spark, night, caplog):
     folder, rows = night
     assert update(folder) == 0
-    assert "rows are new or changed" in capsys.readouterr().out
+    assert "rows are new or changed" in caplog.text
     assert files_in(folder) == ["index", "out", "out.report", "tonight"]
     lists = long_lists_of(spark.read.parquet(str(folder / "out")))
     ids = sorted(rows)
@@ -262,7 +263,7 @@ def test_without_the_table_no_index_appears_either(night, monkeypatch):
 
 
 @SLOW
-def test_rows_that_drift_miss_the_recall_and_are_built_anew_where_that_is_asked_for(spark, night, capsys):
+def test_rows_that_drift_miss_the_recall_and_are_built_anew_where_that_is_asked_for(spark, night, capsys, caplog):
     folder, rows = night
     rng = np.random.default_rng(3)
     # Nearly all rows lie in few leaves now, and their neighbors in others.
@@ -271,7 +272,7 @@ def test_rows_that_drift_miss_the_recall_and_are_built_anew_where_that_is_asked_
     assert update(folder, rows="drifted") == 4
     assert "have drifted from the forest" in capsys.readouterr().err
     assert update(folder, "--rebuild-if-missed", rows="drifted") == 0
-    assert "table and index are built anew" in capsys.readouterr().out
+    assert "table and index are built anew" in caplog.text
     assert update(folder, rows="drifted") == 0
 
 
@@ -285,13 +286,13 @@ def test_an_index_of_candidates_has_no_table_to_update(spark, built, tmp_path, c
 
 
 @SLOW
-def test_an_index_that_fit_has_made_is_joined_whole_once(spark, built, tmp_path, capsys):
+def test_an_index_that_fit_has_made_is_joined_whole_once(spark, built, tmp_path, caplog):
     folder, _ = built
     places = ["--input", str(folder / "vectors"), "--index", str(tmp_path / "index")]
     assert main(["fit", *places, "--k", "4", "--leaf-rows", "60", "--audit-users", "200"]) == 0
     assert main(["update", *places, "--output", str(tmp_path / "out")]) == 0
     first = lists_of(spark.read.parquet(str(tmp_path / "out")))
     assert first == dict(long_lists_of(spark.read.parquet(str(folder / "out"))).items())
-    assert "all 1,500 users" in capsys.readouterr().out
+    assert "all 1,500 users" in caplog.text
     assert main(["update", *places, "--output", str(tmp_path / "out")]) == 0
     assert lists_of(spark.read.parquet(str(tmp_path / "out"))) == first
