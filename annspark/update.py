@@ -13,6 +13,7 @@ import numpy as np
 from pyspark.sql import DataFrame
 
 from annspark.core.calibrate import CALIBRATION_USERS
+from annspark.core.forest import Forest
 from annspark.core.join_sparse import CROWDED
 from annspark.core.metric import METRICS
 from annspark.core.plan import PLAN_SAMPLE, Expected, Plan, count_exact_users, count_merge_partitions
@@ -111,30 +112,35 @@ def update(
     known, forest = _know(users, settings, run), indexed.forest.first(len(kept.reach))
     first_rows = known.first_rows or pick_for_queries(known.users, indexed.forest, settings.k)
     indexed = replace(indexed, settings=settings, users=replace(users, role="index"), first_rows=first_rows)
-    tuned = Tuned(
+    if old is not None and old.manifest.slots:
+        with run.clock.step("changes") as facts:
+            changes = find_changes(users, old.folder, old.manifest)
+            facts += [
+                f"{len(changes.added):,} rows are new or changed, {len(changes.gone.hashes):,} gone or changed",
+                f"{len(changes.short):,} others are joined anew",
+            ]
+        if _pays(changes, users, old.manifest, first_rows):
+            tuned = _tuned(known, forest, kept, settings, _plan_of(old.manifest, kept))
+            with run.clock.step("join") as facts:
+                found, manifest = _join_changes(changes, tuned, indexed, old, new, named, run)
+                facts += [f"{len(changes.asking):,} of {found.counts.written:,} users"]
+            joined = finish_build(found, tuned, asked, run)
+            return Tonight(joined, _with_residents(indexed, manifest), manifest, len(changes.replaced))
+    plan = replace(plan_for(known, forest, kept.probes, run), reach=kept.reach)
+    return _join_all(_tuned(known, forest, kept, settings, plan), indexed, new, named, asked, run)
+
+
+def _tuned(known: Known, forest: Forest, kept: Kept, settings: Settings, plan: Plan) -> Tuned:
+    """Return what a join needs; its probes were chosen when the index was made."""
+    return Tuned(
         settings=settings,
         known=known,
         forest=forest,
         grown=forest,
         home_distances=None,
         calibration=kept.calibration,
-        plan=replace(plan_for(known, forest, kept.probes, run), reach=kept.reach),
+        plan=plan,
     )
-    if old is None or not old.manifest.slots:
-        return _join_all(tuned, indexed, new, named, asked, run)
-    with run.clock.step("changes") as facts:
-        changes = find_changes(users, old.folder, old.manifest)
-        facts += [
-            f"{len(changes.added):,} rows are new or changed, {len(changes.gone.hashes):,} gone or changed",
-            f"{len(changes.short):,} others are joined anew",
-        ]
-    if not _pays(changes, users, old.manifest, first_rows):
-        return _join_all(tuned, indexed, new, named, asked, run)
-    with run.clock.step("join") as facts:
-        found, manifest = _join_changes(changes, tuned, indexed, old, new, named, run)
-        facts += [f"{len(changes.asking):,} of {found.counts.written:,} users"]
-    joined = finish_build(found, tuned, asked, run)
-    return Tonight(joined, _with_residents(indexed, manifest), manifest, len(changes.replaced))
 
 
 def _join_all(tuned: Tuned, indexed: Indexed, new: str, named: str, asked: dict[str, Any], run: Run) -> Tonight:
@@ -234,7 +240,7 @@ def _join_changes(
             asking,
             users,
             indexed.forest,
-            _plan_of(old.manifest, kept),
+            tuned.plan,
             changes,
             old.folder,
             old.manifest,
