@@ -9,6 +9,7 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 
 from annspark.errors import SettingsError, spark_errors_explained
+from annspark.index_changes import Saved
 from annspark.index_reader import read_index
 from annspark.index_writer import check_index, write_aside
 from annspark.indexing import index_of
@@ -24,7 +25,7 @@ from annspark.spark import files
 from annspark.spark.cluster import count_cores
 from annspark.spark.staging import staging
 from annspark.tuned import Indexed, Tuned
-from annspark.update import ON_DRIFT, Saved, finish_update, update
+from annspark.update import ON_DRIFT, finish_update, update
 
 OF_NEIGHBORS = ("k", "recall", "probes", "shape", "audit_users", "top_up", "max_distance", "links")
 OF_QUERIES = (

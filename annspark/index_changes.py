@@ -1,7 +1,7 @@
 """The steps of an update: find what has changed, write the parts anew, and join what has changed with what it meets."""
 
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import types as T
 
+from annspark.core.arrays import places_in_groups
 from annspark.core.contents import contents_of
 from annspark.core.coordinates import Coordinates
 from annspark.core.copies import Callers, callers_of, route_changed, route_homes
@@ -18,12 +19,13 @@ from annspark.core.keeper import NO_BAR
 from annspark.core.plan import Plan
 from annspark.core.routes import EVERY_LEAF, Visits
 from annspark.core.sampling import slot_of
-from annspark.core.vectors import Vectors, concatenate_rows, in_kind, is_sparse, len_of, take_rows
+from annspark.core.vectors import Vectors, concatenate_rows, in_kind, is_sparse, take_rows
+from annspark.core.visitors import Visitors
 from annspark.flow.join import joined_batches, joined_schema
 from annspark.flow.read import Users
 from annspark.flow.route import ship_vectors
 from annspark.index_rows import are_in, block_facts, facts_schema, one_row_each
-from annspark.index_writer import CALLERS, VISITED, WRITTEN, PartRows, write_files
+from annspark.index_writer import CALLERS, VISITED, WRITTEN, PartRows, number_kind_of, write_files
 from annspark.saved.kept import Gone, read_rows, read_visitors
 from annspark.saved.manifest import Manifest
 from annspark.saved.parts import read_part
@@ -71,10 +73,58 @@ class Changes:
         return np.union1d(self.gone.hashes, self.asking)
 
 
-def find_changes(users: Users, folder: str, manifest: Manifest) -> Changes:
+@dataclass(frozen=True)
+class Saved:
+    """Where an index is, and what is there."""
+
+    folder: str
+    manifest: Manifest
+
+    @property
+    def slots(self) -> list[str]:
+        """The files of its rows and their neighbors, slot by slot."""
+        return [f"{self.folder}/{name}" for name in self.manifest.slots]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A part of a saved index.
+
+    path      : of its rows
+    visits    : path of who visits which leaf; None for a tree that is not joined
+    leaves    : int32 (n,), its leaves, ascending
+    leaf_rows : int64 (n,), rows of each
+    """
+
+    path: str
+    visits: str | None
+    leaves: np.ndarray
+    leaf_rows: np.ndarray
+
+    @property
+    def leaf(self) -> np.ndarray:
+        """The leaf of each row: int32 (n_rows,)."""
+        return np.repeat(self.leaves, self.leaf_rows)
+
+    @property
+    def place(self) -> np.ndarray:
+        """The place of each row among those of its leaf: int64 (n_rows,)."""
+        return places_in_groups(self.leaf_rows)
+
+
+def _parts_of(saved: Saved) -> list[_Part]:
+    manifest = saved.manifest
+    found = []
+    for number, name in enumerate(manifest.parts):
+        leaves = np.flatnonzero(manifest.part_of_leaf == number).astype(np.int32)
+        visits = f"{saved.folder}/{manifest.visits[number]}" if number < len(manifest.visits) else None
+        found.append(_Part(f"{saved.folder}/{name}", visits, leaves, manifest.leaf_rows[leaves]))
+    return found
+
+
+def find_changes(users: Users, old: Saved) -> Changes:
     """Compare tonight's rows with those of an index, by the hashes of their ids and of their vectors."""
-    spark = users.table.sparkSession
-    paths = [f"{folder}/{name}" for name in manifest.slots]
+    spark, paths, manifest = users.table.sparkSession, old.slots, old.manifest
     keys, kind = partition_keys(len(paths)), id_type(users.table)
     told = users.table.select(HASHES, *users.wire.names).mapInArrow(
         _contents_mapper(keys, users.wire), f"{PARTITION_KEY} int, {HASHES} binary, {CONTENTS} binary"
@@ -115,20 +165,32 @@ def _compare_mapper(paths: list[str], keys: np.ndarray) -> Mapper:
         shipped = pa.Table.from_batches([batch for batch in batches if batch.num_rows])
         slot = slot_of_key[shipped[PARTITION_KEY][0].as_py()]
         shipped = shipped.filter(shipped[HASHES].is_valid())
-        tonight = numbers(shipped[HASHES], np.int64), numbers(shipped[CONTENTS], np.int64)
+        hashes, contents = numbers(shipped[HASHES], np.int64), numbers(shipped[CONTENTS], np.int64)
         rows = read_rows(paths[slot])
-        before = rows.hashes, rows.contents
-        # Rows whose ids have the same hash are taken for one: where one of them has changed, all have.
-        both = [np.stack(side, axis=1).view("i8,i8")[:, 0] for side in (before, tonight)]
-        lost, new = (np.unique(one["f0"][~np.isin(one, other)]) for one, other in (both, both[::-1]))
-        changed = np.union1d(lost, new)
-        gone = np.flatnonzero(np.isin(rows.hashes, changed))
-        added = np.intersect1d(tonight[0], changed)
+        changed = _changed(rows.hashes, rows.contents, hashes, contents)
+        gone, added = np.flatnonzero(are_in(rows.hashes, changed)), hashes[are_in(hashes, changed)]
         columns = [to_lists(rows.ids.take(pa.array(gone)), np.array([len(gone)]))]
         columns += [to_binary(part, np.array([len(part)])) for part in (rows.hashes[gone], added)]
         yield pa.RecordBatch.from_arrays(columns, [IDS, _GONE, _ADDED])
 
     return compare
+
+
+def _changed(before: np.ndarray, contents: np.ndarray, tonight: np.ndarray, new_contents: np.ndarray) -> np.ndarray:
+    """Return the hashes of ids that are on one side only, or have other contents there: int64 (n,), ascending.
+
+    Rows whose ids have one hash are taken for one, which has changed.
+
+    before, tonight : int64, hashes of ids, those of before ascending
+    """
+    twice = [some[1:][some[1:] == some[:-1]] for some in (before, np.sort(tonight))]
+    at = np.searchsorted(before, tonight).clip(max=max(0, len(before) - 1))
+    same = np.zeros(len(tonight), bool)
+    if len(before):
+        same = (before[at] == tonight) & (contents[at] == new_contents)
+    lost = np.ones(len(before), bool)
+    lost[at[same]] = False
+    return np.unique(np.concatenate([tonight[~same], before[lost], *twice]))
 
 
 def _short_mapper(paths: list[str], gone: Gone, k: int) -> Mapper:
@@ -164,46 +226,36 @@ def pick_rows(users: Users, wanted: np.ndarray) -> DataFrame:
 
 
 def write_parts(
-    asking: DataFrame,
-    users: Users,
-    forest: Forest,
-    plan: Plan,
-    changes: Changes,
-    old: str,
-    manifest: Manifest,
-    folder: str,
-    number_kind: str,
+    asking: DataFrame, users: Users, forest: Forest, plan: Plan, changes: Changes, old: Saved, folder: str
 ) -> pa.Table:
     """Write the parts of an index anew, with the rows that ask in place of those that are replaced.
 
-    asking   : blocks of the rows that ask
-    plan     : its partitions are the parts of the index
-    old      : folder of the index
-    manifest : of the index
-    folder   : where the parts are written to
-    returns  : what the tasks told, part after part
+    asking  : blocks of the rows that ask
+    forest  : all trees of the index
+    plan    : its partitions are the parts of the index
+    folder  : where the parts are written to
+    returns : what the tasks told, part after part
     """
     keys = partition_keys(plan.n_partitions)
     shipped = ship_vectors(asking, forest, plan, users.wire, users.coordinates, route_homes, prepared=False)
     shipped = shipped.unionByName(one_row_each(users.table.sparkSession, keys), allowMissingColumns=True)
-    mapper = _rewrite_mapper(keys, users.wire, changes.replaced, old, manifest, folder, number_kind)
+    mapper = _rewrite_mapper(keys, users.wire, changes.replaced, old, folder, number_kind_of(users))
     return collect(shipped.repartition(plan.n_partitions, PARTITION_KEY).mapInArrow(mapper, WRITTEN)).sort_by("number")
 
 
 def _rewrite_mapper(
-    keys: np.ndarray, wire: Wire, replaced: np.ndarray, old: str, manifest: Manifest, folder: str, number_kind: str
+    keys: np.ndarray, wire: Wire, replaced: np.ndarray, old: Saved, folder: str, number_kind: str
 ) -> Mapper:
+    parts = _parts_of(old)
     number_of = {int(key): number for number, key in enumerate(keys)}
-    leaves = [np.flatnonzero(manifest.part_of_leaf == number).astype(np.int32) for number in range(len(keys))]
-    leaf_rows = [manifest.leaf_rows[some] for some in leaves]
-    parts, visits = manifest.parts, manifest.visits
 
     def write(batches: Batches) -> Batches:
         shipped = pa.Table.from_batches([batch for batch in batches if batch.num_rows])
         number = number_of[shipped[PARTITION_KEY][0].as_py()]
         shipped = shipped.filter(shipped[IDS].is_valid())
-        ids, hashes, vectors = read_part(f"{old}/{parts[number]}", wire.dim, sparse=wire.sparse)
-        leaf = np.repeat(leaves[number], leaf_rows[number])
+        part = parts[number]
+        ids, hashes, vectors = read_part(part.path, wire.dim, sparse=wire.sparse)
+        leaf = part.leaf
         stays = ~are_in(hashes, replaced)
         new_ids, new_leaf = elements(shipped[IDS]), numbers(shipped[HOMES], np.int32)
         row = np.flatnonzero(stays)
@@ -214,8 +266,8 @@ def _rewrite_mapper(
             leaf=np.concatenate([leaf[row], new_leaf]),
         )
         visitors = None
-        if number < len(visits):
-            visiting, visited = read_visitors(f"{old}/{visits[number]}").visits(leaf)
+        if part.visits is not None:
+            visiting, visited = read_visitors(part.visits).visits(leaf)
             here = stays[visiting]
             place = np.cumsum(stays) - 1
             owner = len(row) + np.repeat(np.arange(len(new_leaf)), numbers(shipped[N_VISITS], np.int32))
@@ -248,23 +300,23 @@ def join_asking(
     plan: Plan,
     callers: Callers,
     changes: Changes,
-    old: tuple[str, Manifest],
-    new: tuple[str, Manifest],
+    old: Saved,
+    new: Saved,
     meter: Meter,
 ) -> DataFrame:
     """Compare the rows that ask with the residents that they meet; return the lists of both as candidates, by slot.
 
-    forest   : the trees that are joined
-    plan     : its partitions are tonight's parts, of these trees
-    old, new : folder and manifest of the index, and of tonight's parts
+    forest : the trees that are joined
+    plan   : its partitions are tonight's parts
+    old    : the index of last night
+    new    : tonight's parts
     """
     spark, wire, coordinates = users.table.sparkSession, users.wire, users.coordinates
     shipped = ship_vectors(asking, forest, plan, wire, coordinates, partial(route_changed, callers))
     shipped = watch_shipped(shipped, meter, wire)
-    paths = [f"{old[0]}/{name}" for name in old[1].slots]
-    keys, slot_keys = partition_keys(plan.n_partitions), partition_keys(len(paths))
-    bars = spark.range(0, len(paths), 1, len(paths)).mapInArrow(
-        _bars_mapper(paths, changes, plan, keys), f"{PARTITION_KEY} int, {HASHES} binary, {_BARS} binary"
+    keys, slot_keys, n_slots = partition_keys(plan.n_partitions), partition_keys(len(old.slots)), len(old.slots)
+    bars = spark.range(0, n_slots, 1, n_slots).mapInArrow(
+        _bars_mapper(old.slots, changes, plan, keys), f"{PARTITION_KEY} int, {HASHES} binary, {_BARS} binary"
     )
     together = shipped.unionByName(bars, allowMissingColumns=True).repartition(plan.n_partitions, PARTITION_KEY)
     mapper = _join_mapper(keys, slot_keys, wire, coordinates, new, changes.replaced)
@@ -299,95 +351,127 @@ def _join_mapper(
     slot_keys: np.ndarray,
     wire: Wire,
     coordinates: Coordinates,
-    new: tuple[str, Manifest],
+    new: Saved,
     replaced: np.ndarray,
 ) -> Mapper:
-    folder, manifest = new
+    """Return the function that joins the rows that ask with the residents of a part."""
     number_of = {int(key): number for number, key in enumerate(keys)}
-    leaves = [np.flatnonzero(manifest.part_of_leaf == number).astype(np.int32) for number in range(len(keys))]
-    leaf_rows = [manifest.leaf_rows[some] for some in leaves]
-    parts, visits, width = manifest.parts, manifest.visits, manifest.join.width if manifest.join else 0
+    parts, join_facts = _parts_of(new), new.manifest.join
+    assert join_facts is not None
+    width = join_facts.width
 
     def join(batches: Batches) -> Batches:
         shipped = pa.Table.from_batches([batch for batch in batches if batch.num_rows])
-        number = number_of[shipped[PARTITION_KEY][0].as_py()]
+        part = parts[number_of[shipped[PARTITION_KEY][0].as_py()]]
         told, asking = shipped.filter(shipped[_BARS].is_valid()), shipped.filter(shipped[IDS].is_valid())
         del shipped
         if len(asking) == 0:
             return
-        # The residents of the leaves that any row goes to.
-        count = numbers(asking[N_VISITS], np.int32)
-        going = numbers(asking[VISITS], np.int32)
-        target = np.where(going < 0, -3 - going, going)
-        ids, hashes, vectors = read_part(f"{folder}/{parts[number]}", wire.dim, sparse=wire.sparse)
-        leaf = np.repeat(leaves[number], leaf_rows[number])
-        place = np.arange(len(leaf)) - np.repeat(np.cumsum(leaf_rows[number]) - leaf_rows[number], leaf_rows[number])
-        here = np.flatnonzero(np.isin(leaf, target))
-        if len(here) == 0:
-            return
-        ids, hashes, leaf, place = ids.take(pa.array(here)), hashes[here], leaf[here], place[here]
-        known_hashes, known_bars = numbers(told[HASHES], np.int64), numbers(told[_BARS], np.float32)
-        bars = _bars_of(hashes, known_hashes, known_bars, replaced, coordinates)
-        mine, asked = coordinates.for_join(take_rows(vectors, here)), wire.read(asking)
-        both_ids = pa.concat_arrays([ids, elements(asking[IDS]).cast(ids.type)])
-        order = pc.sort_indices(both_ids).to_numpy()
-        n_here, n = len(here), len(both_ids)
-        at = np.empty(n, np.int64)
-        at[order] = np.arange(n)
-        both_ids = both_ids.take(pa.array(order))
-        is_asking = order >= n_here
-        homes = numbers(asking[HOMES], np.int32).reshape(len(count), -1)
-        home = np.concatenate([leaf, np.full(len(count), -1, np.int32)])[order]
-        homes_of = np.concatenate([np.full((n_here, homes.shape[1]), -1, np.int32), homes])[order]
-        all_place = np.concatenate([place, np.zeros(len(count), np.int64)])[order]
-        first = np.ones(n, bool)
-        first[1:] = pc.not_equal(both_ids[1:], both_ids[:-1]).to_numpy(zero_copy_only=False)
-        thing = np.cumsum(first)
-        owner = at[n_here + np.repeat(np.arange(len(count)), count)]
-        n_leaves = len(manifest.leaf_rows)
-        forward = np.sort(owner[going >= 0] * n_leaves + going[going >= 0])
-        visitors = read_visitors(f"{folder}/{visits[number]}")
-
-        def unrelated(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-            goes = are_in(one * n_leaves + home[other], forward)
-            rest = np.flatnonzero(~goes)
-            at_home, it = home[other[rest]], all_place[other[rest]]
-            for targets in (*homes_of[one[rest]].T, np.full(len(rest), EVERY_LEAF, np.int32)):
-                goes[rest] |= visitors.are_visiting(at_home, it, targets)
-            return ~goes | (thing[one] == thing[other])
-
-        all_vectors = take_rows(_together(mine, asked), order)
-        all_bars = np.concatenate([bars, np.full(len_of(asked), np.inf, np.float32)])[order]
-        joined = join_changed(
-            all_vectors,
-            home,
-            Visits(owner, target),
-            all_bars,
-            unrelated,
-            width,
-            coordinates.metric,
-        )
+        met = _gather(part, told, asking, replaced, wire, coordinates)
+        joined = join_changed(met.vectors, met.home, met.visits, met.bars, met.are_unrelated, width, coordinates.metric)
         joined = replace(joined, distances=coordinates.in_input_units(joined.distances))
-        # Lists of residents that are replaced, or whose model kept some for them, are not wanted.
-        all_hashes = np.concatenate([hashes, numbers(asking[HASHES], np.int64)])[order]
-        listed = (joined.neighbors[:, 0] >= 0) & (is_asking | ~are_in(all_hashes, replaced))
-        yield from joined_batches(joined, np.flatnonzero(listed), all_hashes, slot_keys, both_ids)
+        # A resident that is replaced asks for its list.
+        listed = (joined.neighbors[:, 0] >= 0) & ((met.home < 0) | ~are_in(met.hashes, replaced))
+        yield from joined_batches(joined, np.flatnonzero(listed), met.hashes, slot_keys, met.ids)
 
     return join
 
 
-def _bars_of(
-    hashes: np.ndarray, known: np.ndarray, bars: np.ndarray, replaced: np.ndarray, coordinates: Coordinates
-) -> np.ndarray:
+@dataclass(frozen=True)
+class _Met:
+    """Rows that ask, and the residents of the leaves they go to, together in the order of their ids.
+
+    A row that asks and is a resident comes twice.
+
+    ids      : (n,)
+    hashes   : int64 (n,), of the ids
+    vectors  : ready to be joined
+    home     : int32 (n,), home leaf of a resident; -1 for a row that asks
+    place    : int64 (n,), place of a resident among those of its leaf
+    bars     : float32 (n,), raw distance up to which a resident keeps neighbors
+    homes    : int32 (n, trees), home leaves of a row that asks, in all trees
+    visits   : of rows that ask
+    goes     : int64, ascending, row << 32 | leaf: the leaves where a row that asks meets all residents
+    visitors : who visits which leaf
+    """
+
+    ids: pa.Array
+    hashes: np.ndarray
+    vectors: Vectors
+    home: np.ndarray
+    place: np.ndarray
+    bars: np.ndarray
+    homes: np.ndarray
+    visits: Visits
+    goes: np.ndarray
+    visitors: Visitors
+
+    @cached_property
+    def _thing(self) -> np.ndarray:
+        """A number for each id: int (n,)."""
+        begins = np.ones(len(self.ids), bool)
+        begins[1:] = pc.not_equal(self.ids[1:], self.ids[:-1]).to_numpy(zero_copy_only=False)
+        return np.cumsum(begins)
+
+    def are_unrelated(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        """Return which rows that ask are not to be compared with which residents: bool (n_pairs,).
+
+        They are compared where either goes to a home of the other, and are not the same.
+        """
+        related = are_in(one << 32 | self.home[other], self.goes)
+        rest = np.flatnonzero(~related)
+        leaf, place = self.home[other[rest]], self.place[other[rest]]
+        for target in (*self.homes[one[rest]].T, np.full(len(rest), EVERY_LEAF, np.int32)):
+            related[rest] |= self.visitors.are_visiting(leaf, place, target)
+        return ~related | (self._thing[one] == self._thing[other])
+
+
+def _gather(
+    part: _Part, told: pa.Table, asking: pa.Table, replaced: np.ndarray, wire: Wire, coordinates: Coordinates
+) -> _Met:
+    """Return the rows that ask and the residents that they may meet in a part.
+
+    told     : hashes and bars of rows
+    asking   : as ship_vectors returns it, routed by route_changed
+    replaced : int64 (n,), ascending, hashes of residents that keep no neighbors, as they ask
+    """
+    assert part.visits is not None
+    n_visits, visits = numbers(asking[N_VISITS], np.int32), numbers(asking[VISITS], np.int32)
+    target = np.where(visits < 0, -3 - visits, visits)
+    ids, hashes, vectors = read_part(part.path, wire.dim, sparse=wire.sparse)
+    row = np.flatnonzero(np.isin(part.leaf, target))
+    n, n_asking = len(row), len(n_visits)
+    ids = pa.concat_arrays([ids.take(pa.array(row)), elements(asking[IDS]).cast(ids.type)])
+    order = pc.sort_indices(ids).to_numpy()
+    at = np.empty(len(order), np.int64)
+    at[order] = np.arange(len(order))
+    bars = _bars_of(hashes[row], told, replaced, coordinates)
+    homes = numbers(asking[HOMES], np.int32).reshape(n_asking, -1)
+    no_home, owner = np.full(n_asking, -1, np.int32), at[n + np.repeat(np.arange(n_asking), n_visits)]
+    all_met = visits >= 0
+    return _Met(
+        ids=ids.take(pa.array(order)),
+        hashes=np.concatenate([hashes[row], numbers(asking[HASHES], np.int64)])[order],
+        vectors=take_rows(_together(coordinates.for_join(take_rows(vectors, row)), wire.read(asking)), order),
+        home=np.concatenate([part.leaf[row], no_home])[order],
+        place=np.concatenate([part.place[row], no_home])[order],
+        bars=np.concatenate([bars, np.full(n_asking, np.inf, np.float32)])[order],
+        homes=np.concatenate([np.full((n, homes.shape[1]), -1, np.int32), homes])[order],
+        visits=Visits(owner, target),
+        goes=np.sort(owner[all_met] << 32 | target[all_met]),
+        visitors=read_visitors(part.visits),
+    )
+
+
+def _bars_of(hashes: np.ndarray, told: pa.Table, replaced: np.ndarray, coordinates: Coordinates) -> np.ndarray:
     """Return the raw distance up to which each resident keeps neighbors: float32 (n,); NO_BAR for one that asks."""
-    order = np.argsort(known, kind="stable")
-    at = np.searchsorted(known[order], hashes).clip(max=max(0, len(known) - 1))
-    found = known[order][at] == hashes if len(known) else np.zeros(len(hashes), bool)
+    known, distances = numbers(told[HASHES], np.int64), numbers(told[_BARS], np.float32)
     raw = np.full(len(hashes), np.inf, np.float32)
     if len(known):
-        distance = coordinates.in_join_units(bars[order][at])
-        exact = coordinates.facts.to_raw(distance.astype(np.float32))
-        raw = np.where(found, exact + np.abs(exact) * _SLACK, raw).astype(np.float32)
+        order = np.argsort(known, kind="stable")
+        at = np.searchsorted(known[order], hashes).clip(max=len(known) - 1)
+        exact = coordinates.facts.to_raw(coordinates.in_join_units(distances[order][at]))
+        raw = np.where(known[order][at] == hashes, exact + np.abs(exact) * _SLACK, raw)
     raw[are_in(hashes, replaced)] = NO_BAR
     return raw
 

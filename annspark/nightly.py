@@ -11,6 +11,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from annspark.errors import BuildNeeded, SettingsError, spark_errors_explained
 from annspark.index import OF_QUERIES, OF_UPDATE, settings_for
+from annspark.index_changes import Saved
 from annspark.index_reader import read_index
 from annspark.index_writer import check_index, write_aside
 from annspark.indexing import index_of
@@ -27,7 +28,7 @@ from annspark.saved.manifest import Manifest, read_manifest
 from annspark.spark import files, leftovers
 from annspark.spark.places import fingerprint_of
 from annspark.spark.staging import Stage, staging
-from annspark.update import ON_DRIFT, Saved, finish_update, require_updatable, update
+from annspark.update import ON_DRIFT, finish_update, require_updatable, update
 
 logger = logging.getLogger("annspark")
 

@@ -26,6 +26,7 @@ from annspark.flow.read import Users
 from annspark.flow.sample import Samples, sample_vectors
 from annspark.index_changes import (
     Changes,
+    Saved,
     callers_told,
     facts_of,
     find_changes,
@@ -34,7 +35,7 @@ from annspark.index_changes import (
     write_parts,
 )
 from annspark.index_rows import read_lists, write_slots
-from annspark.index_writer import explained, finish_index, manifest_of, number_kind_of, write_rows_of
+from annspark.index_writer import explained, finish_index, manifest_of, write_rows_of
 from annspark.pipeline import Joined, find, find_in_lists, finish_build, plan_for, read_users, where_found
 from annspark.run import Run
 from annspark.saved.manifest import Manifest
@@ -59,20 +60,10 @@ class Tonight:
     joined   : the table with its report
     indexed  : what tonight's index keeps
     manifest : of tonight's index, whose rows are written
-    changed  : rows that are new, changed or gone; None where all were joined anew
     """
 
     joined: Joined
     indexed: Indexed
-    manifest: Manifest
-    changed: int | None
-
-
-@dataclass(frozen=True)
-class Saved:
-    """Where an index is, and what is there."""
-
-    folder: str
     manifest: Manifest
 
 
@@ -114,7 +105,7 @@ def update(
     indexed = replace(indexed, settings=settings, users=replace(users, role="index"), first_rows=first_rows)
     if old is not None and old.manifest.slots:
         with run.clock.step("changes") as facts:
-            changes = find_changes(users, old.folder, old.manifest)
+            changes = find_changes(users, old)
             facts += [
                 f"{len(changes.added):,} rows are new or changed, {len(changes.gone.hashes):,} gone or changed",
                 f"{len(changes.short):,} others are joined anew",
@@ -125,7 +116,7 @@ def update(
                 found, manifest = _join_changes(changes, tuned, indexed, old, new, named, run)
                 facts += [f"{len(changes.asking):,} of {found.counts.written:,} users"]
             joined = finish_build(found, tuned, asked, run)
-            return Tonight(joined, _with_residents(indexed, manifest), manifest, len(changes.replaced))
+            return Tonight(joined, _with_residents(indexed, manifest), manifest)
     plan = replace(plan_for(known, forest, kept.probes, run), reach=kept.reach)
     return _join_all(_tuned(known, forest, kept, settings, plan), indexed, new, named, asked, run)
 
@@ -152,7 +143,7 @@ def _join_all(tuned: Tuned, indexed: Indexed, new: str, named: str, asked: dict[
     indexed = replace(indexed, kept=found.kept)
     with run.clock.step("index", "writing the index"):
         manifest = write_rows_of(indexed, new, named, run.cores)
-    return Tonight(joined, _with_residents(indexed, manifest), manifest, None)
+    return Tonight(joined, _with_residents(indexed, manifest), manifest)
 
 
 def _require_fitting(users: Users, before: Users) -> None:
@@ -233,29 +224,16 @@ def _join_changes(
     """Join what has changed with what it meets; return the neighbors of all users, and the manifest of the files."""
     users, forest, k, kept = tuned.known.users, tuned.forest, tuned.settings.k, indexed.kept
     assert kept is not None
-    spark, meter, slots = users.table.sparkSession, Meter(), old.manifest.slots
+    spark, meter, slots = users.table.sparkSession, Meter(), old.slots
     asking = run.stage(pick_rows(users, changes.asking))
     with explained(named):
-        written = write_parts(
-            asking,
-            users,
-            indexed.forest,
-            tuned.plan,
-            changes,
-            old.folder,
-            old.manifest,
-            new,
-            number_kind_of(users),
-        )
+        written = write_parts(asking, users, indexed.forest, tuned.plan, changes, old, new)
         manifest = manifest_of(indexed, written, sum(indexed.forest.sizes))
-        plan = _plan_of(manifest, kept)
-        callers = callers_told(written, plan.n_leaves)
-        candidates = join_asking(
-            asking, users, forest, plan, callers, changes, (old.folder, old.manifest), (new, manifest), meter
-        )
+        plan, callers = _plan_of(manifest, kept), callers_told(written, tuned.plan.n_leaves)
+        lists = join_asking(asking, users, forest, plan, callers, changes, old, Saved(new, manifest), meter)
         facts = facts_of(asking, users, forest, changes.added, len(slots))
-        before = [f"{old.folder}/{name}" for name in slots], changes.gone
-        manifest = manifest.with_files(write_slots(spark, candidates, facts, new, manifest, len(slots), k, before))
+        before = slots, changes.gone
+        manifest = manifest.with_files(write_slots(spark, lists, facts, new, manifest, len(slots), k, before))
     tuned = replace(tuned, plan=plan)
     layout, store = where_found(tuned, run)
     lists = read_lists(spark, new, manifest, id_type(users.table), k)
