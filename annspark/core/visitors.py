@@ -54,15 +54,16 @@ class Visitors:
         returns : int (n_visits,), a resident; int32 (n_visits,), a leaf it visits, or EVERY_LEAF
         """
         leaves, begins, counts = np.unique(leaf, return_index=True, return_counts=True)
-        at = np.searchsorted(leaves, self.leaf)
-        rows, columns = [], []
-        for column, (begin, count) in enumerate(zip(begins[at], counts[at], strict=True)):
-            first = self.first[column]
-            bits = np.unpackbits(self.bits[first : first + -(-count // 8)], count=count)
-            rows.append(begin + np.flatnonzero(bits))
-            columns.append(np.full(len(rows[-1]), self.visited[column]))
-        none = np.empty(0, np.int64)
-        return np.concatenate([none, *rows]), np.concatenate([none, *columns]).astype(np.int32)
+        cuts = np.searchsorted(self.leaf, np.append(leaves, np.iinfo(np.int32).max))
+        rows, visited = [np.empty(0, np.int64)], [np.empty(0, np.int32)]
+        for begin, count, start, end in zip(begins, counts, cuts[:-1], cuts[1:], strict=True):
+            n_bytes = -(-count // 8)
+            first = self.first[start] if end > start else 0
+            packed = self.bits[first : first + (end - start) * n_bytes].reshape(-1, n_bytes)
+            column, place = np.nonzero(np.unpackbits(packed, axis=1, count=count))
+            rows.append(begin + place)
+            visited.append(self.visited[start:end][column])
+        return np.concatenate(rows), np.concatenate(visited)
 
 
 def _key(leaf: np.ndarray, visited: np.ndarray) -> np.ndarray:
