@@ -9,7 +9,7 @@ from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 
-from annspark.errors import BuildNeeded, SettingsError, spark_errors_explained
+from annspark.errors import BuildNeeded, RecallMissed, SettingsError, spark_errors_explained
 from annspark.index import OF_QUERIES, OF_UPDATE, settings_for
 from annspark.index_changes import Saved
 from annspark.index_reader import read_index
@@ -91,28 +91,25 @@ def publish_update(spark: SparkSession, job: UpdateJob) -> Report:
         vectors = open_input(spark, job.input, job.format)
         publish.require_apart(spark, ready.output, vectors, job.input)
         run = start_run(spark, ready.stage, ready.keep)
-        places = {name: value for name, value in asdict(job).items() if name != "settings"}
-        asked = places | asdict(settings)
+        asked = {name: value for name, value in asdict(job).items() if name != "settings"} | asdict(settings)
         pending = publish.Pending(spark, f"{index.aside}/index", index)
         files.make_folder(pending.name)
         try:
             tonight = update(vectors, indexed, old, pending.name, job.index, settings, asked, run)
-            report = tonight.joined.result.report
-            if report.passed or not job.rebuild_if_missed:
-                _require_recall(ready, report, tonight.joined.advice or ON_DRIFT)
-                finish_update(tonight, pending.name, job.index, ready.fingerprint(tonight.joined.result.table))
-                _publish(ready, tonight.joined.result.table, report, run, [pending])
-                return report
-            logger.info("update: recall %.4f, %g was asked for", report.recall.mean, settings.recall_asked or 0)
-        except BuildNeeded as error:
+            result = tonight.joined.result
+            _require_recall(ready, result.report, tonight.joined.advice or ON_DRIFT)
+        except (BuildNeeded, RecallMissed) as error:
             if not job.rebuild_if_missed:
                 raise
-            logger.info("update: %s", error)
-        logger.info("update: table and index are built anew")
-        files.remove(pending.name)
-        built = build_between(vectors, None, settings, asked, run, keep=True)
-        _publish_built(ready, built, index, run)
-    return built.result.report
+            logger.info("%s", error)
+            logger.info("update: table and index are built anew")
+            files.remove(pending.name)
+            built = build_between(vectors, None, settings, asked, run, keep=True)
+            _publish_built(ready, built, index, run)
+            return built.result.report
+        finish_update(tonight, pending.name, job.index, ready.fingerprint(result.table))
+        _publish(ready, result.table, result.report, run, [pending])
+    return result.report
 
 
 @spark_errors_explained()
