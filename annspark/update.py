@@ -102,7 +102,7 @@ def update(
     _require_fitting(users, indexed.users)
     known, forest = _know(users, settings, run), indexed.forest.first(len(kept.reach))
     first_rows = known.first_rows or pick_for_queries(known.users, indexed.forest, settings.k)
-    indexed = replace(indexed, settings=settings, users=replace(users, role="index"), first_rows=first_rows)
+    indexed = replace(indexed, users=replace(users, role="index"), first_rows=first_rows)
     if old is not None and old.manifest.slots:
         with run.clock.step("changes") as facts:
             changes = find_changes(users, old)

@@ -153,6 +153,20 @@ def test_random_changes_leave_the_table_of_a_join_of_all_rows(spark, tmp_path_fa
 
 
 @SLOW
+def test_an_index_is_right_and_does_not_grow_through_many_nights(spark, tmp_path):
+    nights = Nights(spark, normal, FLOATS, np.random.default_rng(2), 600)
+    index, sizes = start(nights, tmp_path, recall=0.9), []
+    for night in range(1, 9):
+        nights.change(0, 20, 0)
+        lists, index, report = updated(index, nights.table(), tmp_path / "night-0", overwrite=True)
+        sizes.append(sum(file.stat().st_size for file in (tmp_path / "night-0").iterdir()))
+        assert report.recall.high >= 0.9
+        if night in (4, 8):
+            assert lists == joined_anew(index, nights.table(), tmp_path / f"whole-{night}")
+    assert max(sizes) < 1.1 * min(sizes)
+
+
+@SLOW
 def test_an_index_is_queried_the_same_after_an_update_as_if_it_was_written_whole(spark, tmp_path):
     nights = Nights(spark, longer, FLOATS, np.random.default_rng(1), 600)
     index = start(nights, tmp_path, metric="inner_product", probes=3)
