@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 __all__ = [
     "AnnsparkError",
+    "BuildNeeded",
     "ClusterError",
     "Index",
     "InputError",
@@ -21,7 +22,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from annspark import uses
-    from annspark.errors import AnnsparkError, ClusterError, InputError, RecallMissed, SettingsError
+    from annspark.errors import AnnsparkError, BuildNeeded, ClusterError, InputError, RecallMissed, SettingsError
     from annspark.index import Index, fit, load
     from annspark.local import LocalIndex, open_index
     from annspark.neighbors import build_neighbors

@@ -18,7 +18,17 @@ from annspark import __version__
 from annspark.allowed import settings_in
 from annspark.errors import AnnsparkError, InputError, RecallMissed, SettingsError, known_failure, reason_of
 from annspark.flags import FOLDER, PLACE, add_debug, add_flag
-from annspark.job import FitJob, Job, QueryJob, make_fit_job, make_job, make_query_job, read_config
+from annspark.job import (
+    FitJob,
+    Job,
+    QueryJob,
+    UpdateJob,
+    make_fit_job,
+    make_job,
+    make_query_job,
+    make_update_job,
+    read_config,
+)
 from annspark.settings import Settings
 from annspark.spark.memory import count_killed
 from annspark.start.death import explain_death
@@ -48,6 +58,7 @@ _OF_QUERY = (
 )
 # Pairs of which a flag wins over either in the file: they exclude each other.
 _EITHER = (("probes", "recall"), ("vector_col", "vector_cols"))
+_OF_UPDATE = ("on_bad_row", "audit_users", "top_up")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -124,6 +135,15 @@ def _query(given: dict[str, Any]) -> None:
         from annspark.report.text import report_as_text
 
         print(report_as_text(publish_queries(spark, job)))
+
+
+def _update(given: dict[str, Any]) -> None:
+    job = make_update_job(given)
+    with _session("update", [job.input], "annspark.nightly", "matplotlib.figure") as spark:
+        from annspark.nightly import publish_update
+        from annspark.report.text import report_as_text
+
+        print(report_as_text(publish_update(spark, job)))
 
 
 def _info(given: dict[str, Any]) -> None:
@@ -245,7 +265,7 @@ def _import_modules(*names: str) -> None:
 
 
 _COMMANDS: dict[str, Callable[[dict[str, Any]], None]] = {
-    **{"build": _build, "fit": _fit, "query": _query, "info": _info, "evaluate": _evaluate},
+    **{"build": _build, "fit": _fit, "query": _query, "update": _update, "info": _info, "evaluate": _evaluate},
     **{use: partial(_use, use) for use in JOBS},
 }
 
@@ -256,6 +276,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     _add_fit(commands)
     _add_query(commands)
+    _add_update(commands)
     _add_info(commands)
     _add_evaluate(commands)
     add_uses(commands)
@@ -307,6 +328,21 @@ def _add_query(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         of_index = name in _OF_QUERY and name not in ("same_ids", "max_distance")
         add_flag(query, name, replace(setting, default=None, unset="that of the index") if of_index else setting)
     add_debug(query)
+
+
+def _add_update(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    update = commands.add_parser(
+        "update",
+        help="bring table and index to what the rows are now",
+        description="Compare a table of vectors with the index that `annspark build --index` has kept. Join what is "
+        "new or changed, and publish table and index anew, both or none. The table is the one that a join of all rows "
+        "in the same forest gives. What is not given is as it was when the index was made.",
+        argument_default=argparse.SUPPRESS,
+    )
+    for name, setting in (settings_in(UpdateJob) | {name: _FLAGS[name] for name in _OF_UPDATE}).items():
+        of_index = replace(setting, default=None, unset="that of the index") if name in _OF_UPDATE else setting
+        add_flag(update, name, of_index)
+    add_debug(update)
 
 
 def _add_info(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -17,6 +17,10 @@ class InputError(AnnsparkError, ValueError):
     """The input table cannot be used as it is; nothing was written."""
 
 
+class BuildNeeded(InputError):
+    """Tonight's rows do not fit the index that is to be updated; table and index have to be built anew."""
+
+
 class ClusterError(AnnsparkError, RuntimeError):
     """Spark lacks memory, disk space or what its Python workers need; nothing was published."""
 

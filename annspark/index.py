@@ -1,7 +1,7 @@
 """The index: fit it once, then ask it for the neighbors of its own rows, of other tables, or save it for later."""
 
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from os import PathLike
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 
 from annspark.errors import SettingsError, spark_errors_explained
+from annspark.index_changes import Saved
 from annspark.index_reader import read_index
 from annspark.index_writer import check_index, write_aside
 from annspark.indexing import index_of
@@ -18,17 +19,27 @@ from annspark.output import publish
 from annspark.pipeline import Result, build_tuned, exclude_pairs, require_recall, start_run, tune
 from annspark.pipeline import fit as fit_tuned
 from annspark.query import ask
+from annspark.saved.manifest import read_manifest
 from annspark.settings import Settings, make_settings, require_known, settings_of_candidates, takes_settings
 from annspark.spark import files
 from annspark.spark.cluster import count_cores
 from annspark.spark.staging import staging
 from annspark.tuned import Indexed, Tuned
+from annspark.update import ON_DRIFT, finish_update, update
 
 OF_NEIGHBORS = ("k", "recall", "probes", "shape", "audit_users", "top_up", "max_distance", "links")
 OF_QUERIES = (
     *("k", "id_col", "vector_col", "values_col", "recall", "probes", "same_ids"),
     *("shape", "on_bad_row", "audit_users", "max_distance"),
 )
+OF_UPDATE = ("on_bad_row", "audit_users", "top_up")
+
+
+@dataclass(frozen=True)
+class Updated(Result):
+    """The neighbor table of the rows as they are now, the report on it, and the index of these rows."""
+
+    index: "Index"
 
 
 class Index:
@@ -38,8 +49,11 @@ class Index:
     loaded index reads them from its files.
     """
 
-    def __init__(self, spark: SparkSession, indexed: Indexed, tuned: Tuned | None, opened: ExitStack):
+    def __init__(
+        self, spark: SparkSession, indexed: Indexed, tuned: Tuned | None, opened: ExitStack, folder: str | None = None
+    ):
         self._spark, self._indexed, self._tuned, self._opened = spark, indexed, tuned, opened
+        self._folder = folder  # of a loaded one
         self._closed = False
 
     def __enter__(self) -> "Index":
@@ -82,9 +96,9 @@ class Index:
             users, forest = self._indexed.users, self._indexed.forest
             users = exclude_pairs(users, pairs, users.id_kind, asked, run)
             known = self._tuned_for(asked) if pairs is None else None
-            result, advice = build_tuned(known or tune(users, asked, run, forest), asdict(asked), run)
-            require_recall(result.report, advice)
-        return result
+            joined = build_tuned(known or tune(users, asked, run, forest), asdict(asked), run)
+            require_recall(joined.result.report, joined.advice)
+        return joined.result
 
     @spark_errors_explained()
     def query(
@@ -118,6 +132,54 @@ class Index:
             answered = ask(table, self._indexed, asked, asdict(asked), run, exclude=pairs)
             require_recall(answered.result.report, answered.advice)
         return answered.result
+
+    @spark_errors_explained()
+    def update(
+        self,
+        vectors: DataFrame,
+        path: str | PathLike[str] | None = None,
+        *,
+        overwrite: bool = False,
+        scratch: str | PathLike[str] | None = None,
+        **settings: Any,
+    ) -> Updated:
+        """Return the neighbors of the rows as they are now, with a report and an index of them; save that index.
+
+        vectors   : the table of rows, of which some may be new, others changed or gone since the index was made
+        path      : folder to save the new index in.  Default: that of this index, if it was loaded, which is replaced
+        overwrite : replace an index that is at path
+        settings  : on_bad_row, audit_users and top_up, as for build_neighbors.  Default: those of the index
+        scratch   : as for build_neighbors
+
+        The forest and the probes stay, and the table is the one that a join of all rows gives with these, to the bit.
+        Only rows that are new or changed are joined, and some that have lost neighbors.  All rows are joined where more
+        than a quarter has changed, and where the index keeps no lists of neighbors: `annspark build --index` and this
+        call keep them, fit does not.
+
+        Raises what build_neighbors raises: RecallMissed says that the rows have drifted from the forest, so that a new
+        index is needed.  Raises BuildNeeded, an InputError, for rows that this index cannot hold.
+        """
+        self._require_open()
+        table, asked = require_table(vectors), settings_for(self.settings, settings, OF_UPDATE, "update")
+        if path is None and self._folder is None:
+            raise SettingsError("'path' is not given, and this index is in no folder. Give a folder for the new index.")
+        place = require_folder_name("path", path or self._folder)
+        output = check_index(self._spark, place, overwrite or path is None)
+        old = Saved(self._folder, read_manifest(self._folder)) if self._folder else None
+        with (
+            publish.aside(self._spark, output),
+            staging(folder_name_if_any("scratch", scratch), self._spark) as stage,
+        ):
+            run = start_run(self._spark, stage, partial(stage, keep=True))
+            pending = publish.Pending(self._spark, f"{output.aside}/index", output)
+            files.make_folder(pending.name)
+            tonight = update(table, self._indexed, old, pending.name, place, asked, asdict(asked), run)
+            joined = tonight.joined
+            require_recall(joined.result.report, joined.advice or ON_DRIFT)
+            finish_update(tonight, pending.name, place, "")
+            with publish.undisturbed(output):
+                publish.commit(pending)
+        return Updated(joined.result.table, joined.result.report, load(self._spark, place))
 
     @spark_errors_explained()
     def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
@@ -183,8 +245,8 @@ def load(spark: SparkSession, path: str | PathLike[str]) -> Index:
 
     Raises InputError where there is no index, or one that is newer than this code, damaged or not whole.
     """
-    folder = require_folder_name("path", path, "the folder of an index")
-    return Index(spark, read_index(spark, files.resolve(spark, "index", folder)), None, ExitStack())
+    folder = files.resolve(spark, "index", require_folder_name("path", path, "the folder of an index"))
+    return Index(spark, read_index(spark, folder), None, ExitStack(), folder)
 
 
 def settings_for(own: Settings, given: dict[str, Any], names: tuple[str, ...], call: str) -> Settings:

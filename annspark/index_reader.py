@@ -22,7 +22,7 @@ from annspark.spark.block import block_fields, block_users
 from annspark.spark.types import is_collated
 from annspark.spark.wire import Wire
 from annspark.tables import HASHES, IDS, LOWEST
-from annspark.tuned import Indexed
+from annspark.tuned import Indexed, Kept
 
 
 def read_index(spark: SparkSession, folder: str) -> Indexed:
@@ -40,6 +40,21 @@ def read_index(spark: SparkSession, folder: str) -> Indexed:
         first_rows=_first_of(manifest, folder) if manifest.has_first else None,
         reach=tuple(manifest.reach.tolist()),
         calibration=_calibration_of(manifest.query),
+        kept=_kept_of(manifest),
+    )
+
+
+def _kept_of(manifest: Manifest) -> Kept | None:
+    join = manifest.join
+    if join is None:
+        return None
+    return Kept(
+        probes=join.probes,
+        reach=tuple(manifest.join_reach.tolist()),
+        calibration=_calibration_of(join.calibrated),
+        width=join.width,
+        lists=None,
+        table=join.table,
     )
 
 

@@ -1,7 +1,8 @@
 """Write: the executors write the vectors of an index, leaf by leaf; the driver writes the forest and the manifest."""
 
-import os
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -11,24 +12,47 @@ from pyspark.sql import SparkSession
 from pyspark.sql import types as T
 
 from annspark import __version__
-from annspark.core.copies import route_residents
-from annspark.core.plan import Plan, plan_parts
-from annspark.core.vectors import take_rows
+from annspark.core.calibrate import Calibration
+from annspark.core.copies import route_homes, route_residents
+from annspark.core.plan import Plan, count_slots, plan_parts
+from annspark.core.routes import Visits
+from annspark.core.vectors import Vectors, take_rows
+from annspark.core.visitors import NO_VISITORS, gather_visitors
 from annspark.errors import SettingsError, reason_of
 from annspark.flow.first_rows import FirstRows
+from annspark.flow.read import Users
 from annspark.flow.route import ship_vectors
+from annspark.index_rows import CANNOT, cannot_write, write_lists
 from annspark.output import publish
-from annspark.saved.manifest import ARRAYS, FIRST, MANIFEST, PART, Manifest, QueryCalibration, SavedFile, write_manifest
+from annspark.saved.kept import write_visitors
+from annspark.saved.manifest import (
+    ARRAYS,
+    FIRST,
+    MANIFEST,
+    PART,
+    ROWS,
+    JoinFacts,
+    Manifest,
+    QueryCalibration,
+    SavedFile,
+    write_manifest,
+)
+from annspark.saved.manifest import VISITS as VISITS_OF
 from annspark.saved.parts import write_part
 from annspark.spark import files
 from annspark.spark.arrow import Batches, Mapper, collect, elements, gathered, numbers, to_binary
 from annspark.spark.cluster import partition_keys
 from annspark.spark.wire import Wire
-from annspark.tables import HASHES, HOMES, IDS, PARTITION_KEY
+from annspark.tables import HASHES, HOMES, IDS, N_VISITS, PARTITION_KEY, VISITS
 from annspark.tuned import Indexed
 
-_CANNOT = "an executor cannot write there"  # begins the message of a task
-_NUMBER, _FILE, _BYTES, _LEAVES, _LEAF_ROWS, _BATCH_ROWS = "number", "file", "bytes", "leaves", "leaf_rows", "batches"
+_KINDS = (PART, ROWS, VISITS_OF)  # begin the names of files that tasks write
+_NUMBER, _FILES, _BYTES, _LEAVES, _LEAF_ROWS, _BATCH_ROWS = "number", "files", "bytes", "leaves", "leaf_rows", "batches"
+CALLERS, VISITED = "callers", "visited"
+WRITTEN = (
+    f"{_NUMBER} int, {_FILES} string, {_BYTES} string, {_LEAVES} binary, {_LEAF_ROWS} binary, {_BATCH_ROWS} binary, "
+    f"{CALLERS} binary, {VISITED} binary"
+)
 
 
 def check_index(spark: SparkSession, name: str, overwrite: bool) -> publish.Output:
@@ -42,7 +66,7 @@ def check_index(spark: SparkSession, name: str, overwrite: bool) -> publish.Outp
 def _require_index_like(name: str, place: str) -> None:
     names = files.names_in(place)
     other = [
-        one for one in names if one not in (MANIFEST, ARRAYS, FIRST) and not one.startswith((PART, files.PUBLISHED))
+        one for one in names if one not in (MANIFEST, ARRAYS, FIRST) and not one.startswith((*_KINDS, files.PUBLISHED))
     ]
     if names and (other or not {MANIFEST, ARRAYS} <= set(names)):
         raise SettingsError(
@@ -60,7 +84,12 @@ def write_aside(spark: SparkSession, indexed: Indexed, output: publish.Output, c
 
 
 def write_index(indexed: Indexed, folder: str, given: str, cores: int) -> Manifest:
-    """Write an index into a folder that exists and is empty, and return its manifest, which is written last.
+    """Write an index into a folder that exists and is empty, and return its manifest, which is written last."""
+    return finish_index(indexed, write_rows_of(indexed, folder, given, cores), folder, given)
+
+
+def write_rows_of(indexed: Indexed, folder: str, given: str, cores: int) -> Manifest:
+    """Write the rows of an index into a folder that exists and is empty, and return the manifest, not yet written.
 
     Executors write the files of vectors themselves, through PyArrow, so they must reach the folder as the driver does.
     A task that is tried again writes a file of another name; only the files of the tasks that ended are kept.
@@ -69,64 +98,98 @@ def write_index(indexed: Indexed, folder: str, given: str, cores: int) -> Manife
 
     Raises SettingsError where executors cannot write, or the driver does not see what they have written.
     """
-    users, forest = indexed.users, indexed.forest
+    users, forest, kept = indexed.users, indexed.forest, indexed.kept
     residents = indexed.residents[: len(forest.sizes)]
     plan = plan_parts(forest.sizes, residents, users.rows, users.width, cores)
-    number_kind = "float64" if users.rounded else "float32"
-    shipped = ship_vectors(users.table, forest, plan, users.wire, users.coordinates, route_residents, prepared=False)
-    mapper = _write_mapper(folder, plan, users.wire, number_kind)
-    schema = (
-        f"{_NUMBER} int, {_FILE} string, {_BYTES} long, {_LEAVES} binary, {_LEAF_ROWS} binary, {_BATCH_ROWS} binary"
-    )
+    route, with_lists = route_residents, kept is not None and kept.lists is not None
+    if kept is not None and with_lists:
+        plan, route = replace(plan, probes=kept.probes, reach=kept.reach), route_homes
+    shipped = ship_vectors(users.table, forest, plan, users.wire, users.coordinates, route, prepared=False)
+    mapper = _write_mapper(folder, plan, users.wire, number_kind_of(users), visits=with_lists)
+    with explained(given):
+        written = collect(shipped.repartition(plan.n_partitions, PARTITION_KEY).mapInArrow(mapper, WRITTEN))
+    manifest = manifest_of(indexed, written.sort_by(_NUMBER), plan.n_leaves)
+    if kept is not None and with_lists:
+        slots = count_slots(users.rows, kept.width, users.id_bytes, cores)
+        with explained(given):
+            manifest = manifest.with_files(write_lists(users, kept, manifest, folder, slots))
+    return manifest
+
+
+@contextmanager
+def explained(given: str) -> Iterator[None]:
+    """Raise SettingsError for a task that could not write a file of an index.
+
+    given : the folder as messages name it
+    """
     try:
-        written = collect(shipped.repartition(plan.n_partitions, PARTITION_KEY).mapInArrow(mapper, schema))
+        yield
     except Exception as error:
-        if _CANNOT not in str(error):
+        if CANNOT not in str(error):
             raise
-        reason = reason_of(error).rpartition(f"{_CANNOT}: ")[2]
+        reason = reason_of(error).rpartition(f"{CANNOT}: ")[2]
         raise SettingsError(
-            f"index {given!r}: {_CANNOT} ({reason}). Give a folder that the driver and all executors may write to, by "
+            f"index {given!r}: {CANNOT} ({reason}). Give a folder that the driver and all executors may write to, by "
             "PyArrow and under the same name."
         ) from error
-    written = written.sort_by(_NUMBER)
-    leaf_rows = np.zeros(plan.n_leaves, np.int64)
+
+
+def number_kind_of(users: Users) -> str:
+    """Return the type in which the numbers of vectors are stored."""
+    return "float64" if users.rounded else "float32"
+
+
+def manifest_of(indexed: Indexed, written: pa.Table, n_leaves: int) -> Manifest:
+    """Return the manifest of an index whose parts are written.
+
+    written : what the tasks told, in the order of the parts
+    """
+    users, kept = indexed.users, indexed.kept
+    leaf_rows = np.zeros(n_leaves, np.int64)
     leaf_rows[numbers(written[_LEAVES], np.int64)] = numbers(written[_LEAF_ROWS], np.int64)
-    saved = [
-        SavedFile(name=one[_FILE], rows=int(np.frombuffer(one[_LEAF_ROWS], np.int64).sum()), bytes=one[_BYTES])
-        for one in written.to_pylist()
-    ]
-    if indexed.first_rows is not None:
-        saved.append(_write_first(folder, indexed.first_rows, number_kind))
-    _require_seen(folder, given, saved)
-    return write_manifest(
-        folder,
-        Manifest(
-            version=__version__,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            settings=asdict(indexed.settings),
-            rows=users.rows,
-            dim=users.wire.dim,
-            lengths=users.lengths,
-            sparse=users.wire.sparse,
-            id_type=T.StructType([T.StructField("id", users.id_kind)]).json(),
-            numbers=number_kind,
-            largest=users.largest,
-            rounded=users.rounded,
-            width=users.width,
-            id_bytes=users.id_bytes,
-            coordinates=users.coordinates,
-            forest=forest,
-            reach=np.array(indexed.reach, np.float32),
-            query=_calibrated(indexed),
-            leaf_rows=leaf_rows,
-            batch_rows=numbers(written[_BATCH_ROWS], np.int64),
-            part_batches=np.array([len(one) // 8 for one in written[_BATCH_ROWS].to_pylist()], np.int64),
-            files=tuple(saved),
-        ),
+    saved = []
+    for one in written.to_pylist():
+        rows = int(np.frombuffer(one[_LEAF_ROWS], np.int64).sum())
+        for name, n_bytes in zip(one[_FILES].split(), one[_BYTES].split(), strict=True):
+            saved.append(SavedFile(name=name, rows=rows if name.startswith(PART) else 0, bytes=int(n_bytes)))
+    return Manifest(
+        version=__version__,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        settings=asdict(indexed.settings),
+        rows=users.rows,
+        dim=users.wire.dim,
+        lengths=users.lengths,
+        sparse=users.wire.sparse,
+        id_type=T.StructType([T.StructField("id", users.id_kind)]).json(),
+        numbers=number_kind_of(users),
+        largest=users.largest,
+        rounded=users.rounded,
+        width=users.width,
+        id_bytes=users.id_bytes,
+        coordinates=users.coordinates,
+        forest=indexed.forest,
+        reach=np.array(indexed.reach, np.float32),
+        query=_calibrated(indexed.calibration, float(indexed.settings.probes or 1)),
+        leaf_rows=leaf_rows,
+        batch_rows=numbers(written[_BATCH_ROWS], np.int64),
+        part_batches=np.array([len(one) // 8 for one in written[_BATCH_ROWS].to_pylist()], np.int64),
+        files=tuple(saved),
+        join=JoinFacts(kept.probes, kept.width, kept.table, _calibrated(kept.calibration, kept.probes))
+        if kept
+        else None,
+        join_reach=np.array(kept.reach if kept else (), np.float64),
     )
 
 
-def _write_mapper(folder: str, plan: Plan, wire: Wire, number_kind: str) -> Mapper:
+def finish_index(indexed: Indexed, manifest: Manifest, folder: str, given: str) -> Manifest:
+    """Write the first rows and the manifest, after which the folder is an index; return the manifest."""
+    if indexed.first_rows is not None:
+        manifest = manifest.with_files([_write_first(folder, indexed.first_rows, manifest.numbers)])
+    _require_seen(folder, given, list(manifest.files))
+    return write_manifest(folder, manifest)
+
+
+def _write_mapper(folder: str, plan: Plan, wire: Wire, number_kind: str, *, visits: bool) -> Mapper:
     number_of = {int(key): number for number, key in enumerate(partition_keys(plan.n_partitions))}
 
     def write(batches: Batches) -> Batches:
@@ -134,27 +197,69 @@ def _write_mapper(folder: str, plan: Plan, wire: Wire, number_kind: str) -> Mapp
         if shipped is None:
             return
         number = number_of[shipped[PARTITION_KEY][0].as_py()]
-        ids, leaf = elements(shipped[IDS]), numbers(shipped[HOMES], np.int32)
-        order = pc.sort_indices(
-            pa.table({"leaf": leaf, "id": ids}), sort_keys=[("leaf", "ascending"), ("id", "ascending")]
-        )
-        row = order.to_numpy()
-        name = f"{PART}{number:05d}-{files.new_mark()}.arrow"
-        leaf, hashes = leaf[row], numbers(shipped[HASHES], np.int64)[row]
-        try:
-            batch_rows = write_part(
-                f"{folder}/{name}", leaf, ids.take(order), hashes, take_rows(wire.read(shipped), row), number_kind
-            )
-            n_bytes = files.size_of(f"{folder}/{name}")
-        except OSError as error:
-            # Without the path, which is that of a folder the user has not heard of.
-            raise OSError(f"{_CANNOT}: {os.strerror(error.errno) if error.errno else error}") from error
-        leaves, counts = np.unique(leaf, return_counts=True)
-        binary = [to_binary(part.astype(np.int64), np.array([len(part)])) for part in (leaves, counts, batch_rows)]
-        facts = [pa.array([number], pa.int32()), pa.array([name]), pa.array([n_bytes], pa.int64())]
-        yield pa.RecordBatch.from_arrays([*facts, *binary], [_NUMBER, _FILE, _BYTES, _LEAVES, _LEAF_ROWS, _BATCH_ROWS])
+        leaf = numbers(shipped[HOMES], np.int32)
+        rows = PartRows(elements(shipped[IDS]), numbers(shipped[HASHES], np.int64), wire.read(shipped), leaf)
+        visitors = None
+        if visits:
+            owner = np.repeat(np.arange(len(leaf)), numbers(shipped[N_VISITS], np.int32))
+            visitors = Visits(owner, numbers(shipped[VISITS], np.int32))
+        yield write_files(folder, number, rows, visitors, number_kind)
 
     return write
+
+
+@dataclass(frozen=True)
+class PartRows:
+    """Rows of a part, in any order.
+
+    ids     : (n,)
+    hashes  : int64 (n,)
+    vectors : as in the input
+    leaf    : int32 (n,), their home
+    """
+
+    ids: pa.Array
+    hashes: np.ndarray
+    vectors: Vectors
+    leaf: np.ndarray
+
+
+def write_files(folder: str, number: int, rows: PartRows, visits: Visits | None, number_kind: str) -> pa.RecordBatch:
+    """Write a part of an index, and who visits which leaf if that is given; return what a task tells of it: WRITTEN.
+
+    number : of the part
+    visits : of the rows
+    """
+    sort_keys = [("leaf", "ascending"), ("id", "ascending")]
+    order = pc.sort_indices(pa.table({"leaf": rows.leaf, "id": rows.ids}), sort_keys=sort_keys)
+    row = order.to_numpy()
+    leaf, mark = rows.leaf[row], files.new_mark()
+    names = [f"{PART}{number:05d}-{mark}.arrow"]
+    with cannot_write():
+        batch_rows = write_part(
+            f"{folder}/{names[0]}",
+            leaf,
+            rows.ids.take(order),
+            rows.hashes[row],
+            take_rows(rows.vectors, row),
+            number_kind,
+        )
+        if visits is not None:
+            names.append(f"{VISITS_OF}{number:05d}-{mark}.arrow")
+            place = np.empty(len(row), np.int64)
+            place[row] = np.arange(len(row))
+            by_place = np.argsort(place[visits.row], kind="stable")
+            visitors = gather_visitors(leaf, place[visits.row][by_place], visits.leaf[by_place])
+            write_visitors(f"{folder}/{names[1]}", visitors)
+        else:
+            visitors = NO_VISITORS
+        sizes = [files.size_of(f"{folder}/{name}") for name in names]
+    leaves, counts = np.unique(leaf, return_counts=True)
+    binary = [to_binary(part.astype(np.int64), np.array([len(part)])) for part in (leaves, counts, batch_rows)]
+    binary += [to_binary(part, np.array([len(part)])) for part in (visitors.leaf, visitors.visited)]
+    facts = [pa.array([number], pa.int32()), pa.array([" ".join(names)]), pa.array([" ".join(map(str, sizes))])]
+    columns = [_NUMBER, _FILES, _BYTES, _LEAVES, _LEAF_ROWS, _BATCH_ROWS, CALLERS, VISITED]
+    return pa.RecordBatch.from_arrays([*facts, *binary], columns)
 
 
 def _write_first(folder: str, first_rows: FirstRows, number_kind: str) -> SavedFile:
@@ -173,14 +278,13 @@ def _require_seen(folder: str, given: str, saved: list[SavedFile]) -> None:
             "are on different file systems. Give a folder that both have."
         )
     for name in there:
-        if name.startswith(PART) and name not in wanted:
+        if name.startswith(_KINDS) and name not in wanted:
             files.remove(f"{folder}/{name}")
 
 
-def _calibrated(indexed: Indexed) -> QueryCalibration:
-    goal = indexed.calibration
+def _calibrated(goal: Calibration | None, probes: float) -> QueryCalibration:
     if goal is None:
-        return QueryCalibration(target=None, probes=float(indexed.settings.probes or 1))
+        return QueryCalibration(target=None, probes=probes)
     return QueryCalibration(
         target=goal.target,
         probes=goal.probes,

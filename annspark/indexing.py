@@ -8,7 +8,7 @@ from pyspark.sql import DataFrame
 
 from annspark.core.calibrate import Calibration, choose, choose_probes
 from annspark.core.forest import Forest
-from annspark.core.plan import PLAN_SAMPLE, count_residents, expect_query_pairs, reach_of_queries
+from annspark.core.plan import PLAN_SAMPLE, count_kept, count_residents, expect_query_pairs, reach_of_queries
 from annspark.core.vectors import Vectors, len_of
 from annspark.flow.calibrate import place_neighbors
 from annspark.flow.exclude import without_excluded
@@ -19,11 +19,11 @@ from annspark.flow.sample import sample_vectors
 from annspark.pipeline import count_trees, read_users
 from annspark.run import Run
 from annspark.settings import Settings
-from annspark.tuned import Indexed, Tuned
+from annspark.tuned import Indexed, Kept, Tuned
 
 
-def index_of(tuned: Tuned) -> Indexed:
-    """Return what an index keeps of a tuned one.
+def index_of(tuned: Tuned, kept: Kept | None = None) -> Indexed:
+    """Return what an index keeps of a tuned one, and of the join of its rows where they were joined.
 
     The probes for queries are chosen by the users whose exact neighbors are known, taken for queries.  So they hold for
     queries that are like the users.
@@ -54,6 +54,8 @@ def index_of(tuned: Tuned) -> Indexed:
         first_rows=first_rows,
         reach=reach_of_queries(forest, routed, probes),
         calibration=calibration,
+        kept=kept
+        or Kept(tuned.plan.probes, tuned.plan.reach, tuned.calibration, width=count_kept(settings.k), lists=None),
     )
 
 

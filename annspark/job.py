@@ -5,7 +5,7 @@ import re
 import tomllib
 from dataclasses import MISSING, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from annspark.allowed import Flag, Folder, PathOrTable, Setting, Text, check_each, setting, settings_in
 from annspark.errors import SettingsError
@@ -132,6 +132,34 @@ class QueryJob:
         require_apart(self, ("output",), ("input", "index", "exclude"), ("report", "scratch"))
 
 
+@dataclass(frozen=True, kw_only=True)
+class UpdateJob:
+    """One run of `annspark update`: the index and the table that go together, and the rows of tonight.
+
+    settings : what may differ from the settings of the index, by name
+    """
+
+    index: str = setting(MISSING, Folder(), "Folder of the index, as `annspark build --index` has saved it.")
+    input: str = setting_like(Job, "input", "Table of vectors as they are now.")
+    output: str = setting(MISSING, PathOrTable(), "Table of neighbors that was published with the index.")
+    format: str | None = setting_like(Job, "format")
+    report: str | None = setting_like(Job, "report")
+    scratch: str | None = setting_like(Job, "scratch")
+    rebuild_if_missed: bool = setting(
+        False,
+        Flag(),
+        "If the recall is missed, or the rows no longer fit the index, build table and index anew.",
+    )
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_each(self)
+        require_apart(self, ("output", "index"), ("input",), ("report", "scratch"))
+
+
+_OfIndex = TypeVar("_OfIndex", QueryJob, UpdateJob)
+
+
 def require_apart(job: Any, replaced: tuple[str, ...], read: tuple[str, ...], written: tuple[str, ...]) -> None:
     """Raise SettingsError where a place that is replaced as a whole is or holds another place, or lies in it.
 
@@ -239,10 +267,19 @@ def make_fit_job(values: dict[str, Any]) -> FitJob:
 
 def make_query_job(values: dict[str, Any]) -> QueryJob:
     """Build a QueryJob from one flat set of named values, as make_job does."""
-    places = settings_in(QueryJob)
+    return _job_of_index(QueryJob, values)
+
+
+def make_update_job(values: dict[str, Any]) -> UpdateJob:
+    """Build an UpdateJob from one flat set of named values, as make_job does."""
+    return _job_of_index(UpdateJob, values)
+
+
+def _job_of_index(record: type[_OfIndex], values: dict[str, Any]) -> _OfIndex:
+    places = settings_in(record)
     require_given(values, places, _PLACES_OF_JOBS)
     given = {name: value for name, value in values.items() if name not in places}
-    return QueryJob(settings=given, **{name: value for name, value in values.items() if name in places})
+    return record(settings=given, **{name: value for name, value in values.items() if name in places})
 
 
 def read_config(path: str) -> dict[str, Any]:

@@ -89,17 +89,22 @@ def build_between(
     asked: dict[str, Any],
     run: Run,
     exclude: DataFrame | None = None,
+    *,
+    keep: bool = False,
 ) -> Built:
     """Build and audit the neighbor table of users among candidates, or among themselves where there are none.
 
     asked   : settings as the report gives them
     exclude : pairs that must not be in the table
+    keep    : the index will be kept, and is to keep what an update of it needs
     """
     if settings.candidate_col:
         candidates, settings = select_candidates(vectors, settings.candidate_col), replace(settings, same_ids=True)
     if candidates is None:
         tuned = fit(vectors, settings, run, exclude)
-        return Built(*build_tuned(tuned, asked, run), partial(index_of, tuned))
+        # An update knows nothing of excluded pairs.
+        joined = build_tuned(tuned, asked, run, keep=keep and exclude is None)
+        return Built(joined.result, joined.advice, partial(index_of, tuned, joined.kept))
     indexed = index_candidates(candidates, settings_of_candidates(settings), run)
     answered = ask(vectors, indexed, settings, asked, run, role="input", exclude=exclude)
     return Built(answered.result, answered.advice, partial(index_for_queries, indexed, answered.tuned))

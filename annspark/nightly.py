@@ -1,23 +1,25 @@
 """The nightly jobs: read the input by name, publish the table, its report and the index, each whole or not at all."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 
 from annspark import __version__
-from annspark.errors import spark_errors_explained
-from annspark.index import OF_QUERIES, settings_for
+from annspark.errors import BuildNeeded, RecallMissed, SettingsError, spark_errors_explained
+from annspark.index import OF_QUERIES, OF_UPDATE, settings_for
+from annspark.index_changes import Saved
 from annspark.index_reader import read_index
 from annspark.index_writer import check_index, write_aside
 from annspark.indexing import index_of
 from annspark.input.given import select_candidates
 from annspark.input.open import open_input
-from annspark.job import FitJob, Job, QueryJob
-from annspark.neighbors import build_between
+from annspark.job import FitJob, Job, QueryJob, UpdateJob
+from annspark.neighbors import Built, build_between
 from annspark.output import publish
 from annspark.pipeline import fit, require_recall, start_run
 from annspark.query import ask
@@ -26,9 +28,13 @@ from annspark.report.store import reports_once_done, require_folder, write_misse
 from annspark.run import Run
 from annspark.saved.manifest import Manifest, read_manifest
 from annspark.spark import files, leftovers
+from annspark.spark.places import fingerprint_of
 from annspark.spark.staging import Stage, staging
 from annspark.spark.steps import Steps, digest_of, forget_steps, steps_kept
+from annspark.update import ON_DRIFT, finish_update, require_updatable, update
 from annspark.uses.jobs import UseJob
+
+logger = logging.getLogger("annspark")
 
 
 @spark_errors_explained()
@@ -50,14 +56,67 @@ def publish_neighbors(spark: SparkSession, job: Job) -> Report:
         tables = [table for table in (vectors, others, pairs) if table is not None]
         steps = opened.enter_context(_steps_of(spark, job, ready.output, tables))
         run = start_run(spark, ready.stage, ready.keep, steps)
-        built = build_between(vectors, others, job.settings, _asked(job), run, pairs)
-        _require_recall(ready, built.result.report, built.advice)
-        more = []
-        if index:
-            with run.clock.step("index", "writing the index"):
-                more = [write_aside(spark, built.index(), index, run.cores)]
-        _publish(ready, built.result.table, built.result.report, run, more)
+        built = build_between(vectors, others, job.settings, _asked(job), run, pairs, keep=index is not None)
+        _publish_built(ready, built, index, run)
     return built.result.report
+
+
+def _publish_built(ready: "Ready", built: Built, index: publish.Output | None, run: Run) -> None:
+    """Publish a table that was built, and the index with it where there is a place for one."""
+    _require_recall(ready, built.result.report, built.advice)
+    more = []
+    if index:
+        with run.clock.step("index", "writing the index"):
+            indexed = built.index()
+            if indexed.kept:
+                indexed = replace(indexed, kept=replace(indexed.kept, table=ready.fingerprint(built.result.table)))
+            more = [write_aside(ready.spark, indexed, index, run.cores)]
+    _publish(ready, built.result.table, built.result.report, run, more)
+
+
+@spark_errors_explained()
+def publish_update(spark: SparkSession, job: UpdateJob) -> Report:
+    """Read the job's input, and publish its neighbors, the report and the index anew, all of them or none.
+
+    What has not changed since the index was made is not joined again.  Where the recall is missed or the rows do not
+    fit the index any more, and rebuild_if_missed is set, table and index are built anew.
+
+    Raises as build_neighbors does, InputError for a folder that holds no index, and SettingsError for an index that
+    cannot be updated, for an output that does not go with it, and for a report or scratch that cannot be written to.
+    """
+    folder = files.resolve(spark, "index", job.index)
+    old, indexed = Saved(folder, read_manifest(folder)), read_index(spark, folder)
+    kept = require_updatable(indexed, job.index)
+    settings = settings_for(indexed.settings, job.settings, OF_UPDATE, "update")
+    index = check_index(spark, job.index, overwrite=True)
+    with ready_to_write(spark, job, True, settings.shape) as ready, publish.aside(spark, index):
+        if fingerprint_of(spark, ready.output.place) != kept.table:
+            raise SettingsError(
+                f"output {job.output!r} is not the table that was published with the index {job.index!r}. Give that "
+                "table, or make both anew: annspark build --index --overwrite."
+            )
+        vectors = open_input(spark, job.input, job.format)
+        publish.require_apart(spark, ready.output, vectors, job.input)
+        run = start_run(spark, ready.stage, ready.keep)
+        asked = {name: value for name, value in asdict(job).items() if name != "settings"} | asdict(settings)
+        pending = publish.Pending(spark, f"{index.aside}/index", index)
+        files.make_folder(pending.name)
+        try:
+            tonight = update(vectors, indexed, old, pending.name, job.index, settings, asked, run)
+            result = tonight.joined.result
+            _require_recall(ready, result.report, tonight.joined.advice or ON_DRIFT)
+        except (BuildNeeded, RecallMissed) as error:
+            if not job.rebuild_if_missed:
+                raise
+            logger.info("%s", error)
+            logger.info("update: table and index are built anew")
+            files.remove(pending.name)
+            built = build_between(vectors, None, settings, asked, run, keep=True)
+            _publish_built(ready, built, index, run)
+            return built.result.report
+        finish_update(tonight, pending.name, job.index, ready.fingerprint(result.table))
+        _publish(ready, result.table, result.report, run, [pending])
+    return result.report
 
 
 @spark_errors_explained()
@@ -116,6 +175,7 @@ class Ready:
     written : tables written aside so far
     """
 
+    spark: SparkSession
     output: publish.Output
     folder: str
     file_format: str | None
@@ -127,10 +187,18 @@ class Ready:
         self.written.append(publish.write_pending(table, self.output, self.file_format))
         return self.written[-1].read()
 
+    def pending(self, table: DataFrame) -> publish.Pending:
+        """Return the table written aside that a DataFrame reads."""
+        return next(pending for pending in self.written if pending.table is table)
+
+    def fingerprint(self, table: DataFrame) -> str:
+        """Return the fingerprint of a table written aside."""
+        return fingerprint_of(self.spark, self.pending(table).name)
+
 
 @contextmanager
 def ready_to_write(
-    spark: SparkSession, job: Job | QueryJob | UseJob, overwrite: bool, shape: str | None = None
+    spark: SparkSession, job: Job | QueryJob | UpdateJob | UseJob, overwrite: bool, shape: str | None = None
 ) -> Iterator[Ready]:
     """Prove before any work that the job can write its table and report; delete what was written aside at the end.
 
@@ -143,7 +211,7 @@ def ready_to_write(
     shape = shape or (job.settings.shape if isinstance(job, Job) else "nested")
     with publish.aside(spark, output), staging(job.scratch, spark) as stage:
         publish.require_format(spark, output, job.format, shape)
-        yield Ready(output, folder, job.format, stage)
+        yield Ready(spark, output, folder, job.format, stage)
 
 
 def _open_pairs(spark: SparkSession, job: Job | QueryJob, ready: Ready) -> DataFrame | None:
@@ -189,8 +257,15 @@ def _publish(ready: Ready, table: DataFrame, report: Report, run: Run, more: lis
     """
     quietly = partial(publish.undisturbed, ready.output, *(pending.output for pending in more))
     with run.clock.step("publish") as facts, reports_once_done(ready.folder, report, quietly):
-        for pending in (*more, next(pending for pending in ready.written if pending.table is table)):
-            publish.commit(pending)
+        done = []
+        try:
+            for pending in (*more, ready.pending(table)):
+                publish.commit(pending)
+                done.append(pending)
+        except BaseException:  # the index goes with the table, so that it is not published alone
+            for pending in done:
+                publish.take_back(pending)
+            raise
         facts += [ready.output.place, *(pending.output.place for pending in more), f"report in {ready.folder}"]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from annspark import __version__
@@ -22,6 +23,7 @@ from annspark.core.plan import (
     Plan,
     Workers,
     count_exact_users,
+    count_kept,
     count_merge_partitions,
     count_staged_bytes,
     count_task_bytes,
@@ -52,7 +54,8 @@ from annspark.spark.meter import Counts, Meter, read_meter, watch_joined, watch_
 from annspark.spark.staging import Stage, Store
 from annspark.spark.steps import Steps, store_once
 from annspark.spark.types import is_collated
-from annspark.tuned import Found, Known, Tuned
+from annspark.tables import DISTANCE, NEIGHBORS, USER_ID
+from annspark.tuned import Found, Kept, Known, Tuned
 
 logger = logging.getLogger("annspark")
 _MUCH_LOST = 0.005  # warn when rounding loses more than this share of the neighbors
@@ -66,18 +69,48 @@ class Result:
     report: Report
 
 
-def build_tuned(tuned: Tuned, asked: dict[str, Any], run: Run) -> tuple[Result, str]:
+@dataclass(frozen=True)
+class Joined:
+    """What a join of all users has led to.
+
+    advice : for a missed recall, "" where it was reached
+    kept   : what an index keeps of the join; None where nothing is kept
+    """
+
+    result: Result
+    advice: str
+    kept: Kept | None
+
+
+def build_tuned(tuned: Tuned, asked: dict[str, Any], run: Run, *, keep: bool = False) -> Joined:
     """Find the neighbors of all users of a tuned index, and audit the table.
 
-    asked   : settings as the report gives them
-    returns : the table with its report, and advice for a missed recall, "" where it was reached
+    asked : settings as the report gives them
+    keep  : keep of the join what an update of the index needs
     """
-    settings, plan = tuned.settings, tuned.plan
-    layout, store, finish_after = place_of_found(run, settings, tuned.known.users.id_kind)
+    plan = tuned.plan
     doing = f"routing to {plan.probes:.3g} leaves a tree, joining in {plan.n_partitions} partitions, merging"
     with run.clock.step("join", doing) as facts:
-        found = find_once(run.steps, tuned, layout, partial(find, tuned, layout, store, run.cores))
+        layout, store, _ = where_found(tuned, run)
+        if keep:  # the lists of an index are not kept with the steps, so that another run has to find them again
+            found = find(tuned, layout, store, run.cores, stage=run.stage)
+        else:
+            found = find_once(run.steps, tuned, layout, partial(find, tuned, layout, store, run.cores))
         facts += [f"{found.counts.written:,} users"]
+    return finish_build(found, tuned, asked, run)
+
+
+def where_found(tuned: Tuned, run: Run) -> tuple[Layout, Store, bool]:
+    """Return place_of_found for users among themselves."""
+    return place_of_found(run, tuned.settings, tuned.known.users.id_kind)
+
+
+def finish_build(found: Found, tuned: Tuned, asked: dict[str, Any], run: Run) -> Joined:
+    """Audit the neighbors found, add a tree where that is asked for, and finish the table.
+
+    asked : settings as the report gives them
+    """
+    settings, kept, (_, store, finish_after) = tuned.settings, found.kept, where_found(tuned, run)
     audit = first_audit = audit_found(found, tuned, run)
     if settings.top_up and tuned.calibration and audit.recall.high < tuned.calibration.target:
         found = top_up(found, tuned, store, run)
@@ -85,7 +118,7 @@ def build_tuned(tuned: Tuned, asked: dict[str, Any], run: Run) -> tuple[Result, 
     table, fewer = finish_found(found, tuned, run) if finish_after else (found.table, 0)
     report = report_on(found, audit, tuned, fewer, asked, run, int(audit is not first_audit))
     advice = "" if report.passed else advise_on_rounding(audit, tuned) or advise(tuned, first_audit.recall.mean)
-    return Result(table, report), advice
+    return Joined(Result(table, report), advice, kept)
 
 
 def place_of_found(run: Run, settings: Settings, *kinds: T.DataType) -> tuple[Layout, Store, bool]:
@@ -251,27 +284,61 @@ def warn_of_little_memory(needed: int, free: int) -> None:
         )
 
 
-def find(tuned: Tuned, layout: Layout, store: Store, cores: int, earlier: Found | None = None) -> Found:
+def find(
+    tuned: Tuned,
+    layout: Layout,
+    store: Store,
+    cores: int,
+    earlier: Found | None = None,
+    *,
+    stage: Store | None = None,
+) -> Found:
     """Return the nearest of the users that each user is compared with in the forest, and complete short lists.
 
     layout  : layout of the table
     store   : computes and stores the table
     earlier : neighbors found before, which are merged with the new ones
+    stage   : computes and stores what an index keeps of the join; None where nothing is kept
     """
     users, plan, first_rows, k = tuned.known.users, tuned.plan, tuned.known.first_rows, tuned.settings.k
+    width = count_kept(k) if stage else k
     copies = plan.copies + (earlier is not None) + (first_rows is not None)
     n_merge_partitions = count_merge_partitions(users.rows, copies, k, users.id_bytes, cores)
     meter = Meter()
     shipped = ship_vectors(users.table, tuned.forest, plan, users.wire, users.coordinates)
     shipped = watch_shipped(shipped, meter, users.wire)
-    joined = join_partitions(shipped, plan, n_merge_partitions, users.wire, users.coordinates, k)
-    candidates = [watch_joined(joined, meter)]
+    joined = join_partitions(shipped, plan, n_merge_partitions, users.wire, users.coordinates, width)
+    joined = watch_joined(joined, meter)
+    if stage is not None:
+        lists = stage(merge_neighbors([joined], n_merge_partitions, width))
+        found = find_in_lists(lists, tuned, meter, layout, store, n_merge_partitions)
+        kept = Kept(plan.probes, plan.reach, tuned.calibration, width, lists)
+        return replace(found, kept=kept)
+    candidates = [joined]
     if earlier is not None:
         candidates += [
             table_as_candidates(earlier.table, earlier.layout, users, n_merge_partitions, tuned.settings.seed)
         ]
     if first_rows is not None:
         candidates += [compare_with_first_rows(users, first_rows, None, n_merge_partitions, k)]
+    return merge_found(candidates, tuned, meter, layout, store, n_merge_partitions)
+
+
+def find_in_lists(
+    lists: DataFrame, tuned: Tuned, meter: Meter, layout: Layout, store: Store, n_merge_partitions: int
+) -> Found:
+    """Return the first k neighbors of every list, and complete short lists.
+
+    lists : user_id and neighbors of each user, nearest first: k at least of those it was compared with, if there are
+    """
+    users, first_rows, k = tuned.known.users, tuned.known.first_rows, tuned.settings.k
+    first = lists.select(USER_ID, F.slice(NEIGHBORS, 1, k).alias(NEIGHBORS))
+    if first_rows is None:
+        return _stored(first, tuned, meter, layout, store, n_merge_partitions)
+    candidates = [
+        table_as_candidates(first, Layout(USER_ID, False, DISTANCE), users, n_merge_partitions, tuned.settings.seed),
+        compare_with_first_rows(users, first_rows, None, n_merge_partitions, k),
+    ]
     return merge_found(candidates, tuned, meter, layout, store, n_merge_partitions)
 
 
@@ -282,10 +349,21 @@ def merge_found(
 
     meter : watches the join
     """
+    merged = merge_neighbors(candidates, n_merge_partitions, tuned.settings.k)
+    return _stored(merged, tuned, meter, layout, store, n_merge_partitions)
+
+
+def _stored(
+    lists: DataFrame, tuned: Tuned, meter: Meter, layout: Layout, store: Store, n_merge_partitions: int
+) -> Found:
+    """Store the lists of those who ask as a table, and complete short lists.
+
+    lists : user_id and neighbors
+    meter : has watched the join
+    """
     known, plan, k, first_rows = tuned.known, tuned.plan, tuned.settings.k, tuned.known.first_rows
     rows, id_bytes = known.asking.rows, max(known.asking.id_bytes, known.users.id_bytes)
-    merged = watch_merged(merge_neighbors(candidates, n_merge_partitions, k), known.neighbors, meter)
-    table = store(laid_out(merged, layout))
+    table = store(laid_out(watch_merged(lists, known.neighbors, meter), layout))
     counts = read_meter(meter, id_bytes, known.neighbors, rows, count_users(table, layout))
     if first_rows is not None:
         counts = counts.with_first_rows(len(first_rows.ids), rows, (k + 1) * (4 + id_bytes))

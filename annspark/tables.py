@@ -28,6 +28,9 @@ QUERY_IDS = "query_ids"
 # length of each list (binary int32), the number of pairs compared, and the residents of the partition's largest leaf.
 NEIGHBOR_IDS, DISTANCES, COUNTS, PAIRS, MAX_ROWS = "neighbor_ids", "distances", "counts", "pairs", "max_rows"
 
+# Blocks of rows of an index also have the hashes of their vectors (binary int64), by which changed rows are found.
+CONTENTS = "contents"
+
 
 def quoted(column: str) -> str:
     """Return a column name in backquotes, as Spark needs for names with dots or spaces."""

@@ -74,6 +74,27 @@ class Tuned:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """How the rows of an index are joined, and what it keeps of that, so that an update joins only what has changed.
+
+    probes      : mean number of leaves of a tree that a row went to, its home included
+    reach       : for each tree that was joined, the first ones of the index, the margin up to which rows visit leaves
+    calibration : the probes chosen for the recall asked for; None where probes were given
+    width       : neighbors that a list has room for: k and some to spare
+    lists       : user_id and neighbors, the nearest `width` of those that each row was compared with in the leaves;
+                  None where these are in the files of the index, or there are none
+    table       : fingerprint of the table that was published with the index
+    """
+
+    probes: float
+    reach: tuple[float, ...]
+    calibration: Calibration | None
+    width: int
+    lists: DataFrame | None
+    table: str = ""
+
+
+@dataclass(frozen=True)
 class Indexed:
     """What an index keeps: rows that can be searched, and the forest in whose leaves they are.
 
@@ -84,6 +105,7 @@ class Indexed:
     first_rows  : users that every query is compared with: hubs, and the first of sparse rows; None where there are none
     reach       : for each tree, the margin up to which a query goes to leaves when nothing else is asked for
     calibration : the probes for that, chosen for the recall asked for; None where probes were given
+    kept        : of the join of the rows; None where they are never joined, as they are candidates
     """
 
     settings: Settings
@@ -93,6 +115,7 @@ class Indexed:
     first_rows: FirstRows | None
     reach: tuple[float, ...]
     calibration: Calibration | None
+    kept: Kept | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +127,7 @@ class Found:
     counts   : the work done and its results
     plan     : the plan of the last join
     n_leaves : number of leaves of all trees that were joined
+    kept     : what an index keeps of the join; None where nothing is kept
     """
 
     table: DataFrame
@@ -111,3 +135,4 @@ class Found:
     counts: Counts
     plan: Plan
     n_leaves: int
+    kept: Kept | None = None

@@ -63,7 +63,7 @@ def layer_of(module: str) -> str:
 BELOW = {"annspark.core", "annspark.filesystem", "annspark.spark", "records"}
 SPARKLESS = {"annspark.core", "annspark.filesystem", "annspark.saved", "records"}  # what runs where Spark is absent
 LINE = BELOW | {f"annspark.{name}" for name in ("input", "output", "flow", "report", "run", "tuned")}
-SAVING = {"annspark.saved", "annspark.index_reader", "annspark.index_writer"}
+SAVING = {"annspark.saved", *(f"annspark.index_{name}" for name in ("reader", "writer", "rows", "changes"))}
 ALLOWED = {
     "annspark.core": {"annspark.core"},
     "records": {"annspark.core", "records"},
@@ -83,12 +83,15 @@ ALLOWED = {
     "annspark.query": LINE | {"annspark.advice", "annspark.pipeline"},
     "annspark.indexing": LINE | {"annspark.pipeline"},
     "annspark.neighbors": LINE | {f"annspark.{name}" for name in ("pipeline", "query", "indexing")},
+    "annspark.index_rows": LINE | SAVING,
     "annspark.index_reader": LINE | SAVING,
     "annspark.index_writer": LINE | SAVING,
-    "annspark.index": LINE | SAVING | {f"annspark.{name}" for name in ("pipeline", "query", "indexing")},
+    "annspark.index": LINE | SAVING | {f"annspark.{name}" for name in ("pipeline", "query", "indexing", "update")},
+    "annspark.index_changes": LINE | SAVING,
+    "annspark.update": LINE | SAVING | {"annspark.pipeline"},
     "annspark.nightly": LINE
     | SAVING
-    | {f"annspark.{name}" for name in ("pipeline", "query", "indexing", "neighbors", "index")},
+    | {f"annspark.{name}" for name in ("pipeline", "query", "indexing", "neighbors", "index", "update")},
     "annspark.nightly_uses": LINE | {"annspark.nightly", "annspark.uses"},
     "annspark.preview": LINE | {"annspark.pipeline", "annspark.nightly"},
     "annspark.evaluate": LINE,
@@ -130,7 +133,8 @@ def test_the_files_of_the_report_import_each_other_one_way():
 
 def test_jobs_call_the_package_and_nothing_in_the_package_calls_jobs():
     assert all(not name.startswith("jobs") for path in MODULES for name in imports_of(path))
-    for job in ("build_neighbors.py", "evaluate_neighbors.py", "fit_index.py", "query_index.py", "use_neighbors.py"):
+    names = ("build_neighbors", "evaluate_neighbors", "fit_index", "query_index", "update_neighbors", "use_neighbors")
+    for job in (f"{name}.py" for name in names):
         called = imports_of(REPOSITORY / "jobs" / job)
         assert {name for name in called if name.startswith("annspark")} == {"annspark.cli"}
 

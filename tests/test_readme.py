@@ -39,7 +39,7 @@ def clone(tmp_path_factory):
 def count_runs(command):
     """Return how often a command of the README builds or evaluates a table."""
     return len(
-        re.findall(r"^(?:(?:python -m )?annspark (?:build|evaluate|query)|spark-submit) ", command, re.MULTILINE)
+        re.findall(r"^(?:(?:python -m )?annspark (?:build|evaluate|query|update)|spark-submit) ", command, re.MULTILINE)
     )
 
 

@@ -71,6 +71,10 @@ class Coordinates:
             return distances
         return np.ldexp(distances, -self.exponent * self.facts.scales)
 
+    def in_join_units(self, distances: np.ndarray) -> np.ndarray:
+        """Return distances in the units of the input as the join has them: the inverse of in_input_units."""
+        return distances if self.exponent == 0 else np.ldexp(distances, self.exponent * self.facts.scales)
+
     def lost_of(self, vectors: Vectors) -> np.ndarray:
         """Return the error that rounding vectors for the join may make in a distance: float64 (n,), published units.
 

@@ -1,7 +1,7 @@
 """Copies: which partitions a vector is shipped to, and which leaves it goes to in each."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -31,7 +31,7 @@ class Copies:
     n_visits: np.ndarray
 
 
-Router = Callable[[Forest, Plan, Vectors], Copies]  # one of the three functions below
+Router = Callable[[Forest, Plan, Vectors], Copies]  # one of the four functions below
 _Entries = tuple[np.ndarray, ...]  # row, leaf, home and partition, by row
 
 
@@ -53,6 +53,96 @@ def route_residents(forest: Forest, plan: Plan, vectors: Vectors) -> Copies:
     """Return one copy of each vector for the partition of its home in every tree; it visits no leaf."""
     routes = forest.find_routes(vectors, 1)
     return _copies_of([_entries_of(of_tree.take(of_tree.home), plan, tree) for tree, of_tree in enumerate(routes)])
+
+
+def route_homes(forest: Forest, plan: Plan, vectors: Vectors) -> Copies:
+    """Return one copy of each vector for the partition of its home in every tree, with all leaves that it visits.
+
+    What a vector visits in a tree in which it has no home goes with its copy of the first tree, in which each has one.
+    A tree for which the plan has no reach is visited by none.
+    """
+    hubs, n_joined = np.flatnonzero(forest.are_hubs(vectors)), len(plan.reach)
+    reached = forest.first(n_joined).find_reached(vectors, plan.probes, plan.reach)
+    further = forest.find_routes(vectors, 1)[n_joined:] if len(forest.sizes) > n_joined else []
+    trees: list[_Entries] = []
+    for tree, of_tree in enumerate([*reached, *(one.take(one.home) for one in further)]):
+        entries = _entries_of(of_tree, plan, tree)
+        row, _, home, partition = entries
+        at_home = np.full(of_tree.n_rows, -1, np.int32)
+        at_home[row[home]] = partition[home]
+        if tree == 0:
+            first = at_home
+            entries = _with_hubs(entries, hubs, np.zeros(1, np.int32)) if len(hubs) else entries
+        row = entries[0]
+        trees.append((*entries[:3], np.where(at_home[row] < 0, first[row], at_home[row])))
+    entries = tuple(np.concatenate(part) for part in zip(*trees, strict=True))
+    by_row = np.argsort(entries[0], kind="stable")
+    return _copies_of([tuple(part[by_row] for part in entries)])
+
+
+@dataclass(frozen=True)
+class Callers:
+    """The leaves whose residents visit a leaf.
+
+    first : int64 (n_leaves + 1,), where the callers of each leaf begin
+    leaf  : int32, the leaves with residents that visit it, leaf after leaf
+    hubs  : int32 (n,), leaves with residents that visit every leaf of the first tree
+    """
+
+    first: np.ndarray
+    leaf: np.ndarray
+    hubs: np.ndarray
+
+    def of(self, homes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the callers of some leaves: int (n_found,), the place of a leaf in homes; int32 (n_found,)."""
+        counts = np.diff(self.first)[homes]
+        at = np.repeat(self.first[homes] - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
+        return np.repeat(np.arange(len(homes)), counts), self.leaf[at]
+
+
+def callers_of(leaf: np.ndarray, visited: np.ndarray, n_leaves: int) -> Callers:
+    """Return the callers of all leaves.
+
+    leaf, visited : int32 (n,), distinct pairs of a leaf and one that its residents visit, or EVERY_LEAF
+    """
+    every = visited == EVERY_LEAF
+    one, other = leaf[~every], visited[~every]
+    order = np.lexsort((one, other))
+    first = np.searchsorted(other[order], np.arange(n_leaves + 1))
+    return Callers(first=first, leaf=one[order], hubs=np.unique(leaf[every]))
+
+
+def route_changed(callers: Callers, forest: Forest, plan: Plan, vectors: Vectors) -> Copies:
+    """Return one copy of each vector for every partition in which it is compared with residents of a leaf.
+
+    Other than in Copies, home is int32 (n, trees), the home leaves in all trees, -1 for none.  visits are the leaves
+    that the vector goes to, its homes included, and the leaves with residents that may visit a home of it, in the form
+    -3 - leaf: of these residents it is compared with those that do.
+    """
+    n_leaves, hubs = plan.n_leaves, np.flatnonzero(forest.are_hubs(vectors))
+    going, calling, homes = [], [], []
+    for tree, reached in enumerate(forest.find_reached(vectors, plan.probes, plan.reach)):
+        row, leaf, at_home, _ = _entries_of(reached, plan, tree)
+        home = np.full(reached.n_rows, -1, np.int32)
+        home[row[at_home]] = leaf[at_home]
+        homes.append(home)
+        going.append(row * n_leaves + leaf)
+        resident = np.flatnonzero(home >= 0)
+        place, calls = callers.of(home[resident])
+        calling.append(resident[place] * n_leaves + calls)
+        if tree == 0:
+            every = np.arange(plan.first_leaf[1])
+            going.append((hubs[:, None] * n_leaves + every).ravel())
+            calling.append((resident[:, None] * n_leaves + callers.hubs).ravel())
+    goes, calls = np.unique(np.concatenate(going)), np.concatenate(calling)
+    calls = np.setdiff1d(calls, goes)  # a leaf that the vector goes to is not called as well
+    keys = np.concatenate([goes, calls])
+    row, leaf = np.divmod(keys, n_leaves)
+    visits = np.where(np.arange(len(keys)) < len(goes), leaf, -3 - leaf).astype(np.int32)
+    by_row = np.argsort(row, kind="stable")
+    entries = row[by_row], visits[by_row], np.zeros(len(row), bool), plan.partition_of_leaf[leaf[by_row]]
+    copies = _copies_of([entries])
+    return replace(copies, home=np.stack(homes, axis=1)[copies.row])
 
 
 def route_queries(forest: Forest, plan: Plan, vectors: Vectors) -> Copies:

@@ -18,7 +18,7 @@ import numpy as np
 from annspark.core.excluded import Pairs, pairs_of
 from annspark.core.join_dense import compare_dense
 from annspark.core.join_sparse import compare_sparse
-from annspark.core.keeper import MAX_ROWS, Keeper
+from annspark.core.keeper import MAX_ROWS, NO_BAR, Keeper, Unrelated
 from annspark.core.metric import METRICS
 from annspark.core.routes import Visits
 from annspark.core.vectors import (
@@ -114,9 +114,9 @@ def join_queries(
     rows = np.concatenate([rows[np.argsort(home[rows], kind="stable")], n + np.arange(m)])
     homes = np.concatenate([home, np.full(m, -1, home.dtype)])
     visits = Visits(visits.row + n, visits.leaf)
+    bars = np.where(homes >= 0, NO_BAR, np.float32(np.inf))
     everybody = concatenate_rows([residents, queries])
-    group = groups_of(everybody)
-    keeper = Keeper(plain(everybody), rows, homes, visits, k, metric, residents_keep=False, excluded=both, group=group)
+    keeper = Keeper(plain(everybody), rows, homes, visits, k, metric, bars, excluded=both, group=groups_of(everybody))
     pairs = (compare_sparse if is_sparse(residents) else compare_dense)(keeper)
     neighbors, distances = (part[len(rows) - m :] for part in keeper.nearest())
     return Joined(neighbors=neighbors, distances=distances, pairs=pairs, max_rows=_largest_leaf(home))
@@ -130,6 +130,53 @@ def _surplus(vectors: Vectors, most: int, excluded: Pairs | None) -> tuple[np.nd
     others = np.delete(np.arange(len_of(vectors)), np.unique(named[named < len_of(vectors)]))
     surplus, model = surplus_twins(take_rows(vectors, others), most)
     return others[surplus], others[model]
+
+
+def join_changed(
+    vectors: Vectors,
+    home: np.ndarray,
+    visits: Visits,
+    bars: np.ndarray,
+    unrelated: Unrelated,
+    k: int,
+    metric: str,
+) -> Joined:
+    """Compare rows that ask with the residents of the leaves they go to; both ends keep their k nearest of these.
+
+    A row that asks may be a resident, too: it then comes twice, once as either.
+
+    vectors   : n, dense or sparse, prepared, float32 or float64, in ascending order of id, n <= MAX_ROWS
+    home      : int32 (n,), a resident's home leaf; -1 for a row that asks
+    visits    : the leaves of this partition that each row that asks goes to
+    bars      : float32 (n,), raw distance up to which a resident keeps neighbors; NO_BAR for one that keeps none
+    unrelated : returns which pairs of a row that asks and a resident are not to be compared; equal vectors are alike
+                in it, but for a row and itself
+    returns   : lists of row numbers: residents for rows that ask, and rows that ask for residents
+
+    Raises ValueError for more than MAX_ROWS vectors.
+    """
+    n = len_of(vectors)
+    if n > MAX_ROWS:
+        raise ValueError(f"join_changed: {n:,} rows in one partition; at most {MAX_ROWS:,} are allowed.")
+    neighbors = np.full((n, k), -1, np.int32)
+    distances = np.full((n, k), np.inf, np.float32)
+    bars = np.where(home < 0, np.float32(np.inf), bars)
+    # As in join_leaves, of either side's twins only the first k + 1 are joined.  Their model keeps what is near enough
+    # for any of them.
+    surplus, model = [], []
+    for side in (np.flatnonzero(home < 0), np.flatnonzero(home >= 0)):
+        further, like = surplus_twins(take_rows(vectors, side), k)
+        surplus.append(side[further])
+        model.append(side[like])
+    further, like = np.concatenate(surplus), np.concatenate(model)
+    np.maximum.at(bars, like, bars[further])
+    rows = np.delete(np.arange(n), further)
+    rows = rows[np.argsort(np.where(home[rows] < 0, np.iinfo(np.int32).max, home[rows]), kind="stable")]
+    keeper = Keeper(vectors, rows, home, visits, k, metric, bars, unrelated)
+    pairs = (compare_sparse if is_sparse(vectors) else compare_dense)(keeper)
+    neighbors[rows], distances[rows] = keeper.nearest()
+    neighbors[further], distances[further] = neighbors[like], distances[like]
+    return Joined(neighbors=neighbors, distances=distances, pairs=pairs, max_rows=_largest_leaf(home))
 
 
 def _largest_leaf(home: np.ndarray) -> int:

@@ -25,7 +25,7 @@ def compare_dense(keeper: Keeper) -> int:
     leaves, first, count = np.unique(keeper.home, return_index=True, return_counts=True)
     residents = {int(leaf): (int(a), int(a + c)) for leaf, a, c in zip(leaves, first, count, strict=True) if leaf >= 0}
     tiles, pairs = _Tiles(keeper), 0
-    for start, end in residents.values() if keeper.residents_keep else ():
+    for start, end in residents.values() if keeper.residents_meet else ():
         pairs += tiles.compare(np.arange(start, end), start, end, at_home=True)
     # Visitors of a leaf come in the order of their bars (see _pairs_with_bar).  They are sorted once for all leaves:
     # bars fall meanwhile, but those of one tile stay about alike.
@@ -192,6 +192,9 @@ class _Tiles:
             itself = rows - leaf.residents[0]
             inside = np.flatnonzero((itself >= 0) & (itself < len(theirs)))
             bounds[itself[inside], inside] = np.inf
+        elif self.keeper.unrelated is not None:
+            one, other = np.tile(rows, len(theirs)), np.repeat(leaf.residents, len(rows))
+            bounds.ravel()[self.keeper.left_out(one, other)] = np.inf
         if self.keeper.group is not None:
             bounds[self.keeper.group.take(leaf.residents)[:, None] != self.keeper.group.take(rows)] = np.inf
         column, hidden = self._excluded_places(rows, leaf.residents)
@@ -240,7 +243,7 @@ class _Tiles:
         """Measure the pairs of visitors[row] and residents[column], and fold those that beat a bar into the lists."""
         # Rows that visit each other's homes are compared once.  At home a row without a bar may be paired with itself.
         one, other = visitors.take(row), residents.take(column)
-        new = np.flatnonzero(one != other if at_home else ~self.keeper.compared_before(one, other))
+        new = np.flatnonzero(one != other if at_home else ~self.keeper.left_out(one, other))
         if len(new) < len(one):
             row, column, one, other = row.take(new), column.take(new), one.take(new), other.take(new)
         id_order, other_id_order = self.keeper.id_order.take(one), self.keeper.id_order.take(other)

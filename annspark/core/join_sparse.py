@@ -27,7 +27,7 @@ _PAIRS = 1 << 20  # pairs of one product: some 50 MB with what is made of them
 _NUMBERS = 1 << 22  # numbers of the visitors of one product: a very long row may visit many leaves
 _COLUMNS = 1 << 22  # columns of one product: memory is needed for each
 _LEAVES = 256  # leaves of one product: columns of more leaves would cost more than the larger product saves
-_CROWDED = 1 << 14  # a leaf with more residents is cut into parts
+CROWDED = 1 << 14  # a leaf with more residents is cut into parts
 _PART = 1 << 11  # residents of a part
 _SPREAD = 3  # a first fold of every s-th candidate pays from this s on
 _MARK = 1e-150  # the mark: its square is lost beside any product but 0
@@ -79,7 +79,7 @@ def compare_sparse(keeper: Keeper) -> int:
     leaves = _Leaves(residents, first, count)
     if len(leaf) == 0:
         return pairs
-    if keeper.residents_keep:
+    if keeper.residents_meet:
         pairs += _compare(keeper, rows, residents, _leaf_places(leaves), leaves, at_home=True)
     place = np.searchsorted(leaf, keeper.visits.leaf).clip(max=len(leaf) - 1)
     here = leaf[place] == keeper.visits.leaf
@@ -170,7 +170,7 @@ def _cut_crowded(
     visitors, leaf : as for _compare
     lengths        : float64 (n,), squared lengths of all rows
     """
-    crowded = leaves.count > _CROWDED
+    crowded = leaves.count > CROWDED
     if not crowded.any():
         return visitors, leaf, leaves
     parts = np.where(crowded, -(-leaves.count // _PART), 1)
@@ -238,7 +238,7 @@ def _compare_at_once(
     enters_other = keeper.may_enter(other, id_order, raw)
     near = np.flatnonzero(enters | enters_other)
     if twice:
-        near = near[~keeper.compared_before(one.take(near), other.take(near))]
+        near = near[~keeper.left_out(one.take(near), other.take(near))]
     for row, others, nearby, may in ((one, other, other_id_order, enters), (other, one, id_order, enters_other)):
         keep = keeper.allowed(near[may.take(near)], row, others)
         keeper.fold_pairs(row.take(keep), nearby.take(keep), raw.take(keep))

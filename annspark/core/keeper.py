@@ -4,6 +4,7 @@ A candidate is a pair of a row and a neighbor with its distance.  To fold candid
 their rows, so that each list keeps the k nearest.
 """
 
+from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
@@ -22,6 +23,7 @@ from annspark.core.vectors import Vectors
 MAX_ROWS = 2**26
 _FOLD_ROWS = 2**13  # rows of one fold, at most
 NO_BAR = np.float32(-1e38)  # the bar of a row that keeps no neighbors: below all raw distances, and finite
+Unrelated = Callable[[np.ndarray, np.ndarray], np.ndarray]
 _FEW = 64  # where no row has more visits, comparing a leaf with all of them is the fastest way to find it
 
 
@@ -35,7 +37,9 @@ class Keeper:
     hubs           : int (n_hubs,), ascending, rows that visit every leaf
     metric         : a key of METRICS; facts is its record
     k              : neighbors that a list has room for
-    residents_keep : whether residents keep neighbors, too; where they do not, guests are queries
+    residents_meet : whether residents are compared with each other; where they are not, guests ask
+    unrelated      : tells which pairs of guests and residents are not to be compared, by their id orders; None where
+                     every guest is compared with all residents of the leaves it visits
     excluded       : pairs of a row and another, both in the order of homes, that the row must not keep
     group          : int64 (n_rows,), groups, outside of which no row keeps others; None where there are none
     bar            : float32 (n_rows,), raw distance of the worst neighbor in a row's list, inf while it has fewer than
@@ -51,10 +55,16 @@ class Keeper:
         visits: Visits,
         k: int,
         metric: str,
-        residents_keep: bool = True,
+        bars: np.ndarray | None = None,
+        unrelated: Unrelated | None = None,
         excluded: Pairs | None = None,
         group: np.ndarray | None = None,
     ):
+        """Take the rows of a partition.
+
+        bars : float32 (n,), the bar that each vector begins with, for guests that ask residents; NO_BAR for those that
+               keep no neighbors; None where all begin without one, and residents are compared with each other
+        """
         self.vectors, self.id_order = vectors, rows
         self.metric, self.facts = metric, METRICS[metric]
         self.home = home[rows]
@@ -75,18 +85,26 @@ class Keeper:
         self._empty = (infinite << self._id_bits) | low_bits(self._id_bits)
         self._best = np.full((len(rows), k), self._empty)
         self._worst = np.full(len(rows), self._empty)
-        self.residents_keep = residents_keep
-        if not residents_keep:
-            self.bar[self.home >= 0], self._worst[self.home >= 0] = NO_BAR, 0
+        self.residents_meet, self.unrelated = bars is None, unrelated
+        if bars is not None:
+            self.bar = bars[rows]
+            known = np.isfinite(self.bar) & (self.bar != NO_BAR)
+            # A neighbor at the distance of the bar may enter, whatever its id.
+            last = np.full(np.count_nonzero(known), low_bits(self._id_bits)).view(np.int64)
+            self._worst[known] = self._keys(last, self.bar[known])
+            self._worst[self.bar == NO_BAR] = 0
         self._most_rows = min(_FOLD_ROWS, 2 ** (64 - id_bits - DISTANCE_BITS))
         # Both ends of a pair are folded at once, so either may have half the rows of a fold.
         self.fold_rows = max(1, self._most_rows // 2)
 
-    def compared_before(self, visitors: np.ndarray, residents: np.ndarray) -> np.ndarray:
-        """Return which pairs were compared already, as the resident visits the visitor's home, a leaf of lower number.
+    def left_out(self, visitors: np.ndarray, residents: np.ndarray) -> np.ndarray:
+        """Return which pairs are unrelated, or were compared already.
 
-        Leaves are joined in ascending order.
+        A pair was compared already where the resident visits the visitor's home, a leaf of lower number: leaves are
+        joined in ascending order.
         """
+        if self.unrelated is not None:
+            return self.unrelated(self.id_order.take(visitors), self.id_order.take(residents))
         home = self.home.take(visitors)
         lower = np.flatnonzero((home >= 0) & (home < self.home.take(residents)))
         before = np.zeros(len(visitors), bool)
@@ -160,8 +178,11 @@ class Keeper:
         flat[place] = np.minimum(flat.take(place), keys)
         best.sort(axis=1)
         changed = rows.take(changed)
-        self._best[changed], self._worst[changed] = best, best[:, -1]
-        self.bar[changed] = self.facts.to_raw(self._distances(best[:, -1]))
+        self._best[changed] = best
+        # A row that began with a bar keeps it until it has k neighbors that are nearer.
+        self._worst[changed] = np.minimum(self._worst.take(changed), best[:, -1])
+        bar = self.facts.to_raw(self._distances(best[:, -1]))
+        self.bar[changed] = np.minimum(self.bar.take(changed), bar)
 
     def may_enter(self, row: np.ndarray, id_order: np.ndarray, raw: np.ndarray) -> np.ndarray:
         """Return which candidates come before the worst neighbor of their row, by (distance, id order): bool (n,)."""

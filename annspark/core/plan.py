@@ -325,6 +325,16 @@ def count_leaves(rows: int, leaf_rows: int, k: int) -> int:
     return max(1, round(rows / max(leaf_rows, 4 * k)))
 
 
+def count_kept(k: int) -> int:
+    """Return how many neighbors of a row an index keeps: k, and some to spare for those that will be gone."""
+    return k + (k + 1) // 2
+
+
+def count_slots(rows: int, k: int, id_bytes: float, cores: int) -> int:
+    """Return in how many files an index keeps the lists of its rows, k neighbors each."""
+    return max(1, min(rows // 500, max(cores, ceil(rows * (k * (4 + id_bytes) + 24 + id_bytes) / _PART_BYTES))))
+
+
 def count_limbs(n_leaves: int, width: float) -> int:
     """Return how many limbs of a tree are grown on the executors; 0 when the driver grows the whole tree.
 

@@ -343,6 +343,14 @@ def commit(pending: Pending) -> None:
         drop(spark, replaced)
 
 
+def take_back(pending: Pending) -> None:
+    """Undo the commit of a folder: what it has replaced is back, and it is pending again."""
+    spark, output = pending.spark, pending.output
+    rename(spark, output.place, pending.name)
+    if files.exists(f"{output.aside}/{_REPLACED}"):
+        rename(spark, f"{output.aside}/{_REPLACED}", output.place)
+
+
 def _put_back(spark: SparkSession, output: Output, replaced: str, taken: bool) -> None:
     """Rename the replaced table back after a failed commit; where its place is taken, keep it beside its place.
 

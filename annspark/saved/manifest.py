@@ -7,8 +7,10 @@ without it is no index.
 import io
 import json
 import zipfile
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,7 @@ from annspark.filesystem import open_place
 
 FORMAT = 1  # a change of the files that this code cannot read makes it one more
 MANIFEST, ARRAYS, FIRST, PART = "index.json", "forest.npz", "first.arrow", "part-"
+ROWS, VISITS = "rows-", "visits-"
 _SAVE_AGAIN = "Save the index again"
 
 
@@ -58,6 +61,22 @@ class QueryCalibration:
 
 
 @dataclass(frozen=True)
+class JoinFacts:
+    """How the rows of an index were joined, see Kept.
+
+    probes     : mean number of leaves of a tree that a row went to, its home included
+    width      : neighbors that a list has room for
+    table      : fingerprint of the table that was published with the index; "" for none
+    calibrated : the recall that was expected of the join
+    """
+
+    probes: float
+    width: int
+    table: str
+    calibrated: QueryCalibration
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What is known of a saved index without opening its parts.
 
@@ -82,6 +101,8 @@ class Manifest:
     batch_rows   : int64 (n_batches,), rows of each batch, part after part
     part_batches : int64 (n_parts,), batches of each part
     files        : every file but the manifest
+    join         : how the rows were joined; None where they were not
+    join_reach   : float64 (trees that were joined,), the margin up to which rows visit leaves
     """
 
     version: str
@@ -105,6 +126,8 @@ class Manifest:
     batch_rows: np.ndarray
     part_batches: np.ndarray
     files: tuple[SavedFile, ...]
+    join: JoinFacts | None = None
+    join_reach: np.ndarray = field(default_factory=lambda: np.empty(0))
 
     @property
     def metric(self) -> str:
@@ -119,7 +142,43 @@ class Manifest:
     @property
     def parts(self) -> tuple[str, ...]:
         """Names of the parts, in the order of their leaves."""
-        return tuple(sorted(file.name for file in self.files if file.name.startswith(PART)))
+        return self._named(PART)
+
+    @property
+    def visits(self) -> tuple[str, ...]:
+        """Names of the files that tell who visits which leaf, one for each part of the trees that were joined."""
+        return self._named(VISITS)
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """Names of the files of rows and their neighbors, by slot of the hashes of their ids."""
+        return self._named(ROWS)
+
+    def with_files(self, more: Iterable[SavedFile]) -> "Manifest":
+        """Return the manifest with further files."""
+        return replace(self, files=(*self.files, *more))
+
+    def _named(self, begin: str) -> tuple[str, ...]:
+        return tuple(sorted(file.name for file in self.files if file.name.startswith(begin)))
+
+    @cached_property
+    def part_of_leaf(self) -> np.ndarray:
+        """The part that each leaf is in, whether it has rows or not: int32 (n_leaves,); -1 in a tree without rows."""
+        rows = {file.name: file.rows for file in self.files}
+        starts = np.cumsum([0] + [rows[name] for name in self.parts])[:-1]
+        first_row = np.cumsum(self.leaf_rows) - self.leaf_rows
+        # Empty leaves go with those before them, but for the first leaves of a tree.
+        part = np.searchsorted(starts, first_row, side="right") - 1
+        first_leaf = np.cumsum([0, *self.forest.sizes])
+        for start, end in pairwise(first_leaf.tolist()):
+            filled = np.flatnonzero(self.leaf_rows[start:end])
+            if len(filled):
+                part[start : start + filled[0]] = part[start + filled[0]]
+                last = start + filled[-1]
+                part[last + 1 : end] = part[last]
+            else:
+                part[start:end] = -1
+        return part.astype(np.int32)
 
     @property
     def has_first(self) -> bool:
@@ -192,6 +251,7 @@ def _facts_of(manifest: Manifest) -> dict[str, Any]:
         },
         "forest": "centres" if isinstance(manifest.forest, CentreForest) else "columns",
         "query": asdict(manifest.query) if manifest.query else None,
+        "join": asdict(manifest.join) if manifest.join else None,
         "files": [asdict(file) for file in manifest.files],
     }
 
@@ -203,6 +263,7 @@ def _arrays_of(manifest: Manifest) -> dict[str, Any]:
         "reach": np.asarray(manifest.reach, np.float32),
         "batch_rows": np.asarray(manifest.batch_rows, np.int64),
         "part_batches": np.asarray(manifest.part_batches, np.int64),
+        "join_reach": np.asarray(manifest.join_reach, np.float64),
     }
     if manifest.coordinates.origin is not None:
         arrays["coordinates_origin"] = manifest.coordinates.origin
@@ -329,8 +390,7 @@ def _manifest_of(facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> 
     coordinates = Coordinates(
         metric, arrays.get("coordinates_origin"), exponent=int(given["exponent"]), double=bool(given["double"])
     )
-    known = {field.name for field in fields(QueryCalibration)}
-    query = facts["query"]
+    query, join = facts["query"], facts.get("join")
     return Manifest(
         **{name: facts[name] for name in _PLAIN},
         # The first indexes do not have them.
@@ -338,16 +398,21 @@ def _manifest_of(facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> 
         coordinates=coordinates,
         forest=_centres_of(arrays) if facts["forest"] == "centres" else _columns_of(arrays),
         reach=arrays["reach"].astype(np.float32),
-        query=None
-        if query is None
-        else QueryCalibration(**{name: value for name, value in query.items() if name in known}),
+        query=None if query is None else _calibration_of(query),
         leaf_rows=arrays["leaf_rows"].astype(np.int64),
         batch_rows=arrays["batch_rows"].astype(np.int64),
         part_batches=arrays["part_batches"].astype(np.int64),
         files=tuple(
             SavedFile(**{field.name: file[field.name] for field in fields(SavedFile)}) for file in facts["files"]
         ),
+        join=None if join is None else JoinFacts(**join | {"calibrated": _calibration_of(join["calibrated"])}),
+        join_reach=arrays.get("join_reach", np.empty(0)),
     )
+
+
+def _calibration_of(facts: Mapping[str, Any]) -> QueryCalibration:
+    known = {field.name for field in fields(QueryCalibration)}
+    return QueryCalibration(**{name: value for name, value in facts.items() if name in known})
 
 
 def _centres_of(arrays: Mapping[str, np.ndarray]) -> CentreForest:
@@ -395,6 +460,7 @@ def _require_sound(manifest: Manifest) -> None:
         == isinstance(forest, ColumnForest),
         "its centres are of another length than the vectors": isinstance(forest, ColumnForest)
         or _fits(forest, manifest.dim),
+        "more trees were joined than it has": len(manifest.join_reach) <= len(sizes),
     }
     for wrong, fine in checks.items():
         if not fine:

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import fs
 
-from annspark.core.vectors import Vectors, is_sparse, slice_rows, sparse_rows
+from annspark.core.vectors import Vectors, concatenate_rows, is_sparse, slice_rows, sparse_rows
 from annspark.filesystem import open_place
 
 BATCH_ROWS = 512  # a batch takes further leaves until it has so many rows
@@ -101,6 +101,14 @@ def read_batch(batch: pa.RecordBatch, dim: int, *, sparse: bool) -> tuple[pa.Arr
         vectors = sparse_rows(counts, numbers_in(columns.flatten()), numbers_in(values.flatten()), dim)
         return batch.column(0), hashes, vectors
     return batch.column(0), hashes, numbers_in(batch.column(2).flatten()).reshape(len(batch), dim)
+
+
+def read_part(path: str, dim: int, *, sparse: bool) -> tuple[pa.Array, np.ndarray, Vectors]:
+    """Return the ids, hashes and vectors of a whole part, as read_batch does."""
+    reader = open_part(path)
+    batches = [read_batch(reader.get_batch(i), dim, sparse=sparse) for i in range(reader.num_record_batches)]
+    ids, hashes, vectors = zip(*batches, strict=True)
+    return pa.concat_arrays(ids), np.concatenate(hashes), concatenate_rows(list(vectors))
 
 
 def numbers_in(array: pa.Array) -> np.ndarray:

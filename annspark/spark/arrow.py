@@ -39,6 +39,8 @@ def numbers(column: pa.Array | pa.ChunkedArray, dtype: type[np.generic]) -> np.n
 def elements(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     """Return the elements of a column of lists as one array."""
     if isinstance(column, pa.ChunkedArray):
+        if column.num_chunks == 0:
+            return pa.array([], column.type.value_type)
         return pa.concat_arrays([chunk.flatten() for chunk in column.chunks])
     return column.flatten()
 

@@ -260,15 +260,16 @@ def fingerprint(path: str) -> str:
 
 def mark_published(path: str) -> None:
     """Write into a folder the mark that annspark published its files."""
-    write_text(f"{path}/{PUBLISHED}{_contents(path)}", "")
+    write_text(f"{path}/{PUBLISHED}{contents(path)}", "")
 
 
 def is_published(path: str) -> bool:
     """Say whether annspark published the folder, and no file was added, removed or resized since."""
-    return exists(f"{path}/{PUBLISHED}{_contents(path)}")
+    return exists(f"{path}/{PUBLISHED}{contents(path)}")
 
 
-def _contents(path: str) -> str:
+def contents(path: str) -> str:
+    """Return a digest of the names and sizes of a folder's files."""
     return _digest([f"{name}|{info.size}" for name, info in _listing(path) if not name.startswith(PUBLISHED)])
 
 

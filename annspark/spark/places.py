@@ -58,6 +58,13 @@ def table_files(spark: SparkSession, name: str) -> str:
     return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
 
 
+def fingerprint_of(spark: SparkSession, place: str) -> str:
+    """Return a digest of a table's files, which stays when it is renamed; "" where there is no table."""
+    if is_catalog_table(place):
+        return table_files(spark, place) if exists(spark, place) else ""
+    return files.contents(place) if files.kind_of(place) == "folder" else ""
+
+
 def rename(spark: SparkSession, old: str, new: str) -> None:
     """Rename a table; FileExistsError when the new name is taken."""
     if not is_catalog_table(old):

@@ -152,7 +152,7 @@ def test_rows_without_a_number_are_rows_like_others(metric):
 
 @pytest.mark.parametrize("metric", ["euclidean", "inner_product"])
 def test_a_crowded_leaf_of_one_column_is_cut_and_still_gives_the_nearest(metric, monkeypatch):
-    monkeypatch.setattr(join_sparse, "_CROWDED", 100)
+    monkeypatch.setattr(join_sparse, "CROWDED", 100)
     monkeypatch.setattr(join_sparse, "_PART", 40)
     n, k = 600, 5
     vectors = csr_array(np.random.default_rng(0).uniform(1, 2, (n, 1)).astype(np.float32))

@@ -1,0 +1,499 @@
+"""The steps of an update: find what has changed, write the parts anew, and join what has changed with what it meets."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import DataFrame
+from pyspark.sql import types as T
+
+from annspark.core.arrays import places_in_groups
+from annspark.core.contents import contents_of
+from annspark.core.coordinates import Coordinates
+from annspark.core.copies import Callers, callers_of, route_changed, route_homes
+from annspark.core.forest import Forest
+from annspark.core.join import join_changed
+from annspark.core.keeper import NO_BAR
+from annspark.core.plan import Plan
+from annspark.core.routes import EVERY_LEAF, Visits
+from annspark.core.sampling import slot_of
+from annspark.core.vectors import Vectors, concatenate_rows, in_kind, is_sparse, take_rows
+from annspark.core.visitors import Visitors
+from annspark.flow.join import joined_batches, joined_schema
+from annspark.flow.read import Users
+from annspark.flow.route import ship_vectors
+from annspark.index_rows import are_in, block_facts, facts_schema, one_row_each
+from annspark.index_writer import CALLERS, VISITED, WRITTEN, PartRows, number_kind_of, write_files
+from annspark.saved.kept import Gone, read_rows, read_visitors
+from annspark.saved.manifest import Manifest
+from annspark.saved.parts import read_part
+from annspark.spark.arrow import Batches, Mapper, collect, elements, numbers, to_binary, to_lists
+from annspark.spark.block import block_lengths, block_users, id_type
+from annspark.spark.cluster import partition_keys
+from annspark.spark.meter import Meter, watch_joined, watch_shipped
+from annspark.spark.wire import Wire
+from annspark.tables import (
+    CONTENTS,
+    HASHES,
+    HOMES,
+    IDS,
+    LOWEST,
+    N_VISITS,
+    PARTITION_KEY,
+    VISITS,
+)
+
+_BARS, _ADDED, _GONE = "bars", "added", "gone"
+_SLACK = np.float32(1e-5)  # share by which a bar is raised: more than turning it into a raw distance can lose
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What has changed since an index was made.
+
+    gone  : rows of the index that are not there any more, or have other vectors now
+    added : int64 (n,), ascending, hashes of the ids of rows that are new, or have other vectors now
+    short : int64 (n,), ascending, hashes of other rows, of whose neighbors so many are gone that the next are not known
+    """
+
+    gone: Gone
+    added: np.ndarray
+    short: np.ndarray
+
+    @property
+    def asking(self) -> np.ndarray:
+        """Hashes of the rows that are joined: int64 (n,), ascending."""
+        return np.union1d(self.added, self.short)
+
+    @property
+    def replaced(self) -> np.ndarray:
+        """Hashes of all rows that have no list of last night that is still used: int64 (n,), ascending."""
+        return np.union1d(self.gone.hashes, self.asking)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """Where an index is, and what is there."""
+
+    folder: str
+    manifest: Manifest
+
+    @property
+    def slots(self) -> list[str]:
+        """The files of its rows and their neighbors, slot by slot."""
+        return [f"{self.folder}/{name}" for name in self.manifest.slots]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A part of a saved index.
+
+    path      : of its rows
+    visits    : path of who visits which leaf; None for a tree that is not joined
+    leaves    : int32 (n,), its leaves, ascending
+    leaf_rows : int64 (n,), rows of each
+    """
+
+    path: str
+    visits: str | None
+    leaves: np.ndarray
+    leaf_rows: np.ndarray
+
+    @property
+    def leaf(self) -> np.ndarray:
+        """The leaf of each row: int32 (n_rows,)."""
+        return np.repeat(self.leaves, self.leaf_rows)
+
+    @property
+    def place(self) -> np.ndarray:
+        """The place of each row among those of its leaf: int64 (n_rows,)."""
+        return places_in_groups(self.leaf_rows)
+
+
+def _parts_of(saved: Saved) -> list[_Part]:
+    manifest = saved.manifest
+    found = []
+    for number, name in enumerate(manifest.parts):
+        leaves = np.flatnonzero(manifest.part_of_leaf == number).astype(np.int32)
+        visits = f"{saved.folder}/{manifest.visits[number]}" if number < len(manifest.visits) else None
+        found.append(_Part(f"{saved.folder}/{name}", visits, leaves, manifest.leaf_rows[leaves]))
+    return found
+
+
+def find_changes(users: Users, old: Saved) -> Changes:
+    """Compare tonight's rows with those of an index, by the hashes of their ids and of their vectors."""
+    spark, paths, manifest = users.table.sparkSession, old.slots, old.manifest
+    keys, kind = partition_keys(len(paths)), id_type(users.table)
+    told = users.table.select(HASHES, *users.wire.names).mapInArrow(
+        _contents_mapper(keys, users.wire), f"{PARTITION_KEY} int, {HASHES} binary, {CONTENTS} binary"
+    )
+    told = told.unionByName(one_row_each(spark, keys), allowMissingColumns=True)
+    schema = T.StructType(
+        [T.StructField(IDS, T.ArrayType(kind)), *(T.StructField(name, T.BinaryType()) for name in (_GONE, _ADDED))]
+    )
+    found = collect(told.repartition(len(paths), PARTITION_KEY).mapInArrow(_compare_mapper(paths, keys), schema))
+    gone = Gone(elements(found[IDS]), np.sort(numbers(found[_GONE], np.int64)))
+    added, short = np.sort(numbers(found[_ADDED], np.int64)), np.empty(0, np.int64)
+    if len(gone.hashes):
+        numbered = spark.range(0, len(paths), 1, len(paths))
+        mapper = _short_mapper(paths, gone, manifest.settings["k"])
+        short = np.sort(numbers(collect(numbered.mapInArrow(mapper, f"{HASHES} binary"))[HASHES], np.int64))
+    return Changes(gone=gone, added=added, short=short)
+
+
+def _contents_mapper(keys: np.ndarray, wire: Wire) -> Mapper:
+    def tell(batches: Batches) -> Batches:
+        for batch in batches:
+            hashes, contents = numbers(batch.column(0), np.int64), contents_of(wire.read(batch))
+            slot = slot_of(hashes, len(keys))
+            order = np.argsort(slot, kind="stable")
+            first, lengths = block_lengths(slot[order], 1)  # of some kilobytes, as there is no vector in them
+            columns = [to_binary(part[order], lengths) for part in (hashes, contents)]
+            yield pa.RecordBatch.from_arrays(
+                [pa.array(keys[slot[order][first]]), *columns], [PARTITION_KEY, HASHES, CONTENTS]
+            )
+
+    return tell
+
+
+def _compare_mapper(paths: list[str], keys: np.ndarray) -> Mapper:
+    slot_of_key = {int(key): slot for slot, key in enumerate(keys)}
+
+    def compare(batches: Batches) -> Batches:
+        shipped = pa.Table.from_batches([batch for batch in batches if batch.num_rows])
+        slot = slot_of_key[shipped[PARTITION_KEY][0].as_py()]
+        shipped = shipped.filter(shipped[HASHES].is_valid())
+        hashes, contents = numbers(shipped[HASHES], np.int64), numbers(shipped[CONTENTS], np.int64)
+        rows = read_rows(paths[slot])
+        changed = _changed(rows.hashes, rows.contents, hashes, contents)
+        gone, added = np.flatnonzero(are_in(rows.hashes, changed)), hashes[are_in(hashes, changed)]
+        columns = [to_lists(rows.ids.take(pa.array(gone)), np.array([len(gone)]))]
+        columns += [to_binary(part, np.array([len(part)])) for part in (rows.hashes[gone], added)]
+        yield pa.RecordBatch.from_arrays(columns, [IDS, _GONE, _ADDED])
+
+    return compare
+
+
+def _changed(before: np.ndarray, contents: np.ndarray, tonight: np.ndarray, new_contents: np.ndarray) -> np.ndarray:
+    """Return the hashes of ids that are on one side only, or have other contents there: int64 (n,), ascending.
+
+    Rows whose ids have one hash are taken for one, which has changed.
+
+    before, tonight : int64, hashes of ids, those of before ascending
+    """
+    twice = [some[1:][some[1:] == some[:-1]] for some in (before, np.sort(tonight))]
+    at = np.searchsorted(before, tonight).clip(max=max(0, len(before) - 1))
+    same = np.zeros(len(tonight), bool)
+    if len(before):
+        same = (before[at] == tonight) & (contents[at] == new_contents)
+    lost = np.ones(len(before), bool)
+    lost[at[same]] = False
+    return np.unique(np.concatenate([tonight[~same], before[lost], *twice]))
+
+
+def _short_mapper(paths: list[str], gone: Gone, k: int) -> Mapper:
+    def find(batches: Batches) -> Batches:
+        for batch in batches:
+            for slot in batch.column(0).to_pylist():
+                rows = read_rows(paths[slot]).without(gone)
+                short = rows.hashes[rows.are_short(k)]
+                yield pa.RecordBatch.from_arrays([to_binary(short, np.array([len(short)]))], [HASHES])
+
+    return find
+
+
+def pick_rows(users: Users, wanted: np.ndarray) -> DataFrame:
+    """Return blocks of the users with the given hashes.
+
+    wanted : int64 (n,), ascending
+    """
+    wire = users.wire
+
+    def pick(batches: Batches) -> Batches:
+        for batch in batches:
+            hashes = numbers(batch.column(1), np.int64)
+            row = np.flatnonzero(are_in(hashes, wanted))
+            if len(row):
+                vectors = take_rows(wire.read(batch), row)
+                ids = elements(batch.column(0)).take(pa.array(row))
+                blocks = block_users(ids, hashes[row], vectors, wire)
+                yield pa.RecordBatch.from_arrays(blocks, [IDS, HASHES, *wire.names, LOWEST])
+
+    columns = [IDS, HASHES, *wire.names, LOWEST]
+    return users.table.select(*columns).mapInArrow(pick, users.table.select(*columns).schema)
+
+
+def write_parts(
+    asking: DataFrame, users: Users, forest: Forest, plan: Plan, changes: Changes, old: Saved, folder: str
+) -> pa.Table:
+    """Write the parts of an index anew, with the rows that ask in place of those that are replaced.
+
+    asking  : blocks of the rows that ask
+    forest  : all trees of the index
+    plan    : its partitions are the parts of the index
+    folder  : where the parts are written to
+    returns : what the tasks told, part after part
+    """
+    keys = partition_keys(plan.n_partitions)
+    shipped = ship_vectors(asking, forest, plan, users.wire, users.coordinates, route_homes, prepared=False)
+    shipped = shipped.unionByName(one_row_each(users.table.sparkSession, keys), allowMissingColumns=True)
+    mapper = _rewrite_mapper(keys, users.wire, changes.replaced, old, folder, number_kind_of(users))
+    return collect(shipped.repartition(plan.n_partitions, PARTITION_KEY).mapInArrow(mapper, WRITTEN)).sort_by("number")
+
+
+def _rewrite_mapper(
+    keys: np.ndarray, wire: Wire, replaced: np.ndarray, old: Saved, folder: str, number_kind: str
+) -> Mapper:
+    parts = _parts_of(old)
+    number_of = {int(key): number for number, key in enumerate(keys)}
+
+    def write(batches: Batches) -> Batches:
+        shipped = pa.Table.from_batches([batch for batch in batches if batch.num_rows])
+        number = number_of[shipped[PARTITION_KEY][0].as_py()]
+        shipped = shipped.filter(shipped[IDS].is_valid())
+        part = parts[number]
+        ids, hashes, vectors = read_part(part.path, wire.dim, sparse=wire.sparse)
+        leaf = part.leaf
+        stays = ~are_in(hashes, replaced)
+        new_ids, new_leaf = elements(shipped[IDS]), numbers(shipped[HOMES], np.int32)
+        row = np.flatnonzero(stays)
+        rows = PartRows(
+            ids=pa.concat_arrays([ids.take(pa.array(row)), new_ids.cast(ids.type)]),
+            hashes=np.concatenate([hashes[row], numbers(shipped[HASHES], np.int64)]),
+            vectors=_together(take_rows(vectors, row), wire.read(shipped)),
+            leaf=np.concatenate([leaf[row], new_leaf]),
+        )
+        visitors = None
+        if part.visits is not None:
+            visiting, visited = read_visitors(part.visits).visits(leaf)
+            here = stays[visiting]
+            place = np.cumsum(stays) - 1
+            owner = len(row) + np.repeat(np.arange(len(new_leaf)), numbers(shipped[N_VISITS], np.int32))
+            visitors = Visits(
+                np.concatenate([place[visiting[here]], owner]),
+                np.concatenate([visited[here], numbers(shipped[VISITS], np.int32)]),
+            )
+        if len(rows.leaf):
+            yield write_files(folder, number, rows, visitors, number_kind)
+
+    return write
+
+
+def _together(old: Vectors, new: Vectors) -> Vectors:
+    """Return rows of both, in the wider of their types."""
+    kinds = [(part.data if is_sparse(part) else part).dtype for part in (old, new)]
+    wide = np.float64 if np.float64 in kinds else np.float32
+    return concatenate_rows([in_kind(part, wide) for part in (old, new)])
+
+
+def callers_told(written: pa.Table, n_leaves: int) -> Callers:
+    """Return the callers of all leaves from what the tasks that wrote the parts told."""
+    return callers_of(numbers(written[CALLERS], np.int32), numbers(written[VISITED], np.int32), n_leaves)
+
+
+def join_asking(
+    asking: DataFrame,
+    users: Users,
+    forest: Forest,
+    plan: Plan,
+    callers: Callers,
+    changes: Changes,
+    old: Saved,
+    new: Saved,
+    meter: Meter,
+) -> DataFrame:
+    """Compare the rows that ask with the residents that they meet; return the lists of both as candidates, by slot.
+
+    forest : the trees that are joined
+    plan   : its partitions are tonight's parts
+    old    : the index of last night
+    new    : tonight's parts
+    """
+    spark, wire, coordinates = users.table.sparkSession, users.wire, users.coordinates
+    shipped = ship_vectors(asking, forest, plan, wire, coordinates, partial(route_changed, callers))
+    shipped = watch_shipped(shipped, meter, wire)
+    keys, slot_keys, n_slots = partition_keys(plan.n_partitions), partition_keys(len(old.slots)), len(old.slots)
+    bars = spark.range(0, n_slots, 1, n_slots).mapInArrow(
+        _bars_mapper(old.slots, changes, plan, keys), f"{PARTITION_KEY} int, {HASHES} binary, {_BARS} binary"
+    )
+    together = shipped.unionByName(bars, allowMissingColumns=True).repartition(plan.n_partitions, PARTITION_KEY)
+    mapper = _join_mapper(keys, slot_keys, wire, coordinates, new, changes.replaced)
+    return watch_joined(together.mapInArrow(mapper, joined_schema(id_type(users.table))), meter)
+
+
+def _bars_mapper(paths: list[str], changes: Changes, plan: Plan, keys: np.ndarray) -> Mapper:
+    """Return the function that yields for each part up to which distance the lists of its rows are known."""
+    gone, replaced = changes.gone, changes.replaced
+
+    def tell(batches: Batches) -> Batches:
+        for batch in batches:
+            for slot in batch.column(0).to_pylist():
+                rows = read_rows(paths[slot]).without(gone)
+                bars, stays = rows.farthest(), ~are_in(rows.hashes, replaced)
+                for homes in rows.homes.T:
+                    row = np.flatnonzero(stays & (homes >= 0))
+                    part = plan.partition_of_leaf[homes[row]]
+                    order = np.argsort(part, kind="stable")
+                    row, part = row[order], part[order]
+                    first, lengths = block_lengths(part, 1)
+                    columns = [to_binary(values[row], lengths) for values in (rows.hashes, bars)]
+                    yield pa.RecordBatch.from_arrays(
+                        [pa.array(keys[part[first]]), *columns], [PARTITION_KEY, HASHES, _BARS]
+                    )
+
+    return tell
+
+
+def _join_mapper(
+    keys: np.ndarray,
+    slot_keys: np.ndarray,
+    wire: Wire,
+    coordinates: Coordinates,
+    new: Saved,
+    replaced: np.ndarray,
+) -> Mapper:
+    """Return the function that joins the rows that ask with the residents of a part."""
+    number_of = {int(key): number for number, key in enumerate(keys)}
+    parts, join_facts = _parts_of(new), new.manifest.join
+    assert join_facts is not None
+    width = join_facts.width
+
+    def join(batches: Batches) -> Batches:
+        shipped = pa.Table.from_batches([batch for batch in batches if batch.num_rows])
+        part = parts[number_of[shipped[PARTITION_KEY][0].as_py()]]
+        told, asking = shipped.filter(shipped[_BARS].is_valid()), shipped.filter(shipped[IDS].is_valid())
+        del shipped
+        if len(asking) == 0:
+            return
+        met = _gather(part, told, asking, replaced, wire, coordinates)
+        joined = join_changed(met.vectors, met.home, met.visits, met.bars, met.are_unrelated, width, coordinates.metric)
+        joined = replace(joined, distances=coordinates.in_input_units(joined.distances))
+        # A resident that is replaced asks for its list.
+        listed = (joined.neighbors[:, 0] >= 0) & ((met.home < 0) | ~are_in(met.hashes, replaced))
+        yield from joined_batches(joined, np.flatnonzero(listed), met.hashes, slot_keys, met.ids)
+
+    return join
+
+
+@dataclass(frozen=True)
+class _Met:
+    """Rows that ask, and the residents of the leaves they go to, together in the order of their ids.
+
+    A row that asks and is a resident comes twice.
+
+    ids      : (n,)
+    hashes   : int64 (n,), of the ids
+    vectors  : ready to be joined
+    home     : int32 (n,), home leaf of a resident; -1 for a row that asks
+    place    : int64 (n,), place of a resident among those of its leaf
+    bars     : float32 (n,), raw distance up to which a resident keeps neighbors
+    homes    : int32 (n, trees), home leaves of a row that asks, in all trees
+    visits   : of rows that ask
+    goes     : int64, ascending, row << 32 | leaf: the leaves where a row that asks meets all residents
+    visitors : who visits which leaf
+    """
+
+    ids: pa.Array
+    hashes: np.ndarray
+    vectors: Vectors
+    home: np.ndarray
+    place: np.ndarray
+    bars: np.ndarray
+    homes: np.ndarray
+    visits: Visits
+    goes: np.ndarray
+    visitors: Visitors
+
+    @cached_property
+    def _thing(self) -> np.ndarray:
+        """A number for each id: int (n,)."""
+        begins = np.ones(len(self.ids), bool)
+        begins[1:] = pc.not_equal(self.ids[1:], self.ids[:-1]).to_numpy(zero_copy_only=False)
+        return np.cumsum(begins)
+
+    def are_unrelated(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        """Return which rows that ask are not to be compared with which residents: bool (n_pairs,).
+
+        They are compared where either goes to a home of the other, and are not the same.
+        """
+        related = are_in(one << 32 | self.home[other], self.goes)
+        rest = np.flatnonzero(~related)
+        leaf, place = self.home[other[rest]], self.place[other[rest]]
+        for target in (*self.homes[one[rest]].T, np.full(len(rest), EVERY_LEAF, np.int32)):
+            related[rest] |= self.visitors.are_visiting(leaf, place, target)
+        return ~related | (self._thing[one] == self._thing[other])
+
+
+def _gather(
+    part: _Part, told: pa.Table, asking: pa.Table, replaced: np.ndarray, wire: Wire, coordinates: Coordinates
+) -> _Met:
+    """Return the rows that ask and the residents that they may meet in a part.
+
+    told     : hashes and bars of rows
+    asking   : as ship_vectors returns it, routed by route_changed
+    replaced : int64 (n,), ascending, hashes of residents that keep no neighbors, as they ask
+    """
+    assert part.visits is not None
+    n_visits, visits = numbers(asking[N_VISITS], np.int32), numbers(asking[VISITS], np.int32)
+    target = np.where(visits < 0, -3 - visits, visits)
+    ids, hashes, vectors = read_part(part.path, wire.dim, sparse=wire.sparse)
+    row = np.flatnonzero(np.isin(part.leaf, target))
+    n, n_asking = len(row), len(n_visits)
+    ids = pa.concat_arrays([ids.take(pa.array(row)), elements(asking[IDS]).cast(ids.type)])
+    order = pc.sort_indices(ids).to_numpy()
+    at = np.empty(len(order), np.int64)
+    at[order] = np.arange(len(order))
+    bars = _bars_of(hashes[row], told, replaced, coordinates)
+    homes = numbers(asking[HOMES], np.int32).reshape(n_asking, -1)
+    no_home, owner = np.full(n_asking, -1, np.int32), at[n + np.repeat(np.arange(n_asking), n_visits)]
+    all_met = visits >= 0
+    return _Met(
+        ids=ids.take(pa.array(order)),
+        hashes=np.concatenate([hashes[row], numbers(asking[HASHES], np.int64)])[order],
+        vectors=take_rows(_together(coordinates.for_join(take_rows(vectors, row)), wire.read(asking)), order),
+        home=np.concatenate([part.leaf[row], no_home])[order],
+        place=np.concatenate([part.place[row], no_home])[order],
+        bars=np.concatenate([bars, np.full(n_asking, np.inf, np.float32)])[order],
+        homes=np.concatenate([np.full((n, homes.shape[1]), -1, np.int32), homes])[order],
+        visits=Visits(owner, target),
+        goes=np.sort(owner[all_met] << 32 | target[all_met]),
+        visitors=read_visitors(part.visits),
+    )
+
+
+def _bars_of(hashes: np.ndarray, told: pa.Table, replaced: np.ndarray, coordinates: Coordinates) -> np.ndarray:
+    """Return the raw distance up to which each resident keeps neighbors: float32 (n,); NO_BAR for one that asks."""
+    known, distances = numbers(told[HASHES], np.int64), numbers(told[_BARS], np.float32)
+    raw = np.full(len(hashes), np.inf, np.float32)
+    if len(known):
+        order = np.argsort(known, kind="stable")
+        at = np.searchsorted(known[order], hashes).clip(max=len(known) - 1)
+        exact = coordinates.facts.to_raw(coordinates.in_join_units(distances[order][at]))
+        raw = np.where(known[order][at] == hashes, exact + np.abs(exact) * _SLACK, raw)
+    raw[are_in(hashes, replaced)] = NO_BAR
+    return raw
+
+
+def facts_of(asking: DataFrame, users: Users, forest: Forest, added: np.ndarray, n_slots: int) -> DataFrame:
+    """Return what is known of the rows that are new or changed, as read_facts does.
+
+    asking : blocks of rows, of which some are these
+    forest : the trees that are joined
+    added  : int64 (n,), ascending, their hashes
+    """
+    wire, coordinates, keys = users.wire, users.coordinates, partition_keys(n_slots)
+    first_leaf = np.cumsum([0, *forest.sizes])
+
+    def tell(batches: Batches) -> Batches:
+        for batch in batches:
+            hashes, vectors, ids = numbers(batch.column(1), np.int64), wire.read(batch), elements(batch.column(0))
+            new = np.flatnonzero(are_in(hashes, added))
+            vectors = take_rows(vectors, new)
+            for tree, of_tree in enumerate(forest.find_routes(coordinates.for_routing(vectors), 1)):
+                row, leaf = of_tree.row[of_tree.home], of_tree.leaf[of_tree.home] + np.int32(first_leaf[tree])
+                contents = contents_of(take_rows(vectors, row)) if tree == 0 else np.zeros(len(row), np.int64)
+                yield block_facts(ids.take(pa.array(new[row])), hashes[new[row]], contents, leaf, keys)
+
+    return asking.select(IDS, HASHES, *wire.names).mapInArrow(tell, facts_schema(users))

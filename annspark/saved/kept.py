@@ -1,0 +1,161 @@
+"""What an index keeps of the join of its rows, in Arrow files: nearest neighbors, and who visits which leaf."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from annspark.core.visitors import Visitors
+from annspark.filesystem import open_place
+from annspark.saved.parts import numbers_in, open_part
+
+
+@dataclass(frozen=True)
+class KeptRows:
+    """Rows of an index with the nearest of those they were compared with, in the order of the hashes of their ids.
+
+    A list holds all rows up to its last neighbor that its row was compared with.
+
+    ids          : (n,)
+    hashes       : int64 (n,), of the ids
+    contents     : int64 (n,), of the vectors
+    homes        : int32 (n, trees), home leaf in each tree, -1 for none
+    neighbor_ids : of all lists, one after the other
+    distances    : float32, of all lists
+    counts       : int64 (n,), lengths of the lists
+    whole        : bool (n,), whether a list holds all rows that its row was compared with
+    """
+
+    ids: pa.Array
+    hashes: np.ndarray
+    contents: np.ndarray
+    homes: np.ndarray
+    neighbor_ids: pa.Array
+    distances: np.ndarray
+    counts: np.ndarray
+    whole: np.ndarray
+
+    def take(self, row: np.ndarray) -> "KeptRows":
+        """Return some of the rows."""
+        counts = self.counts[row]
+        first = (np.cumsum(self.counts) - self.counts)[row]
+        at = np.repeat(first - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
+        return KeptRows(
+            ids=self.ids.take(pa.array(row)),
+            hashes=self.hashes[row],
+            contents=self.contents[row],
+            homes=self.homes[row],
+            neighbor_ids=self.neighbor_ids.take(pa.array(at)),
+            distances=self.distances[at],
+            counts=counts,
+            whole=self.whole[row],
+        )
+
+    def without(self, gone: "Gone") -> "KeptRows":
+        """Return the rows that are still there, without the neighbors that are gone."""
+        if len(gone.hashes) == 0:
+            return self
+        at = np.searchsorted(gone.hashes, self.hashes).clip(max=len(gone.hashes) - 1)
+        left = gone.hashes[at] != self.hashes
+        stays = np.repeat(left, self.counts)
+        there = pc.invert(pc.is_in(self.neighbor_ids, gone.ids.cast(self.neighbor_ids.type))).to_numpy(
+            zero_copy_only=False
+        )
+        owner = np.repeat(np.arange(len(self.ids)), self.counts)
+        counts = np.bincount(owner[there], minlength=len(self.ids))
+        keep = stays & there
+        return KeptRows(
+            ids=self.ids.filter(pa.array(left)),
+            hashes=self.hashes[left],
+            contents=self.contents[left],
+            homes=self.homes[left],
+            neighbor_ids=self.neighbor_ids.filter(pa.array(keep)),
+            distances=self.distances[keep],
+            counts=counts[left],
+            whole=self.whole[left],
+        )
+
+    def are_short(self, k: int) -> np.ndarray:
+        """Return which rows have to be joined anew, as the next of their neighbors are not known: bool (n,)."""
+        return (self.counts < k) & ~self.whole
+
+    def farthest(self) -> np.ndarray:
+        """Return the distance up to which each list is known: float32 (n,), inf for a whole one."""
+        last = np.cumsum(self.counts) - 1
+        known = (self.counts > 0) & ~self.whole
+        return np.where(known, self.distances[np.where(known, last, 0)] if known.any() else 0, np.inf).astype(
+            np.float32
+        )
+
+
+@dataclass(frozen=True)
+class Gone:
+    """Rows of an index that are there no longer, or have other vectors tonight.
+
+    ids    : (n,)
+    hashes : int64 (n,), of the ids, ascending
+    """
+
+    ids: pa.Array
+    hashes: np.ndarray
+
+
+def write_rows(path: str, rows: KeptRows) -> None:
+    """Write rows as one Arrow file."""
+    trees = rows.homes.shape[1]
+    ends = pa.array(np.concatenate([np.zeros(1, np.int32), np.cumsum(rows.counts).astype(np.int32)]))
+    homes = pa.array(np.ascontiguousarray(rows.homes, np.int32).ravel())
+    columns = {
+        "id": rows.ids,
+        "hash": pa.array(rows.hashes),
+        "content": pa.array(rows.contents),
+        "homes": pa.FixedSizeListArray.from_arrays(homes, trees),
+        "neighbors": pa.ListArray.from_arrays(ends, rows.neighbor_ids),
+        "distances": pa.ListArray.from_arrays(ends, pa.array(rows.distances.astype(np.float32, copy=False))),
+        "whole": pa.array(rows.whole.astype(np.uint8)),
+    }
+    _write(path, pa.RecordBatch.from_arrays(list(columns.values()), list(columns)))
+
+
+def read_rows(path: str) -> KeptRows:
+    """Read a file that write_rows has written; a local one is not copied."""
+    batch = open_part(path).get_batch(0)
+    homes, lists = batch.column(3), batch.column(4)
+    return KeptRows(
+        ids=batch.column(0),
+        hashes=numbers_in(batch.column(1)),
+        contents=numbers_in(batch.column(2)),
+        homes=numbers_in(homes.flatten()).reshape(-1, homes.type.list_size),
+        neighbor_ids=lists.flatten(),
+        distances=numbers_in(batch.column(5).flatten()),
+        counts=np.diff(numbers_in(lists.offsets)).astype(np.int64),
+        whole=numbers_in(batch.column(6)).astype(bool),
+    )
+
+
+def write_visitors(path: str, visitors: Visitors) -> None:
+    """Write who visits which leaf as one Arrow file."""
+    ends = np.append(visitors.first, len(visitors.bits))
+    bits = pa.Array.from_buffers(
+        pa.large_binary(), len(visitors.leaf), [None, pa.py_buffer(ends.astype(np.int64)), pa.py_buffer(visitors.bits)]
+    )
+    columns = [pa.array(visitors.leaf), pa.array(visitors.visited), bits]
+    _write(path, pa.RecordBatch.from_arrays(columns, ["leaf", "visited", "bits"]))
+
+
+def read_visitors(path: str) -> Visitors:
+    """Read a file that write_visitors has written; a local one is not copied."""
+    batch = open_part(path).get_batch(0)
+    bits = batch.column(2)
+    ends = np.frombuffer(bits.buffers()[1], np.int64)[bits.offset : bits.offset + len(bits) + 1]
+    data = np.frombuffer(bits.buffers()[2], np.uint8) if len(bits) else np.empty(0, np.uint8)
+    return Visitors(
+        leaf=numbers_in(batch.column(0)), visited=numbers_in(batch.column(1)), first=ends[: len(bits)], bits=data
+    )
+
+
+def _write(path: str, batch: pa.RecordBatch) -> None:
+    system, inside = open_place(path)
+    with system.open_output_stream(inside) as stream, pa.ipc.new_file(stream, batch.schema) as writer:
+        writer.write_batch(batch)

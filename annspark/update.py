@@ -1,0 +1,256 @@
+"""Update: the neighbor table of tonight's rows, and the index of them, from last night's index.
+
+The forest and the reach stay, and with them the home of every row that stays.  Two rows are compared when either goes
+to the home of the other.  So only pairs with an end that is new or changed are new, and only they are compared.  A list
+that loses neighbors has some to spare; where these run out, its row is joined anew.  The table is that of a join of all
+rows with the same forest and reach, to the bit.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from pyspark.sql import DataFrame
+
+from annspark.core.calibrate import CALIBRATION_USERS
+from annspark.core.forest import Forest
+from annspark.core.join_sparse import CROWDED
+from annspark.core.metric import METRICS
+from annspark.core.plan import PLAN_SAMPLE, Expected, Plan, count_exact_users, count_merge_partitions
+from annspark.errors import BuildNeeded, SettingsError
+from annspark.flow.audit import noise_of
+from annspark.flow.exact import find_exact
+from annspark.flow.first_rows import FirstRows, pick_first_rows, pick_for_queries
+from annspark.flow.grow import count_forest_sample
+from annspark.flow.read import Users
+from annspark.flow.sample import Samples, sample_vectors
+from annspark.index_changes import (
+    Changes,
+    Saved,
+    callers_told,
+    facts_of,
+    find_changes,
+    join_asking,
+    pick_rows,
+    write_parts,
+)
+from annspark.index_rows import read_lists, write_slots
+from annspark.index_writer import explained, finish_index, manifest_of, write_rows_of
+from annspark.pipeline import Joined, find, find_in_lists, finish_build, plan_for, read_users, where_found
+from annspark.run import Run
+from annspark.saved.manifest import Manifest
+from annspark.settings import Settings
+from annspark.spark.block import id_type
+from annspark.spark.meter import Meter
+from annspark.tuned import Found, Indexed, Kept, Known, Tuned
+
+_BUILD = "Build table and index anew: annspark build --index, or --rebuild-if-missed"
+ON_DRIFT = (
+    "The rows have drifted from the forest of the index. Add --top-up, or --rebuild-if-missed, or build table and "
+    "index anew: annspark build --index."
+)
+_MOST_CHANGED = 0.25  # share of the rows: if more have changed, joining all of them anew takes less time
+_MOST_TOLD = 5_000_000  # most hashes of changed rows that the driver hands to the tasks
+
+
+@dataclass(frozen=True)
+class Tonight:
+    """What an update has led to.
+
+    joined   : the table with its report
+    indexed  : what tonight's index keeps
+    manifest : of tonight's index, whose rows are written
+    """
+
+    joined: Joined
+    indexed: Indexed
+    manifest: Manifest
+
+
+def require_updatable(indexed: Indexed, named: str) -> Kept:
+    """Return what an index keeps of the join of its rows; SettingsError for an index of candidates."""
+    if indexed.kept is None:
+        raise SettingsError(
+            f"index {named!r} holds candidates, which have no table of neighbors among themselves to update. Build it "
+            "anew: annspark build --candidates --index."
+        )
+    return indexed.kept
+
+
+def update(
+    vectors: DataFrame,
+    indexed: Indexed,
+    old: Saved | None,
+    new: str,
+    named: str,
+    settings: Settings,
+    asked: dict[str, Any],
+    run: Run,
+) -> Tonight:
+    """Find the neighbors of tonight's rows, and write tonight's index but for its manifest.
+
+    old      : the index where it is saved; None where it is not, and all rows are joined
+    new      : folder for it, which exists and is empty
+    named    : the index as messages name it
+    settings : those of the index, with what may be changed
+    asked    : settings as the report gives them
+
+    Raises BuildNeeded where tonight's rows do not fit the index.
+    """
+    kept = require_updatable(indexed, named)
+    users = read_users(vectors, settings, run, like=replace(indexed.users, role="index"))
+    _require_fitting(users, indexed.users)
+    known, forest = _know(users, settings, run), indexed.forest.first(len(kept.reach))
+    first_rows = known.first_rows or pick_for_queries(known.users, indexed.forest, settings.k)
+    indexed = replace(indexed, users=replace(users, role="index"), first_rows=first_rows)
+    if old is not None and old.manifest.slots:
+        with run.clock.step("changes") as facts:
+            changes = find_changes(users, old)
+            facts += [
+                f"{len(changes.added):,} rows are new or changed, {len(changes.gone.hashes):,} gone or changed",
+                f"{len(changes.short):,} others are joined anew",
+            ]
+        if _pays(changes, users, old.manifest, first_rows):
+            tuned = _tuned(known, forest, kept, settings, _plan_of(old.manifest, kept))
+            with run.clock.step("join") as facts:
+                found, manifest = _join_changes(changes, tuned, indexed, old, new, named, run)
+                facts += [f"{len(changes.asking):,} of {found.counts.written:,} users"]
+            joined = finish_build(found, tuned, asked, run)
+            return Tonight(joined, _with_residents(indexed, manifest), manifest)
+    plan = replace(plan_for(known, forest, kept.probes, run), reach=kept.reach)
+    return _join_all(_tuned(known, forest, kept, settings, plan), indexed, new, named, asked, run)
+
+
+def _tuned(known: Known, forest: Forest, kept: Kept, settings: Settings, plan: Plan) -> Tuned:
+    """Return what a join needs; its probes were chosen when the index was made."""
+    return Tuned(
+        settings=settings,
+        known=known,
+        forest=forest,
+        grown=forest,
+        home_distances=None,
+        calibration=kept.calibration,
+        plan=plan,
+    )
+
+
+def _join_all(tuned: Tuned, indexed: Indexed, new: str, named: str, asked: dict[str, Any], run: Run) -> Tonight:
+    with run.clock.step("join") as facts:
+        layout, store, _ = where_found(tuned, run)
+        found = find(tuned, layout, store, run.cores, stage=run.stage)
+        facts += [f"all {found.counts.written:,} users"]
+    joined = finish_build(found, tuned, asked, run)
+    indexed = replace(indexed, kept=found.kept)
+    with run.clock.step("index", "writing the index"):
+        manifest = write_rows_of(indexed, new, named, run.cores)
+    return Tonight(joined, _with_residents(indexed, manifest), manifest)
+
+
+def _require_fitting(users: Users, before: Users) -> None:
+    """Raise BuildNeeded for rows that the coordinates or the ids of the index do not hold."""
+    if users.id_kind != before.id_kind:
+        raise BuildNeeded(
+            f"input: ids are {users.id_kind.simpleString()}, and {before.id_kind.simpleString()} in the index. Cast "
+            f"them, or build anew. {_BUILD}."
+        )
+    if not users.coordinates.holds(users.largest, users.wire.dim):
+        raise BuildNeeded(
+            f"input: the largest number is {users.largest:.3g}, which float32 does not hold beside the vectors of the "
+            f"index, whose largest was {before.largest:.3g}. {_BUILD}."
+        )
+
+
+def _know(users: Users, settings: Settings, run: Run) -> Known:
+    """Return what is known of tonight's rows: samples of them, and the exact neighbors of those audited."""
+    neighbors = min(settings.k, users.rows - 1)
+    with run.clock.step("sample") as facts:
+        n_audit, _ = count_exact_users(
+            users.rows, settings.audit_users, 0 if settings.recall_asked is None else CALIBRATION_USERS
+        )
+        n_forest = count_forest_sample(users, settings) if settings.top_up else 0
+        users, drawn = sample_vectors(users, [n_audit, 0, PLAN_SAMPLE, n_forest], users.coordinates)
+        samples = Samples(*drawn)
+        facts += [f"{samples.count():,} users"]
+    with run.clock.step("exact") as facts:
+        audited = find_exact(users, [samples.audit], neighbors)[0]
+        facts += [f"exact neighbors of {n_audit:,} users"]
+    if not users.coordinates.double and users.coordinates.need_double(
+        samples.audit.own, audited.radius, noise_of(samples.audit, users)
+    ):
+        raise BuildNeeded(
+            f"input: neighbors are too near each other for float32 now, in which the index compares them. {_BUILD}."
+        )
+    by_length = users.wire.sparse and np.isinf(METRICS[settings.metric].unrelated)
+    return Known(
+        users=users,
+        asking=users,
+        samples=samples,
+        audited=audited,
+        nearest=audited,
+        first_rows=pick_first_rows(users, settings.k) if by_length else None,
+        neighbors=neighbors,
+    )
+
+
+def _pays(changes: Changes, users: Users, manifest: Manifest, first_rows: FirstRows | None) -> bool:
+    """Return whether only what has changed is to be joined: whether that gives the same lists, and takes less time."""
+    n_joined = sum(manifest.forest.sizes[: len(manifest.join_reach)])
+    if len(changes.asking) > min(_MOST_CHANGED * users.rows, _MOST_TOLD) or (manifest.part_of_leaf < 0).any():
+        return False
+    # Whether a pair is compared in a crowded leaf of sparse rows depends on all other rows there.
+    largest = int(manifest.leaf_rows[:n_joined].max(initial=0)) + len(changes.added)
+    hubs = len(first_rows.ids) + len(changes.added) if first_rows else 0
+    return not users.wire.sparse or max(largest, hubs) <= CROWDED
+
+
+def _plan_of(manifest: Manifest, kept: Kept) -> Plan:
+    """Return the plan of a join in which every part of an index is a partition."""
+    sizes, n_joined = manifest.forest.sizes, sum(manifest.forest.sizes[: len(kept.reach)])
+    median, p99, largest = np.quantile(manifest.leaf_rows[:n_joined], (0.5, 0.99, 1.0))
+    return Plan(
+        probes=kept.probes,
+        reach=kept.reach,
+        first_leaf=np.cumsum([0, *sizes]),
+        partition_of_leaf=manifest.part_of_leaf,
+        n_partitions=len(manifest.parts),
+        copies=1.0,
+        expected=Expected(pairs=0.0, median_rows=round(median), p99_rows=round(p99), max_rows=round(largest)),
+    )
+
+
+def _join_changes(
+    changes: Changes, tuned: Tuned, indexed: Indexed, old: Saved, new: str, named: str, run: Run
+) -> tuple[Found, Manifest]:
+    """Join what has changed with what it meets; return the neighbors of all users, and the manifest of the files."""
+    users, forest, k, kept = tuned.known.users, tuned.forest, tuned.settings.k, indexed.kept
+    assert kept is not None
+    spark, meter, slots = users.table.sparkSession, Meter(), old.slots
+    asking = run.stage(pick_rows(users, changes.asking))
+    with explained(named):
+        written = write_parts(asking, users, indexed.forest, tuned.plan, changes, old, new)
+        manifest = manifest_of(indexed, written, sum(indexed.forest.sizes))
+        plan, callers = _plan_of(manifest, kept), callers_told(written, tuned.plan.n_leaves)
+        lists = join_asking(asking, users, forest, plan, callers, changes, old, Saved(new, manifest), meter)
+        facts = facts_of(asking, users, forest, changes.added, len(slots))
+        before = slots, changes.gone
+        manifest = manifest.with_files(write_slots(spark, lists, facts, new, manifest, len(slots), k, before))
+    tuned = replace(tuned, plan=plan)
+    layout, store, _ = where_found(tuned, run)
+    lists = read_lists(spark, new, manifest, id_type(users.table), k)
+    n_merge_partitions = count_merge_partitions(users.rows, 1, k, users.id_bytes, run.cores)
+    return find_in_lists(lists, tuned, meter, layout, store, n_merge_partitions), manifest
+
+
+def finish_update(tonight: Tonight, folder: str, named: str, table: str) -> Manifest:
+    """Write the manifest of tonight's index, after which the folder is an index.
+
+    table : fingerprint of the table that is published with it
+    """
+    assert tonight.manifest.join is not None
+    manifest = replace(tonight.manifest, join=replace(tonight.manifest.join, table=table))
+    return finish_index(tonight.indexed, manifest, folder, named)
+
+
+def _with_residents(indexed: Indexed, manifest: Manifest) -> Indexed:
+    cuts = np.cumsum(indexed.forest.sizes)[:-1]
+    return replace(indexed, residents=tuple(np.split(manifest.leaf_rows.astype(np.float64), cuts)))

@@ -1,0 +1,179 @@
+"""Rows that change, joined with those they meet, leave every list as a join of all rows has it, to the bit."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from annspark.core import join
+from annspark.core.contents import contents_of
+from annspark.core.join import join_changed, join_leaves
+from annspark.core.keeper import NO_BAR
+from annspark.core.metric import METRICS
+from annspark.core.routes import EVERY_LEAF, Visits
+from annspark.core.vectors import in_kind, take_rows
+from annspark.core.visitors import gather_visitors
+from tests.core.test_distance import KINDS, sparse
+from tests.core.test_join_queries import make
+
+
+class World:
+    """Vectors of which rows are made: equal vectors have equal homes and visits, and hubs visit every leaf."""
+
+    def __init__(self, metric, of_rows, rng, *, distinct, n_leaves, few_values):
+        self.metric, self.n_leaves = metric, n_leaves
+        self.vectors = make(metric, of_rows, distinct, rng, few_values=few_values)
+        self.home = rng.integers(n_leaves, size=distinct).astype(np.int32)
+        self.visited = []
+        for home in self.home:
+            if rng.random() < 0.1:
+                self.visited.append(np.array([EVERY_LEAF], np.int32))
+                continue
+            leaves = rng.permutation(n_leaves)[: rng.integers(0, n_leaves)].astype(np.int32)
+            self.visited.append(np.sort(leaves[leaves != home]))
+
+    def visits(self, rows):
+        """Return the visits of rows, each given by the vector it has."""
+        visited = [self.visited[row] for row in rows]
+        owner = np.repeat(np.arange(len(rows)), [len(some) for some in visited])
+        return owner, np.concatenate([np.empty(0, np.int32), *visited])
+
+    def goes(self, row):
+        """Return all leaves that a row goes to."""
+        visited = self.visited[row]
+        return set(range(self.n_leaves)) if EVERY_LEAF in visited else {int(self.home[row]), *visited.tolist()}
+
+
+def full(world, night, width):
+    """Return the lists of a join of all rows: {id: [(distance, id), ...]}; night is {id: vector}."""
+    ids = sorted(night)
+    rows = np.array([night[i] for i in ids], np.int64)
+    visits = Visits(*world.visits(rows))
+    joined = join_leaves(take_rows(world.vectors, rows), world.home[rows], visits, width, world.metric)
+    return lists_in(joined, ids, ids)
+
+
+def lists_in(joined, owners, ids):
+    lists = {}
+    for owner, neighbors, distances in zip(owners, joined.neighbors, joined.distances, strict=True):
+        if owner is not None:
+            kept = neighbors >= 0
+            found = zip(distances[kept].tolist(), neighbors[kept].tolist(), strict=True)
+            lists[owner] = [(distance, ids[n]) for distance, n in found]
+    return lists
+
+
+def update(world, before, kept, night, k, width):
+    """Return the lists of tonight, {id: (list, whole)}, from those of last night."""
+    gone = {i for i in before if night.get(i) != before[i]}
+    trimmed = {i: ([e for e in kept[i][0] if e[1] not in gone], kept[i][1]) for i in before if i not in gone}
+    asks = {i for i in night if i not in trimmed}
+    asks |= {i for i, (found, whole) in trimmed.items() if len(found) < k and not whole}
+    ids = sorted(night)
+    order = sorted(ids, key=lambda i: (world.home[night[i]], i))
+    leaf = np.array([world.home[night[i]] for i in order], np.int32)
+    owner, visited = world.visits([night[i] for i in order])
+    visitors = gather_visitors(leaf, owner, visited)
+    place = {i: int(np.count_nonzero(leaf[:n] == leaf[n])) for n, i in enumerate(order)}
+    both = sorted([(i, False) for i in ids] + [(i, True) for i in asks])
+    rows = np.array([night[i] for i, _ in both], np.int64)
+    asking = np.array([a for _, a in both])
+    number = np.array([ids.index(i) for i, _ in both])
+    place_of, home_of = np.array([place[i] for i, _ in both]), world.home[rows]
+    forward = np.array([[leaf in world.goes(row) for leaf in range(world.n_leaves)] for row in rows])
+
+    def unrelated(one, other):
+        assert asking[one].all()
+        assert not asking[other].any()
+        leaf, target = home_of[other], home_of[one]
+        related = forward[one, leaf]
+        for wanted in (target, np.full(len(one), EVERY_LEAF)):
+            related = related | visitors.are_visiting(leaf, place_of[other], wanted)
+        return ~related | (number[one] == number[other])
+
+    bars = np.full(len(both), NO_BAR)
+    for n, (i, a) in enumerate(both):
+        if not a and i not in asks:
+            found, whole = trimmed[i]
+            farthest = np.float32(np.inf if whole else found[-1][0])
+            bars[n] = METRICS[world.metric].to_raw(farthest) if np.isfinite(farthest) else farthest
+    every = np.flatnonzero(asking)
+    visits = Visits(np.repeat(every, world.n_leaves), np.tile(np.arange(world.n_leaves, dtype=np.int32), len(every)))
+    vectors = take_rows(world.vectors, rows)
+    home = np.where(asking, np.int32(-1), home_of)
+    joined = join_changed(vectors, home, visits, bars, unrelated, width, world.metric)
+    names = [i for i, _ in both]
+    asked = lists_in(joined, [i if a else None for i, a in both], names)
+    offered = lists_in(joined, [None if a else i for i, a in both], names)
+    tonight = {i: (asked[i], len(asked[i]) < width) for i in asks}
+    for i, (found, whole) in trimmed.items():
+        if i not in asks:
+            near = {e for e in offered[i] if whole or e <= found[-1]} | set(found)
+            tonight[i] = (sorted(near)[:width], whole and len(near) <= width)
+    return tonight
+
+
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 25),
+    st.integers(1, 6),
+    st.integers(1, 5),
+    st.integers(1, 5),
+    st.sampled_from(KINDS),
+    st.booleans(),
+    st.integers(1, 4),
+)
+def test_nights_of_changes_leave_the_lists_of_a_join_of_all_rows(
+    seed, distinct, n_leaves, k, spare, kind, few_values, nights
+):
+    rng, width = np.random.default_rng(seed), k + spare
+    world = World(*kind, rng, distinct=distinct, n_leaves=n_leaves, few_values=few_values)
+    before = {int(i): int(rng.integers(distinct)) for i in rng.permutation(60)[: rng.integers(1, 50)]}
+    kept = {i: (found, len(found) < width) for i, found in full(world, before, width).items()}
+    for _ in range(nights):
+        night = dict(before)
+        for i in rng.permutation(60)[: rng.integers(0, 20)].tolist():
+            if rng.random() < 0.4:
+                night.pop(i, None)
+            else:
+                night[i] = int(rng.integers(distinct))
+        kept = update(world, before, kept, night, k, width)
+        assert {i: found[:k] for i, (found, _) in kept.items()} == full(world, night, k)
+        before = night
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "inner_product"])
+def test_ten_thousand_equal_rows_cost_no_more_than_a_few(metric):
+    vectors = np.ones((20_000, 4), np.float32)
+    home = np.where(np.arange(20_000) % 2, 0, -1).astype(np.int32)
+    asking = np.flatnonzero(home < 0)
+    joined = join.join_changed(
+        vectors,
+        home,
+        Visits(asking, np.zeros(len(asking), np.int32)),
+        np.full(len(home), np.inf, np.float32),
+        lambda one, other: one + 1 == other,
+        4,
+        metric,
+    )
+    assert joined.pairs == 25
+    assert joined.neighbors[-1].tolist() == [0, 2, 4, 6]
+    assert joined.neighbors[-2].tolist() == [1, 3, 5, 7]
+    assert joined.neighbors[0].tolist() == [3, 5, 7, 9]
+
+
+def test_a_content_is_that_of_the_numbers_whatever_holds_them():
+    rng = np.random.default_rng(0)
+    dense = rng.normal(size=(300, 9)).astype(np.float32)
+    contents = contents_of(dense)
+    assert len(np.unique(contents)) == 300
+    np.testing.assert_array_equal(contents_of(dense.astype(np.float64)), contents)
+    np.testing.assert_array_equal(contents_of(dense[100:200]), contents[100:200])
+    changed = dense.copy()
+    changed[:, 4] = np.nextafter(changed[:, 4], np.inf)
+    assert not np.isin(contents_of(changed), contents).any()
+    assert not np.isin(contents_of(dense[:, ::-1].copy()), contents).any()
+    rows = sparse(200, 50, density=0.2, seed=1)
+    np.testing.assert_array_equal(contents_of(in_kind(rows, np.float64)), contents_of(rows))
+    np.testing.assert_array_equal(contents_of(take_rows(rows, np.arange(50, 90))), contents_of(rows)[50:90])
+    np.testing.assert_array_equal(contents_of(rows.toarray()), contents_of(rows))

@@ -1,0 +1,106 @@
+"""The lists an index keeps: written and read, and without what is gone."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from annspark.core.visitors import gather_visitors
+from annspark.index_rows import merged
+from annspark.saved.kept import Gone, KeptRows, read_rows, read_visitors, write_rows, write_visitors
+from annspark.spark.arrow import to_binary, to_lists
+from annspark.tables import COUNTS, DISTANCES, IDS, NEIGHBOR_IDS
+
+
+def rows_of(lists, whole):
+    """Return rows 0, 1, ... with lists of (distance, id)."""
+    flat = [pair for found in lists for pair in found]
+    n = len(lists)
+    return KeptRows(
+        ids=pa.array(range(n), pa.int64()),
+        hashes=np.arange(n) * 7,
+        contents=np.arange(n) * 11,
+        homes=np.arange(2 * n, dtype=np.int32).reshape(n, 2) - 1,
+        neighbor_ids=pa.array([i for _, i in flat], pa.int64()),
+        distances=np.array([d for d, _ in flat], np.float32),
+        counts=np.array([len(found) for found in lists], np.int64),
+        whole=np.array(whole, bool),
+    )
+
+
+def lists_in(rows):
+    pairs = list(zip(rows.distances.tolist(), rows.neighbor_ids.to_pylist(), strict=True))
+    ends = np.cumsum(rows.counts).tolist()
+    return [pairs[end - count : end] for end, count in zip(ends, rows.counts.tolist(), strict=True)]
+
+
+LISTS = [[(0.5, 3), (1.0, 2)], [], [(0.25, 9)], [(1.0, 0), (1.0, 1), (2.0, 9)]]
+
+
+@pytest.mark.parametrize("ids", [list("abcd"), [b"\x01", b"", b"\xff", b"a"], [3, 2, 1, 0]])
+def test_rows_come_back_as_they_were_written(tmp_path, ids):
+    rows = rows_of(LISTS, [False, True, True, False])
+    named = KeptRows(
+        **vars(rows) | {"ids": pa.array(ids), "neighbor_ids": pa.array(ids).take(pa.array([0, 1, 2, 3, 0, 1]))}
+    )
+    write_rows(str(tmp_path / "rows"), named)
+    back = read_rows(str(tmp_path / "rows"))
+    for name, value in vars(named).items():
+        if isinstance(value, pa.Array):
+            assert getattr(back, name).equals(value)
+        else:
+            np.testing.assert_array_equal(getattr(back, name), value)
+
+
+def test_what_is_gone_is_in_no_list_and_short_lists_are_told():
+    rows = rows_of(LISTS, [False, True, True, False])
+    left = rows.without(Gone(pa.array([9, 2]), np.array([14, 63])))
+    assert left.ids.to_pylist() == [0, 1, 3]
+    assert lists_in(left) == [[(0.5, 3)], [], [(1.0, 0), (1.0, 1)]]
+    assert left.are_short(2).tolist() == [True, False, False]
+    assert left.farthest().tolist() == [0.5, np.inf, 1.0]
+
+
+def test_visits_come_back_as_they_were_written(tmp_path):
+    rng = np.random.default_rng(0)
+    leaf = np.sort(rng.integers(0, 9, 100))
+    visits = rng.random((100, 9)) < 0.2
+    row, visited = np.nonzero(visits)
+    write_visitors(str(tmp_path / "visits"), gather_visitors(leaf, row, visited.astype(np.int32)))
+    back = read_visitors(str(tmp_path / "visits"))
+    found = np.zeros_like(visits)
+    found[back.visits(leaf)] = True
+    np.testing.assert_array_equal(found, visits)
+    everyone, all_leaves = np.repeat(np.arange(100), 9), np.tile(np.arange(9), 100)
+    place = (np.arange(100) - np.searchsorted(leaf, leaf))[everyone]
+    np.testing.assert_array_equal(back.are_visiting(leaf[everyone], place, all_leaves), visits.ravel())
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.integers(1, 8))
+def test_lists_take_in_what_is_before_their_end(seed, width, n):
+    rng = np.random.default_rng(seed)
+
+    def some(most):
+        ids = rng.permutation(12)[: rng.integers(0, most + 1)].tolist()
+        return sorted((float(i % 4), i) for i in ids)
+
+    whole = rng.random(n) < 0.5
+    lists = [some(width) for _ in range(n)]
+    lists = [[] if keeps and len(found) == width else found for found, keeps in zip(lists, whole, strict=True)]
+    whole = [keeps or not found for found, keeps in zip(lists, whole, strict=True)]
+    offered = [(int(rng.integers(n)), some(width)) for _ in range(rng.integers(0, 12))]
+    flat = [pair for _, found in offered for pair in found]
+    counts = np.array([len(found) for _, found in offered], np.int32)
+    blocks = {
+        IDS: to_lists(pa.array([owner for owner, _ in offered], pa.int64()), np.array([len(offered)])),
+        NEIGHBOR_IDS: to_lists(pa.array([i for _, i in flat], pa.int64()), np.array([len(flat)])),
+        DISTANCES: to_binary(np.array([d for d, _ in flat], np.float32), np.array([len(flat)])),
+        COUNTS: to_binary(counts, np.array([len(offered)])),
+    }
+    got = merged(rows_of(lists, whole), pa.table(blocks), width)
+    for row, (found, keeps) in enumerate(zip(lists, whole, strict=True)):
+        more = [pair for owner, pairs in offered if owner == row for pair in pairs]
+        near = sorted({*found, *(pair for pair in more if keeps or pair <= found[-1])})
+        assert lists_in(got)[row] == near[:width]
+        assert got.whole[row] == (keeps and len(near) < width)

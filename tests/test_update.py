@@ -1,0 +1,312 @@
+"""Tonight's table, made from last night's index, is that of a join of all rows in the same forest, to the bit."""
+
+import json
+from shutil import copytree
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+import annspark
+from annspark import InputError, SettingsError, fit, load
+from annspark.cli import main
+from tests.helpers import clustered, files_in, lists_of, long_lists_of
+from tests.oracle import assert_sound
+
+K, QUICK = 4, {"k": 4, "leaf_rows": 40, "audit_users": 60}
+SLOW = pytest.mark.slow
+POOL = clustered(4000, 8)
+
+
+def normal(rng):
+    return POOL[rng.integers(len(POOL))].tolist()
+
+
+def longer(rng):
+    """Return a vector of any length: the longest ones are hubs of the inner product."""
+    return (rng.normal(size=6) * rng.exponential()).tolist()
+
+
+def tied(rng):
+    """Return one of 81 points: most rows have twins, and most distances tie."""
+    return rng.integers(1, 4, 4).astype(float).tolist()
+
+
+def bits(rng):
+    return rng.integers(0, 2, 9).astype(float).tolist()
+
+
+def far_away(rng):
+    """Return numbers that float32 does not hold, far from the origin."""
+    return (1e7 + rng.normal(size=6)).tolist()
+
+
+def words(rng):
+    columns = rng.choice(40, rng.integers(1, 7), replace=False)
+    return {int(column): float(rng.integers(1, 5)) for column in columns}
+
+
+def longer_words(rng):
+    return {column: value * float(rng.choice([1, 1, 1, 9])) for column, value in words(rng).items()}
+
+
+def members(rng):
+    return sorted(rng.choice(30, rng.integers(0, 6), replace=False).tolist())
+
+
+FLOATS, MAPS = "array<float>", "map<int,float>"
+WORLDS = {
+    "cosine": (normal, FLOATS, {"metric": "cosine", "recall": 0.9}),
+    "ties": (tied, FLOATS, {"metric": "euclidean", "probes": 3}),
+    "hubs": (longer, FLOATS, {"metric": "inner_product", "probes": 3}),
+    "two trees": (normal, FLOATS, {"metric": "manhattan", "probes": 2, "trees": 2}),
+    "bits": (bits, FLOATS, {"metric": "hamming", "probes": 3}),
+    "float64": (far_away, "array<double>", {"metric": "euclidean", "probes": 3}),
+    "sparse cosine": (words, MAPS, {"metric": "cosine", "recall": 0.9}),
+    "sparse euclidean": (words, MAPS, {"metric": "euclidean", "probes": 2}),
+    "sparse hubs": (longer_words, MAPS, {"metric": "inner_product", "recall": 0.9}),
+    "sets": (members, "array<int>", {"metric": "jaccard", "probes": 2}),
+}
+
+
+class Nights:
+    """Rows that change from night to night."""
+
+    def __init__(self, spark, make, kind, rng, n):
+        self.spark, self.make, self.rng = spark, make, rng
+        self.schema = f"user_id bigint, vector {kind}"
+        self.rows = {i: make(rng) for i in range(n)}
+        self.next = n
+
+    def table(self, partitions=3):
+        order = self.rng.permutation(list(self.rows)).tolist()
+        return self.spark.createDataFrame([(i, self.rows[i]) for i in order], self.schema).repartition(partitions)
+
+    def change(self, new, changed, gone):
+        """Change the rows; a row that is gone may come back another night, with another vector."""
+        some = self.rng.permutation(list(self.rows)).tolist()
+        for i in some[:gone]:
+            del self.rows[i]
+        for i in some[gone : gone + changed]:
+            self.rows[i] = self.make(self.rng)
+        for _ in range(new):
+            self.rows[int(self.rng.integers(self.next + new))] = self.make(self.rng)
+        self.next += new
+
+
+def updated(index, table, folder, **named):
+    """Return tonight's lists, the index and the report."""
+    made = index.update(table, folder, **named)
+    lists = lists_of(made.table)
+    made.table.unpersist()
+    return lists, made.index, made.report
+
+
+def joined_anew(index, table, folder, **named):
+    """Return the lists of a join of all rows in the forest of an index, with the same reach."""
+    with patch("annspark.update._pays", lambda *_: False):
+        return updated(index, table, folder, **named)[0]
+
+
+def start(nights, tmp_path, **named):
+    """Return the index of the first night, which keeps lists."""
+    with fit(nights.table(), **QUICK | named) as fitted:
+        return fitted.update(nights.table(), tmp_path / "night-0").index
+
+
+@pytest.mark.parametrize("world", [name if name == "ties" else pytest.param(name, marks=SLOW) for name in WORLDS])
+def test_every_night_has_the_table_of_a_join_of_all_rows(spark, tmp_path, world):
+    make, kind, named = WORLDS[world]
+    nights = Nights(spark, make, kind, np.random.default_rng(0), 400)
+    index = start(nights, tmp_path, **named)
+    for night, change in enumerate([(5, 5, 5), (40, 20, 0)], 1):
+        nights.change(*change)
+        table = nights.table(night)
+        whole = joined_anew(index, table, tmp_path / f"whole-{night}")
+        lists, index, report = updated(index, table, tmp_path / f"night-{night}")
+        assert lists == whole
+        assert lists.keys() == nights.rows.keys()
+        assert report.rows.written == len(nights.rows) == len(index)
+
+
+@SLOW
+@settings(max_examples=5, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from(sorted(WORLDS)),
+    st.integers(30, 300),
+    st.lists(st.tuples(*3 * [st.integers(0, 20)]), min_size=1, max_size=3),
+)
+def test_random_changes_leave_the_table_of_a_join_of_all_rows(spark, tmp_path_factory, seed, world, n, changes):
+    make, kind, named = WORLDS[world]
+    tmp_path = tmp_path_factory.mktemp("nights")
+    nights = Nights(spark, make, kind, np.random.default_rng(seed), n)
+    index = start(nights, tmp_path, **named | {"probes": 2, "recall": None})
+    for night, change in enumerate(changes):
+        nights.change(*change)
+        whole = joined_anew(index, nights.table(2), tmp_path / f"whole-{night}")
+        with patch("annspark.update._MOST_CHANGED", 1):
+            lists, index, _ = updated(index, nights.table(1), tmp_path / f"night-{night + 1}")
+        assert lists == whole
+
+
+@SLOW
+def test_an_index_is_right_and_does_not_grow_through_many_nights(spark, tmp_path):
+    nights = Nights(spark, normal, FLOATS, np.random.default_rng(2), 600)
+    index, sizes = start(nights, tmp_path, recall=0.9), []
+    for night in range(1, 9):
+        nights.change(0, 20, 0)
+        lists, index, report = updated(index, nights.table(), tmp_path / "night-0", overwrite=True)
+        sizes.append(sum(file.stat().st_size for file in (tmp_path / "night-0").iterdir()))
+        assert report.recall.high >= 0.9
+        if night in (4, 8):
+            assert lists == joined_anew(index, nights.table(), tmp_path / f"whole-{night}")
+    assert max(sizes) < 1.1 * min(sizes)
+
+
+@SLOW
+def test_an_index_is_queried_the_same_after_an_update_as_if_it_was_written_whole(spark, tmp_path):
+    nights = Nights(spark, longer, FLOATS, np.random.default_rng(1), 600)
+    index = start(nights, tmp_path, metric="inner_product", probes=3)
+    nights.change(10, 10, 10)
+    joined_anew(index, nights.table(), tmp_path / "whole")
+    updated(index, nights.table(), tmp_path / "updated")
+    asked = [longer(np.random.default_rng(seed)) for seed in range(30)]
+    one, other = (annspark.open_index(str(tmp_path / name)) for name in ("whole", "updated"))
+    assert one.search(asked) == other.search(asked)
+
+
+@SLOW
+def test_rows_that_no_longer_fit_are_refused_with_what_to_do(spark, tmp_path):
+    nights = Nights(spark, normal, FLOATS, np.random.default_rng(0), 120)
+    index = start(nights, tmp_path, metric="euclidean", probes=2)
+    huge = {**nights.rows, 7: [1e30] * 8}
+    table = spark.createDataFrame(list(huge.items()), nights.schema)
+    with pytest.raises(annspark.BuildNeeded, match="Build table and index anew"):
+        index.update(table)
+    strings = nights.table().selectExpr("string(user_id) user_id", "vector")
+    with pytest.raises(InputError, match="ids are string, and bigint in the index"):
+        index.update(strings)
+    with pytest.raises(InputError, match="8 numbers"):
+        index.update(spark.createDataFrame([(1, [1.0, 2.0]), (2, [0.0, 1.0])], nights.schema))
+    with pytest.raises(SettingsError, match="'k' cannot be given to update"):
+        index.update(nights.table(), k=9)
+    with fit(nights.table(), **QUICK) as fitted, pytest.raises(SettingsError, match="'path' is not given"):
+        fitted.update(nights.table())
+    assert files_in(tmp_path) == ["night-0"]
+
+
+@pytest.fixture(scope="module")
+def built(spark, tmp_path_factory):
+    """Return a folder with the table and the index of a first night."""
+    folder = tmp_path_factory.mktemp("built")
+    nights = Nights(spark, normal, FLOATS, np.random.default_rng(0), 1500)
+    nights.table().write.parquet(str(folder / "vectors"))
+    places = ["--input", str(folder / "vectors"), "--output", str(folder / "out"), "--index", str(folder / "index")]
+    assert main(["build", *places, "--k", "4", "--leaf-rows", "60", "--audit-users", "200", "--shape", "long"]) == 0
+    return folder, nights
+
+
+def update(folder, *more, rows="tonight"):
+    places = ["--input", str(folder / rows), "--output", str(folder / "out"), "--index", str(folder / "index")]
+    return main(["update", *places, *more])
+
+
+@pytest.fixture
+def night(built, tmp_path):
+    """Return the folder of the first night, of one's own, and rows that have changed since."""
+    folder, nights = built
+    for name in ("out", "index"):
+        copytree(folder / name, tmp_path / name)
+    before, nights.next = dict(nights.rows), 1500
+    nights.change(10, 10, 10)
+    nights.table().write.parquet(str(tmp_path / "tonight"))
+    yield tmp_path, dict(nights.rows)
+    nights.rows = before
+
+
+def test_table_report_and_index_are_of_tonight(spark, night, caplog):
+    folder, rows = night
+    assert update(folder) == 0
+    assert "rows are new or changed" in caplog.text
+    assert files_in(folder) == ["index", "out", "out.report", "tonight"]
+    lists = long_lists_of(spark.read.parquet(str(folder / "out")))
+    ids = sorted(rows)
+    assert_sound(lists, np.array([rows[i] for i in ids], np.float32), ids, K, "cosine")
+    report = json.loads((folder / "out.report" / "report.json").read_text())
+    assert report["rows"]["written"] == len(rows)
+    assert report["calibration"]["target"] == 0.95
+    assert load(spark, folder / "index").settings.shape == "long"
+    assert update(folder) == 0  # an update of an update, of nothing
+    assert long_lists_of(spark.read.parquet(str(folder / "out"))) == lists
+
+
+def test_an_output_that_the_index_does_not_go_with_is_refused(spark, night, capsys):
+    folder, _ = night
+    index = files_in(folder / "index")
+    spark.range(3).write.mode("overwrite").parquet(str(folder / "out"))
+    other = files_in(folder / "out")
+    assert update(folder) == 2
+    assert "is not the table that was published with the index" in capsys.readouterr().err
+    assert (files_in(folder / "index"), files_in(folder / "out")) == (index, other)
+    assert main(["update", "--input", "x", "--output", str(folder / "new"), "--index", str(folder / "index")]) == 2
+
+
+def test_without_the_table_no_index_appears_either(night, monkeypatch):
+    folder, _ = night
+    before = files_in(folder / "index"), files_in(folder / "out")
+    commits = []
+
+    def commit(pending):
+        commits.append(pending.output.role)
+        if pending.output.role == "output":
+            raise SettingsError("output: taken")
+        return whole(pending)
+
+    from annspark.output import publish
+
+    whole = publish.commit
+    monkeypatch.setattr(publish, "commit", commit)
+    assert update(folder) == 2
+    assert commits == ["index", "output"]
+    assert (files_in(folder / "index"), files_in(folder / "out")) == before
+    monkeypatch.undo()
+    assert update(folder) == 0
+
+
+@SLOW
+def test_rows_that_drift_miss_the_recall_and_are_built_anew_where_that_is_asked_for(spark, night, capsys, caplog):
+    folder, rows = night
+    rng = np.random.default_rng(3)
+    # Nearly all rows lie in few leaves now, and their neighbors in others.
+    drifted = [(i, (np.sign(POOL[0]) + rng.normal(size=8)).tolist()) for i in rows]
+    spark.createDataFrame(drifted, f"user_id bigint, vector {FLOATS}").write.parquet(str(folder / "drifted"))
+    assert update(folder, rows="drifted") == 4
+    assert "have drifted from the forest" in capsys.readouterr().err
+    assert update(folder, "--rebuild-if-missed", rows="drifted") == 0
+    assert "table and index are built anew" in caplog.text
+    assert update(folder, rows="drifted") == 0
+
+
+@SLOW
+def test_an_index_of_candidates_has_no_table_to_update(spark, built, tmp_path, capsys):
+    folder, _ = built
+    places = ["--input", str(folder / "vectors"), "--candidates", str(folder / "vectors")]
+    assert main(["build", *places, "--output", str(tmp_path / "out"), "--index", str(tmp_path / "index")]) == 0
+    assert main(["update", *places[:2], "--output", str(tmp_path / "out"), "--index", str(tmp_path / "index")]) == 2
+    assert "holds candidates" in capsys.readouterr().err
+
+
+@SLOW
+def test_an_index_that_fit_has_made_is_joined_whole_once(spark, built, tmp_path, caplog):
+    folder, _ = built
+    places = ["--input", str(folder / "vectors"), "--index", str(tmp_path / "index")]
+    assert main(["fit", *places, "--k", "4", "--leaf-rows", "60", "--audit-users", "200"]) == 0
+    assert main(["update", *places, "--output", str(tmp_path / "out")]) == 0
+    first = lists_of(spark.read.parquet(str(tmp_path / "out")))
+    assert first == dict(long_lists_of(spark.read.parquet(str(folder / "out"))).items())
+    assert "all 1,500 users" in caplog.text
+    assert main(["update", *places, "--output", str(tmp_path / "out")]) == 0
+    assert lists_of(spark.read.parquet(str(tmp_path / "out"))) == first
