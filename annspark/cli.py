@@ -19,7 +19,7 @@ from annspark import __doc__ as purpose
 from annspark import __version__
 from annspark.allowed import Column, Flag, Folder, Number, OneOf, PathOrTable, Setting, Share, Whole, settings_in
 from annspark.errors import AnnsparkError, InputError, RecallMissed, SettingsError, known_failure, reason_of
-from annspark.job import FitJob, Job, QueryJob, make_fit_job, make_job, make_query_job, read_config
+from annspark.job import FitJob, Job, PlanFor, QueryJob, make_fit_job, make_job, make_query_job, read_config
 from annspark.settings import Settings
 
 if TYPE_CHECKING:
@@ -84,6 +84,13 @@ def script() -> None:
 
 def _build(given: dict[str, Any]) -> None:
     config, plan_only = given.pop("config", None), given.pop("plan", False)
+    size = {name: given.pop(name) for name in settings_in(PlanFor) if name in given}
+    if size and not plan_only:
+        raise SettingsError(
+            f"{' and '.join(f'--{name}' for name in size)} given without --plan. Add --plan to see what a build of "
+            "that size would cost, or leave them out to build."
+        )
+    planned = PlanFor(**size)
     configured = read_config(config) if config else {}
     for flag, other in (("probes", "recall"), ("recall", "probes")):
         if flag in given:  # probes and recall exclude each other: a flag wins over either in the file
@@ -94,7 +101,9 @@ def _build(given: dict[str, Any]) -> None:
     from annspark.preview import preview
     from annspark.report.text import preview_as_text, report_as_text
 
-    print(preview_as_text(preview(spark, job)) if plan_only else report_as_text(publish_neighbors(spark, job)))
+    print(
+        preview_as_text(preview(spark, job, plan_for)) if plan_only else report_as_text(publish_neighbors(spark, job))
+    )
 
 
 def _fit(given: dict[str, Any]) -> None:
@@ -269,8 +278,11 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument(
         "--plan",
         action="store_true",
-        help="Print what the job would find and cost, and join some users to time the machine. Publish nothing.",
+        help="Print what the job would find and cost, here or with --rows and --cores, and join some users to time the "
+        "machine. Publish nothing.",
     )
+    for name, setting in settings_in(PlanFor).items():
+        _add_flag(build, name, setting)
     build.add_argument(
         "--config",
         metavar="FILE.toml",

@@ -82,7 +82,8 @@ ALLOWED = {
     "annspark.nightly": LINE
     | SAVING
     | {f"annspark.{name}" for name in ("pipeline", "query", "indexing", "neighbors", "index")},
-    "annspark.preview": LINE | {"annspark.pipeline", "annspark.nightly"},
+    "annspark.foresee": LINE,
+    "annspark.preview": LINE | {"annspark.pipeline", "annspark.nightly", "annspark.foresee"},
     "annspark.evaluate": LINE,
     "annspark.cli": {
         *("annspark.nightly", "annspark.preview", "annspark.evaluate", "annspark.report", "annspark.saved", "records"),

@@ -409,7 +409,7 @@ def test_an_audit_of_all_queries_finds_the_recall_that_brute_force_finds(spark, 
 def few_sampled(monkeypatch):
     """Have forests grown from so few rows that the longest are not among them."""
     monkeypatch.setattr("annspark.core.plan._SAMPLED_AT_LEAST", 200)
-    monkeypatch.setattr("annspark.core.plan._SAMPLED_PER_LEAF", 6)
+    monkeypatch.setattr("annspark.core.plan.SAMPLED_PER_LEAF", 6)
 
 
 @pytest.mark.slow
