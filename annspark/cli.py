@@ -101,9 +101,10 @@ def _build(given: dict[str, Any]) -> None:
     from annspark.preview import preview
     from annspark.report.text import preview_as_text, report_as_text
 
-    print(
-        preview_as_text(preview(spark, job, plan_for)) if plan_only else report_as_text(publish_neighbors(spark, job))
-    )
+    if plan_only:
+        print(preview_as_text(preview(spark, job, planned)))
+    else:
+        print(report_as_text(publish_neighbors(spark, job)))
 
 
 def _fit(given: dict[str, Any]) -> None:

@@ -29,21 +29,21 @@ class Kernels:
     pair: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Rates:
-    """Core-seconds of one core, those of Python and of Java together, for what a short run cannot tell apart.
+    """Core-seconds, those of Python and of Java together, for what a short run cannot tell apart.
 
-    reference     : what Kernels.reference was on the machine on which the rates were fitted
-    fixed         : of each step, however few the rows
-    read_row      : to read and check a row
-    read_byte     : to read a byte of a vector in float32, to check it and to store it
-    sample_row    : to pass over a row and its hash
-    exact_number  : to compare a number of a row with that of a user whose exact neighbors are found
-    join_row      : to hand a row to Python, and to write its neighbors
-    copy          : to ship a copy of a vector, to gather it, and to merge its list
-    copy_byte     : to ship a byte of it
-    copy_neighbor : to ship and merge a neighbor of its list
-    audit_row     : to pass over a row of the table
+    reference        : what Kernels.reference was on the machine on which the rates were measured
+    fixed            : of each step, however few the rows
+    read_row         : to read and check a row
+    read_byte        : to read, check and store a byte of a vector in float32
+    sample_row       : to pass over a row and its hash
+    exact_number     : to compare a number of a row with one of a user whose exact neighbors are found
+    copy             : to ship a copy of a vector, and to merge its list
+    copy_byte        : to ship a byte of it
+    copy_neighbor    : to ship and merge a neighbor of its list
+    written_neighbor : to write a neighbor of the table
+    audit_row        : to pass over a row of the table
     """
 
     reference: float
@@ -52,11 +52,27 @@ class Rates:
     read_byte: float
     sample_row: float
     exact_number: float
-    join_row: float
     copy: float
     copy_byte: float
     copy_neighbor: float
+    written_neighbor: float
     audit_row: float
+
+
+# By python -m jobs.benchmark.rates
+RATES = Rates(
+    reference=0.039,
+    fixed={"start": 9, "read": 7.5, "sample": 0.6, "grow": 0.5, "join": 4.5, "audit": 1.3, "publish": 0.6},
+    read_row=1e-6,
+    read_byte=8e-9,
+    sample_row=1e-6,
+    exact_number=2.5e-11,
+    copy=0.0,
+    copy_byte=1.8e-8,
+    copy_neighbor=3.4e-7,
+    written_neighbor=1e-7,
+    audit_row=1e-6,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,20 +123,18 @@ class Spent:
 def count_core_seconds(work: Work, kernels: Kernels, rates: Rates) -> dict[str, Spent]:
     """Return the core-seconds of each step of a build, in the order of the steps."""
     speed, rows = kernels.reference / rates.reference, work.rows
-    of_join = rows * (
-        rates.join_row
-        + work.copies * (rates.copy + 4 * work.width * rates.copy_byte + (work.k + 1) * rates.copy_neighbor)
-    )
+    copies = rows * work.copies
     grows = {
         "start": 0.0,
         "read": rows * (rates.read_row + 4 * work.width * rates.read_byte),
         "sample": rows * rates.sample_row,
         "grow": rows * work.exact * work.width * rates.exact_number,
-        "join": of_join,
+        "join": copies * (rates.copy + 4 * work.width * rates.copy_byte + work.k * rates.copy_neighbor)
+        + rows * work.k * rates.written_neighbor,
         "audit": rows * rates.audit_row,
         "publish": 0.0,
     }
-    spent = {name: Spent(rates.fixed[name] * speed, each * speed) for name, each in grows.items()}
+    spent = {name: Spent(speed * rates.fixed[name], speed * each) for name, each in grows.items()}
     measured = rows * (work.route + kernels.row + work.pairs * kernels.pair)
     spent["join"] = Spent(spent["join"].fixed, spent["join"].grows + measured)
     # One thread of the driver grows the forest while the others find exact neighbors.
@@ -205,18 +219,3 @@ def find_limits(
             "here. Give executors fewer cores or more memory outside of Java's heap."
         )
     return tuple(told)
-
-
-RATES = Rates(
-    reference=0.039,
-    fixed={"start": 9, "read": 4, "sample": 1, "grow": 1, "join": 4, "audit": 1.5, "publish": 0.5},
-    read_row=5e-6,
-    read_byte=1e-8,
-    sample_row=1e-7,
-    exact_number=1e-10,
-    join_row=5e-6,
-    copy=5e-6,
-    copy_byte=5e-9,
-    copy_neighbor=1e-7,
-    audit_row=1e-6,
-)
