@@ -354,6 +354,17 @@ def count_task_bytes(plan: Plan, rows: int, width: float) -> int:
     return round(_HELD * rows * 4 * each / plan.n_partitions)
 
 
+def count_query_task_bytes(plan: Plan, queries: int, rows: int, width: float) -> int:
+    """Return about how many bytes a Python worker holds at most while it asks, besides 100 MB of libraries.
+
+    queries : that are shipped to the leaves they go to
+    rows    : at home in the leaves
+    """
+    trees = len(plan.reach)
+    each = plan.copies * (width + 4) + trees * plan.probes
+    return round(_HELD * 4 * (queries * each + rows * trees * (width + 4)) / plan.n_partitions)
+
+
 def count_exact_users(rows: int, audit_users: int, calibrated: int) -> tuple[int, int]:
     """Return for how many users exact neighbors are found: for the audit, and for calibration.
 

@@ -15,16 +15,20 @@ _GROUPS = (
 )
 
 
-def bytes_free_for_worker() -> int:
+def bytes_free_for_worker(tasks: int | None = None) -> int:
     """Return the bytes of memory that are free for each of this machine's workers, 0 where that is not known.
 
-    They are what is free on the machine or in the container, shared among the cores, and at most the process's own
-    limit, which spark.executor.pyspark.memory sets.
+    They are what is free on the machine, shared among its cores, or what is free in the container, shared among the
+    tasks of the executor in it.  They are at most the process's own limit, which spark.executor.pyspark.memory sets.
+
+    tasks : tasks that an executor runs at once; None where that is not known, for one on each core
     """
-    free = [_free_on_machine(), *(_free_in_group(*files) for files in _GROUPS)]
-    known = [n_bytes for n_bytes in free if n_bytes is not None]
-    share = [min(known) // (os.cpu_count() or 1)] if known else []
-    return min([*share, *_own_limit()], default=0)
+    cores = os.cpu_count() or 1  # a container tells those of the machine, which may be many more than its own
+    machine = _free_on_machine()
+    groups = [free for free in (_free_in_group(*files) for files in _GROUPS) if free is not None]
+    shares = [] if machine is None else [machine // cores]
+    shares += [free // min(tasks or cores, cores) for free in groups]
+    return min([*shares, *_own_limit()], default=0)
 
 
 def _free_on_machine() -> int | None:

@@ -35,6 +35,14 @@ def test_a_container_allows_less(machine):
     assert memory.bytes_free_for_worker() == 2 * GB
 
 
+@pytest.mark.parametrize(("tasks", "share"), [(2, 3), (8, 1.5), (None, 1.5)])
+def test_the_tasks_of_an_executor_share_its_container_and_the_cores_share_the_machine(machine, tasks, share):
+    machine.put(max=str(6 * GB), current="0", stat="")
+    assert memory.bytes_free_for_worker(tasks) == share * GB
+    machine.put(max=str(100 * GB))
+    assert memory.bytes_free_for_worker(tasks) == 8 * GB
+
+
 @pytest.mark.parametrize("limit", ["max", ""])
 def test_a_container_without_a_limit_allows_all(machine, limit):
     machine.put(max=limit, current=str(6 * GB), stat="")
