@@ -14,6 +14,7 @@ from annspark.flow.grow import grow, leaves_for
 from annspark.flow.read import Users
 from annspark.flow.sample import Sample, sample_vectors
 from annspark.run import Run
+from annspark.settings import Settings
 from annspark.tuned import Tuned
 
 _USERS = 10_000  # users whose neighbors are placed: few of these neighbors are in a small sample
@@ -43,31 +44,56 @@ class Future:
     grow: float
 
 
-def foresee(tuned: Tuned, rows: int, workers: Workers, run: Run) -> Future:
-    """Return what a build of so many rows like the tuned ones would do.
+@dataclass(frozen=True)
+class Drawn:
+    """How many users are drawn to plan for a table of more rows.
 
-    Raises SettingsError for fewer rows than there are and for sparse vectors, and InputError for a sample that is too
-    large.
+    asked  : users whose neighbors are placed in the leaves
+    routed : users that are routed
+    placed : see Future
     """
-    users, settings = tuned.known.users, tuned.settings
+
+    asked: int
+    routed: int
+    placed: int
+
+
+def count_drawn(users: Users, rows: int, settings: Settings) -> Drawn:
+    """Return how many users to draw to plan for so many rows.
+
+    Raises SettingsError for fewer rows than there are and for more rows of sparse vectors, and InputError for a sample
+    that is too large.
+    """
     if rows < users.rows:
         raise SettingsError(f"'rows' is {rows:,}, and the input has {users.rows:,}. Plan for at least as many.")
-    if users.wire.sparse:
-        raise SettingsError("'rows' is given, and vectors are sparse. Leave rows out to plan for the input as it is.")
     if rows == users.rows:
-        return _as_it_is(tuned, workers, run)
-    n_asked = int(max(1, min(_USERS, users.rows / 8, _PRODUCTS / (users.rows * users.width))))
-    n_routed = min(PLAN_SAMPLE, users.rows // 4)
-    n_leaves = leaves_for(rows, settings)
-    leaf_rows = max(1, round(rows / n_leaves))
-    placed = count_placeable(rows, max(0, users.rows - n_asked - n_routed), leaf_rows, users.width)
+        return Drawn(asked=0, routed=0, placed=rows)
+    if users.wire.sparse:
+        raise SettingsError(
+            f"'rows' is {rows:,}, and vectors are sparse. Leave rows out to plan for the {users.rows:,} of the input."
+        )
+    asked = int(max(1, min(_USERS, users.rows / 8, _PRODUCTS / (users.rows * users.width))))
+    routed = min(PLAN_SAMPLE, users.rows // 4)
+    leaf_rows = max(1, round(rows / leaves_for(rows, settings)))
+    placed = count_placeable(rows, max(0, users.rows - asked - routed), leaf_rows, users.width)
     if placed < min(rows, 2 * users.rows):
         raise InputError(
             f"input: the driver can grow the leaves of {placed:,} rows of these vectors, and the input has "
             f"{users.rows:,}. Give at most {placed // 2:,} of them, drawn at random."
         )
+    return Drawn(asked=asked, routed=routed, placed=placed)
+
+
+def foresee(tuned: Tuned, rows: int, drawn: Drawn, workers: Workers, run: Run) -> Future:
+    """Return what a build of so many rows like the tuned ones would do.
+
+    drawn : as count_drawn returns it
+    """
+    users, settings, placed = tuned.known.users, tuned.settings, drawn.placed
+    if rows == users.rows:
+        return _as_it_is(tuned, workers, run)
     n_grown = SAMPLED_PER_LEAF * leaves_for(placed, settings)
-    users, (asked, routed, grown) = sample_vectors(users, [n_asked, n_routed, n_grown], users.coordinates)
+    users, (asked, routed, grown) = sample_vectors(users, [drawn.asked, drawn.routed, n_grown], users.coordinates)
     nearest = find_exact(users, [asked], tuned.known.neighbors)[0]
     seen: list[Foreseen] = []
     for size in (placed,) if placed == rows else (max(users.rows, placed // _STEP), placed):

@@ -23,12 +23,12 @@ from annspark.core.vectors import concatenate_rows
 from annspark.errors import SettingsError, spark_errors_explained
 from annspark.flow.grow import count_forest_sample, grow, leaves_for
 from annspark.flow.speed import measure_kernels, measure_routing
-from annspark.foresee import Future, foresee
+from annspark.foresee import Future, count_drawn, foresee
 from annspark.input.open import open_input
 from annspark.job import Job, PlanFor
 from annspark.nightly import ready_to_write
 from annspark.output.layout import layout_of
-from annspark.pipeline import find, fit, plan_for, start_run
+from annspark.pipeline import find, plan_for, read_users, start_run, tune
 from annspark.report import Leaves, Preview, Rows
 from annspark.run import Run
 from annspark.tables import IDS, LOWEST
@@ -49,10 +49,13 @@ def preview(spark: SparkSession, job: Job, size: PlanFor) -> Preview:
         )
     with ready_to_write(spark, job, overwrite=True) as ready:
         run = start_run(spark, ready.stage, ready.stage)
-        tuned = fit(open_input(spark, job.input, job.format), job.settings, run)
+        users = read_users(open_input(spark, job.input, job.format), job.settings, run)
+        rows = size.rows or users.rows
+        drawn = count_drawn(users, rows, job.settings)
+        tuned = tune(users, job.settings, run)
         workers = Workers(size.cores or run.cores, run.free_bytes)
         with run.clock.step("foresee", "planning the join") as facts:
-            future = foresee(tuned, size.rows or tuned.known.users.rows, workers, run)
+            future = foresee(tuned, rows, drawn, workers, run)
             facts += [f"{future.rows:,} rows go to {future.probes.probes:.3g} leaves a tree"]
         with run.clock.step("try", "joining some users to see how fast it goes") as facts:
             kernels = _measure(tuned, future, run)
