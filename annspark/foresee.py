@@ -91,8 +91,8 @@ def foresee(tuned: Tuned, rows: int, drawn: Drawn, workers: Workers, run: Run) -
     """
     users, settings, placed = tuned.known.users, tuned.settings, drawn.placed
     if rows == users.rows:
-        return _as_it_is(tuned, workers, run)
-    n_grown = SAMPLED_PER_LEAF * leaves_for(placed, settings)
+        return as_it_is(tuned, workers, run)
+    n_grown = min(SAMPLED_PER_LEAF * leaves_for(placed, settings), users.rows - drawn.asked - drawn.routed)
     users, (asked, routed, grown) = sample_vectors(users, [drawn.asked, drawn.routed, n_grown], users.coordinates)
     nearest = find_exact(users, [asked], tuned.known.neighbors)[0]
     seen: list[Foreseen] = []
@@ -115,7 +115,7 @@ def foresee(tuned: Tuned, rows: int, drawn: Drawn, workers: Workers, run: Run) -
     )
 
 
-def _as_it_is(tuned: Tuned, workers: Workers, run: Run) -> Future:
+def as_it_is(tuned: Tuned, workers: Workers, run: Run) -> Future:
     """Return what a build of the tuned rows would do."""
     users, probes, forest = tuned.known.users, tuned.plan.probes, tuned.forest
     routed, rows = tuned.known.samples.routed.vectors, users.rows

@@ -16,14 +16,13 @@ from annspark.core.cost import (
     count_core_seconds,
     find_limits,
 )
-from annspark.core.forest import Forest
-from annspark.core.plan import Plan, Workers, count_exact_users, count_limbs, count_shuffle_bytes, count_task_bytes
+from annspark.core.plan import Workers, count_exact_users, count_limbs, count_shuffle_bytes, count_task_bytes
 from annspark.core.sampling import draw_limit
 from annspark.core.vectors import concatenate_rows
 from annspark.errors import SettingsError, spark_errors_explained
 from annspark.flow.grow import count_forest_sample, grow, leaves_for
 from annspark.flow.speed import measure_kernels, measure_routing
-from annspark.foresee import Future, count_drawn, foresee
+from annspark.foresee import Future, as_it_is, count_drawn, foresee
 from annspark.input.open import open_input
 from annspark.job import Job, PlanFor
 from annspark.nightly import ready_to_write
@@ -81,29 +80,23 @@ def _measure(tuned: Tuned, future: Future, run: Run) -> Kernels:
     return measure_kernels(tuned.known.users, own, future.probes.probes, tuned.settings, run.cores)
 
 
-def _work_of(tuned: Tuned, plan: Plan, rows: int, pairs: float, run: Run, forest: Forest, grow: float = 0.0) -> Work:
-    """Return what a build has to do.
-
-    pairs : compared for a user in the forest
-    grow  : seconds of a core to grow the forest
-    """
-    known, settings = tuned.known, tuned.settings
+def _work_of(tuned: Tuned, future: Future, run: Run) -> Work:
+    """Return what a build has to do."""
+    known, settings, plan = tuned.known, tuned.settings, future.plan
     n_calibrate = 0 if settings.recall_asked is None else CALIBRATION_USERS
+    first_rows = len(known.first_rows.ids) if known.first_rows else 0
+    route = measure_routing(known.users, known.samples.routed.own, future.forest, plan, run.cores)
     return Work(
-        rows=rows,
+        rows=future.rows,
         width=known.users.width,
         k=settings.k,
-        exact=sum(count_exact_users(rows, settings.audit_users, n_calibrate)),
-        pairs=pairs + _first_rows_of(tuned),
+        exact=sum(count_exact_users(future.rows, settings.audit_users, n_calibrate)),
+        pairs=plan.expected.pairs + first_rows,
         copies=plan.copies,
-        route=measure_routing(known.users, known.samples.routed.own, forest, plan, run.cores),
-        grow=grow,
+        # Very many leaves are searched in groups: the time grows as the root of their number.
+        route=route * (future.rows / future.placed) ** 0.5,
+        grow=future.grow,
     )
-
-
-def _first_rows_of(tuned: Tuned) -> int:
-    first_rows = tuned.known.first_rows
-    return len(first_rows.ids) if first_rows else 0
 
 
 def _try(tuned: Tuned, kernels: Kernels, run: Run) -> float:
@@ -114,7 +107,7 @@ def _try(tuned: Tuned, kernels: Kernels, run: Run) -> float:
         start = time.perf_counter()
         find(part, layout_of(tuned.settings), run.stage, run.cores)
         spent = time.perf_counter() - start
-    work = _work_of(part, part.plan, part.known.users.rows, part.plan.expected.pairs, run, part.forest)
+    work = _work_of(part, as_it_is(part, Workers(run.cores, run.free_bytes), run), run)
     return spent / count_core_seconds(work, kernels, RATES)["join"].seconds(run.cores)
 
 
@@ -122,7 +115,7 @@ def _preview_of(tuned: Tuned, future: Future, kernels: Kernels, waits: float, wo
     """Return what a run would do."""
     known, settings, plan = tuned.known, tuned.settings, future.plan
     users, expected, probes, rows = known.users, plan.expected, future.probes, future.rows
-    work = _work_of(tuned, plan, rows, expected.pairs, run, future.forest, future.grow)
+    work = _work_of(tuned, future, run)
 
     def seconds_with(n_probes: float, factor: float) -> float:
         of_probes = replace(work, pairs=work.pairs * n_probes / probes.probes)

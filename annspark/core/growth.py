@@ -40,6 +40,8 @@ from annspark.core.vectors import Vectors, slice_rows
 # every tenfold of rows: titles .68 (30,000 to 100,000 rows) and .55 (to 600,000), SIFT .37 (30,000 to 100,000) and .33
 # (to a million), synthetic vectors of users .25 (100,000 to a million) and .13 (to 10 million).
 _HALVING = 10.0
+_PLACED = 12  # times as many rows as the sample has in the largest table whose leaves it can place
+_FEWEST_PER_LEAF = 5  # vectors that a leaf is grown from
 _Z = 1.96  # standard deviations of a 95 % interval
 
 
@@ -140,5 +142,6 @@ def count_placeable(rows: int, sampled: int, leaf_rows: int, width: float) -> in
     leaf_rows : users at home in a leaf, on average
     width     : numbers of 4 bytes that a vector takes, on average
     """
-    leaves = min(sampled // SAMPLED_PER_LEAF, most_leaves_of_driver(width))
-    return min(rows, max(1, leaves) * leaf_rows)
+    # As many vectors for a leaf as a build takes.  Where leaves are small, fewer: that misplaces them somewhat.
+    per_leaf = max(_FEWEST_PER_LEAF, min(SAMPLED_PER_LEAF, leaf_rows // _PLACED))
+    return min(rows, max(1, min(sampled // per_leaf, most_leaves_of_driver(width))) * leaf_rows)

@@ -86,5 +86,7 @@ def test_a_sample_places_as_many_leaves_as_it_can_grow_and_the_driver_can_hold()
     assert count_placeable(10**9, 80_000, 512, 64) == 80_000 // SAMPLED_PER_LEAF * 512
     assert count_placeable(10**6, 80_000, 512, 64) == 10**6
     assert count_placeable(10**9, 10, 512, 64) == 512
+    assert count_placeable(10**9, 80_000, 120, 64) == 80_000 // 10 * 120  # smaller leaves of fewer vectors each
+    assert count_placeable(10**9, 80_000, 40, 64) == 80_000 // 5 * 40
     placed = count_placeable(10**9, 10**8, 512, 64)
     assert count_limbs(placed // 512, 64) == 0 < count_limbs(placed // 512 + 1, 64)
