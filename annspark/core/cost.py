@@ -60,7 +60,7 @@ class Rates:
 
 
 # Fitted by python -m jobs.benchmark.rates on 2026-11-29: five builds on two cores of an AMD EPYC that other programs
-# kept busy, with Java 17 and PySpark 4.3.0.  The core-seconds of each build's steps come out within 30 % of those
+# kept busy, with Java 17 and PySpark 4.3.0.  The core-seconds of steps of two and more come out within 30 % of those
 # measured, those of the join within 15 %.  Rates of 0 could not be told from those beside them.
 RATES = Rates(
     reference=0.0378,
