@@ -16,9 +16,11 @@ __all__ = [
     "fit",
     "load",
     "open_index",
+    "uses",
 ]
 
 if TYPE_CHECKING:
+    from annspark import uses
     from annspark.errors import AnnsparkError, ClusterError, InputError, RecallMissed, SettingsError
     from annspark.index import Index, fit, load
     from annspark.local import LocalIndex, open_index
@@ -33,6 +35,8 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     # Loaded on first use: annspark.core and a local index never import Spark.
+    if name == "uses":
+        return import_module("annspark.uses")
     if name in __all__:
         return getattr(import_module(f"annspark.{_HOMES.get(name, 'errors')}"), name)
     raise AttributeError(f"module 'annspark' has no attribute {name!r}")

@@ -2,6 +2,7 @@
 
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, TypeGuard
 
@@ -104,6 +105,36 @@ class Column(Allowed):
 
 
 @dataclass(frozen=True)
+class ColumnNames(Allowed):
+    """Names of columns with commas between them, or None."""
+
+    def takes(self, value: object) -> bool:
+        """Say whether a value names columns."""
+        return isinstance(value, str) and all(Column().takes(name.strip()) for name in value.split(","))
+
+    def __str__(self) -> str:
+        return "names of columns with commas between them, or left out"
+
+
+@dataclass(frozen=True)
+class Weights(Allowed):
+    """Names of columns, each with a positive number, or None."""
+
+    def takes(self, value: object) -> bool:
+        """Say whether a value is such names with numbers."""
+        column = Column()
+        return (
+            isinstance(value, Mapping)
+            and len(value) > 0
+            and all(column.takes(name) and _is_number(weight) for name, weight in value.items())
+            and all(0 < weight <= sys.float_info.max for weight in value.values())
+        )
+
+    def __str__(self) -> str:
+        return "names of columns with positive numbers, or left out"
+
+
+@dataclass(frozen=True)
 class PathOrTable(Allowed):
     """A path or a catalog table."""
 
@@ -195,11 +226,16 @@ def check_each(record: Any) -> None:
     """
     for name, one in settings_in(record).items():
         value = getattr(record, name)
-        if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0):
-            # NumPy's long double has no item of Python's.
-            value = float(value) if isinstance(value, np.longdouble) else value.item()
-            object.__setattr__(record, name, value)
-        one.require(name, value)
+        plain = {key: _plain(item) for key, item in value.items()} if isinstance(value, Mapping) else _plain(value)
+        one.require(name, plain)
+        object.__setattr__(record, name, plain)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0):
+        # NumPy's long double has no item of Python's.
+        return float(value) if isinstance(value, np.longdouble) else value.item()
+    return value
 
 
 def _is_number(value: object) -> TypeGuard[float]:

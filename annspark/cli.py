@@ -1,26 +1,30 @@
 """The command line: parse the arguments, call the package, return an exit code."""
 
 import argparse
-import locale
 import logging
-import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
-from pathlib import Path
 from threading import Thread, current_thread, main_thread
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from annspark import __doc__ as purpose
 from annspark import __version__
-from annspark.allowed import Column, Flag, Folder, Number, OneOf, PathOrTable, Setting, Share, Whole, settings_in
+from annspark.allowed import settings_in
 from annspark.errors import AnnsparkError, InputError, RecallMissed, SettingsError, known_failure, reason_of
+from annspark.flags import FOLDER, PLACE, add_debug, add_flag
 from annspark.job import FitJob, Job, PlanFor, QueryJob, make_fit_job, make_job, make_query_job, read_config
 from annspark.settings import Settings
+from annspark.spark.memory import count_killed
+from annspark.start.death import explain_death
+from annspark.start.session import prepare, quiet_java, start_session
+from annspark.uses.commands import add_uses
+from annspark.uses.jobs import JOBS, make_use_job
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -31,18 +35,19 @@ _SIGNALLED = 128  # plus the number of the signal: the exit code in shells
 _SECONDS = 10  # seconds to wait for Spark to stop
 _FLAGS = settings_in(Job) | settings_in(Settings)
 _OF_EVALUATE = (
-    *("id_col", "vector_col", "values_col", "k", "metric", "seed", "audit_users", "on_bad_row"),
-    *("format", "scratch"),
+    *("id_col", "vector_col", "values_col", "vector_cols", "k", "metric", "seed", "audit_users", "on_bad_row"),
+    *("within", "format", "scratch"),
 )
 _OF_FIT = (
-    *("id_col", "vector_col", "values_col", "k", "metric", "recall", "probes", "trees", "leaf_rows", "split", "seed"),
-    *("on_bad_row", "audit_users"),
+    *("id_col", "vector_col", "values_col", "vector_cols", "k", "metric", "recall", "probes", "trees", "leaf_rows"),
+    *("split", "seed", "candidate_col", "on_bad_row", "audit_users"),
 )
 _OF_QUERY = (
     *("id_col", "vector_col", "values_col", "k", "recall", "probes", "same_ids", "shape", "on_bad_row", "audit_users"),
     "max_distance",
 )
-_PLACE, _FOLDER, _COLUMN = "PATH_OR_TABLE", "DIR", "COLUMN"
+# Pairs of which a flag wins over either in the file: they exclude each other.
+_EITHER = (("probes", "recall"), ("vector_col", "vector_cols"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,8 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     command, debug = _COMMANDS[given.pop("command")], given.pop("debug", False)
     logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.WARNING)
     logging.getLogger("annspark").setLevel(logging.INFO)
+    killed = count_killed()
     if not debug:
-        _quiet_java()
+        quiet_java()
         logging.getLogger("DataFrameQueryContextLogger").disabled = True  # of PySpark, which prints traces as JSON
     try:
         with _signals_raise():
@@ -70,8 +76,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         known = error if isinstance(error, AnnsparkError) else known_failure(error)
         if debug:
             traceback.print_exc()
-        more = "" if debug else " Run again with --debug for the trace."
-        print(f"annspark: {known or f'the job failed: {reason_of(error)}.{more}'}", file=sys.stderr)
+        more = "" if known or debug else " Run again with --debug for the trace."
+        if count_killed() > killed:
+            more += " Meanwhile the kernel killed a process of this machine for want of memory."
+        print(f"annspark: {known or f'the job failed: {reason_of(error)}.'}{more}", file=sys.stderr)
         return next((code for kind, code in _CODES.items() if isinstance(known, kind)), FAILED)
 
 
@@ -92,37 +100,39 @@ def _build(given: dict[str, Any]) -> None:
         )
     planned = PlanFor(**size)
     configured = read_config(config) if config else {}
-    for flag, other in (("probes", "recall"), ("recall", "probes")):
-        if flag in given:  # probes and recall exclude each other: a flag wins over either in the file
-            configured.pop(other, None)
+    for pair in _EITHER:
+        for flag, other in (pair, pair[::-1]):
+            if flag in given:
+                configured.pop(other, None)
     job = make_job(configured | given)
-    spark = _session("annspark build", "annspark.nightly", "annspark.preview", "matplotlib.figure")
-    from annspark.nightly import publish_neighbors
-    from annspark.preview import preview
-    from annspark.report.text import preview_as_text, report_as_text
+    reads = [place for place in (job.input, job.candidates) if place]
+    with _session("build", reads, "annspark.nightly", "annspark.preview", "matplotlib.figure") as spark:
+        from annspark.nightly import publish_neighbors
+        from annspark.preview import preview
+        from annspark.report.text import preview_as_text, report_as_text
 
-    if plan_only:
-        print(preview_as_text(preview(spark, job, planned)))
-    else:
-        print(report_as_text(publish_neighbors(spark, job)))
+        if plan_only:
+            print(preview_as_text(preview(spark, job, planned)))
+        else:
+            print(report_as_text(publish_neighbors(spark, job)))
 
 
 def _fit(given: dict[str, Any]) -> None:
     job = make_fit_job(given)
-    spark = _session("annspark fit", "annspark.nightly")
-    from annspark.nightly import publish_index
-    from annspark.saved.manifest import manifest_as_text
+    with _session("fit", [job.input], "annspark.nightly") as spark:
+        from annspark.nightly import publish_index
+        from annspark.saved.manifest import manifest_as_text
 
-    print(manifest_as_text(publish_index(spark, job)))
+        print(manifest_as_text(publish_index(spark, job)))
 
 
 def _query(given: dict[str, Any]) -> None:
     job = make_query_job(given)
-    spark = _session("annspark query", "annspark.nightly", "matplotlib.figure")
-    from annspark.nightly import publish_queries
-    from annspark.report.text import report_as_text
+    with _session("query", [job.input], "annspark.nightly", "matplotlib.figure") as spark:
+        from annspark.nightly import publish_queries
+        from annspark.report.text import report_as_text
 
-    print(report_as_text(publish_queries(spark, job)))
+        print(report_as_text(publish_queries(spark, job)))
 
 
 def _info(given: dict[str, Any]) -> None:
@@ -135,54 +145,41 @@ def _evaluate(given: dict[str, Any]) -> None:
     names = ("input", "neighbors", "format", "report", "scratch")
     places = {name: given.pop(name, None) for name in names}
     settings = Settings(**given)
-    spark = _session("annspark evaluate", "annspark.evaluate", "matplotlib.figure")
-    from annspark.evaluate import evaluate
-    from annspark.report.text import report_as_text
+    reads = [places["input"], places["neighbors"]]
+    with _session("evaluate", reads, "annspark.evaluate", "matplotlib.figure") as spark:
+        from annspark.evaluate import evaluate
+        from annspark.report.text import report_as_text
 
-    print(report_as_text(evaluate(spark, settings, **places)))
-
-
-def _quiet_java() -> None:
-    """Switch off the log of the Java that this process starts, unless the user has configured that log."""
-    settings = ("SPARK_SUBMIT_OPTS", "PYSPARK_SUBMIT_ARGS", "JDK_JAVA_OPTIONS", "JAVA_TOOL_OPTIONS")
-    configured = "SPARK_CONF_DIR" in os.environ or any("log4j" in os.environ.get(name, "") for name in settings)
-    own = Path(os.environ.get("SPARK_HOME") or "/nowhere", "conf", "log4j2.properties").exists()
-    quiet = Path(__file__).with_name("log4j2.properties")
-    # The file does not exist when annspark runs from a zip.
-    if "PYSPARK_GATEWAY_PORT" in os.environ or configured or own or not quiet.exists():
-        return
-    options = os.environ.get("SPARK_SUBMIT_OPTS", "")
-    os.environ["SPARK_SUBMIT_OPTS"] = f"{options} -Dlog4j2.configurationFile={quiet.as_uri()}".strip()
+        print(report_as_text(evaluate(spark, settings, **places)))
 
 
-def _session(name: str, *modules: str) -> "SparkSession":
-    """Return a session, and import the modules needed next while Java starts, when the other cores are idle."""
-    if "PYSPARK_GATEWAY_PORT" not in os.environ:
-        # Without spark-submit this process starts Spark, so that its workers should run this Python.
-        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-        if _would_be_ascii():
-            os.environ["LC_ALL"] = "C.UTF-8"
-    from pyspark.sql import SparkSession
+def _use(use: str, given: dict[str, Any]) -> None:
+    job = make_use_job(use, given)
+    with _session(use, [], "annspark.nightly_uses") as spark:
+        from annspark.nightly_uses import publish_use
 
+        print(publish_use(spark, job).as_text())
+
+
+@contextmanager
+def _session(command: str, reads: Sequence[str], *modules: str) -> Iterator["SparkSession"]:
+    """Yield a session, and import the modules needed next while Java starts, when the other cores are idle.
+
+    An error within the block because Java has ended becomes one that says why.
+
+    reads : paths and catalog tables that will be read
+    """
+    prepare(reads)
     # Started after the import of PySpark, because imports in two threads would take turns.
     Thread(target=_import_modules, args=modules, daemon=True).start()
-    spark = SparkSession.builder.appName(name).getOrCreate()
+    spark = start_session(f"annspark {command}")
     _raise_on_signals(spark)  # again, because Spark has set its own handler for SIGINT
-    return spark
-
-
-def _would_be_ascii() -> bool:
-    """Say whether Java would read file names as ASCII, as under cron.  It goes by the locale, unlike Python."""
-    if sys.platform != "linux":
-        return False
-    before = locale.setlocale(locale.LC_ALL)
     try:
-        locale.setlocale(locale.LC_ALL, "")  # as Java does; it fails, as in Java, where the locale is not installed
-        return locale.setlocale(locale.LC_CTYPE) in ("C", "POSIX")
-    except locale.Error:
-        return True
-    finally:
-        locale.setlocale(locale.LC_ALL, before)
+        yield spark
+    except Exception as error:
+        if death := explain_death(error, reads):
+            raise death from error
+        raise
 
 
 class _Stopped(KeyboardInterrupt):  # Py4J ends a call cleanly on a KeyboardInterrupt
@@ -256,7 +253,10 @@ def _import_modules(*names: str) -> None:
             import_module(name)
 
 
-_COMMANDS = {"build": _build, "fit": _fit, "query": _query, "info": _info, "evaluate": _evaluate}
+_COMMANDS: dict[str, Callable[[dict[str, Any]], None]] = {
+    **{"build": _build, "fit": _fit, "query": _query, "info": _info, "evaluate": _evaluate},
+    **{use: partial(_use, use) for use in JOBS},
+}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -267,6 +267,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_query(commands)
     _add_info(commands)
     _add_evaluate(commands)
+    add_uses(commands)
     build = commands.add_parser(
         "build",
         help="find every user's nearest neighbors and publish the table",
@@ -275,7 +276,7 @@ def _parser() -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
     )
     for name, setting in _FLAGS.items():
-        _add_flag(build, name, setting)
+        add_flag(build, name, setting)
     build.add_argument(
         "--plan",
         action="store_true",
@@ -283,13 +284,13 @@ def _parser() -> argparse.ArgumentParser:
         "machine. Publish nothing.",
     )
     for name, setting in settings_in(PlanFor).items():
-        _add_flag(build, name, setting)
+        add_flag(build, name, setting)
     build.add_argument(
         "--config",
         metavar="FILE.toml",
         help="A TOML file of settings, named like these flags, with _ instead of -.",
     )
-    _add_debug(build)
+    add_debug(build)
     return parser
 
 
@@ -302,8 +303,8 @@ def _add_fit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         argument_default=argparse.SUPPRESS,
     )
     for name, setting in (settings_in(FitJob) | {name: _FLAGS[name] for name in _OF_FIT}).items():
-        _add_flag(fit, name, setting)
-    _add_debug(fit)
+        add_flag(fit, name, setting)
+    add_debug(fit)
 
 
 def _add_query(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -316,16 +317,16 @@ def _add_query(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     for name, setting in (settings_in(QueryJob) | {name: _FLAGS[name] for name in _OF_QUERY}).items():
         of_index = name in _OF_QUERY and name not in ("same_ids", "max_distance")
-        _add_flag(query, name, replace(setting, default=None, unset="that of the index") if of_index else setting)
-    _add_debug(query)
+        add_flag(query, name, replace(setting, default=None, unset="that of the index") if of_index else setting)
+    add_debug(query)
 
 
 def _add_info(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     info = commands.add_parser(
         "info", help="print what a saved index holds", description="Print what a saved index holds. It needs no Spark."
     )
-    info.add_argument("--index", metavar=_FOLDER, required=True, help="Folder of the index.")
-    _add_debug(info)
+    info.add_argument("--index", metavar=FOLDER, required=True, help="Folder of the index.")
+    add_debug(info)
 
 
 def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -338,40 +339,9 @@ def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         argument_default=argparse.SUPPRESS,
     )
     add = evaluate.add_argument
-    add("--input", metavar=_PLACE, required=True, help=_FLAGS["input"].help)
-    add("--neighbors", metavar=_PLACE, required=True, help="Table of neighbors to audit.")
+    add("--input", metavar=PLACE, required=True, help=_FLAGS["input"].help)
+    add("--neighbors", metavar=PLACE, required=True, help="Table of neighbors to audit.")
     for name in _OF_EVALUATE:
-        _add_flag(evaluate, name, _FLAGS[name])
-    add("--report", metavar=_FOLDER, help=f"{_FLAGS['report'].help} Default: none, they are not written.")
-    _add_debug(evaluate)
-
-
-def _add_flag(command: argparse.ArgumentParser, name: str, setting: Setting) -> None:
-    """Add the flag of a setting; the settings' record checks its value, with better messages than argparse's."""
-    more: dict[str, Any] = {}
-    match setting.allowed:
-        case Whole():
-            more = {"type": int}
-        case Number() | Share():
-            more = {"type": float}
-        case OneOf(names):
-            more = {"choices": names}
-        case Flag():
-            more = {"action": "store_true"}
-        case PathOrTable():
-            more = {"metavar": _PLACE}
-        case Folder():
-            more = {"metavar": _FOLDER}
-        case Column():
-            more = {"metavar": _COLUMN}
-    is_number = isinstance(setting.allowed, Whole | Number | Share)  # the usage shows the allowed values of the others
-    text = setting.text if is_number else f"{setting.help} Default: {setting.default_text}."
-    command.add_argument(f"--{name.replace('_', '-')}", help=text.replace("%", "%%"), **more)
-
-
-def _add_debug(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--debug",
-        action="store_true",
-        help="If the command fails, also print the trace and Spark's log.",
-    )
+        add_flag(evaluate, name, _FLAGS[name])
+    add("--report", metavar=FOLDER, help=f"{_FLAGS['report'].help} Default: none, they are not written.")
+    add_debug(evaluate)

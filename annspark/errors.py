@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 
 class AnnsparkError(Exception):
@@ -43,13 +43,15 @@ _READ = re.compile(
     r"(?:reading file|Could not read footer for file:|converted in file) +(\S.*?)(?:[.:](?:\s|$)|\s*$)", re.MULTILINE
 )
 _OWN = re.compile(r"\bannspark\.errors\.(InputError|SettingsError): (\S.*)")  # raised in a Python worker
-# Files that a run of annspark wrote, see staging and publish.
-_OURS = re.compile(r"/annspark-[0-9a-f]{12}/|\.pending-[0-9a-f]{12}/")
+# Files that a run of annspark wrote, see staging, steps and publish.
+_OURS = re.compile(r"/annspark-[0-9a-f]{12}/|/resume-[0-9a-f]{12}/|\.pending-[0-9a-f]{12}/")
 _TYPES = re.compile(r"column: \[(.+?)\], physicalType: (.+?), logicalType: (.+)")
+# What Spark says while Java shuts it down.
+_ENDING = r"SparkContext was shut down|dagScheduler\(\)|BlockManagerEndpoint|stopped SparkContext"
 _SET_PYTHON = "Set PYSPARK_PYTHON (spark.pyspark.python), before the session starts, to"
 _MORE_FOR_PYTHON = (
-    "Leave Python more (spark.executor.memoryOverhead, or a machine of its own), or run fewer tasks at once "
-    "(spark.executor.cores, local[N])"
+    "Leave Python more (raise spark.executor.pyspark.memory where it is set, otherwise spark.executor.memoryOverhead, "
+    "or take a machine of its own), or run fewer tasks at once (spark.executor.cores, local[N])"
 )
 # Patterns in the text of Spark's errors, and the message for each.  The first pattern found counts.  {0}, {1} are its
 # groups, {name} is the first of them that is not empty, {reason} is reason_of the error.
@@ -58,6 +60,7 @@ _KNOWN = {
         "a disk is full ({reason}). Make room where Spark keeps its files (spark.local.dir), where scratch lies and "
         "where the output goes, and run again"
     ),
+    r"\b_?(?:Array|Arrow)?MemoryError\b": f"Python ran out of memory ({{reason}}). {_MORE_FOR_PYTHON}",
     r"No module named '([^']+)'|(\w+) >= [\w.]+ must be installed": (
         f"the Python of Spark's workers has no {{name}}. {_SET_PYTHON} one that has annspark, NumPy and PyArrow, or "
         "install it there"
@@ -68,19 +71,19 @@ _KNOWN = {
     r"Cannot run program \"([^\"]+)\"": (
         f"Spark's workers cannot run {{0!r}}. {_SET_PYTHON} a Python that is there on every machine"
     ),
-    r"Python worker exited unexpectedly|Python worker failed to connect back|[Ee]xit code:? 137|OOMKilled": (
-        f"a Python worker died ({{reason}}), most often for want of memory. {_MORE_FOR_PYTHON}"
-    ),
-    r"OutOfMemoryError|Java heap space|GC overhead limit|SPARK_OUT_OF_MEMORY|UNABLE_TO_ACQUIRE_MEMORY": (
+    r"OutOfMemoryError|Java heap space|GC overhead limit|SPARK_OUT_OF_MEMORY|UNABLE_TO_ACQUIRE_MEMORY"
+    r"|System memory \d+ must be at least": (
         "Java ran out of memory ({reason}). Give it more: spark.driver.memory on one machine, spark.executor.memory on "
         "a cluster"
+    ),
+    r"Python worker exited unexpectedly|Python worker failed to connect back|[Ee]xit code:? 137|OOMKilled": (
+        f"a Python worker died ({{reason}}), most often for want of memory. {_MORE_FOR_PYTHON}"
     ),
     r"bigger than (?:local maxResultSize|spark\.driver\.maxResultSize)": (
         "the driver may not collect as much as it has to ({reason}). Raise spark.driver.maxResultSize, to 2g for "
         "example"
     ),
-    r"\bMemoryError\b": f"Python ran out of memory ({{reason}}). {_MORE_FOR_PYTHON}",
-    r"stopped SparkContext|SparkContext was shut down|SESSION_CLOSED|Answer from Java side is empty": (
+    rf"{_ENDING}|SESSION_CLOSED": (
         "the Spark session has ended ({reason}). Start a new one, read the table anew, and run again"
     ),
 }
@@ -91,7 +94,7 @@ def reason_of(error: BaseException) -> str:
 
     Both classic sessions and Connect give the JVM's trace as text.
     """
-    text = str(error).strip()
+    text = _text_of(error).strip()
     raised = _PYTHONS.findall(text) if "Traceback (most recent call last)" in text else []
     if raised:  # an exception in a Python worker
         return " ".join(raised[-1].split())
@@ -103,9 +106,9 @@ def reason_of(error: BaseException) -> str:
     message = lines[0]
     while (rest := _BEFORE.sub("", message)) != message and rest:
         message = rest
-    message = re.sub(r"(?: Consider setting '.*| *SQLSTATE: \w+)$", "", message).strip().rstrip(".")
     if (cause := _deepest_cause(text)) and cause not in text.partition("\n\tat ")[0]:
-        message = f"{message} ({cause})"
+        message = cause if message.startswith("Exception thrown in awaitResult") else f"{message} ({cause})"
+    message = re.sub(r" Consider setting '.*$| *SQLSTATE: \w+", "", message).strip().rstrip(".")
     return message if len(message) <= 500 else message[:497] + "..."
 
 
@@ -116,7 +119,7 @@ def _deepest_cause(text: str) -> str:
 
 def known_failure(error: BaseException) -> AnnsparkError | None:
     """Return an error that says what Spark failed at and what to do next; None for a failure that is not known."""
-    text = str(error)
+    text = _text_of(error)
     if own := _OWN.search(text):
         return {"InputError": InputError, "SettingsError": SettingsError}[own[1]](own[2].strip())
     read = _READ.search(text)
@@ -130,6 +133,11 @@ def known_failure(error: BaseException) -> AnnsparkError | None:
         )
     if isinstance(error, ModuleNotFoundError):
         return ClusterError(f"this Python has no {error.name}: install it on the driver and the executors.")
+    if _is_cut(error):
+        return ClusterError(
+            f"Spark's Java has ended ({reason_of(error)}), most often for want of memory. Give it more "
+            "(spark.driver.memory), or take a machine with more. Then start a new session, and run again."
+        )
     for pattern, sentence in _KNOWN.items():
         found = re.search(pattern, text)
         if found:
@@ -137,6 +145,30 @@ def known_failure(error: BaseException) -> AnnsparkError | None:
             name = next((group for group in groups if group), None)
             return ClusterError(sentence.format(*groups, name=name, reason=reason_of(error)) + ".")
     return None
+
+
+def is_java_lost(error: BaseException) -> bool:
+    """Say whether an error, or one that it came of, is of a session whose Java is ending or has ended."""
+    came_of: BaseException | None = error
+    while came_of is not None:
+        if _is_cut(came_of) or re.search(_ENDING, _text_of(came_of)):
+            return True
+        came_of = came_of.__cause__ or came_of.__context__
+    return False
+
+
+def _is_cut(error: BaseException) -> bool:
+    """Say whether an error is of a connection to Java that is cut: of Py4J, without the text of an error of Java."""
+    kinds = [kind.__name__ for kind in type(error).__mro__]
+    of_py4j = "Py4JError" in kinds and ("Py4JJavaError" not in kinds or not _text_of(error))
+    return of_py4j or isinstance(error, ConnectionError)
+
+
+def _text_of(error: BaseException) -> str:
+    """Return the text of an error; "" where Java has it and has ended."""
+    with suppress(Exception):
+        return str(error)
+    return ""
 
 
 def _wrong_with_file(text: str, error: BaseException) -> str:

@@ -84,8 +84,9 @@ def evaluate_neighbors(
         with clock.step("audit") as facts:
             together = put_together(neighbors, estimate_bytes(neighbors), cores)
             found = look_up(together, sample, users, settings)
+            wanted = np.isfinite(nearest.distances).sum(axis=1)  # fewer than k in small groups
             limit = limit_of(nearest.radius, sample, users)
-            recall = measure_recall(recall_by_user(found.distances, limit, k), k, found.popularity)
+            recall = measure_recall(recall_by_user(found.distances, limit, wanted), k, found.popularity)
             facts += [f"recall@{recall.k} {recall.mean:.4f} of {recall.users:,} users"]
             facts += [f"{n:,} x {fault}" for fault, n in found.faults.items()]
     short = round(float(np.isinf(found.distances[:, -1]).mean()) * users.rows)

@@ -12,10 +12,10 @@ from annspark.errors import SettingsError, spark_errors_explained
 from annspark.index_reader import read_index
 from annspark.index_writer import check_index, write_aside
 from annspark.indexing import index_of
-from annspark.input.given import require_table
+from annspark.input.given import require_table, select_candidates
 from annspark.job import folder_name_if_any, require_folder_name
 from annspark.output import publish
-from annspark.pipeline import Result, build_tuned, require_recall, start_run, tune
+from annspark.pipeline import Result, build_tuned, exclude_pairs, require_recall, start_run, tune
 from annspark.pipeline import fit as fit_tuned
 from annspark.query import ask
 from annspark.settings import Settings, make_settings, require_known, settings_of_candidates, takes_settings
@@ -61,34 +61,49 @@ class Index:
         return self._indexed.settings
 
     @spark_errors_explained()
-    def neighbors(self, *, scratch: str | PathLike[str] | None = None, **settings: Any) -> Result:
+    def neighbors(
+        self, *, exclude: DataFrame | None = None, scratch: str | PathLike[str] | None = None, **settings: Any
+    ) -> Result:
         """Return the neighbors of the indexed rows among themselves: the table and report of build_neighbors.
 
         settings : k, recall, probes, shape, audit_users, top_up, max_distance and links, as for build_neighbors.
                    Default: those of the index.  The table of the default settings is build_neighbors' to the bit
+        exclude  : as for build_neighbors
         scratch  : as for build_neighbors
 
         Raises what build_neighbors raises.
         """
         self._require_open()
         asked = settings_for(self.settings, settings, OF_NEIGHBORS, "neighbors")
+        asked.require_pairing(has_candidates=False, has_excluded=exclude is not None)
+        pairs = None if exclude is None else require_table(exclude, "exclude")
         with staging(folder_name_if_any("scratch", scratch), self._spark) as stage:
             run = start_run(self._spark, stage, partial(stage, keep=True))
             users, forest = self._indexed.users, self._indexed.forest
-            result, advice = build_tuned(self._tuned_for(asked) or tune(users, asked, run, forest), asdict(asked), run)
+            users = exclude_pairs(users, pairs, users.id_kind, asked, run)
+            known = self._tuned_for(asked) if pairs is None else None
+            result, advice = build_tuned(known or tune(users, asked, run, forest), asdict(asked), run)
             require_recall(result.report, advice)
         return result
 
     @spark_errors_explained()
-    def query(self, queries: DataFrame, *, scratch: str | PathLike[str] | None = None, **settings: Any) -> Result:
+    def query(
+        self,
+        queries: DataFrame,
+        *,
+        exclude: DataFrame | None = None,
+        scratch: str | PathLike[str] | None = None,
+        **settings: Any,
+    ) -> Result:
         """Return the nearest indexed rows of every row of a table, and a report with their measured recall.
 
         queries  : DataFrame with vectors of the same kind and length as the indexed ones.  Its ids may be of another
                    type
         settings : k, recall, probes, shape, audit_users, max_distance, on_bad_row, id_col, vector_col and values_col,
-                   as for build_neighbors.  Default: those of the index
+                   as for build_neighbors.  Default: those of the index, whose vector_cols the queries have, too
         same_ids : leave out the indexed row that has the id of the query.  Default: False, equal ids are different
                    things
+        exclude  : pairs of a query and an indexed row that must not be in the table, as for build_neighbors
         scratch  : as for build_neighbors
 
         The table is as that of build_neighbors, with a list for every valid query.  The probes are chosen by sampled
@@ -96,10 +111,11 @@ class Index:
         """
         self._require_open()
         table = require_table(queries, "queries")
+        pairs = None if exclude is None else require_table(exclude, "exclude")
         asked = settings_for(self.settings, settings, OF_QUERIES, "query")
         with staging(folder_name_if_any("scratch", scratch), self._spark) as stage:
             run = start_run(self._spark, stage, partial(stage, keep=True))
-            answered = ask(table, self._indexed, asked, asdict(asked), run)
+            answered = ask(table, self._indexed, asked, asdict(asked), run, exclude=pairs)
             require_recall(answered.result.report, answered.advice)
         return answered.result
 
@@ -152,10 +168,12 @@ def fit(vectors: DataFrame, *, scratch: str | PathLike[str] | None = None, **set
     vectors = require_table(vectors)
     asked = make_settings(settings, "scratch")
     asked.require_pairing(has_candidates=False)
+    asked.require_indexable()
     spark = vectors.sparkSession
     with ExitStack() as opening:
         stage = opening.enter_context(staging(folder_name_if_any("scratch", scratch), spark))
-        tuned = fit_tuned(vectors, asked, start_run(spark, stage, partial(stage, keep=True)))
+        rows = select_candidates(vectors, asked.candidate_col)
+        tuned = fit_tuned(rows, asked, start_run(spark, stage, partial(stage, keep=True)))
         return Index(spark, index_of(tuned), tuned, opening.pop_all())
 
 

@@ -64,6 +64,7 @@ def _users_of(spark: SparkSession, manifest: Manifest, folder: str) -> Users:
         table=numbered.mapInArrow(_part_mapper(paths, wire), schema),
         rows=manifest.rows,
         wire=wire,
+        lengths=manifest.lengths,
         coordinates=manifest.coordinates,
         largest=manifest.largest,
         rounded=manifest.rounded,

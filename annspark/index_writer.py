@@ -106,6 +106,7 @@ def write_index(indexed: Indexed, folder: str, given: str, cores: int) -> Manife
             settings=asdict(indexed.settings),
             rows=users.rows,
             dim=users.wire.dim,
+            lengths=users.lengths,
             sparse=users.wire.sparse,
             id_type=T.StructType([T.StructField("id", users.id_kind)]).json(),
             numbers=number_kind,

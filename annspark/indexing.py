@@ -11,7 +11,9 @@ from annspark.core.forest import Forest
 from annspark.core.plan import PLAN_SAMPLE, count_residents, expect_query_pairs, reach_of_queries
 from annspark.core.vectors import Vectors, len_of
 from annspark.flow.calibrate import place_neighbors
+from annspark.flow.exclude import without_excluded
 from annspark.flow.first_rows import pick_for_queries
+from annspark.flow.groups import with_groups
 from annspark.flow.grow import count_forest_sample, grow
 from annspark.flow.sample import sample_vectors
 from annspark.pipeline import count_trees, read_users
@@ -46,7 +48,7 @@ def index_of(tuned: Tuned) -> Indexed:
     probes = calibration.probes if calibration else settings.probes or 1
     return Indexed(
         settings=settings,
-        users=replace(users, role="index"),
+        users=without_excluded(replace(users, role="index")),
         forest=forest,
         residents=residents[: len(forest.sizes)],
         first_rows=first_rows,
@@ -57,7 +59,7 @@ def index_of(tuned: Tuned) -> Indexed:
 
 def index_candidates(vectors: DataFrame, settings: Settings, run: Run) -> Indexed:
     """Read candidates and grow a forest for them; the probes are chosen later, by the queries themselves."""
-    users = read_users(vectors, settings, run, "candidates")
+    users = with_groups(read_users(vectors, settings, run, "candidates"), settings, run.stage)
     with run.clock.step("grow") as facts:
         users, (routed, sample) = sample_vectors(users, [PLAN_SAMPLE, count_forest_sample(users, settings)])
         forest = grow(users, sample.vectors, settings, trees=count_trees(users.wire.sparse, settings))

@@ -9,10 +9,10 @@ from typing import Any
 
 from annspark.allowed import Flag, Folder, PathOrTable, Setting, Text, Whole, check_each, setting, settings_in
 from annspark.errors import SettingsError
-from annspark.settings import Settings, require_known
+from annspark.settings import Settings, require_given, require_known
 
 
-def _like(record: type, name: str, help: str = "") -> Any:
+def setting_like(record: type, name: str, help: str = "") -> Any:
     """Return the entry of another record, with another help where one is given."""
     entry: Setting = settings_in(record)[name]
     return field(default=entry.default, metadata={"setting": replace(entry, help=help or entry.help)})
@@ -64,6 +64,13 @@ class Job:
         unset="none, the users are each other's neighbors",
         example="items.parquet",
     )
+    exclude: str | None = setting(
+        None,
+        PathOrTable(optional=True),
+        "Table of pairs that must not be in the output: the column of ids, and neighbor_id. Users still get k others.",
+        unset="none",
+        example="bought.parquet",
+    )
     index: str | None = setting(
         None,
         Folder(),
@@ -72,11 +79,19 @@ class Job:
         example=".demo/index",
     )
     overwrite: bool = setting(False, Flag(), "Replace an existing output, once the new table is complete.")
+    resume: bool = setting(
+        False, Flag(), "Keep what steps have made in scratch until the job is done, and go on from what is there."
+    )
     settings: Settings = field(default_factory=Settings)
 
     def __post_init__(self) -> None:
         check_each(self)
-        _require_apart(self, ("output", "index"), ("input", "candidates"), ("report", "scratch"))
+        if self.resume and self.scratch is None:
+            raise SettingsError(
+                "'resume' is true and there is no 'scratch', in which a run keeps what its steps have made. Name a "
+                "folder that the driver and all executors share, or leave resume out."
+            )
+        require_apart(self, ("output", "index"), ("input", "candidates", "exclude"), ("report", "scratch"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,16 +116,16 @@ class PlanFor:
 class FitJob:
     """One run of `annspark fit`: where the rows are, where the index goes, and the settings."""
 
-    input: str = _like(Job, "input", "Table of vectors to index.")
+    input: str = setting_like(Job, "input", "Table of vectors to index.")
     index: str = setting(MISSING, Folder(), "Folder to save the index in.")
-    format: str | None = _like(Job, "format", "File format to read.")
-    scratch: str | None = _like(Job, "scratch")
+    format: str | None = setting_like(Job, "format", "File format to read.")
+    scratch: str | None = setting_like(Job, "scratch")
     overwrite: bool = setting(False, Flag(), "Replace an existing index, once the new one is complete.")
     settings: Settings = field(default_factory=Settings)
 
     def __post_init__(self) -> None:
         check_each(self)
-        _require_apart(self, ("index",), ("input",), ("scratch",))
+        require_apart(self, ("index",), ("input",), ("scratch",))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,25 +136,25 @@ class QueryJob:
     """
 
     index: str = setting(MISSING, Folder(), "Folder of the index, as `annspark fit` has saved it.")
-    input: str = _like(Job, "input", "Table of queries.")
-    output: str = _like(Job, "output")
-    format: str | None = _like(Job, "format")
-    report: str | None = _like(Job, "report")
-    scratch: str | None = _like(Job, "scratch")
-    overwrite: bool = _like(Job, "overwrite")
+    input: str = setting_like(Job, "input", "Table of queries.")
+    output: str = setting_like(Job, "output")
+    format: str | None = setting_like(Job, "format")
+    report: str | None = setting_like(Job, "report")
+    scratch: str | None = setting_like(Job, "scratch")
+    exclude: str | None = setting_like(Job, "exclude")
+    overwrite: bool = setting_like(Job, "overwrite")
     settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_each(self)
-        _require_apart(self, ("output",), ("input", "index"), ("report", "scratch"))
+        require_apart(self, ("output",), ("input", "index", "exclude"), ("report", "scratch"))
 
 
-def _require_apart(
-    job: Job | FitJob | QueryJob, replaced: tuple[str, ...], read: tuple[str, ...], written: tuple[str, ...]
-) -> None:
+def require_apart(job: Any, replaced: tuple[str, ...], read: tuple[str, ...], written: tuple[str, ...]) -> None:
     """Raise SettingsError where a place that is replaced as a whole is or holds another place, or lies in it.
 
-    replaced, read, written : names of places
+    job                     : the record of a job
+    replaced, read, written : names of its places
     """
     for number, name in enumerate(replaced):
         for other in (*replaced[:number], *read, *written):
@@ -167,7 +182,17 @@ def _require_apart(
                 )
 
 
-_TABLES = ("input", "candidates", "output")  # places that may be catalog tables
+_PLACES_OF_JOBS = "on the command line or in the file"
+_TABLES = (
+    "input",
+    "candidates",
+    "exclude",
+    "output",
+    "neighbors",
+    "interactions",
+    "labels",
+    "priorities",
+)  # places that may be catalog tables
 
 
 def require_folder_name(name: str, value: object, allowed: str = "a folder") -> str:
@@ -211,35 +236,31 @@ def make_job(values: dict[str, Any]) -> Job:
     """
     places, settings = settings_in(Job), settings_in(Settings)
     require_known(values, places | settings)
-    _require_given(values, places)
+    require_given(values, places, _PLACES_OF_JOBS)
     found = Settings(**{name: value for name, value in values.items() if name in settings})
     job = Job(settings=found, **{name: value for name, value in values.items() if name in places})
-    found.require_pairing(job.candidates is not None)
+    found.require_pairing(job.candidates is not None, job.exclude is not None)
+    if job.index is not None:
+        found.require_indexable()
     return job
 
 
 def make_fit_job(values: dict[str, Any]) -> FitJob:
     """Build a FitJob from one flat set of named values, as make_job does."""
     places = settings_in(FitJob)
-    _require_given(values, places)
+    require_given(values, places, _PLACES_OF_JOBS)
     found = Settings(**{name: value for name, value in values.items() if name not in places})
     found.require_pairing(False)
+    found.require_indexable()
     return FitJob(settings=found, **{name: value for name, value in values.items() if name in places})
 
 
 def make_query_job(values: dict[str, Any]) -> QueryJob:
     """Build a QueryJob from one flat set of named values, as make_job does."""
     places = settings_in(QueryJob)
-    _require_given(values, places)
+    require_given(values, places, _PLACES_OF_JOBS)
     given = {name: value for name, value in values.items() if name not in places}
     return QueryJob(settings=given, **{name: value for name, value in values.items() if name in places})
-
-
-def _require_given(values: dict[str, Any], places: dict[str, Setting]) -> None:
-    """Raise SettingsError for places that must be given and are not."""
-    missing = [name for name, one in places.items() if one.default is MISSING and name not in values]
-    if missing:
-        raise SettingsError(f"{' and '.join(map(repr, missing))} not given, on the command line or in the file.")
 
 
 def read_config(path: str) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from annspark.core.search import (
 from annspark.core.search_sparse import SparseLeaf, SparseQuery, nearest_rows, sparse_leaf_of, sparse_query_of
 from annspark.core.vectors import Vectors, len_of, slice_rows
 from annspark.errors import InputError, SettingsError
-from annspark.saved.asked import asked_dense, asked_sparse
+from annspark.saved.asked import asked_dense, asked_sparse, asked_weighted, names_columns
 from annspark.saved.manifest import Manifest, manifest_as_text, read_manifest
 from annspark.saved.parts import numbers_in
 from annspark.saved.store import Store
@@ -132,7 +132,8 @@ class LocalIndex:
 
         vectors : one vector, or several.  Dense ones as an array or list of dim numbers, or of n rows of them.  Sparse
                   ones as {column: number} or a list of them, or as rows of scipy.sparse; for jaccard as sets or lists
-                  of members or a list of those.  Bits also as bytes, 8 to a byte
+                  of members or a list of those.  Bits also as bytes, 8 to a byte.  An index of several vector columns
+                  also takes {name of a column: its vector or vectors}, with all of its columns
         k       : how many neighbors; all vectors where the index holds fewer
         probes  : how many leaves of each tree to search; without it as many as the recall needs that the index was
                   calibrated for
@@ -148,8 +149,11 @@ class LocalIndex:
             _require_whole("probes", probes)
             extent = Extent(float(probes), None)
         m = min(int(k), len(self))
-        read = asked_sparse if self._manifest.sparse else asked_dense
-        asked, single = read(vectors, self.dim, self.metric)
+        if names_columns(vectors, self._manifest.weights):
+            asked, single = asked_weighted(vectors, self._manifest)
+        else:
+            read = asked_sparse if self._manifest.sparse else asked_dense
+            asked, single = read(vectors, self.dim, self.metric)
         if self._manifest.sparse:
             found = [
                 self._search_sparse(slice_rows(asked, row, row + 1), row, m, extent) for row in range(len_of(asked))
@@ -172,6 +176,7 @@ class LocalIndex:
     def vector(self, id: Any) -> Any:
         """Return the vector of an id, as it was in the input: an array, {column: number}, or a set for jaccard.
 
+        Where several vector columns were put together, it is the vector made of them.
         Raises KeyError where the index does not hold the id.
         """
         if self._by_id is None:

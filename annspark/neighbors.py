@@ -1,7 +1,7 @@
 """The one call for a neighbor table: of one table with itself, or of users among candidates of another table."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from os import PathLike
 from typing import Any
@@ -10,7 +10,7 @@ from pyspark.sql import DataFrame
 
 from annspark.errors import spark_errors_explained
 from annspark.indexing import index_candidates, index_for_queries, index_of
-from annspark.input.given import require_table
+from annspark.input.given import require_table, select_candidates
 from annspark.job import folder_name_if_any
 from annspark.pipeline import Result, build_tuned, fit, require_recall, start_run
 from annspark.query import ask
@@ -26,6 +26,7 @@ def build_neighbors(
     vectors: DataFrame,
     *,
     candidates: DataFrame | None = None,
+    exclude: DataFrame | None = None,
     scratch: str | PathLike[str] | None = None,
     **settings: Any,
 ) -> Result:
@@ -36,6 +37,8 @@ def build_neighbors(
                   array<int>
     {settings}
     candidates  : DataFrame of the rows that may be neighbors, such as items for users. Default: the users themselves.
+    exclude     : DataFrame of pairs that must not be in the table: the column of ids, and neighbor_id. Each user still
+                  gets k others, if there are as many. Default: no pairs.
     scratch     : Folder for intermediate tables, on file systems the executors share. Default: none, they are cached in
                   the session.
 
@@ -55,12 +58,13 @@ def build_neighbors(
     memory, disk space or what its Python workers need.
     """
     vectors = require_table(vectors)
-    asked = make_settings(settings, "candidates", "scratch")
-    asked.require_pairing(candidates is not None)
+    asked = make_settings(settings, "candidates", "exclude", "scratch")
+    asked.require_pairing(candidates is not None, exclude is not None)
     others = None if candidates is None else require_table(candidates, "candidates")
+    pairs = None if exclude is None else require_table(exclude, "exclude")
     with staging(folder_name_if_any("scratch", scratch), vectors.sparkSession) as stage:
         run = start_run(vectors.sparkSession, stage, partial(stage, keep=True))
-        built = build_between(vectors, others, asked, asdict(asked), run)
+        built = build_between(vectors, others, asked, asdict(asked), run, pairs)
         require_recall(built.result.report, built.advice)
     return built.result
 
@@ -79,15 +83,23 @@ class Built:
 
 
 def build_between(
-    vectors: DataFrame, candidates: DataFrame | None, settings: Settings, asked: dict[str, Any], run: Run
+    vectors: DataFrame,
+    candidates: DataFrame | None,
+    settings: Settings,
+    asked: dict[str, Any],
+    run: Run,
+    exclude: DataFrame | None = None,
 ) -> Built:
     """Build and audit the neighbor table of users among candidates, or among themselves where there are none.
 
-    asked : settings as the report gives them
+    asked   : settings as the report gives them
+    exclude : pairs that must not be in the table
     """
+    if settings.candidate_col:
+        candidates, settings = select_candidates(vectors, settings.candidate_col), replace(settings, same_ids=True)
     if candidates is None:
-        tuned = fit(vectors, settings, run)
+        tuned = fit(vectors, settings, run, exclude)
         return Built(*build_tuned(tuned, asked, run), partial(index_of, tuned))
     indexed = index_candidates(candidates, settings_of_candidates(settings), run)
-    answered = ask(vectors, indexed, settings, asked, run, role="input")
+    answered = ask(vectors, indexed, settings, asked, run, role="input", exclude=exclude)
     return Built(answered.result, answered.advice, partial(index_for_queries, indexed, answered.tuned))

@@ -8,23 +8,27 @@ from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 
+from annspark import __version__
 from annspark.errors import spark_errors_explained
 from annspark.index import OF_QUERIES, settings_for
 from annspark.index_reader import read_index
 from annspark.index_writer import check_index, write_aside
 from annspark.indexing import index_of
+from annspark.input.given import select_candidates
 from annspark.input.open import open_input
 from annspark.job import FitJob, Job, QueryJob
 from annspark.neighbors import build_between
 from annspark.output import publish
 from annspark.pipeline import fit, require_recall, start_run
 from annspark.query import ask
-from annspark.report import Report
+from annspark.report import Report, versions
 from annspark.report.store import reports_once_done, require_folder, write_missed
 from annspark.run import Run
 from annspark.saved.manifest import Manifest, read_manifest
 from annspark.spark import files, leftovers
 from annspark.spark.staging import Stage, staging
+from annspark.spark.steps import Steps, digest_of, forget_steps, steps_kept
+from annspark.uses.jobs import UseJob
 
 
 @spark_errors_explained()
@@ -42,8 +46,11 @@ def publish_neighbors(spark: SparkSession, job: Job) -> Report:
         publish.require_apart(spark, ready.output, vectors, job.input)
         if others is not None and job.candidates:
             publish.require_apart(spark, ready.output, others, job.candidates, "candidates")
-        run = start_run(spark, ready.stage, ready.keep)
-        built = build_between(vectors, others, job.settings, _asked(job), run)
+        pairs = _open_pairs(spark, job, ready)
+        tables = [table for table in (vectors, others, pairs) if table is not None]
+        steps = opened.enter_context(_steps_of(spark, job, ready.output, tables))
+        run = start_run(spark, ready.stage, ready.keep, steps)
+        built = build_between(vectors, others, job.settings, _asked(job), run, pairs)
         _require_recall(ready, built.result.report, built.advice)
         more = []
         if index:
@@ -64,7 +71,7 @@ def publish_index(spark: SparkSession, job: FitJob) -> Manifest:
         run = start_run(spark, stage, stage)
         vectors = open_input(spark, job.input, job.format)
         publish.require_apart(spark, output, vectors, job.input)
-        tuned = fit(vectors, job.settings, run)
+        tuned = fit(select_candidates(vectors, job.settings.candidate_col), job.settings, run)
         with run.clock.step("index", "writing the index"):
             pending = write_aside(spark, index_of(tuned), output, run.cores)
         with run.clock.step("publish") as facts, publish.undisturbed(output):
@@ -85,9 +92,10 @@ def publish_queries(spark: SparkSession, job: QueryJob) -> Report:
     with ready_to_write(spark, job, job.overwrite, settings.shape) as ready:
         table = open_input(spark, job.input, job.format)
         publish.require_apart(spark, ready.output, table, job.input)
+        pairs = _open_pairs(spark, job, ready)
         run = start_run(spark, ready.stage, ready.keep)
         places = {name: value for name, value in asdict(job).items() if name != "settings"}
-        answered = ask(table, indexed, settings, places | asdict(settings), run)
+        answered = ask(table, indexed, settings, places | asdict(settings), run, exclude=pairs)
         _require_recall(ready, answered.result.report, answered.advice)
         _publish(ready, answered.result.table, answered.result.report, run, [])
     return answered.result.report
@@ -122,7 +130,7 @@ class Ready:
 
 @contextmanager
 def ready_to_write(
-    spark: SparkSession, job: Job | QueryJob, overwrite: bool, shape: str | None = None
+    spark: SparkSession, job: Job | QueryJob | UseJob, overwrite: bool, shape: str | None = None
 ) -> Iterator[Ready]:
     """Prove before any work that the job can write its table and report; delete what was written aside at the end.
 
@@ -136,6 +144,34 @@ def ready_to_write(
     with publish.aside(spark, output), staging(job.scratch, spark) as stage:
         publish.require_format(spark, output, job.format, shape)
         yield Ready(output, folder, job.format, stage)
+
+
+def _open_pairs(spark: SparkSession, job: Job | QueryJob, ready: Ready) -> DataFrame | None:
+    """Return the job's table of excluded pairs, None where it names none."""
+    if job.exclude is None:
+        return None
+    pairs = open_input(spark, job.exclude, None, role="exclude")
+    publish.require_apart(spark, ready.output, pairs, job.exclude, "exclude")
+    return pairs
+
+
+@contextmanager
+def _steps_of(spark: SparkSession, job: Job, output: publish.Output, tables: list[DataFrame]) -> Iterator[Steps]:
+    """Yield the steps that the job keeps; without resume none, and those of a dead run are deleted.
+
+    tables : that the job reads
+    """
+    if job.scratch is None:
+        yield Steps(spark)
+        return
+    scratch = files.resolve(spark, "scratch", job.scratch)
+    if not job.resume:
+        forget_steps(scratch, output.place)
+        yield Steps(spark)
+        return
+    software = {"annspark": __version__} | versions(spark.version)
+    with steps_kept(spark, scratch, output.place, digest_of(software | asdict(job.settings), tables)) as steps:
+        yield steps
 
 
 def _require_recall(ready: Ready, report: Report, advice: str) -> None:

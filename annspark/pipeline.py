@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 import numpy as np
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import types as T
 
 from annspark import __version__
 from annspark.advice import advise, advise_on_rounding
@@ -22,6 +23,7 @@ from annspark.core.plan import (
     Workers,
     count_exact_users,
     count_merge_partitions,
+    count_staged_bytes,
     count_task_bytes,
     plan_join,
 )
@@ -29,8 +31,10 @@ from annspark.errors import RecallMissed
 from annspark.flow.audit import Audit, audit_neighbors, noise_of
 from annspark.flow.calibrate import calibrate
 from annspark.flow.complete import find_more, find_short
-from annspark.flow.exact import find_exact
+from annspark.flow.exact import find_exact_once
+from annspark.flow.exclude import with_excluded
 from annspark.flow.first_rows import compare_with_first_rows, pick_first_rows
+from annspark.flow.groups import with_groups
 from annspark.flow.grow import count_forest_sample, grow, leaves_for
 from annspark.flow.join import join_partitions
 from annspark.flow.merge import merge_neighbors, table_as_candidates
@@ -44,8 +48,9 @@ from annspark.run import Run
 from annspark.settings import Settings
 from annspark.spark.block import id_type
 from annspark.spark.cluster import count_cores, start_beside, start_workers
-from annspark.spark.meter import Meter, read_meter, watch_joined, watch_merged, watch_shipped
+from annspark.spark.meter import Counts, Meter, read_meter, watch_joined, watch_merged, watch_shipped
 from annspark.spark.staging import Stage, Store
+from annspark.spark.steps import Steps, store_once
 from annspark.spark.types import is_collated
 from annspark.tuned import Found, Known, Tuned
 
@@ -67,13 +72,11 @@ def build_tuned(tuned: Tuned, asked: dict[str, Any], run: Run) -> tuple[Result, 
     asked   : settings as the report gives them
     returns : the table with its report, and advice for a missed recall, "" where it was reached
     """
-    settings, plan, layout = tuned.settings, tuned.plan, layout_of(tuned.settings)
-    finish_after = settings.changes_lists or is_collated(tuned.known.users.id_kind)
-    # The table that find returns is the finished one, unless neighbors are left out of it or ids are changed first.
-    found_layout, store = (layout.nested, run.stage) if finish_after else (layout, run.keep)
+    settings, plan = tuned.settings, tuned.plan
+    layout, store, finish_after = place_of_found(run, settings, tuned.known.users.id_kind)
     doing = f"routing to {plan.probes:.3g} leaves a tree, joining in {plan.n_partitions} partitions, merging"
     with run.clock.step("join", doing) as facts:
-        found = find(tuned, found_layout, store, run.cores)
+        found = find_once(run.steps, tuned, layout, partial(find, tuned, layout, store, run.cores))
         facts += [f"{found.counts.written:,} users"]
     audit = first_audit = audit_found(found, tuned, run)
     if settings.top_up and tuned.calibration and audit.recall.high < tuned.calibration.target:
@@ -85,9 +88,43 @@ def build_tuned(tuned: Tuned, asked: dict[str, Any], run: Run) -> tuple[Result, 
     return Result(table, report), advice
 
 
-def fit(vectors: DataFrame, settings: Settings, run: Run) -> Tuned:
-    """Read the input, grow the forest, choose the probes that reach the recall asked for, and plan the join."""
-    return tune(read_users(vectors, settings, run), settings, run)
+def place_of_found(run: Run, settings: Settings, *kinds: T.DataType) -> tuple[Layout, Store, bool]:
+    """Return the layout of the table that is found, what stores it, and whether finish makes the published one of it.
+
+    It does where neighbors are left out or ids are changed, and where the table that is found is kept for the next run.
+
+    kinds : types of the published ids
+    """
+    layout = layout_of(settings)
+    if run.steps.folder:
+        return layout.nested, run.steps.store, True
+    if settings.changes_lists or any(map(is_collated, kinds)):
+        return layout.nested, run.stage, True
+    return layout, run.keep, False
+
+
+def find_once(steps: Steps, tuned: Tuned, layout: Layout, compute: Callable[[], Found]) -> Found:
+    """Return the neighbors that an earlier run has found, or find them and keep them for the next run.
+
+    layout  : layout of the table
+    compute : finds them, and stores the table with the steps where these are kept
+    """
+    if kept := steps.load("join"):
+        assert kept.table is not None
+        counts = Counts(**kept.facts)
+        return Found(table=kept.table, layout=layout, counts=counts, plan=tuned.plan, n_leaves=tuned.plan.n_leaves)
+    found = compute()
+    steps.save("join", has_table=True, facts=asdict(found.counts))
+    return found
+
+
+def fit(vectors: DataFrame, settings: Settings, run: Run, exclude: DataFrame | None = None) -> Tuned:
+    """Read the input, grow the forest, choose the probes that reach the recall asked for, and plan the join.
+
+    exclude : pairs that must not be in the table, see with_excluded
+    """
+    users = with_groups(read_users(vectors, settings, run), settings, run.stage)
+    return tune(exclude_pairs(users, exclude, users.id_kind, settings, run), settings, run)
 
 
 def read_users(
@@ -95,10 +132,28 @@ def read_users(
 ) -> Users:
     """Read a table; role and like are as for read_vectors."""
     with run.clock.step("read") as facts:
-        users = read_vectors(vectors, settings, run.stage, run.cores, role=role, like=like)
+        keep = partial(store_once, run.steps, f"read-{role}", run.stage)
+        users = read_vectors(vectors, settings, run.stage, run.cores, role=role, like=like, keep=keep)
         what = "users" if role == "input" else role
         facts += [f"{users.rows:,} {what} of {users.wire.dim:,} numbers", f"{users.read - users.rows:,} rows dropped"]
     return users
+
+
+def exclude_pairs(
+    users: Users, exclude: DataFrame | None, neighbors: T.DataType, settings: Settings, run: Run
+) -> Users:
+    """Return users that know whom they must not be given; arguments are those of with_excluded."""
+    if exclude is None:
+        return users
+    with run.clock.step("exclude") as facts:
+        users = with_excluded(users, exclude, neighbors, settings, run.stage, run.cores)
+        facts += [f"{users.excluded:,} pairs, at most {users.most_excluded:,} of one user"]
+    return users
+
+
+def most_neighbors(users: Users, settings: Settings) -> int:
+    """Return the most neighbors that a user can have among the users."""
+    return min(settings.k, (users.groups.largest if users.groups else users.rows) - 1)
 
 
 def tune(users: Users, settings: Settings, run: Run, grown: Forest | None = None) -> Tuned:
@@ -107,14 +162,14 @@ def tune(users: Users, settings: Settings, run: Run, grown: Forest | None = None
     grown : the forest where there is one already; the coordinates of the users are then known, too
     """
     spark = users.table.sparkSession
-    neighbors, n_leaves = min(settings.k, users.rows - 1), leaves_for(users.rows, settings)
+    neighbors, n_leaves = most_neighbors(users, settings), leaves_for(users.rows, settings)
     with run.clock.step("sample") as facts:
         users, samples = _draw_samples(users, settings, users.coordinates if grown else None)
         facts += [f"{samples.count():,} users"]
     # These two run on the cluster while the driver grows the forest.
-    searching = start_beside(spark, find_exact, users, [samples.audit, samples.calibrate], neighbors)
+    searching = start_beside(spark, find_exact_once, run.steps, users, [samples.audit, samples.calibrate], neighbors)
     by_length = users.wire.sparse and np.isinf(METRICS[settings.metric].unrelated) and n_leaves > 1
-    picking = start_beside(spark, pick_first_rows, users, settings.k) if by_length else None
+    picking = start_beside(spark, pick_first_rows, users, settings.k + users.most_excluded) if by_length else None
     with run.clock.step("grow") as facts:
         trees = count_trees(users.wire.sparse, settings)
         grown = grown or grow(users, samples.forest.vectors, settings, trees=trees)
@@ -152,7 +207,7 @@ def tune(users: Users, settings: Settings, run: Run, grown: Forest | None = None
         plan=plan,
     )
     warn_of_low_recall(tuned, partial(advise, tuned, None))
-    warn_of_little_memory(count_task_bytes(plan, users.rows, users.width), run.free_bytes)
+    warn_of_little_memory(count_task_bytes(plan, users.rows, users.shipped_width), run.free_bytes)
     return tuned
 
 
@@ -168,8 +223,8 @@ def _draw_samples(users: Users, settings: Settings, coordinates: Coordinates | N
 
 def plan_for(known: Known, forest: Forest, probes: float, run: Run) -> Plan:
     """Return where the leaves of a forest are joined."""
-    users, workers = known.users, Workers(run.cores, run.free_bytes)
-    return plan_join(forest, known.samples.routed.vectors, probes, rows=users.rows, workers=workers, width=users.width)
+    users, workers, routed = known.users, Workers(run.cores, run.free_bytes), known.samples.routed.vectors
+    return plan_join(forest, routed, probes, rows=users.rows, workers=workers, width=users.shipped_width)
 
 
 def warn_of_low_recall(tuned: Tuned, advise: Callable[[], str]) -> None:
@@ -237,7 +292,8 @@ def merge_found(
     # A long table has no row for a user without neighbors.
     require_complete(counts.written + (counts.without_neighbors if layout.long else 0), rows)
     found = Found(table=table, layout=layout, counts=counts, plan=plan, n_leaves=plan.n_leaves)
-    return complete(found, tuned, store, n_merge_partitions) if counts.short else found
+    too_small = known.asking.groups.too_small if known.asking.groups else 0
+    return complete(found, tuned, store, n_merge_partitions) if counts.short > too_small else found
 
 
 def complete(found: Found, tuned: Tuned, store: Store, n_merge_partitions: int) -> Found:
@@ -255,7 +311,7 @@ def complete(found: Found, tuned: Tuned, store: Store, n_merge_partitions: int) 
     merged = watch_merged(merge_neighbors(candidates, n_merge_partitions, k), known.neighbors, meter)
     table = store(laid_out(merged, layout))
     written = count_users(table, layout)
-    require_complete(written, asking.rows)
+    require_complete(written + (meter.merged.get["without_neighbors"] if layout.long else 0), asking.rows)
     still_short = meter.merged.get["short"]
     completed = counts.short - still_short
     return replace(found, table=table, counts=replace(counts, written=written, completed=completed, short=still_short))
@@ -299,9 +355,10 @@ def finish_found(found: Found, tuned: Tuned, run: Run) -> tuple[DataFrame, int]:
         kinds = known.asking.id_kind, known.users.id_kind
         table = run.keep(finish(found.table, found.layout, layout, settings, *kinds))
         # Counting computes the table now, because the tables it is made from are deleted when the run ends.
-        fewer = count_shorter(table, layout, known.neighbors, known.asking.rows)
+        too_small = known.asking.groups.too_small if known.asking.groups else 0
+        fewer = max(0, count_shorter(table, layout, known.neighbors, known.asking.rows) - too_small)
         facts += [f"{fewer:,} users have fewer than {known.neighbors:,}"]
-    return table, fewer
+    return table, fewer if settings.changes_lists else 0
 
 
 def report_on(
@@ -312,6 +369,7 @@ def report_on(
     fewer : users that have fewer neighbors because of max_distance or links
     """
     counts, known, asking = found.counts, tuned.known, tuned.known.asking
+    staged = (known.users, asking) if known.are_queries else (asking,)
     return Report(
         version=__version__,
         versions=versions(found.table.sparkSession.version),
@@ -323,10 +381,13 @@ def report_on(
             written=counts.written,
             dropped=asking.dropped,
             examples=asking.examples,
-            short=counts.short,
+            short=max(0, counts.short - (asking.groups.too_small if asking.groups else 0)),
             widened=counts.completed,
             restricted=fewer,
             indexed=known.users.rows if known.are_queries else None,
+            excluded_pairs=asking.excluded,
+            groups=asking.groups.count if asking.groups else None,
+            in_small_groups=asking.groups.too_small if asking.groups else 0,
         ),
         recall=audit.recall,
         calibration=tuned.calibration,
@@ -337,6 +398,7 @@ def report_on(
             pairs_per_user=round(counts.pairs / asking.rows, 1),
             copies_per_user=round(counts.copies / asking.rows, 3),
             shuffle_bytes=counts.shuffle_bytes,
+            staged_bytes=sum(count_staged_bytes(table.rows, table.width) for table in staged),
         ),
         leaves=_leaves_of(found),
         seconds=run.clock.total(),
@@ -360,10 +422,13 @@ def count_trees(sparse: bool, settings: Settings) -> int:
     return settings.trees or (2 if sparse else 1)
 
 
-def start_run(spark: SparkSession, stage: Stage, keep: Store) -> Run:
-    """Return a new run, and start Python's workers while the driver reads the schema of the input."""
+def start_run(spark: SparkSession, stage: Stage, keep: Store, steps: Steps | None = None) -> Run:
+    """Return a new run, and start Python's workers while the driver reads the schema of the input.
+
+    steps : keeps what finished steps have made; None keeps nothing
+    """
     told = start_beside(spark, start_workers, spark)
-    return Run(count_cores(spark), stage, keep, told=told)
+    return Run(count_cores(spark), stage, keep, steps or Steps(spark), told=told)
 
 
 def require_recall(report: Report, advice: str) -> None:

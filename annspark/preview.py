@@ -27,7 +27,7 @@ from annspark.input.open import open_input
 from annspark.job import Job, PlanFor
 from annspark.nightly import ready_to_write
 from annspark.output.layout import layout_of
-from annspark.pipeline import find, plan_for, read_users, start_run, tune
+from annspark.pipeline import exclude_pairs, find, plan_for, read_users, start_run, tune
 from annspark.report import Leaves, Preview, Rows
 from annspark.run import Run
 from annspark.tables import IDS, LOWEST
@@ -42,16 +42,22 @@ def preview(spark: SparkSession, job: Job, size: PlanFor) -> Preview:
 
     size : rows and cores to plan for; those of the input and of the session where they are left out
     """
-    if job.candidates is not None:
-        raise SettingsError(
-            f"'candidates' is {job.candidates!r}, and a preview is of users among themselves. Leave one of them out."
-        )
+    for name, value in (
+        ("candidates", job.candidates),
+        ("candidate_col", job.settings.candidate_col),
+        ("within", job.settings.within),
+    ):
+        if value is not None:
+            raise SettingsError(
+                f"{name!r} is {value!r}, and a preview is of users among themselves. Leave one of them out."
+            )
     with ready_to_write(spark, job, overwrite=True) as ready:
         run = start_run(spark, ready.stage, ready.stage)
         users = read_users(open_input(spark, job.input, job.format), job.settings, run)
+        pairs = open_input(spark, job.exclude, None, role="exclude") if job.exclude else None
         rows = size.rows or users.rows
         drawn = count_drawn(users, rows, job.settings)
-        tuned = tune(users, job.settings, run)
+        tuned = tune(exclude_pairs(users, pairs, users.id_kind, job.settings, run), job.settings, run)
         workers = Workers(size.cores or run.cores, run.free_bytes)
         with run.clock.step("foresee", "planning the join") as facts:
             future = foresee(tuned, rows, drawn, workers, run)
@@ -125,8 +131,8 @@ def _preview_of(tuned: Tuned, future: Future, kernels: Kernels, waits: float, wo
     planned = replace(users, rows=rows)
     needed = count_bytes(
         work,
-        shuffled=count_shuffle_bytes(plan, rows, users.width, known.neighbors, users.id_bytes),
-        task=count_task_bytes(plan, rows, users.width),
+        shuffled=count_shuffle_bytes(plan, rows, users.shipped_width, known.neighbors, users.id_bytes),
+        task=count_task_bytes(plan, rows, users.shipped_width),
         sampled=count_forest_sample(planned, settings),
         leaves=future.leaves,
         id_bytes=users.id_bytes,

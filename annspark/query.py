@@ -28,17 +28,21 @@ from annspark.errors import InputError, SettingsError
 from annspark.flow.ask import ask_partitions, ship_both
 from annspark.flow.audit import noise_of
 from annspark.flow.calibrate import place_neighbors
-from annspark.flow.exact import find_exact
+from annspark.flow.exact import find_exact_once
 from annspark.flow.first_rows import compare_with_first_rows, pick_for_queries
+from annspark.flow.groups import with_groups_among
 from annspark.flow.read import Users, in_double
 from annspark.flow.sample import Samples, sample_vectors
 from annspark.input.source import type_of_ids
-from annspark.output.layout import Layout, layout_of
+from annspark.output.layout import Layout
 from annspark.pipeline import (
     Result,
     audit_found,
+    exclude_pairs,
+    find_once,
     finish_found,
     merge_found,
+    place_of_found,
     read_users,
     report_on,
     warn_of_little_memory,
@@ -70,26 +74,32 @@ class Answered:
 
 
 def ask(
-    table: DataFrame, indexed: Indexed, settings: Settings, asked: dict[str, Any], run: Run, role: str = "queries"
+    table: DataFrame,
+    indexed: Indexed,
+    settings: Settings,
+    asked: dict[str, Any],
+    run: Run,
+    role: str = "queries",
+    exclude: DataFrame | None = None,
 ) -> Answered:
     """Find the neighbors of every row of a table among the indexed rows, and audit them.
 
     settings : those of the index, with what the queries ask for
     asked    : settings as the report gives them
     role     : what messages call the table
+    exclude  : pairs of a query and an indexed row that must not be in the table, see with_excluded
     """
-    layout = layout_of(settings)
     queries = read_users(_matching(table, indexed.users, settings, role), settings, run, role, indexed.users)
     _require_size(queries, indexed.users)
+    queries = exclude_pairs(queries, exclude, indexed.users.id_kind, settings, run)
     if queries.wire != indexed.users.wire:  # sparse queries may have columns that no indexed row has
         indexed = replace(indexed, users=replace(indexed.users, wire=queries.wire))
     tuned = tune_for(queries, indexed, settings, run)
     plan, kinds = tuned.plan, (queries.id_kind, tuned.known.users.id_kind)
-    finish_after = settings.changes_lists or any(map(is_collated, kinds))
-    found_layout, store = (layout.nested, run.stage) if finish_after else (layout, run.keep)
+    layout, store, finish_after = place_of_found(run, settings, *kinds)
     doing = f"sending queries to {plan.probes:.3g} leaves a tree, in {plan.n_partitions} partitions, merging"
     with run.clock.step("join", doing) as facts:
-        found = find_for_queries(tuned, found_layout, store, run.cores)
+        found = find_once(run.steps, tuned, layout, partial(find_for_queries, tuned, layout, store, run.cores))
         facts += [f"{found.counts.written:,} queries"]
     audit = audit_found(found, tuned, run)
     finished, fewer = finish_found(found, tuned, run) if finish_after else (found.table, 0)
@@ -100,7 +110,10 @@ def ask(
 
 def tune_for(queries: Users, indexed: Indexed, settings: Settings, run: Run) -> Tuned:
     """Choose the probes that reach the recall asked for, by sampled queries, and plan the join."""
-    users, neighbors = indexed.users, min(settings.k, max(0, indexed.users.rows - settings.same_ids))
+    users = indexed.users
+    most = users.groups.largest if users.groups else users.rows
+    neighbors = min(settings.k, max(0, most - settings.same_ids))
+    queries = with_groups_among(queries, users, neighbors, own=settings.same_ids)
     with run.clock.step("sample") as facts:
         n_calibrate = 0 if settings.recall_asked is None else CALIBRATION_USERS
         counts = [*count_exact_users(queries.rows, settings.audit_users, n_calibrate), PLAN_SAMPLE]
@@ -108,7 +121,7 @@ def tune_for(queries: Users, indexed: Indexed, settings: Settings, run: Run) -> 
         samples = Samples(audit=audit, calibrate=calibrate, routed=routed, forest=routed)
         facts += [f"{len(audit.ids) + len(calibrate.ids) + len(routed.ids):,} queries"]
     with run.clock.step("exact") as facts:
-        audited, nearest = find_exact(users, [audit, calibrate], neighbors, own=settings.same_ids)
+        audited, nearest = find_exact_once(run.steps, users, [audit, calibrate], neighbors, own=settings.same_ids)
         facts += [f"exact neighbors of {len(audit.ids) + len(calibrate.ids):,} queries"]
         if users.coordinates.double or users.coordinates.need_double(
             audit.own, audited.radius, noise_of(audit, queries)
@@ -116,8 +129,9 @@ def tune_for(queries: Users, indexed: Indexed, settings: Settings, run: Run) -> 
             users, queries = in_double(users), in_double(queries)
     with run.clock.step("calibrate") as facts:
         first_rows = indexed.first_rows
-        if users.wire.sparse and count_first_rows(settings.k) > count_first_rows(indexed.settings.k):
-            first_rows = pick_for_queries(users, indexed.forest, settings.k)
+        wanted = settings.k + queries.most_excluded
+        if users.wire.sparse and count_first_rows(wanted) > count_first_rows(indexed.settings.k):
+            first_rows = pick_for_queries(users, indexed.forest, wanted)
         forest, goal, home_distances = indexed.forest, None, None
         if settings.recall_asked is not None:
             hashes = first_rows.hashes if first_rows else None
@@ -141,7 +155,7 @@ def tune_for(queries: Users, indexed: Indexed, settings: Settings, run: Run) -> 
             queries=queries.rows,
             rows=users.rows,
             workers=Workers(run.cores, run.free_bytes),
-            width=max(users.width, queries.width),
+            width=max(users.width, queries.shipped_width),
         )
     known = Known(
         users=users,

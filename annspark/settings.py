@@ -2,21 +2,38 @@
 
 import inspect
 import textwrap
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, dataclass, replace
 from itertools import combinations
 from typing import Any, TypeVar
 
-from annspark.allowed import Column, Flag, Number, OneOf, Share, Whole, check_each, setting, settings_in
+from annspark.allowed import (
+    Column,
+    ColumnNames,
+    Flag,
+    Number,
+    OneOf,
+    Setting,
+    Share,
+    Weights,
+    Whole,
+    check_each,
+    setting,
+    settings_in,
+)
 from annspark.core.calibrate import MOST_PROBES
 from annspark.core.centre_forest import SPLITS
 from annspark.core.metric import METRICS
+from annspark.core.weighted import WEIGHABLE
 from annspark.errors import SettingsError
 
 MOST_LEAF_ROWS = 1_000_000
+# Columns of the output, by its shape.
+_MADE = {"nested": ("neighbors",), "long": ("rank", "neighbor_id", "distance", "inner_product")}
 RECALL = 0.95  # to reach when nothing else is asked for
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+_Record = TypeVar("_Record")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +59,15 @@ class Settings:
         unset="none",
         example="values",
     )
+    vector_cols: Mapping[str, float] | None = setting(
+        None,
+        Weights(),
+        "Several columns of vectors with weights, in place of vector_col. Rows are compared by the weighted mean of "
+        "their cosines, or by the weighted sum of their inner products.",
+        unset="none, vector_col alone",
+        example={"profile": 0.8, "tags": 0.2},
+        hint="Such as {'profile': 0.8, 'tags': 0.2}.",
+    )
     candidate_id_col: str | None = setting(
         None,
         Column(optional=True),
@@ -55,6 +81,27 @@ class Settings:
         "Column of the candidates' vectors.",
         unset="vector_col",
         example="vector",
+    )
+    candidate_values_col: str | None = setting(
+        None,
+        Column(optional=True),
+        "Column of the values of the candidates' sparse vectors.",
+        unset="values_col",
+        example="values",
+    )
+    candidate_col: str | None = setting(
+        None,
+        Column(optional=True),
+        "Boolean column: only rows with true may be neighbors. Every row gets neighbors. Null counts as false.",
+        unset="none, every row may be a neighbor",
+        example="in_stock",
+    )
+    within: str | None = setting(
+        None,
+        ColumnNames(),
+        "Columns of groups, with commas between: neighbors are only of the same group. Null is a group of its own.",
+        unset="none, there are no groups",
+        example="language,country",
     )
     same_ids: bool = setting(
         False,
@@ -140,32 +187,88 @@ class Settings:
                 f"'max_distance' is {self.max_distance!r} and 'metric' {self.metric!r}, which has no distance. "
                 "Leave it out, and filter the published table."
             )
-        for one, other in combinations(("id_col", "vector_col", "values_col"), 2):
+        if self.vector_cols is not None:
+            self._require_weighable(self.vector_cols)
+            # Saved indexes sort names, too: the order of the columns is that of the numbers in a vector.
+            object.__setattr__(self, "vector_cols", dict(sorted(self.vector_cols.items())))
+        named = ("id_col", "vector_col", "values_col") if self.vector_cols is None else ("id_col",)
+        for one, other in combinations(named, 2):
             if getattr(self, one) == getattr(self, other):
                 raise SettingsError(f"'{one}' and '{other}' are both {getattr(self, one)!r}; they must be two columns.")
-        made = ("neighbors",) if self.shape == "nested" else ("rank", "neighbor_id", "distance", "inner_product")
-        if self.id_col.lower() in made:
+        for name, value in (("top_up", self.top_up), ("trees", (self.trees or 1) > 1)):
+            if self.within is not None and value:
+                raise SettingsError(
+                    f"'{name}' is {getattr(self, name)!r}, and 'within' {self.within!r}: each group has one tree. "
+                    f"Leave '{name}' out; more probes find more."
+                )
+        if self.id_col.lower() in _MADE[self.shape]:
             raise SettingsError(
                 f"'id_col' is {self.id_col!r}, which is also a column of the {self.shape} output. "
                 "Rename the id column before the call."
             )
 
-    def require_pairing(self, has_candidates: bool) -> None:
-        """Raise SettingsError for settings that go with candidates where there are none, or do not go with them."""
-        if has_candidates:
+    def _require_weighable(self, weights: Mapping[str, float]) -> None:
+        """Raise SettingsError for settings that do not go with weighted columns."""
+        defaults = settings_in(Settings)
+        for name in ("vector_col", "values_col", "candidate_vector_col"):
+            if getattr(self, name) != defaults[name].default:
+                raise SettingsError(
+                    f"'{name}' is {getattr(self, name)!r} and 'vector_cols' {weights!r}, which name all columns of "
+                    f"vectors, of users and of candidates. Leave '{name}' or 'vector_cols' out."
+                )
+        if self.metric not in WEIGHABLE:
+            raise SettingsError(
+                f"'metric' is {self.metric!r} and 'vector_cols' {weights!r}: weighted sums are of cosines or inner "
+                f"products. Choose {' or '.join(WEIGHABLE)}, or give a single vector_col."
+            )
+        if self.id_col in weights:
+            raise SettingsError(
+                f"'id_col' is {self.id_col!r}, which is also one of the 'vector_cols'; they must be two columns."
+            )
+
+    def require_pairing(self, has_candidates: bool, has_excluded: bool = False) -> None:
+        """Raise SettingsError for settings that go with candidates where there are none, or do not go with them.
+
+        has_excluded : whether pairs are excluded
+        """
+        if has_excluded and self.links == "either":
+            raise SettingsError(
+                "'links' is 'either', and pairs are excluded: it would add them again from the other end. Leave "
+                "'links' out."
+            )
+        if has_candidates and self.candidate_col:
+            raise SettingsError(
+                f"'candidate_col' is {self.candidate_col!r}, and candidates are given, which are a table of their own. "
+                "Give one of them."
+            )
+        if has_candidates or self.candidate_col:
+            why = "candidates are given: they have no lists of their own"
+            if self.candidate_col:
+                why = f"'candidate_col' {self.candidate_col!r}: only some rows may be in lists"
             for name, value in (("links", self.links != "all"), ("top_up", self.top_up)):
                 if value:
-                    raise SettingsError(
-                        f"'{name}' is {getattr(self, name)!r}, and candidates are given: they have no lists of their "
-                        f"own. Leave '{name}' out."
-                    )
+                    raise SettingsError(f"'{name}' is {getattr(self, name)!r}, and {why}. Leave '{name}' out.")
+        if has_candidates:
             return
-        for name in ("candidate_id_col", "candidate_vector_col", "same_ids"):
+        for name in ("candidate_id_col", "candidate_vector_col", "candidate_values_col", "same_ids"):
             if getattr(self, name):
                 raise SettingsError(
                     f"'{name}' is {getattr(self, name)!r}, and there are no candidates. Give 'candidates', or leave "
                     f"'{name}' out."
                 )
+
+    def require_indexable(self) -> None:
+        """Raise SettingsError for settings of a table that cannot be kept as an index."""
+        if self.within is not None:
+            raise SettingsError(
+                f"'within' is {self.within!r}, and an index is asked for: indexes of groups cannot be kept yet. Leave "
+                "one of them out."
+            )
+
+    @property
+    def vector_names(self) -> tuple[str, ...]:
+        """The columns that hold vectors, or the indices of sparse ones."""
+        return (self.vector_col,) if self.vector_cols is None else tuple(self.vector_cols)
 
     @property
     def changes_lists(self) -> bool:
@@ -178,14 +281,24 @@ class Settings:
         return None if self.probes is not None else RECALL if self.recall is None else self.recall
 
 
+def names_in(columns: str) -> list[str]:
+    """Return the names of columns that a setting has, with commas between them."""
+    return [name.strip() for name in columns.split(",")]
+
+
 def settings_of_candidates(settings: Settings) -> Settings:
     """Return the settings for candidates, whose columns may have other names than those of users."""
+    id_col = settings.candidate_id_col or settings.id_col
     return replace(
         settings,
-        id_col=settings.candidate_id_col or settings.id_col,
+        id_col=id_col,
         vector_col=settings.candidate_vector_col or settings.vector_col,
+        values_col=settings.candidate_values_col or settings.values_col,
         candidate_id_col=None,
         candidate_vector_col=None,
+        candidate_values_col=None,
+        # Candidates have no output.  A shape without a column of that name lets their ids have any.
+        shape=next(shape for shape in (settings.shape, *_MADE) if id_col.lower() not in _MADE[shape]),
     )
 
 
@@ -201,32 +314,58 @@ def require_known(given: Iterable[str], known: Iterable[str]) -> None:
 
 
 def make_settings(values: dict[str, Any], *others: str) -> Settings:
-    """Build Settings from named values.
+    """Build Settings from named values, as make_record does."""
+    return make_record(Settings, values, *others)
+
+
+def make_record(record: type[_Record], values: dict[str, Any], *others: str) -> _Record:
+    """Build a record of settings from named values.
 
     others : names that the caller takes beside them, which a message lists too
 
-    Raises SettingsError for unknown names and values that are not allowed.
+    Raises SettingsError for unknown names, missing names and values that are not allowed.
     """
-    require_known(values, {*settings_in(Settings), *others})
-    return Settings(**values)
+    entries = settings_in(record)
+    require_known(values, {*entries, *others})
+    require_given(values, entries)
+    return record(**values)
+
+
+def require_given(values: Iterable[str], entries: dict[str, Setting], where: str = "in the call") -> None:
+    """Raise SettingsError for settings that must be given and are not, which says where they could be."""
+    missing = [name for name, one in entries.items() if one.default is MISSING and name not in values]
+    if missing:
+        raise SettingsError(f"{' and '.join(map(repr, missing))} not given, {where}.")
 
 
 def takes_settings(function: _Function) -> _Function:
-    """Show a function's **settings as named parameters, and list them where its docstring has the line {settings}."""
-    own = inspect.signature(function)
-    of_settings = list(inspect.signature(Settings).parameters.values())
-    kept = [one for one in own.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
-    positional = [one for one in kept if one.kind is not inspect.Parameter.KEYWORD_ONLY]
-    named = [one for one in kept if one.kind is inspect.Parameter.KEYWORD_ONLY]
-    shown = own.replace(parameters=[*positional, *of_settings, *named])
-    function.__signature__ = shown  # type: ignore[attr-defined]
-    if function.__doc__:  # none under python -OO
-        function.__doc__ = inspect.cleandoc(function.__doc__).replace("{settings}", _list_settings())
-    return function
+    """Show Settings in a function, as takes does."""
+    return takes(Settings)(function)
 
 
-def _list_settings() -> str:
-    entries = settings_in(Settings)
+def takes(record: type) -> Callable[[_Function], _Function]:
+    """Show a function's **settings as the named parameters of a record.
+
+    Where its docstring has the line {settings}, they are listed.
+    """
+
+    def show(function: _Function) -> _Function:
+        own = inspect.signature(function)
+        of_settings = [one for one in inspect.signature(record).parameters.values() if one.name in settings_in(record)]
+        kept = [one for one in own.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
+        positional = [one for one in kept if one.kind is not inspect.Parameter.KEYWORD_ONLY]
+        named = [one for one in kept if one.kind is inspect.Parameter.KEYWORD_ONLY]
+        shown = own.replace(parameters=[*positional, *of_settings, *named])
+        function.__signature__ = shown  # type: ignore[attr-defined]
+        if function.__doc__:  # none under python -OO
+            function.__doc__ = inspect.cleandoc(function.__doc__).replace("{settings}", _list_settings(record))
+        return function
+
+    return show
+
+
+def _list_settings(record: type) -> str:
+    entries = settings_in(record)
     width = max(map(len, entries))
     return "\n".join(
         textwrap.fill(one.text, 112, initial_indent=f"{name:{width}}: ", subsequent_indent=" " * (width + 2))

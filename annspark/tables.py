@@ -12,11 +12,16 @@ RANK = "rank"
 # or float64).  Sparse rows have their values in vectors, and the columns of the values and the number of values of each
 # row in two more (binary int32).
 IDS, HASHES, VECTORS, COLUMNS, N_VALUES = "ids", "hashes", "vectors", "columns", "n_values"
+# Where neighbors are looked for within groups, blocks have one more column, the hash of each group (binary int64).
+GROUPS = "groups"
 # The smallest hash of a staged block.
 LOWEST = "lowest"
 # Blocks shipped to the join also have the key of the partition, the users' home leaves (binary int32), the other leaves
 # that they probe (binary int32, user after user) and how many each user probes (binary int32).
 PARTITION_KEY, HOMES, VISITS, N_VISITS = "partition_key", "homes", "visits", "n_visits"
+# Where pairs are excluded, blocks have two more columns: the hashes of the ids that users must not be given (binary
+# int64, user after user) and how many each user excludes (binary int32).
+EXCLUDED, N_EXCLUDED = "excluded", "n_excluded"
 # Where queries are shipped to the users they are compared with, the ids of queries have a column of their own.
 QUERY_IDS = "query_ids"
 # Blocks of users' lists, which a partition of the join returns: neighbors (array), distances (binary float32), the

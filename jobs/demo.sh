@@ -1,5 +1,5 @@
 #!/bin/sh
-# Finds the neighbors of 20,000 words with the command line and shows some: sh jobs/demo.sh
+# Finds the neighbors of 20,000 words and groups of them with the command line, and shows some: sh jobs/demo.sh
 # Needs Java 17 or newer and Python 3.11 or newer; everything else goes into .venv. See .ci/environment.sh for its variables.
 set -eu
 
@@ -8,13 +8,7 @@ extras=
 . "$root/.ci/environment.sh"
 cd "$root"
 
-# Quiet Spark: conf/log4j2.properties. Its progress bar is for terminals; in a file it is noise.
-export SPARK_CONF_DIR="$root/conf"
-bar=false
-if [ -t 2 ]; then bar=true; fi
-progress=spark.ui.showConsoleProgress=$bar
-export PYSPARK_SUBMIT_ARGS="--properties-file conf/spark-local.conf --conf $progress pyspark-shell"
-
 echo "Starting Spark on this machine."
 "$python" -m annspark build --input jobs/demo/words.parquet --output .demo/neighbors --k 10 --overwrite
-"$python" jobs/demo/show.py .demo/neighbors .demo/neighbors.report
+"$python" -m annspark duplicates --neighbors .demo/neighbors --output .demo/groups --max-distance 0.1 --overwrite
+"$python" jobs/demo/show.py .demo/neighbors .demo/groups

@@ -17,6 +17,14 @@ NEEDED = {
     "psutil": "psutil (extra test)",
     "jinja2": "Jinja2 (extra test)",
     "matplotlib": "Matplotlib (extra test)",
+    "sklearn": "scikit-learn (extra test)",
+    "umap": "umap-learn (extra uses)",
+    "openTSNE": "openTSNE (extra uses)",
+    "hdbscan": "hdbscan (extra uses)",
+    "scanpy": "scanpy (extra uses)",
+    "leidenalg": "igraph and leidenalg (extra uses)",
+    "pynndescent": "pynndescent (extra uses)",
+    "duckdb": "DuckDB (extra uses)",
 }
 
 

@@ -102,6 +102,7 @@ def save_index(
         settings={"k": k, "metric": metric},
         rows=n,
         dim=int(vectors.shape[1]),
+        lengths=() if is_sparse(vectors) else (int(vectors.shape[1]),),
         sparse=is_sparse(vectors),
         id_type='{"type":"struct","fields":[{"name":"id","type":"long","nullable":true,"metadata":{}}]}',
         numbers="float32" if narrow else "float64",

@@ -22,6 +22,7 @@ case ${ANNSPARK_PYSPARK:-} in
     *=3.*) extras=test ;; # its pip package has no Connect server
     *) extras=test,connect ;;
 esac
+[ -n "$chosen" ] || extras=$extras,uses
 . "$root/.ci/environment.sh"
 cd "$root"
 # A process that is done takes tests of the other's; a -m among the arguments wins over the one here.

@@ -36,7 +36,13 @@ def _block(name, one):
     value = DEMO.get(name, one.example if one.default is None else one.default)
     unset = name not in DEMO and one.default is None
     lines = [*textwrap.wrap(one.help, 118), *textwrap.wrap(f"{one.allowed_text} Default: {one.default_text}.", 118)]
-    return "".join(f"# {line}\n" for line in lines) + f"{'# ' if unset else ''}{name} = {json.dumps(value)}\n"
+    return "".join(f"# {line}\n" for line in lines) + f"{'# ' if unset else ''}{name} = {_toml(value)}\n"
+
+
+def _toml(value):
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key} = {_toml(one)}' for key, one in value.items())}}}"
+    return json.dumps(value)
 
 
 def readme_rows():

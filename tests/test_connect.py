@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from annspark import fit
+from annspark.uses import duplicates, outliers, recommend, vote
 from tests.helpers import clustered, files_in, lists_of, make_table, read_report, run_process
 
 pytestmark = pytest.mark.process  # a Connect server
@@ -25,11 +26,14 @@ assert "connect" in type(spark).__module__
 
 from annspark import InputError, build_neighbors, fit, load
 from annspark.cli import main
+from annspark.uses import duplicates, from_arrays, outliers, recommend, to_arrays, vote
 
 named = {named}
 vectors = spark.read.parquet(f"{{folder}}/vectors")
 result = build_neighbors(vectors, **named)
 result.table.write.parquet(f"{{folder}}/cached")
+ids, indices, distances = to_arrays(result.table)
+from_arrays(spark, indices, distances, ids=ids).write.parquet(f"{{folder}}/arrays")
 print("recall", result.report.recall.mean)
 
 result = build_neighbors(vectors, scratch=f"{{folder}}/scratch", shape="long", **named)
@@ -46,6 +50,15 @@ with fit(vectors, **named) as index:
 loaded = load(spark, f"{{folder}}/index")
 loaded.query(vectors.where("user_id < 300"), same_ids=True).table.write.parquet(f"{{folder}}/queried")
 loaded.neighbors().table.write.parquet(f"{{folder}}/among")
+
+neighbors = spark.read.parquet(f"{{folder}}/long")
+for name, used in {{
+    "groups": duplicates(neighbors, max_distance=0.02, max_group=5),
+    "scores": outliers(neighbors, method="lof"),
+    "votes": vote(neighbors, neighbors.selectExpr("user_id", "user_id % 3 AS label").distinct()),
+    "items": recommend(neighbors, neighbors.selectExpr("user_id", "neighbor_id % 50 AS item_id"), k=2),
+}}.items():
+    used.table.write.parquet(f"{{folder}}/{{name}}")
 
 flags = [f"--{{name.replace('_', '-')}}={{value}}" for name, value in named.items()]
 code = main(["build", "--input", f"{{folder}}/vectors", "--output", f"{{folder}}/published", *flags])
@@ -85,6 +98,10 @@ def test_connect_gives_the_table_classic_gives(spark, connected, classic):
     assert f"recall {classic.report.recall.mean}" in connected[1].stdout
 
 
+def test_arrays_go_to_the_driver_and_back_on_connect(spark, connected, classic):
+    assert lists_of(spark.read.parquet(str(connected[0] / "arrays"))) == lists_of(classic.table)
+
+
 def test_the_long_shape_through_scratch_is_the_same_on_connect(spark, connected, classic):
     rows = spark.read.parquet(str(connected[0] / "long")).orderBy("user_id", "rank").collect()
     told = {}
@@ -104,6 +121,20 @@ def test_an_index_made_saved_and_loaded_on_connect_answers_as_a_classic_one(spar
     assert len(lists) == 300
     assert lists_of(spark.read.parquet(str(folder / "queried"))) == lists
     assert lists_of(spark.read.parquet(str(folder / "among"))) == lists_of(classic.table)
+
+
+def test_uses_on_connect_make_the_tables_that_classic_makes(spark, connected):
+    neighbors = spark.read.parquet(str(connected[0] / "long"))
+    for name, used in {
+        "groups": duplicates(neighbors, max_distance=0.02, max_group=5),
+        "scores": outliers(neighbors, method="lof"),
+        "votes": vote(neighbors, neighbors.selectExpr("user_id", "user_id % 3 AS label").distinct()),
+        "items": recommend(neighbors, neighbors.selectExpr("user_id", "neighbor_id % 50 AS item_id"), k=2),
+    }.items():
+        there = spark.read.parquet(str(connected[0] / name))
+        assert sorted(map(str, there.collect())) == sorted(map(str, used.table.collect())), name
+        assert there.count() > 100
+        used.table.unpersist()
 
 
 def test_the_report_is_the_same_but_for_the_seconds(connected, classic):

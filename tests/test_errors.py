@@ -7,6 +7,7 @@ from annspark.errors import (
     ClusterError,
     InputError,
     SettingsError,
+    is_java_lost,
     known_failure,
     reason_of,
     spark_errors_explained,
@@ -67,6 +68,12 @@ WORKER = 'An exception was thrown from the Python worker:\nTraceback (most recen
         (WORKER.format("x.PySparkRuntimeError: [PYTHON_VERSION_MISMATCH] Python in worker has different version: 3.9 "
                        "than that in driver: 3.11, PySpark"), ["Python 3.9 and the driver Python 3.11", "PYSPARK"]),
         (WORKER.format("MemoryError: Unable to allocate 5 GiB"), ["Python ran out of memory (MemoryError: Unable"]),
+        (WORKER.format("numpy._core._exceptions._ArrayMemoryError: Unable to allocate"), ["pyspark.memory"]),
+        (WORKER.format("pyarrow.lib.ArrowMemoryError: malloc of size 64 failed"), ["spark.executor.pyspark.memory"]),
+        (CLASSIC.format("Exception thrown in awaitResult: ", "Caused by: a.b.SparkException: Python worker exited "
+                        "unexpectedly (crashed). Consider setting 'a' or'b' to 'true' for the better traceback\n"),
+         ["a Python worker died (Python worker exited unexpectedly (crashed)), most"]),
+        (OLD.format("System memory 9 must be at least 10", ""), ["Java ran out of memory", "spark.driver.memory"]),
         (CLASSIC.format("Cannot run program \"python9\": error=2", ""), ["cannot run 'python9'", "PYSPARK_PYTHON"]),
         (CLASSIC.format("Cannot call methods on a stopped SparkContext", ""), ["session has ended"]),
     ],
@@ -104,6 +111,37 @@ def test_an_error_of_ours_that_a_worker_raises_arrives_as_it_is(session, kind):
 def test_the_reason_of_any_error_is_one_line(said, reason):
     assert reason_of(RuntimeError(said)) == reason
     assert known_failure(RuntimeError(said)) is None
+
+
+class Py4JError(Exception):
+    """Named as Py4J's own."""
+
+
+class Py4JJavaError(Py4JError):
+    """Asks Java for its text."""
+
+    def __str__(self):
+        raise ConnectionRefusedError("Connection refused")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ConnectionRefusedError(111, "Connection refused"), Py4JError("Answer from Java is empty"), Py4JJavaError()],
+)
+def test_a_java_that_has_ended_is_told_as_that(error):
+    found = known_failure(error)
+    assert type(found) is ClusterError
+    assert "Java has ended" in str(found)
+    assert "spark.driver.memory" in str(found)
+    assert is_java_lost(error)
+
+
+def test_an_error_that_came_of_a_lost_java_is_one_of_a_lost_java():
+    error = ClusterError("something else")
+    error.__context__ = ConnectionResetError(104, "reset")
+    assert is_java_lost(error)
+    assert is_java_lost(RuntimeError(CLASSIC.format("Job 1 cancelled because SparkContext was shut down", "")))
+    assert not is_java_lost(RuntimeError(CLASSIC.format("It went wrong", "")))
 
 
 def test_only_what_is_known_is_told_anew():

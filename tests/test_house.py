@@ -15,6 +15,8 @@ RECORDS = {
     "annspark.settings",
     "annspark.job",
     "annspark.errors",
+    "annspark.uses.settings",
+    "annspark.uses.jobs",
     "annspark",
 }
 LAYERS = (
@@ -25,6 +27,8 @@ LAYERS = (
     "annspark.output",
     "annspark.flow",
     "annspark.report",
+    "annspark.start",
+    "annspark.uses",
 )
 
 
@@ -48,10 +52,12 @@ def imports_of(path: Path) -> set[str]:
 
 
 def layer_of(module: str) -> str:
+    if module in RECORDS:
+        return "records"
     for layer in LAYERS:
         if module == layer or module.startswith(layer + "."):
             return layer
-    return "records" if module in RECORDS else module
+    return module
 
 
 BELOW = {"annspark.core", "annspark.filesystem", "annspark.spark", "records"}
@@ -70,6 +76,7 @@ ALLOWED = {
     "annspark.flow": BELOW | {"annspark.input", "annspark.output", "annspark.flow"},
     "annspark.report": {"annspark.core", "annspark.spark", "annspark.report", "records"},
     "annspark.run": {"annspark.spark"},
+    "annspark.uses": BELOW | {"annspark.input", "annspark.output", "annspark.run", "annspark.flags", "annspark.uses"},
     "annspark.tuned": BELOW | {"annspark.output", "annspark.flow"},
     "annspark.advice": BELOW | {"annspark.flow", "annspark.tuned"},
     "annspark.pipeline": LINE | {"annspark.advice"},
@@ -82,11 +89,15 @@ ALLOWED = {
     "annspark.nightly": LINE
     | SAVING
     | {f"annspark.{name}" for name in ("pipeline", "query", "indexing", "neighbors", "index")},
+    "annspark.nightly_uses": LINE | {"annspark.nightly", "annspark.uses"},
     "annspark.foresee": LINE,
     "annspark.preview": LINE | {"annspark.pipeline", "annspark.nightly", "annspark.foresee"},
     "annspark.evaluate": LINE,
+    "annspark.start": BELOW | {"annspark.start"},
+    "annspark.flags": {"records"},
     "annspark.cli": {
-        *("annspark.nightly", "annspark.preview", "annspark.evaluate", "annspark.report", "annspark.saved", "records"),
+        *("annspark.nightly", "annspark.nightly_uses", "annspark.preview", "annspark.evaluate", "annspark.report"),
+        *("annspark.saved", "annspark.flags", "annspark.uses.commands", "annspark.spark", "annspark.start", "records"),
     },
     "annspark.__main__": {"annspark.cli"},
 }
@@ -105,7 +116,7 @@ def test_imports_go_one_way(path):
     ours = {name for name in imports_of(path) if name.split(".")[0] == "annspark"}
     allowed = ALLOWED[layer_of(module)]
     if module == "annspark":  # the package's front door, which loads on first use
-        allowed = allowed | {"annspark.neighbors", "annspark.index", "annspark.local"}
+        allowed = allowed | {"annspark.neighbors", "annspark.index", "annspark.local", "annspark.uses"}
     assert {name for name in ours if name not in allowed and layer_of(name) not in allowed} == set()
 
 
@@ -120,7 +131,7 @@ def test_the_files_of_the_report_import_each_other_one_way():
 
 def test_jobs_call_the_package_and_nothing_in_the_package_calls_jobs():
     assert all(not name.startswith("jobs") for path in MODULES for name in imports_of(path))
-    for job in ("build_neighbors.py", "evaluate_neighbors.py", "fit_index.py", "query_index.py"):
+    for job in ("build_neighbors.py", "evaluate_neighbors.py", "fit_index.py", "query_index.py", "use_neighbors.py"):
         called = imports_of(REPOSITORY / "jobs" / job)
         assert {name for name in called if name.startswith("annspark")} == {"annspark.cli"}
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+import annspark
+from tests.helpers import clustered, make_table
 from tests.settings_pages import readme_rows, readme_section
 
 ROOT = Path(__file__).parents[1]
@@ -16,7 +18,6 @@ README = (ROOT / "README.md").read_text()
 COMMANDS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
 
 
-PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 BENCHMARK = (ROOT / "jobs" / "benchmark" / "README.md").read_text()
 
 
@@ -53,6 +54,11 @@ def test_the_first_commands_are_the_demo_and_the_tests():
     assert COMMANDS[1].strip() in (ROOT / ".ci" / "run").read_text()
 
 
+def lines_under(heading, page=README):
+    """Return the first Python lines below a heading."""
+    return re.search(rf"^##+ {heading}\n.*?```python\n(.*?)```", page, re.DOTALL | re.MULTILINE)[1]
+
+
 def with_few_words(lines, clone):
     """Return Python lines that read the clone's words; Spark looks for relative paths where Java was started."""
     path = "jobs/demo/words.parquet"
@@ -62,7 +68,7 @@ def with_few_words(lines, clone):
 
 def test_the_notebook_lines_run(spark, clone, capsys):
     names = {"spark": spark}
-    exec(with_few_words(PYTHON[0], clone), names)
+    exec(with_few_words(lines_under("In a notebook"), clone), names)
     assert names["result"].table.count() == 2000
     assert names["result"].report.recall.high >= 0.95
     assert names["neighbors"].columns == ["user_id", "neighbor_id", "distance"]
@@ -71,11 +77,64 @@ def test_the_notebook_lines_run(spark, clone, capsys):
 
 
 @pytest.mark.slow
+def test_the_lines_on_uses_run(spark, clone, capsys):
+    names = {"spark": spark}
+    exec(with_few_words("\n".join(lines_under("In a notebook").splitlines()[:4]), clone), names)
+    exec(lines_under("What the table is for"), names)
+    told = names["groups"].report.facts
+    assert names["unique"].count() == 2000 - told["to_leave_out"]
+    assert names["alone"].table.count() == names["guessed"].table.count() == 2000
+    assert names["picked"].table.where("not fallback").count() > 5000
+    assert f"to leave out             {told['to_leave_out']}" in capsys.readouterr().out
+    for made in ("result", "groups", "alone", "guessed", "picked"):
+        names[made].table.unpersist()
+
+
+def test_the_lines_for_other_libraries_run(spark):
+    names = {"result": annspark.build_neighbors(make_table(spark, clustered(200)), k=5)}
+    exec(lines_under("For other libraries"), names)
+    assert names["indices"].shape == (200, 6)
+    assert names["matrix"].nnz == 200 * 6
+    assert 0 < names["edges"].count() < 200 * 5 / 2
+    names["result"].table.unpersist()
+
+
+def test_nearest_by_gives_the_same_columns_and_neighbors(spark):
+    query = re.search(r"^## NEAREST BY.*?```sql\n(.*?)```", README, re.DOTALL | re.MULTILINE)[1]
+    points = clustered(150, 64)
+    vectors = make_table(spark, points)
+    vectors.createOrReplaceTempView("vectors")
+    names = {"spark": spark, "annspark": annspark}
+    exec(lines_under("NEAREST BY, and the same with annspark"), names)
+    ours = names["found"].select("user_id", "neighbor_id", "distance")
+    if hasattr(vectors, "nearestByJoin"):  # Spark 4.2
+        theirs = spark.sql(query).where("user_id != neighbor_id")
+        assert theirs.columns == ours.columns
+        assert_same_neighbors(ours.collect(), theirs.collect())
+    duckdb = pytest.importorskip("duckdb", reason="needs DuckDB (extra uses)")
+    told = re.search(r"^DuckDB calls the distance `(.*?)`", README, re.MULTILINE)[1]
+    with duckdb.connect() as base:
+        base.execute("CREATE TABLE vectors (user_id BIGINT, vector FLOAT[64])")
+        base.executemany("INSERT INTO vectors VALUES (?, ?)", [(i, row.tolist()) for i, row in enumerate(points)])
+        query = query.replace("1 - vector_cosine_similarity(v.vector, o.vector)", told)
+        rows = base.execute(query).fetchall()
+    assert_same_neighbors(ours.collect(), [row for row in rows if row[0] != row[1]])
+    names["found"].unpersist()
+
+
+def assert_same_neighbors(ours, theirs):
+    assert len(ours) == len(theirs) == 1500
+    assert {(user, other) for user, other, _ in ours} == {(user, other) for user, other, _ in theirs}
+    far = {(user, other): distance for user, other, distance in theirs}
+    assert all(distance == pytest.approx(far[user, other], abs=1e-5) for user, other, distance in ours)
+
+
+@pytest.mark.slow
 def test_the_lines_on_the_index_run(spark, clone, monkeypatch):
     monkeypatch.chdir(clone)
     names = {"spark": spark}
-    exec(with_few_words("\n".join(PYTHON[0].splitlines()[:3]), clone), names)
-    exec(PYTHON[1].replace("out/index", str(clone / "out" / "index")), names)
+    exec(with_few_words("\n".join(lines_under("In a notebook").splitlines()[:3]), clone), names)
+    exec(lines_under("An index that stays").replace("out/index", str(clone / "out" / "index")), names)
     assert names["found"].table.count() == names["items"].table.count() == 100
     assert len(names["ids"]) == len(names["distances"]) == 10
     assert names["ids"][0] == "monday"
@@ -86,7 +145,7 @@ def test_the_lines_on_the_index_run(spark, clone, monkeypatch):
 
 def test_the_sets_of_the_readme_have_neighbors(spark):
     names = {"spark": spark}
-    exec(PYTHON[0].splitlines()[0] + "\n" + PYTHON[2], names)
+    exec("import annspark\n" + lines_under("Sparse vectors and sets"), names)
     assert names["alike"].report.rows.written == 3000
     names["alike"].table.unpersist()
 
@@ -94,8 +153,7 @@ def test_the_sets_of_the_readme_have_neighbors(spark):
 @pytest.mark.slow
 def test_the_exact_search_without_us_runs(spark, clone):
     names = {"spark": spark}
-    lines = re.search(r"## Exact search by Spark\n.*?```python\n(.*?)```", BENCHMARK, re.DOTALL)[1]
-    exec(with_few_words(lines, clone), names)
+    exec(with_few_words(lines_under("Exact search by Spark", BENCHMARK), clone), names)
     assert names["exact"].count() == 10_000
     assert names["exact"].where("user_id = neighbor_id").count() == 0
 
@@ -105,7 +163,8 @@ def test_the_job_commands_run_one_after_the_other(clone):
     for command in COMMANDS[2:]:
         done = run(command, clone)
         assert done.returncode == 0, done.stderr[-3000:]
-        assert done.stdout.count("2,000 written of 2,000 read") == count_runs(command) > 0
+        assert done.stdout.count("2,000 written of 2,000 read") == count_runs(command)
+        assert done.stdout
     assert (clone / "out" / "neighbors.report" / "report.json").is_file()
 
 
@@ -117,6 +176,7 @@ def test_the_demo_shows_neighbors_and_where_they_lie(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert re.search(r"^monday: .*\btuesday\b", done.stdout, re.MULTILINE)
+    assert re.search(r"^friday monday .*\bwednesday$", done.stdout, re.MULTILINE)
     assert "report.json" in done.stdout
 
 

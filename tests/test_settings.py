@@ -36,6 +36,18 @@ from annspark.settings import Settings, make_settings, takes_settings
         ("max_distance", float("inf")),
         ("values_col", ""),
         ("id_col", ""),
+        ("vector_cols", {}),
+        ("vector_cols", {"a": 0}),
+        ("vector_cols", {"a": 1, "b": -0.5}),
+        ("vector_cols", {"a": float("inf")}),
+        ("vector_cols", {"a": float("nan")}),
+        ("vector_cols", {"a": 10**400}),
+        ("vector_cols", {"a": True}),
+        ("vector_cols", {"a": "1"}),
+        ("vector_cols", {"": 1}),
+        ("vector_cols", {1: 1}),
+        ("vector_cols", "a"),
+        ("vector_cols", 3),
     ],
 )
 def test_a_setting_out_of_range_is_named_with_what_is_allowed(name, value):
@@ -60,6 +72,30 @@ def test_an_id_column_named_like_the_output_is_refused(id_col):
 def test_one_column_cannot_be_two_things(named, told):
     with pytest.raises(SettingsError, match=told):
         Settings(**named)
+
+
+@pytest.mark.parametrize(
+    ("named", "told"),
+    [
+        ({"vector_col": "v"}, "'vector_col' is 'v' and 'vector_cols' {'b': 2, 'a': 1}, which name all columns"),
+        ({"values_col": "v"}, "'values_col' is 'v' and 'vector_cols' .* Leave 'values_col' or 'vector_cols' out"),
+        ({"candidate_vector_col": "v"}, "'candidate_vector_col' is 'v' .* of users and of candidates"),
+        ({"metric": "euclidean"}, "'metric' is 'euclidean' and 'vector_cols' .* Choose cosine or inner_product"),
+        ({"id_col": "a"}, "'id_col' is 'a', which is also one of the 'vector_cols'"),
+    ],
+)
+def test_weighted_columns_exclude_what_does_not_go_with_them(named, told):
+    with pytest.raises(SettingsError, match=told):
+        Settings(vector_cols={"b": 2, "a": 1}, **named)
+
+
+def test_weighted_columns_are_the_same_in_any_order_and_of_any_numbers():
+    one = Settings(vector_cols={"b": np.float32(0.5), "a": np.int64(2)})
+    assert one == Settings(vector_cols={"a": 2, "b": 0.5})
+    assert list(one.vector_cols) == list(one.vector_names) == ["a", "b"]
+    assert json.loads(json.dumps(asdict(one)))["vector_cols"] == {"a": 2, "b": 0.5}
+    assert Settings(vector_cols={"a": 1}, id_col="vector").vector_names == ("a",)
+    assert Settings(vector_col="v").vector_names == ("v",)
 
 
 def test_an_inner_product_has_no_distance_to_be_restricted_by():
@@ -166,6 +202,12 @@ def test_every_field_of_the_settings_is_an_entry():
         ("shape", "wide", "'shape' is 'wide'; it must be one of nested, long."),
         ("id_col", "", "'id_col' is ''; it must be the name of a column."),
         ("values_col", "", "'values_col' is ''; it must be the name of a column, or left out."),
+        (
+            "vector_cols",
+            {"tags": 0},
+            "'vector_cols' is {'tags': 0}; it must be names of columns with positive numbers, or left out. Such as "
+            "{'profile': 0.8, 'tags': 0.2}.",
+        ),
     ],
 )
 def test_messages_keep_their_texts(name, value, message):
@@ -181,9 +223,10 @@ def test_the_python_call_shows_the_settings_with_types_and_defaults():
     named = {name: one for name, one in shown.items() if one.kind is one.KEYWORD_ONLY}
     assert {name: one.default for name, one in named.items()} == asdict(Settings()) | {
         "candidates": None,
+        "exclude": None,
         "scratch": None,
     }
-    own = ("candidates", "scratch")
+    own = ("candidates", "exclude", "scratch")
     assert {name: one.annotation for name, one in named.items() if name not in own} == Settings.__annotations__
     assert list(shown) == ["vectors", *ENTRIES, *own]
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from annspark.core.distance import FAR
 from annspark.core.metric import METRICS, Metric, prepare
-from annspark.core.vectors import Vectors, fits_float32, is_sparse, len_of, lengths_of
+from annspark.core.vectors import Vectors, fits_float32, is_sparse, len_of, lengths_of, plain
 
 # Lengths and distances, as powers of two:
 _NORMAL = (-30.0, 30.0)  # typical lengths that need no factor: float32 holds squared distances some 10^10 times smaller
@@ -138,7 +138,7 @@ def choose_coordinates(sample: Vectors, metric: str, largest: float, *, rounded:
 
     Raises OutOfRange where distances would not fit a column of type float.
     """
-    facts = METRICS[metric]
+    facts, sample = METRICS[metric], plain(sample)
     if facts.binary:
         return Coordinates(metric)
     around = prepare(sample, metric, kind=np.float64)

@@ -3,15 +3,16 @@
 from dataclasses import dataclass
 
 from annspark.core.keeper import MAX_ROWS
+from annspark.core.plan import count_staged_bytes
 
 MODEL_ERROR = 0.2  # of the seconds, beside the error of the probes: as far as the README's predictions are off
 MOST_BROADCAST_BYTES = (1 << 31) - 1  # Java holds the forest in one array of bytes
 _LIBRARY_BYTES = 100_000_000  # of a Python worker: the interpreter, NumPy and PyArrow
 _FOREST_COPIES = 3  # in a Python worker: the forest, and its groups of leaves, which are twice as large
-_JAVA_BYTES = 500_000_000  # of Java without data: Spark's classes and what its driver keeps of tasks
-_JAVA_TASK_BYTES = 200_000_000  # of a task: buffers of the shuffle and of the pipes to and from Python
+# Java holds a row group whole for each core.  With conf/spark-local.conf 55 % of the heap are free for them: a fifth is
+# for young objects, a quarter for cached vectors.  Decoding long vectors, and Spark itself, take some more.
+_FREE_SHARE, _BESIDE = 0.55, 300 << 20
 _ROW_GROUP = 1 << 20  # rows of a row group as PyArrow writes them
-_ROW_GROUP_COPIES = 2  # that Java holds of a row group while it reads one: packed and unpacked
 _FIXED_CORES = 2  # that the fixed part of a step keeps busy: Spark's planning and Java's compilers
 
 
@@ -152,8 +153,8 @@ class Bytes:
     staged    : of the table of vectors, and of the finished table
     broadcast : of the forest, to every executor
     worker    : of memory in a Python worker, at most
-    java      : of Java's heap, for all cores together, where row groups are as PyArrow writes them; with less room
-                than for the staged tables besides, these go to local disks
+    java      : of Java's heap, for all cores together, where row groups are as PyArrow writes them; staged tables for
+                which it has no room besides go to local disks
     """
 
     shuffled: int
@@ -175,15 +176,20 @@ def count_bytes(
     """
     vector, neighbor = 4 * work.width, 4 + id_bytes
     forest = round(leaves * vector)
-    groups = cores * _ROW_GROUP_COPIES * min(work.rows, _ROW_GROUP) * vector
+    groups = min(cores * _ROW_GROUP, work.rows) * vector
     return Bytes(
         shuffled=shuffled,
-        staged=round(work.rows * (vector + 16 + id_bytes + id_bytes + work.k * neighbor)),
+        staged=round(count_staged_bytes(work.rows, work.width) + work.rows * (2 * id_bytes + work.k * neighbor)),
         broadcast=forest,
         worker=_LIBRARY_BYTES + task + _FOREST_COPIES * forest,
         # The driver's Java holds what it collects and what it sends twice, as parts and as a whole.
-        java=round(_JAVA_BYTES + cores * _JAVA_TASK_BYTES + groups + 2 * sampled * vector + 2 * forest),
+        java=heap_to_hold(max(groups, 2 * sampled * vector + 2 * forest)),
     )
+
+
+def heap_to_hold(n_bytes: float) -> int:
+    """Return the bytes of heap with which Java can hold so many bytes, as it reads row groups for example."""
+    return int((n_bytes + _BESIDE) / _FREE_SHARE)
 
 
 def find_limits(

@@ -4,39 +4,80 @@ import numpy as np
 
 from annspark.core.distance import kernel_for, middle_of
 from annspark.core.exact_sparse import search_sparse
+from annspark.core.excluded import Pairs
 from annspark.core.metric import METRICS
 from annspark.core.nearest_lists import Nearest, merge_pairs
 from annspark.core.selection import few_at_most
-from annspark.core.vectors import Vectors, is_sparse, len_of, surplus_twins, take_rows
+from annspark.core.vectors import Grouped, Vectors, is_sparse, len_of, surplus_twins, take_rows
 
 _TILE = 1 << 18  # bounds of one product: 1 MB, so that they are still in the second-level cache when compared
 _FIRST = 32  # vectors compared before there are bars: every distance is measured
 _STRETCH = 4096  # vectors between two updates of the bars, at most
 
 
-def search_exactly(queries: Vectors, vectors: Vectors, hashes: np.ndarray, lists: Nearest, metric: str) -> Nearest:
+def search_exactly(
+    queries: Vectors,
+    vectors: Vectors,
+    hashes: np.ndarray,
+    lists: Nearest,
+    metric: str,
+    excluded: Pairs | None = None,
+) -> Nearest:
     """Compare queries with some more vectors, and return new lists of the nearest of each query.
 
     Distances are measured in the precision of the vectors, and kept in that of the lists.  A vector has to beat the
     query's bar, the largest distance in its list.  Few do after some thousands were compared, so that a call costs
     little more than its matrix products.
 
-    queries : n_queries, dense or sparse, prepared
-    vectors : n, of the same kind
-    hashes  : int64 (n,), of the vectors' ids
-    lists   : the nearest among the vectors compared before; not changed
+    queries  : n_queries, dense or sparse, prepared
+    vectors  : n, of the same kind
+    hashes   : int64 (n,), of the vectors' ids
+    lists    : the nearest among the vectors compared before; not changed
+    excluded : pairs of a query and a vector, which the query must not be given
     """
     n, n_queries = len_of(vectors), len_of(queries)
     if n == 0 or n_queries == 0:
         return lists
+    if isinstance(vectors, Grouped):
+        return _search_groups(queries, vectors, hashes, lists, metric, excluded)
+    if excluded is not None and len(excluded.row):
+        # Twins of an excluded vector cannot stand for it, so they are all compared.
+        return (search_sparse if is_sparse(vectors) else _search_dense)(
+            queries, vectors, hashes, lists, metric, excluded
+        )
     surplus, _ = surplus_twins(vectors, lists.distances.shape[1], hashes)
     if len(surplus):
         others = np.delete(np.arange(n), surplus)
         vectors, hashes = take_rows(vectors, others), hashes[others]
-    return (search_sparse if is_sparse(vectors) else _search_dense)(queries, vectors, hashes, lists, metric)
+    return (search_sparse if is_sparse(vectors) else _search_dense)(queries, vectors, hashes, lists, metric, None)
 
 
-def _search_dense(queries: np.ndarray, vectors: np.ndarray, hashes: np.ndarray, lists: Nearest, metric: str) -> Nearest:
+def _search_groups(
+    queries: Grouped, vectors: Grouped, hashes: np.ndarray, lists: Nearest, metric: str, excluded: Pairs | None
+) -> Nearest:
+    """Do what search_exactly does for vectors of groups: one group of the queries after the other."""
+    distances, found = lists.distances.copy(), lists.hashes.copy()
+    order = np.argsort(vectors.group, kind="stable")
+    ordered = vectors.group.take(order)
+    names, place = np.unique(queries.group, return_inverse=True)
+    ends = np.searchsorted(ordered, names), np.searchsorted(ordered, names, side="right")
+    for name in np.flatnonzero(ends[0] < ends[1]):
+        asking, rows = np.flatnonzero(place.ravel() == name), order[ends[0][name] : ends[1][name]]
+        pairs = excluded.between(asking, rows) if excluded is not None else None
+        some = take_rows(queries.vectors, asking), take_rows(vectors.vectors, rows), hashes.take(rows)
+        nearest = search_exactly(*some, Nearest(distances[asking], found[asking]), metric, pairs)
+        distances[asking], found[asking] = nearest.distances, nearest.hashes
+    return Nearest(distances, found)
+
+
+def _search_dense(
+    queries: np.ndarray,
+    vectors: np.ndarray,
+    hashes: np.ndarray,
+    lists: Nearest,
+    metric: str,
+    excluded: Pairs | None,
+) -> Nearest:
     """Do what search_exactly does for dense vectors, of which no more are equal than a list holds."""
     n, n_queries = len(vectors), len(queries)
     kernel, facts = kernel_for(metric, vectors.shape[1]), METRICS[metric]
@@ -61,6 +102,9 @@ def _search_dense(queries: np.ndarray, vectors: np.ndarray, hashes: np.ndarray, 
             found_rows.append(first + row)
             found_queries.append(query)
         row, query = np.concatenate(found_rows), np.concatenate(found_queries)
+        if excluded is not None:
+            kept = np.flatnonzero(~excluded.hold(query, row))
+            row, query = row.take(kept), query.take(kept)
         if len(row):
             raw = kernel.exact(queries, query, vectors, row)
             distance = facts.from_raw(raw.astype(lists.distances.dtype, copy=False))

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from annspark.core.distance import SparseProducts
+from annspark.core.excluded import Pairs
 from annspark.core.metric import METRICS
 from annspark.core.nearest_lists import Nearest, find_entering, merge_pairs
 from annspark.core.vectors import Vectors, len_of, owner_of, renumbered, slice_rows, squared_lengths, take_rows
@@ -24,22 +25,27 @@ _ROUNDING = 1e-6  # error of a squared distance in float32, as a share of the sq
 _WAITING = 4  # candidates that wait to be merged, at most, as a multiple of the neighbors in all lists
 
 
-def search_sparse(queries: Vectors, vectors: Vectors, hashes: np.ndarray, lists: Nearest, metric: str) -> Nearest:
+def search_sparse(
+    queries: Vectors, vectors: Vectors, hashes: np.ndarray, lists: Nearest, metric: str, excluded: Pairs | None = None
+) -> Nearest:
     """Compare queries with some more vectors, and return new lists of the nearest of each query.
 
     queries, vectors : sparse, prepared; at least one of either
     hashes           : int64 (n,), of the vectors' ids
+    excluded         : pairs of a query and a vector, which the query must not be given
     """
-    pairs = _Pairs(queries, vectors, metric, lists.distances.dtype)
+    pairs = _Pairs(queries, vectors, metric, lists.distances.dtype, excluded)
     lists = _search_related(pairs, hashes, lists)
     for some in pairs.unrelated(hashes, lists):
         lists = _merged_lists(lists, [_entering_pairs(lists, some, hashes)], hashes)
     return lists
 
 
-def search_related(queries: Vectors, vectors: Vectors, hashes: np.ndarray, lists: Nearest, metric: str) -> Nearest:
+def search_related(
+    queries: Vectors, vectors: Vectors, hashes: np.ndarray, lists: Nearest, metric: str, excluded: Pairs | None = None
+) -> Nearest:
     """Do what search_sparse does for related pairs alone, those whose product is not 0."""
-    return _search_related(_Pairs(queries, vectors, metric, lists.distances.dtype), hashes, lists)
+    return _search_related(_Pairs(queries, vectors, metric, lists.distances.dtype, excluded), hashes, lists)
 
 
 def _search_related(pairs: "_Pairs", hashes: np.ndarray, lists: Nearest) -> Nearest:
@@ -67,7 +73,8 @@ def _merged_lists(lists: Nearest, waiting: list[_Found], hashes: np.ndarray) -> 
 class _Pairs:
     """Queries and vectors, both without the columns that no query has, and the distances between them."""
 
-    def __init__(self, queries: Vectors, vectors: Vectors, metric: str, kind: np.dtype[Any]):
+    def __init__(self, queries: Vectors, vectors: Vectors, metric: str, kind: np.dtype[Any], excluded: Pairs | None):
+        self.excluded = excluded
         self.kernel, self.kind = SparseProducts(metric), kind
         self.facts = METRICS[metric]
         self.from_raw, self.to_raw = self.facts.from_raw, self.facts.to_raw
@@ -96,6 +103,9 @@ class _Pairs:
         some = np.flatnonzero((products.data >= least.take(products.indices)) & (products.data != 0))
         row = np.searchsorted(products.indptr, some, side="right") - 1 + start
         query = products.indices.take(some)
+        if self.excluded is not None:
+            kept = ~self.excluded.hold(query, row)
+            row, query, some = row[kept], query[kept], some[kept]
         return row, query, self._distance(row, query, products.data.take(some))
 
     def unrelated(self, hashes: np.ndarray, lists: Nearest) -> Iterator[_Found]:
@@ -139,6 +149,9 @@ class _Pairs:
             for first in range(0, len(queries), step):
                 some = queries[first : first + step]
                 query, place = np.nonzero((take_rows(self.queries, some) @ right).toarray() == 0)
+                if self.excluded is not None:
+                    kept = ~self.excluded.hold(some.take(query), rows.take(place))
+                    query, place = query[kept], place[kept]
                 lacking[first : first + step] -= np.bincount(query, minlength=len(some))
                 row, query = rows.take(place), some.take(query)
                 yield row, query, self._distance(row, query)

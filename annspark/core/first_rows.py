@@ -9,9 +9,19 @@ are enough for all lists.  Comparing all rows with them takes time in proportion
 import numpy as np
 
 from annspark.core.distance import SparseProducts, measure_for
+from annspark.core.excluded import Pairs
 from annspark.core.metric import METRICS
 from annspark.core.packing import EMPTY, pack, unpack
-from annspark.core.vectors import Vectors, is_sparse, len_of, renumbered, slice_rows, squared_lengths
+from annspark.core.vectors import (
+    Vectors,
+    groups_of,
+    is_sparse,
+    len_of,
+    plain,
+    renumbered,
+    slice_rows,
+    squared_lengths,
+)
 
 # There are max(_AT_LEAST, 2 k + _MORE) first rows.  More than k, since a row may be related to some of them.
 _AT_LEAST, _MORE = 200, 100
@@ -33,17 +43,19 @@ def ordering_lengths(rows: Vectors, metric: str) -> np.ndarray:
 
 
 def nearest_first_rows(
-    rows: Vectors, first: Vectors, own: np.ndarray, k: int, metric: str
+    rows: Vectors, first: Vectors, own: np.ndarray, k: int, metric: str, excluded: Pairs | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the k nearest of the first rows for every row, with the same bits of distances as the join.
 
     rows    : n, prepared
     first   : m, of the same kind, in the order of their ids
     own     : int (n,), the row's own place among the first rows, -1 where it is none of them
+    excluded : pairs of a row and a first row, which the row must not be given
     returns : int64 (n, k), places among the first rows, by (distance, place), -1 where there are fewer; float32 (n, k),
               distances, inf where there are fewer
     """
-    n, m = len_of(rows), len_of(first)
+    n, m, group, first_group = len_of(rows), len_of(first), groups_of(rows), groups_of(first)
+    rows, first = plain(rows), plain(first)
     neighbors, distances = np.full((n, k), -1), np.full((n, k), np.inf, np.float32)
     step = max(1, _PAIRS // max(1, m))
     for start in range(0, n, step):
@@ -51,6 +63,10 @@ def nearest_first_rows(
         keys = pack(METRICS[metric].from_raw(_all_raw(some, first, metric)), np.arange(m))
         itself = np.flatnonzero(mine >= 0)
         keys[itself, mine[itself]] = EMPTY
+        if group is not None:
+            keys[group[start : start + step, None] != first_group] = EMPTY
+        if excluded is not None:
+            keys[excluded.of_rows(np.arange(start, start + len(keys)))] = EMPTY
         if k < m:
             keys = np.partition(keys, k - 1, axis=1)[:, :k]
         keys.sort(axis=1)

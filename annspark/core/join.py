@@ -15,12 +15,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from annspark.core.excluded import Pairs, pairs_of
 from annspark.core.join_dense import compare_dense
 from annspark.core.join_sparse import compare_sparse
 from annspark.core.keeper import MAX_ROWS, Keeper
 from annspark.core.metric import METRICS
 from annspark.core.routes import Visits
-from annspark.core.vectors import Vectors, concatenate_rows, is_sparse, len_of, surplus_twins
+from annspark.core.vectors import (
+    Vectors,
+    concatenate_rows,
+    groups_of,
+    is_sparse,
+    len_of,
+    plain,
+    surplus_twins,
+    take_rows,
+)
 
 
 @dataclass(frozen=True)
@@ -42,12 +52,15 @@ class Joined:
     max_rows: int
 
 
-def join_leaves(vectors: Vectors, home: np.ndarray, visits: Visits, k: int, metric: str) -> Joined:
+def join_leaves(
+    vectors: Vectors, home: np.ndarray, visits: Visits, k: int, metric: str, excluded: Pairs | None = None
+) -> Joined:
     """Join every leaf of a partition: return each vector's k nearest among those it is compared with.
 
     vectors : n, dense or sparse, prepared, float32 or float64, in ascending order of id, n <= MAX_ROWS
     home    : int32 (n,), a vector's home leaf; -1 for a guest, whose home is in another partition
     visits  : of other leaves of this partition, EVERY_LEAF for all; equal vectors have equal homes and visits
+    excluded : pairs of vectors, of which the first must not be given the second
 
     Raises ValueError for more than MAX_ROWS vectors.
     """
@@ -58,10 +71,10 @@ def join_leaves(vectors: Vectors, home: np.ndarray, visits: Visits, k: int, metr
     distances = np.full((n, k), np.inf, np.float32)
     # Of equal vectors (twins) no list needs more than the first k + 1.  Further ones, the surplus, are not joined: they
     # get the list of the last one that is, their model.  So 10^5 equal vectors cost no more than k + 1.
-    surplus, model = surplus_twins(vectors, k)
+    surplus, model = _surplus(vectors, k, excluded)
     rows = np.delete(np.arange(n), surplus)
     rows = rows[np.argsort(np.where(home[rows] < 0, np.iinfo(np.int32).max, home[rows]), kind="stable")]
-    keeper = Keeper(vectors, rows, home, visits, k, metric)
+    keeper = Keeper(plain(vectors), rows, home, visits, k, metric, excluded=excluded, group=groups_of(vectors))
     pairs = (compare_sparse if is_sparse(vectors) else compare_dense)(keeper)
     neighbors[rows], distances[rows] = keeper.nearest()
     # A surplus guest gets no list here: in the partition of its home, k twins at distance 0 fill its list.  Here they
@@ -72,13 +85,22 @@ def join_leaves(vectors: Vectors, home: np.ndarray, visits: Visits, k: int, metr
     return Joined(neighbors=neighbors, distances=distances, pairs=pairs, max_rows=_largest_leaf(home))
 
 
-def join_queries(residents: Vectors, home: np.ndarray, queries: Vectors, visits: Visits, k: int, metric: str) -> Joined:
+def join_queries(
+    residents: Vectors,
+    home: np.ndarray,
+    queries: Vectors,
+    visits: Visits,
+    k: int,
+    metric: str,
+    excluded: Pairs | None = None,
+) -> Joined:
     """Compare queries with the residents of the leaves that they go to: return each query's k nearest among these.
 
     residents : n, dense or sparse, prepared, float32 or float64, in ascending order of id
     home      : int32 (n,), a resident's home leaf
     queries   : m, of the same kind; n + m <= MAX_ROWS
     visits    : the leaves of this partition that each query goes to
+    excluded  : pairs of a query and a resident, which the query must not be given
     returns   : for each query, row numbers of residents
 
     Raises ValueError for more than MAX_ROWS vectors.
@@ -86,15 +108,28 @@ def join_queries(residents: Vectors, home: np.ndarray, queries: Vectors, visits:
     n, m = len_of(residents), len_of(queries)
     if n + m > MAX_ROWS:
         raise ValueError(f"join_queries: {n + m:,} rows in one partition; at most {MAX_ROWS:,} are allowed.")
-    surplus, _ = surplus_twins(residents, k - 1)  # a list that holds one of these holds k nearer ones before it
+    both = None if excluded is None else pairs_of(excluded.row + n, excluded.other, n + m, n + m)
+    surplus, _ = _surplus(residents, k - 1, both)  # a list that holds one of these holds k nearer ones before it
     rows = np.delete(np.arange(n), surplus)
     rows = np.concatenate([rows[np.argsort(home[rows], kind="stable")], n + np.arange(m)])
     homes = np.concatenate([home, np.full(m, -1, home.dtype)])
     visits = Visits(visits.row + n, visits.leaf)
-    keeper = Keeper(concatenate_rows([residents, queries]), rows, homes, visits, k, metric, residents_keep=False)
+    everybody = concatenate_rows([residents, queries])
+    group = groups_of(everybody)
+    keeper = Keeper(plain(everybody), rows, homes, visits, k, metric, residents_keep=False, excluded=both, group=group)
     pairs = (compare_sparse if is_sparse(residents) else compare_dense)(keeper)
     neighbors, distances = (part[len(rows) - m :] for part in keeper.nearest())
     return Joined(neighbors=neighbors, distances=distances, pairs=pairs, max_rows=_largest_leaf(home))
+
+
+def _surplus(vectors: Vectors, most: int, excluded: Pairs | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return surplus_twins, without vectors that exclude others or are excluded: their twins cannot stand for them."""
+    if excluded is None or len(excluded.row) == 0:
+        return surplus_twins(vectors, most)
+    named = np.concatenate([excluded.row, excluded.other])
+    others = np.delete(np.arange(len_of(vectors)), np.unique(named[named < len_of(vectors)]))
+    surplus, model = surplus_twins(take_rows(vectors, others), most)
+    return others[surplus], others[model]
 
 
 def _largest_leaf(home: np.ndarray) -> int:

@@ -16,6 +16,7 @@ from annspark.core.selection import upper_bounds_or_inf
 
 _TILE = 1 << 18  # bounds of one product: 1 MB, about the second-level cache; up to eight times as many are as fast
 _LARGE = np.float32(1e38)  # stands for a bar of inf, from which no number can be subtracted
+_FINITE = np.finfo(np.float32).max
 _WAITING = 1 << 16  # pairs found that wait to be measured, at most but for those of one tile
 
 
@@ -191,14 +192,30 @@ class _Tiles:
             itself = rows - leaf.residents[0]
             inside = np.flatnonzero((itself >= 0) & (itself < len(theirs)))
             bounds[itself[inside], inside] = np.inf
+        if self.keeper.group is not None:
+            bounds[self.keeper.group.take(leaf.residents)[:, None] != self.keeper.group.take(rows)] = np.inf
+        column, hidden = self._excluded_places(rows, leaf.residents)
+        kept = bounds[hidden, column]  # a resident may keep a row that must not keep it
+        bounds[hidden, column] = np.inf
         # Adding the looseness turns an upper bound of the k-th lower bound into one of the k-th distance.
         own = upper_bounds_or_inf(bounds, self.k) + looseness(right, leaf.side)
+        bounds[hidden, column] = kept
+        if self.keeper.group is not None:  # pairs of two groups have bounds of inf
+            own, theirs = np.minimum(own, _FINITE), np.minimum(theirs, _FINITE)
         np.less_equal(bounds, own, out=passed)
         if not at_home:
             passed |= bounds <= theirs[:, None]
         flat = self._true_places(passed.size)
         column = flat // len(rows)
         return flat - column * len(rows), column
+
+    def _excluded_places(self, rows: np.ndarray, residents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the excluded pairs of rows and residents of a leaf, as places in rows and in residents."""
+        if self.keeper.excluded is None:
+            return np.empty(0, np.int64), np.empty(0, np.int64)
+        place, other = self.keeper.excluded.of_rows(rows)
+        inside = np.flatnonzero((other >= residents[0]) & (other <= residents[-1]))
+        return place.take(inside), other.take(inside) - residents[0]
 
     def _tile(self, left: Side, right: Facing, less: Any, less_right: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return bounds less a number of the row and one of the column, and room for as many bools."""
@@ -228,12 +245,12 @@ class _Tiles:
             row, column, one, other = row.take(new), column.take(new), one.take(new), other.take(new)
         id_order, other_id_order = self.keeper.id_order.take(one), self.keeper.id_order.take(other)
         measured = self.kernel.exact(self.vectors, one, self.vectors, other).astype(np.float32, copy=False)
-        beats = np.flatnonzero(measured <= self.keeper.bar.take(one))
+        beats = self.keeper.allowed(np.flatnonzero(measured <= self.keeper.bar.take(one)), one, other)
         slot, nearby, raw = row.take(beats), other_id_order.take(beats), measured.take(beats)
         if at_home:
             self.keeper.fold(visitors, slot, nearby, raw)
             return
-        beats = np.flatnonzero(measured <= self.keeper.bar.take(other))
+        beats = self.keeper.allowed(np.flatnonzero(measured <= self.keeper.bar.take(other)), other, one)
         self.keeper.fold(
             np.concatenate([visitors, residents]),
             np.concatenate([slot, column.take(beats) + len(visitors)]),

@@ -226,6 +226,7 @@ def _compare_at_once(
     bar = keeper.bar.take(one) if at_home else np.maximum(keeper.bar.take(one), keeper.bar.take(other))
     near = np.flatnonzero((one != other) & (raw <= bar) & (raw < unrelated))
     if at_home:
+        near = keeper.allowed(near, one, other)
         near = near[_fold_some_first(keeper, one.take(near), other.take(near), raw.take(near))]
     one, other, raw = one.take(near), other.take(near), raw.take(near)
     id_order, other_id_order = keeper.id_order.take(one), keeper.id_order.take(other)
@@ -238,8 +239,8 @@ def _compare_at_once(
     near = np.flatnonzero(enters | enters_other)
     if twice:
         near = near[~keeper.compared_before(one.take(near), other.take(near))]
-    for row, nearby, may in ((one, other_id_order, enters), (other, id_order, enters_other)):
-        keep = near[may.take(near)]
+    for row, others, nearby, may in ((one, other, other_id_order, enters), (other, one, id_order, enters_other)):
+        keep = keeper.allowed(near[may.take(near)], row, others)
         keeper.fold_pairs(row.take(keep), nearby.take(keep), raw.take(keep))
 
 

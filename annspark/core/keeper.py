@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from annspark.core.arrays import places_in_groups, sort_pairs
+from annspark.core.excluded import Pairs, pairs_of
 from annspark.core.metric import METRICS
 from annspark.core.packing import DISTANCE_BITS, from_ordered_bits, low_bits, ordered_bits
 from annspark.core.routes import EVERY_LEAF, Visits
@@ -35,6 +36,8 @@ class Keeper:
     metric         : a key of METRICS; facts is its record
     k              : neighbors that a list has room for
     residents_keep : whether residents keep neighbors, too; where they do not, guests are queries
+    excluded       : pairs of a row and another, both in the order of homes, that the row must not keep
+    group          : int64 (n_rows,), groups, outside of which no row keeps others; None where there are none
     bar            : float32 (n_rows,), raw distance of the worst neighbor in a row's list, inf while it has fewer than
                      k, NO_BAR for rows that keep no neighbors
     fold_rows      : rows of either end in one call of fold
@@ -49,6 +52,8 @@ class Keeper:
         k: int,
         metric: str,
         residents_keep: bool = True,
+        excluded: Pairs | None = None,
+        group: np.ndarray | None = None,
     ):
         self.vectors, self.id_order = vectors, rows
         self.metric, self.facts = metric, METRICS[metric]
@@ -58,6 +63,8 @@ class Keeper:
         row, every = place[visits.row], visits.leaf == EVERY_LEAF
         self.hubs = np.unique(row[every & (row >= 0)])
         here = np.flatnonzero((row >= 0) & ~every)
+        self.excluded = None if excluded is None else _renumbered(excluded, place)
+        self.group = None if group is None else group[rows]
         self.visits = Visits(*sort_pairs(row.take(here), visits.leaf.take(here)))
         self.k = k
         self.bar = np.full(len(rows), np.inf, np.float32)
@@ -111,6 +118,18 @@ class Keeper:
         n_leaves, keys = self._visit_keys
         wanted = rows * n_leaves + leaves
         return keys.take(np.searchsorted(keys, wanted), mode="clip") == wanted
+
+    def allowed(self, pairs: np.ndarray, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Return those of some pairs whose row may keep the other.
+
+        pairs        : int (n,), places in rows and others
+        rows, others : int (n_pairs,), all pairs
+        """
+        if self.group is not None:
+            pairs = pairs[self.group.take(rows.take(pairs)) == self.group.take(others.take(pairs))]
+        if self.excluded is not None:
+            pairs = pairs[~self.excluded.hold(rows.take(pairs), others.take(pairs))]
+        return pairs
 
     def fold(self, rows: np.ndarray, slot: np.ndarray, id_order: np.ndarray, raw: np.ndarray) -> None:
         """Fold candidates into the lists of their rows.
@@ -173,3 +192,13 @@ class Keeper:
         neighbors = (self._best & low_bits(self._id_bits)).astype(np.int32)
         neighbors[self._best == self._empty] = -1
         return neighbors, self._distances(self._best)
+
+
+def _renumbered(pairs: Pairs, place: np.ndarray) -> Pairs:
+    """Return pairs with other numbers of their rows, without those that have none.
+
+    place : int (n,), the new number of each row, -1 for none
+    """
+    row, other = place.take(pairs.row), place.take(pairs.other)
+    kept = np.flatnonzero((row >= 0) & (other >= 0))
+    return pairs_of(row.take(kept), other.take(kept), len(place), len(place))

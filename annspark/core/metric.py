@@ -23,6 +23,8 @@ from typing import Any
 
 import numpy as np
 
+from annspark.core.vectors import Grouped
+
 Raw = Callable[[np.ndarray], np.ndarray]
 _NUMBERS = 1 << 15  # numbers of float64 prepared at once: 256 KB
 
@@ -101,6 +103,9 @@ def prepare(
     returns  : (n, dim); for cosine of unit length, though an all-zero vector stays zero; of sets 1 in place of
                every number that is not 0; else unchanged but for origin, exponent and rounding
     """
+    if isinstance(vectors, Grouped):
+        prepared = prepare(vectors.vectors, metric, origin=origin, exponent=exponent, kind=kind)
+        return Grouped(prepared, vectors.group)
     if not isinstance(vectors, np.ndarray):
         return _prepare_sparse(vectors, metric, exponent, kind)
     unit = METRICS[metric].unit

@@ -348,6 +348,11 @@ def count_shuffle_bytes(plan: Plan, rows: int, width: float, k: int, id_bytes: f
     return round(rows * (plan.copies * (copy + (k + 1) * (4 + id_bytes)) + visits))
 
 
+def count_staged_bytes(rows: int, width: float) -> int:
+    """Return how many bytes of vectors Java keeps during a run, in its heap or on disk, with the hashes of ids."""
+    return round(rows * (4 * width + 16))
+
+
 def count_task_bytes(plan: Plan, rows: int, width: float) -> int:
     """Return about how many bytes a Python worker holds at most, besides 100 MB of libraries."""
     each = plan.copies * (width + 4) + len(plan.reach) * plan.probes

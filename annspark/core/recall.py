@@ -5,19 +5,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from annspark.core.metric import METRICS
-from annspark.core.vectors import Vectors, len_of, lengths_of
+from annspark.core.vectors import Vectors, len_of, lengths_of, plain
 
 _Z = 1.959964  # two-sided 95 %
 _RELATIVE = 2.0**-46  # error of a distance of up to some thousand terms added in float64, as a share of the distance
 _ROUNDING = 2.0**-52  # error of x - y after both were rounded to float64, as a share of x and y, at most
 _BANDS = (0, 1, 5, 10, 20, 50)  # the first popularity of each band
+_SIZES = (0, 1, 10, 100, 1_000, 10_000, 100_000, 1_000_000)  # the least rows of the groups of each band
 
 
 @dataclass(frozen=True)
 class Band:
     """The recall of the users whose popularity is from first to last; last is None where there is no end.
 
-    The popularity of a user is how many lists of the table it is in.
+    The popularity of a user is how many lists of the table it is in.  A band may also be of users whose groups have
+    from first to last rows.
     """
 
     first: int
@@ -59,6 +61,7 @@ class Recall:
     p5         : 5th percentile: 5 % of the users have this recall or less
     below_half : share of users with a recall below 0.5
     bands      : recall by popularity; empty when that is not known
+    groups     : recall by the rows of the user's group; empty where neighbors are not looked for within groups
     """
 
     k: int
@@ -69,6 +72,7 @@ class Recall:
     p5: float
     below_half: float
     bands: tuple[Band, ...]
+    groups: tuple[Band, ...] = ()
 
 
 def tie_limit(radius: np.ndarray, sizes: np.ndarray, metric: str, *, sparse: bool) -> np.ndarray:
@@ -100,21 +104,23 @@ def sizes_of(vectors: Vectors, metric: str) -> np.ndarray:
     if facts.unit or facts.binary:
         return np.zeros(len_of(vectors))
     if facts.norm == 1:
-        return np.abs(vectors).sum(axis=1, dtype=np.float64)
+        return np.abs(plain(vectors)).sum(axis=1, dtype=np.float64)
     lengths = lengths_of(vectors)
     return 4 * lengths * lengths.max(initial=0) if facts.largest else lengths
 
 
-def recall_by_user(found: np.ndarray, limit: np.ndarray, k: int) -> np.ndarray:
+def recall_by_user(found: np.ndarray, limit: np.ndarray, k: int | np.ndarray) -> np.ndarray:
     """Return each user's recall@k: the number of neighbors found within the limit, divided by k.
 
     Neighbors count by distance and not by id, so that one exactly as far as the k-th counts (as in ann-benchmarks).
 
     found   : (n_users, k), distances of the neighbors found, inf where there are fewer
     limit   : (n_users,), see tie_limit
+    k       : of all users, or int (n_users,) where some can have fewer neighbors; without any the recall is 1
     returns : float64 (n_users,)
     """
-    return (np.isfinite(found) & (found <= limit[:, None])).sum(axis=1) / k
+    n_found, wanted = (np.isfinite(found) & (found <= limit[:, None])).sum(axis=1), np.asarray(k)
+    return np.where(wanted > 0, n_found / np.maximum(wanted, 1), 1.0)
 
 
 def mean_interval(by_user: np.ndarray, k: int) -> tuple[float, float, float]:
@@ -137,14 +143,18 @@ def mean_interval(by_user: np.ndarray, k: int) -> tuple[float, float, float]:
     return mean, max(0.0, min(mean, float(centre - half))), min(1.0, max(mean, float(centre + half)))
 
 
-def measure_recall(by_user: np.ndarray, k: int, popularity: np.ndarray | None = None) -> Recall:
+def measure_recall(
+    by_user: np.ndarray, k: int, popularity: np.ndarray | None = None, group_rows: np.ndarray | None = None
+) -> Recall:
     """Return the recall of all users, estimated from sampled ones.
 
     by_user    : float64 (n_users,), recall of each sampled user; at least one
     popularity : int (n_users,), how many lists of the table each sampled user is in
+    group_rows : int (n_users,), rows of each user's group
     """
     mean, low, high = mean_interval(by_user, k)
-    bands = () if popularity is None else tuple(_bands(by_user, k, popularity))
+    bands = () if popularity is None else tuple(_bands(by_user, k, popularity, _BANDS))
+    groups = () if group_rows is None else tuple(_bands(by_user, k, group_rows, _SIZES))
     p5 = float(np.quantile(by_user, 0.05, method="inverted_cdf"))
     return Recall(
         k=k,
@@ -155,14 +165,15 @@ def measure_recall(by_user: np.ndarray, k: int, popularity: np.ndarray | None = 
         p5=p5,
         below_half=float((by_user < 0.5).mean()),
         bands=bands,
+        groups=groups,
     )
 
 
-def _bands(by_user: np.ndarray, k: int, popularity: np.ndarray) -> list[Band]:
-    band = np.searchsorted(_BANDS, popularity, side="right") - 1
-    ends: list[int | None] = [*(first - 1 for first in _BANDS[1:]), None]
+def _bands(by_user: np.ndarray, k: int, values: np.ndarray, starts: tuple[int, ...]) -> list[Band]:
+    band = np.searchsorted(starts, values, side="right") - 1
+    ends: list[int | None] = [*(first - 1 for first in starts[1:]), None]
     bands = []
-    for i, (first, last) in enumerate(zip(_BANDS, ends, strict=True)):
+    for i, (first, last) in enumerate(zip(starts, ends, strict=True)):
         members = by_user[band == i]
         if len(members):
             mean, low, high = mean_interval(members, k)

@@ -1,18 +1,48 @@
 """Vectors of either kind: dense (n, dim) arrays, or sparse rows, scipy csr_arrays whose columns ascend in every row.
 
+Vectors of groups, which may only be neighbors within their group, are a record of vectors and their groups.
+
 Numbers are float32 or float64.  scipy is imported where sparse rows are made, so that dense vectors need NumPy alone.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-Vectors = Any  # np.ndarray or scipy.sparse.csr_array
+Vectors = Any  # np.ndarray, scipy.sparse.csr_array or Grouped
+
+
+@dataclass(frozen=True)
+class Grouped:
+    """Vectors that may only be neighbors of vectors of their own group.
+
+    vectors : n, dense or sparse
+    group   : int64 (n,), a number that stands for the group
+    """
+
+    vectors: Vectors
+    group: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of vectors and their length."""
+        return (len(self.group), self.vectors.shape[1])
+
+
+def plain(vectors: Vectors) -> Vectors:
+    """Return vectors without their groups."""
+    return vectors.vectors if isinstance(vectors, Grouped) else vectors
+
+
+def groups_of(vectors: Vectors) -> np.ndarray | None:
+    """Return the groups of vectors: int64 (n,); None where they have none."""
+    return vectors.group if isinstance(vectors, Grouped) else None
 
 
 def is_sparse(vectors: Vectors) -> bool:
     """Return whether vectors are sparse rows."""
-    return not isinstance(vectors, np.ndarray)
+    return not isinstance(plain(vectors), np.ndarray)
 
 
 def sparse_rows(counts: np.ndarray, columns: np.ndarray, values: np.ndarray, dim: int) -> Vectors:
@@ -35,6 +65,8 @@ def sparse_rows(counts: np.ndarray, columns: np.ndarray, values: np.ndarray, dim
 def take_rows(vectors: Vectors, rows: np.ndarray) -> Vectors:
     """Return some rows, in the order given: int (m,)."""
     rows = rows.astype(np.intp, copy=False)  # NumPy 1 takes no unsigned numbers, which Arrow's orders are
+    if isinstance(vectors, Grouped):
+        return Grouped(take_rows(vectors.vectors, rows), vectors.group.take(rows))
     if not is_sparse(vectors):
         return vectors.take(rows, axis=0)
     counts = np.diff(vectors.indptr).take(rows)
@@ -44,6 +76,8 @@ def take_rows(vectors: Vectors, rows: np.ndarray) -> Vectors:
 
 def slice_rows(vectors: Vectors, start: int, end: int) -> Vectors:
     """Return the rows from start to end, as vectors[start:end]."""
+    if isinstance(vectors, Grouped):
+        return Grouped(slice_rows(vectors.vectors, start, end), vectors.group[start:end])
     return (
         vectors[start:end]
         if not is_sparse(vectors)
@@ -58,7 +92,7 @@ def len_of(vectors: Vectors) -> int:
 
 def fits_float32(vectors: Vectors) -> bool:
     """Return whether float32 holds all numbers of the vectors to the last bit."""
-    numbers = vectors.data if is_sparse(vectors) else vectors
+    numbers = numbers_of(vectors)
     if numbers.dtype == np.float32:
         return True
     with np.errstate(over="ignore"):
@@ -66,8 +100,15 @@ def fits_float32(vectors: Vectors) -> bool:
         return all(bool((some.astype(np.float32) == some).all()) for some in (numbers[:64], numbers))
 
 
+def numbers_of(vectors: Vectors) -> np.ndarray:
+    """Return all numbers of vectors, of sparse rows those that are stored: any shape."""
+    return plain(vectors).data if is_sparse(vectors) else plain(vectors)
+
+
 def in_kind(vectors: Vectors, kind: type[np.generic]) -> Vectors:
     """Return the vectors with numbers of the given kind, float32 or float64."""
+    if isinstance(vectors, Grouped):
+        return Grouped(in_kind(vectors.vectors, kind), vectors.group)
     if not is_sparse(vectors):
         return vectors.astype(kind, copy=False)
     return sparse_rows(
@@ -82,6 +123,8 @@ def narrowed(vectors: Vectors) -> Vectors:
 
 def width_of(vectors: Vectors) -> float:
     """Return how many numbers of 4 bytes a row takes on average."""
+    if isinstance(vectors, Grouped):
+        return width_of(vectors.vectors) + 2
     if not is_sparse(vectors):
         return vectors.shape[1] * vectors.itemsize / 4
     return (1 + vectors.data.itemsize / 4) * len(vectors.data) / max(1, len_of(vectors)) + 1
@@ -89,6 +132,9 @@ def width_of(vectors: Vectors) -> float:
 
 def concatenate_rows(parts: list[Vectors]) -> Vectors:
     """Return the rows of all parts together; there is at least one part, and all are of one kind."""
+    if isinstance(parts[0], Grouped):
+        group = np.concatenate([part.group for part in parts])
+        return Grouped(concatenate_rows([part.vectors for part in parts]), group)
     if len(parts) == 1 or not is_sparse(parts[0]):
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
     columns, values = (np.concatenate([getattr(part, name) for part in parts]) for name in ("indices", "data"))
@@ -116,6 +162,7 @@ def squared_lengths(rows: Vectors) -> np.ndarray:
 
 def lengths_of(vectors: Vectors) -> np.ndarray:
     """Return the euclidean lengths of vectors: float64 (n,)."""
+    vectors = plain(vectors)
     if is_sparse(vectors):
         return np.sqrt(squared_lengths(vectors))
     wide = vectors.astype(np.float64)
@@ -136,6 +183,8 @@ def renumbered(rows: Vectors, columns: np.ndarray) -> Vectors:
 
 def marks_of(vectors: Vectors) -> np.ndarray:
     """Return a number for each row, the same for equal rows and nearly always another for others: float (n,)."""
+    if isinstance(vectors, Grouped):
+        return marks_of(vectors.vectors) + np.float64(2**-32) * vectors.group
     if not is_sparse(vectors):
         # By einsum, since BLAS may give equal vectors different bits.
         weights = np.random.default_rng(0).standard_normal(vectors.shape[1], np.float32).astype(vectors.dtype)
@@ -148,6 +197,8 @@ def marks_of(vectors: Vectors) -> np.ndarray:
 
 def equal_rows(vectors: Vectors, one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Return which pairs of rows are equal: int (m,), int (m,) to bool (m,)."""
+    if isinstance(vectors, Grouped):
+        return equal_rows(vectors.vectors, one, other) & (vectors.group[one] == vectors.group[other])
     if not is_sparse(vectors):
         return (vectors[one] == vectors[other]).all(axis=1)
     counts = np.diff(vectors.indptr)

@@ -17,7 +17,7 @@ from annspark.flow.join import joined_batches, joined_schema
 from annspark.flow.read import Users
 from annspark.flow.route import ship_vectors
 from annspark.spark.arrow import Batches, Mapper, elements, gathered, numbers
-from annspark.spark.block import id_type
+from annspark.spark.block import id_type, read_excluded
 from annspark.spark.cluster import partition_keys
 from annspark.spark.meter import Meter, watch_shipped
 from annspark.spark.wire import Wire
@@ -82,13 +82,15 @@ def _ask_mapper(keys: np.ndarray, wire: Wire, coordinates: Coordinates, k: int, 
         order = pc.sort_indices(ids)
         ids, by_id = ids.take(order), order.to_numpy()
         home = numbers(at_home[HOMES], np.int32)[by_id]
-        residents = take_rows(wire.read(at_home), by_id)
+        residents, resident_hashes = take_rows(wire.read(at_home), by_id), numbers(at_home[HASHES], np.int64)[by_id]
         del at_home
         hashes, queries = numbers(asking[HASHES], np.int64), wire.read(asking)
         visiting = np.repeat(np.arange(len(query_ids)), numbers(asking[N_VISITS], np.int32))
         visits = Visits(visiting, numbers(asking[VISITS], np.int32))
+        excluded = read_excluded(asking)
+        pairs = excluded.among(resident_hashes) if excluded else None
         # One more than asked for, because the resident of the query's own id is left out.
-        joined = join_queries(residents, home, queries, visits, k + own, coordinates.metric)
+        joined = join_queries(residents, home, queries, visits, k + own, coordinates.metric, pairs)
         if own:
             itself = pc.fill_null(pc.index_in(query_ids, ids), -1).to_numpy()
             joined = _without(joined, itself, k)

@@ -14,8 +14,9 @@ from annspark.core.distance import measure_for
 from annspark.core.metric import METRICS
 from annspark.core.nearest_lists import Nearest
 from annspark.core.recall import Precision, Recall, Spread, measure_recall, recall_by_user, sizes_of, tie_limit
-from annspark.core.vectors import Vectors
+from annspark.core.vectors import Vectors, groups_of, plain
 from annspark.flow.exact import vectors_of
+from annspark.flow.groups import sizes_of_groups
 from annspark.flow.read import Users
 from annspark.flow.sample import Sample
 from annspark.output.layout import Layout, lists_in, neighbor_ids_in
@@ -56,7 +57,7 @@ def audit_neighbors(
 
     table   : the finished table, in the given layout
     sample  : the sampled users
-    nearest : their exact neighbors, min(k, number of other users) of each
+    nearest : their exact neighbors, min(k, number of other users) of each, fewer where pairs are excluded
     users   : the input that the table was made from
     queries : the users whose neighbors are in the table, where those are of another table than their neighbors
     """
@@ -74,10 +75,15 @@ def audit_neighbors(
     limit = limit_of(radius, sample, users)
     unclear = coordinates.join_limit(sample.own, radius)
     true = _measured(published, neighbors, nearest, unclear, whole, users)
-    by_user = recall_by_user(true, limit, k)
-    lost = float((recall_by_user(true, np.maximum(limit, unclear), k) - by_user).mean())
-    precision = Precision(kind_of_numbers, _largest_error(published, true, limit - radius, settings.metric), lost)
-    return Audit(measure_recall(by_user, k, counting.result() if counting else None), spreads_of(published), precision)
+    wanted = np.isfinite(nearest.distances).sum(axis=1)  # fewer than k where pairs are excluded
+    by_user = recall_by_user(true, limit, wanted)
+    lost = float((recall_by_user(true, np.maximum(limit, unclear), wanted) - by_user).mean())
+    noise = np.where(np.isfinite(radius), limit, 0) - np.where(np.isfinite(radius), radius, 0)
+    precision = Precision(kind_of_numbers, _largest_error(published, true, noise, settings.metric), lost)
+    group, groups = groups_of(sample.own), users.groups
+    sizes = sizes_of_groups(groups, group) if groups is not None and group is not None else None
+    recall = measure_recall(by_user, k, counting.result() if counting else None, sizes)
+    return Audit(recall, spreads_of(published), precision)
 
 
 def _published(
@@ -162,7 +168,8 @@ def measure_pairs(users: Users, whole: Vectors, query: np.ndarray, hashes: np.nd
     if len(found) == 0:
         return np.full(len(query), np.inf)
     row = np.searchsorted(found, hashes).clip(max=len(found) - 1)
-    raw = measure_for(coordinates.metric, whole).exact(whole, query, coordinates.for_exact_search(vectors), row)
+    whole, vectors = plain(whole), plain(coordinates.for_exact_search(vectors))
+    raw = measure_for(coordinates.metric, whole).exact(whole, query, vectors, row)
     distances = coordinates.in_input_units(METRICS[coordinates.metric].from_raw(raw))
     return np.where(found[row] == hashes, distances, np.inf)
 

@@ -17,15 +17,16 @@ from pyspark.sql import functions as F
 from annspark.core.coordinates import Coordinates
 from annspark.core.exact import search_exactly
 from annspark.core.exact_sparse import search_related
+from annspark.core.excluded import Excluded
 from annspark.core.first_rows import expected_products
 from annspark.core.nearest_lists import empty_lists
 from annspark.core.sampling import slot_of
 from annspark.core.vectors import Vectors, is_sparse, len_of, slice_rows, take_rows
-from annspark.flow.exact import vectors_of
+from annspark.flow.exact import find_rows
 from annspark.flow.first_rows import compare_with_first_rows, pick_first_rows
 from annspark.flow.read import Users
 from annspark.output.layout import Layout, lists_in
-from annspark.spark.arrow import Batches, Mapper, collect, elements, gathered, to_binary, to_lists
+from annspark.spark.arrow import Batches, Mapper, collect, elements, gathered, numbers, to_binary, to_lists
 from annspark.spark.block import block_lengths, candidate_schema, id_type, seeded_hash
 from annspark.spark.cluster import partition_keys
 from annspark.spark.wire import Wire
@@ -90,7 +91,7 @@ def _find_first(
     users: Users, asking: Users, hashes: np.ndarray | None, n_merge_partitions: int, k: int, own: bool
 ) -> DataFrame:
     """Return the nearest of the first rows for those with the given hashes, or for all."""
-    first_rows, neighbor = pick_first_rows(users, k), id_type(users.table)
+    first_rows, neighbor = pick_first_rows(users, k + asking.most_excluded), id_type(users.table)
     return compare_with_first_rows(asking, first_rows, hashes, n_merge_partitions, k, neighbor=neighbor, own=own)
 
 
@@ -105,9 +106,10 @@ def search_all_users(
     returns            : partition_key, ids, neighbor_ids, distances, counts
     """
     schema = candidate_schema(id_type(asking.table), id_type(users.table))
-    hashes, vectors = vectors_of(asking, short[HASHES].to_numpy())
+    hashes, vectors, excluded = find_rows(asking, short[HASHES].to_numpy())
     row = np.searchsorted(hashes, short[HASHES].to_numpy())
     ids, vectors = short[USER_ID].combine_chunks(), users.coordinates.for_join(take_rows(vectors, row))
+    excluded = excluded.take(row) if excluded else None
     step = max(1, int(_AT_ONCE_BYTES / (4 * asking.width)))
     keys = partition_keys(n_merge_partitions)
     blocks = users.table.select(IDS, HASHES, *users.wire.names)
@@ -115,14 +117,30 @@ def search_all_users(
     for start in range(0, len(ids), step):
         some = slice_rows(vectors, start, start + step)
         slot = slot_of(short[HASHES].to_numpy()[start : start + step], n_merge_partitions)
-        query_ids = ids[start : start + step]
-        mapper = _nearest_lists_mapper(query_ids, some, keys[slot], users.wire, users.coordinates, k, own)
+        query_ids, named = ids[start : start + step], np.arange(start, start + len_of(some))
+        mapper = _nearest_lists_mapper(
+            query_ids,
+            some,
+            keys[slot],
+            users.wire,
+            users.coordinates,
+            k,
+            own,
+            excluded.take(named) if excluded else None,
+        )
         nearest.append(blocks.mapInArrow(mapper, schema))
     return reduce(DataFrame.unionByName, nearest)
 
 
 def _nearest_lists_mapper(
-    query_ids: pa.Array, queries: Vectors, keys: np.ndarray, wire: Wire, coordinates: Coordinates, k: int, own: bool
+    query_ids: pa.Array,
+    queries: Vectors,
+    keys: np.ndarray,
+    wire: Wire,
+    coordinates: Coordinates,
+    k: int,
+    own: bool,
+    excluded: Excluded | None,
 ) -> Mapper:
     """Return the function that yields the k nearest rows of a partition for every query.
 
@@ -140,13 +158,14 @@ def _nearest_lists_mapper(
         vectors = take_rows(wire.read(blocks), order)
         ids = ids.take(pa.array(order))
         vectors, numbered = coordinates.for_join(vectors), np.arange(len_of(vectors))
+        pairs = excluded.among(numbers(blocks[HASHES], np.int64)[order]) if excluded else None
         # float32 as in the join, so that a pair has the same distance wherever it is compared.
         # k + 1, because a query may itself be a row of the partition.
         best = empty_lists(len_of(queries), k + 1, np.float32)
         if is_sparse(queries):
-            best = search_related(queries, vectors, numbered, best, coordinates.metric)
+            best = search_related(queries, vectors, numbered, best, coordinates.metric, pairs)
         else:
-            best = search_exactly(queries, vectors, numbered, best, coordinates.metric)
+            best = search_exactly(queries, vectors, numbered, best, coordinates.metric, pairs)
         distances = coordinates.in_input_units(best.distances)
         is_neighbor = np.isfinite(distances)
         if own:

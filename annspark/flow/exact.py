@@ -6,13 +6,18 @@ from pyspark.sql import types as T
 
 from annspark.core.coordinates import Coordinates
 from annspark.core.exact import search_exactly
+from annspark.core.excluded import Excluded, concatenate
 from annspark.core.nearest_lists import Nearest, empty_lists
 from annspark.core.vectors import Vectors, concatenate_rows, len_of, take_rows
 from annspark.flow.read import Users
 from annspark.flow.sample import Sample
 from annspark.spark.arrow import Batches, Mapper, collect, numbers, to_binary
+from annspark.spark.block import excluded_fields, read_excluded, write_excluded
+from annspark.spark.steps import Steps
 from annspark.spark.wire import Wire
 from annspark.tables import DISTANCES, HASHES
+
+_STEP = "exact"
 
 
 def find_exact(users: Users, samples: list[Sample], k: int, *, own: bool = True) -> list[Nearest]:
@@ -28,10 +33,12 @@ def find_exact(users: Users, samples: list[Sample], k: int, *, own: bool = True)
     coordinates = users.coordinates
     queries = coordinates.for_exact_search(concatenate_rows([sample.own for sample in samples]))
     n_queries = len_of(queries)
+    named = [sample.excluded for sample in samples if sample.excluded]
+    excluded = concatenate(named) if named else None
     hashes_asked, m = np.concatenate([sample.hashes for sample in samples]), k + 1
     schema = T.StructType([T.StructField(name, T.BinaryType()) for name in (DISTANCES, HASHES)])
     blocks = users.table.select(HASHES, *users.wire.names)
-    parts = collect(blocks.mapInArrow(_nearest_mapper(queries, m, coordinates, users.wire), schema))
+    parts = collect(blocks.mapInArrow(_nearest_mapper(queries, m, coordinates, users.wire, excluded), schema))
 
     def side_by_side(name: str, dtype: type[np.generic]) -> np.ndarray:
         by_part = numbers(parts[name], dtype).reshape(len(parts), n_queries, m)
@@ -47,14 +54,30 @@ def find_exact(users: Users, samples: list[Sample], k: int, *, own: bool = True)
     return [Nearest(*columns) for columns in zip(*nearest, strict=True)]
 
 
-def _nearest_mapper(queries: Vectors, m: int, coordinates: Coordinates, wire: Wire) -> Mapper:
+def find_exact_once(steps: Steps, users: Users, samples: list[Sample], k: int, *, own: bool = True) -> list[Nearest]:
+    """Return what an earlier run has kept of find_exact, or call it and keep what it returns for the next run."""
+    if kept := steps.load(_STEP):
+        return [
+            Nearest(kept.arrays[f"{DISTANCES}{number}"], kept.arrays[f"{HASHES}{number}"])
+            for number in range(len(samples))
+        ]
+    found = find_exact(users, samples, k, own=own)
+    arrays = {f"{DISTANCES}{number}": nearest.distances for number, nearest in enumerate(found)}
+    steps.save(_STEP, arrays=arrays | {f"{HASHES}{number}": nearest.hashes for number, nearest in enumerate(found)})
+    return found
+
+
+def _nearest_mapper(
+    queries: Vectors, m: int, coordinates: Coordinates, wire: Wire, excluded: Excluded | None
+) -> Mapper:
     """Return the function that yields the m nearest vectors of a partition for every query, as one row of bytes."""
 
     def search(batches: Batches) -> Batches:
         best = empty_lists(len_of(queries), m)
         for batch in batches:
-            vectors = coordinates.for_exact_search(wire.read(batch))
-            best = search_exactly(queries, vectors, numbers(batch.column(0), np.int64), best, coordinates.metric)
+            vectors, hashes = coordinates.for_exact_search(wire.read(batch)), numbers(batch.column(0), np.int64)
+            pairs = excluded.among(hashes) if excluded else None
+            best = search_exactly(queries, vectors, hashes, best, coordinates.metric, pairs)
         if np.isfinite(best.distances).any():
             columns = [to_binary(values, np.array([values.size])) for values in (best.distances, best.hashes)]
             yield pa.RecordBatch.from_arrays(columns, [DISTANCES, HASHES])
@@ -64,13 +87,18 @@ def _nearest_mapper(queries: Vectors, m: int, coordinates: Coordinates, wire: Wi
 
 def vectors_of(users: Users, wanted: np.ndarray) -> tuple[np.ndarray, Vectors]:
     """Return the users whose hashes are in wanted: int64 (n,) hashes, ascending, and their vectors as in the input."""
-    wire = users.wire
-    schema = T.StructType([T.StructField(HASHES, T.BinaryType()), *wire.fields])
-    picked = users.table.select(HASHES, *wire.names).mapInArrow(_wanted_rows_mapper(np.unique(wanted), wire), schema)
-    found = collect(picked)
-    hashes = numbers(found[HASHES], np.int64)
+    return find_rows(users, wanted)[:2]
+
+
+def find_rows(users: Users, wanted: np.ndarray) -> tuple[np.ndarray, Vectors, Excluded | None]:
+    """Return vectors_of, and what these users exclude, None where no pairs are excluded."""
+    wire, more = users.wire, excluded_fields(users.table)
+    blocks = users.table.select(HASHES, *wire.names, *(field.name for field in more))
+    schema = T.StructType([T.StructField(HASHES, T.BinaryType()), *wire.fields, *more])
+    found = collect(blocks.mapInArrow(_wanted_rows_mapper(np.unique(wanted), wire), schema))
+    hashes, excluded = numbers(found[HASHES], np.int64), read_excluded(found)
     order = np.argsort(hashes, kind="stable")
-    return hashes[order], take_rows(wire.read(found), order)
+    return hashes[order], take_rows(wire.read(found), order), excluded.take(order) if excluded else None
 
 
 def _wanted_rows_mapper(wanted: np.ndarray, wire: Wire) -> Mapper:
@@ -81,6 +109,8 @@ def _wanted_rows_mapper(wanted: np.ndarray, wire: Wire) -> Mapper:
             rows = np.flatnonzero(wanted[place] == hashes) if len(wanted) else np.empty(0, np.int64)
             once = np.array([len(rows)])
             columns = [to_binary(hashes[rows], once), *wire.write(take_rows(wire.read(batch), rows), once)]
-            yield pa.RecordBatch.from_arrays(columns, [HASHES, *wire.names])
+            excluded = read_excluded(batch)
+            columns += write_excluded(excluded.take(rows), once) if excluded else []
+            yield pa.RecordBatch.from_arrays(columns, batch.schema.names)
 
     return pick

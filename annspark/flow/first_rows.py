@@ -20,10 +20,10 @@ from annspark.core.sampling import slot_of
 from annspark.core.vectors import Vectors, concatenate_rows, len_of, take_rows
 from annspark.flow.read import Users
 from annspark.spark.arrow import OUT_ROWS, Batches, Mapper, collect, elements, numbers, to_binary, to_lists
-from annspark.spark.block import block_lists, candidate_schema, id_type
+from annspark.spark.block import block_lists, candidate_schema, id_type, read_excluded
 from annspark.spark.cluster import partition_keys
 from annspark.spark.wire import Wire
-from annspark.tables import COUNTS, DISTANCES, HASHES, IDS, NEIGHBOR_IDS, PARTITION_KEY
+from annspark.tables import COUNTS, DISTANCES, HASHES, IDS, LOWEST, NEIGHBOR_IDS, PARTITION_KEY
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def compare_with_first_rows(
     """
     keys = partition_keys(n_merge_partitions)
     queries = None if queries is None else np.sort(queries)
-    blocks = users.table.select(IDS, HASHES, *users.wire.names)
+    blocks = users.table.drop(LOWEST)
     mapper = _nearest_first_rows_mapper(first_rows, queries, keys, users.wire, users.coordinates, k, own)
     return blocks.mapInArrow(mapper, candidate_schema(id_type(users.table), neighbor))
 
@@ -162,10 +162,12 @@ def _nearest_first_rows_mapper(
     def compare(batches: Batches) -> Batches:
         for batch in batches:
             ids, hashes, vectors = elements(batch.column(0)), numbers(batch.column(1), np.int64), wire.read(batch)
+            excluded = read_excluded(batch)
             if queries is not None:
                 place = np.searchsorted(queries, hashes).clip(max=max(0, len(queries) - 1))
                 row = np.flatnonzero(queries[place] == hashes) if len(queries) else place[:0]
                 ids, hashes, vectors = ids.take(pa.array(row)), hashes[row], take_rows(vectors, row)
+                excluded = excluded.take(row) if excluded else None
             order = np.argsort(slot_of(hashes, len(keys)), kind="stable")
             for start in range(0, len_of(vectors), OUT_ROWS):
                 row = order[start : start + OUT_ROWS]
@@ -174,7 +176,10 @@ def _nearest_first_rows_mapper(
                     first_ids = first_ids.cast(query_ids.type)  # Arrow may have given the driver a narrower type
                     place = pc.fill_null(pc.index_in(query_ids, first_ids), -1).to_numpy()
                 query_vectors = coordinates.for_join(take_rows(vectors, row))
-                neighbors, distances = nearest_first_rows(query_vectors, first_vectors, place, k, coordinates.metric)
+                pairs = excluded.take(row).among(first_rows.hashes) if excluded else None
+                neighbors, distances = nearest_first_rows(
+                    query_vectors, first_vectors, place, k, coordinates.metric, pairs
+                )
                 slot, distances = slot_of(hashes[row], len(keys)), coordinates.in_input_units(distances)
                 lists = block_lists(slot, keys, query_ids, np.arange(len(row)), neighbors, distances, first_ids)
                 yield pa.RecordBatch.from_arrays(lists, [PARTITION_KEY, IDS, NEIGHBOR_IDS, DISTANCES, COUNTS])

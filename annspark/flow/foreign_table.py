@@ -14,7 +14,7 @@ from annspark.errors import InputError
 from annspark.flow.audit import count_popularity, measure_pairs
 from annspark.flow.read import Users
 from annspark.flow.sample import Sample
-from annspark.input.given import find_column, shown
+from annspark.input.neighbor_columns import find_neighbor_columns
 from annspark.settings import Settings
 from annspark.spark.arrow import collect
 from annspark.spark.block import id_type, seeded_hash
@@ -110,43 +110,22 @@ def _as_pairs(table: DataFrame, settings: Settings) -> tuple[DataFrame, bool]:
 
     Raises InputError where columns are missing or of unusable types.
     """
-    names = (settings.id_col, NEIGHBORS, NEIGHBOR_ID, RANK, DISTANCE)
-    found = {name: find_column(table, name, "neighbors") for name in names}
-    if found[settings.id_col] is None:
-        raise InputError(
-            f"neighbors: no column {settings.id_col!r}; there are {shown(table.columns)}. "
-            "Rename the column of users, so that it is named as in the input."
-        )
+    columns = find_neighbor_columns(table, settings.id_col)
     user_id = F.col(quoted(settings.id_col)).alias(USER_ID)
-    nested = found[NEIGHBORS]
-    if nested is not None and isinstance(nested.dataType, T.ArrayType):
-        element = nested.dataType.elementType
-        if isinstance(element, T.StructType) and NEIGHBOR_ID not in element.names:
-            raise InputError(
-                f"neighbors: the structs of {NEIGHBORS!r} have no field {NEIGHBOR_ID!r}; there are "
-                f"{shown(element.names)}. Rename the one that holds the neighbor."
-            )
+    ordering = [name for name in (RANK, DISTANCE) if name in columns.told]
+    if columns.nested:
         lists = table.select(user_id, F.posexplode(NEIGHBORS).alias(RANK, NEIGHBOR_ID))
-        if not isinstance(element, T.StructType):
+        if not columns.structs:
             return lists, True
         # An array of structs may come from collect_list, which keeps no order: their rank or distance gives it.
-        ranks = (F.col(NEIGHBOR_ID)[name] for name in (RANK, DISTANCE) if _is_number_in(element, name))
+        ranks = (F.col(NEIGHBOR_ID)[name] for name in ordering if isinstance(columns.told[name], T.NumericType))
         rank = next(ranks, F.col(RANK)).alias(RANK)
         return lists.select(USER_ID, rank, F.col(NEIGHBOR_ID)[NEIGHBOR_ID].alias(NEIGHBOR_ID)), True
-    if found[NEIGHBOR_ID] is None:
+    ranked = next(iter(ordering), None)
+    if ranked is not None and not isinstance(columns.told[ranked], T.NumericType):
         raise InputError(
-            f"neighbors: neither an array column {NEIGHBORS!r} nor a column {NEIGHBOR_ID!r}; there are "
-            f"{shown(table.columns)}. Rename the one that holds the neighbors."
-        )
-    ranked = next((field for field in (found[RANK], found[DISTANCE]) if field is not None), None)
-    if ranked is not None and not isinstance(ranked.dataType, T.NumericType):
-        raise InputError(
-            f"neighbors column {ranked.name!r} is {ranked.dataType.simpleString()}; it must be a number, the smallest "
+            f"neighbors column {ranked!r} is {columns.told[ranked].simpleString()}; it must be a number, the smallest "
             "first. Cast it, or leave it out: then all neighbors are measured."
         )
-    rank = (F.col(ranked.name) if ranked else F.lit(0)).alias(RANK)
+    rank = (F.col(ranked) if ranked else F.lit(0)).alias(RANK)
     return table.select(user_id, rank, F.col(NEIGHBOR_ID).alias(NEIGHBOR_ID)), ranked is not None
-
-
-def _is_number_in(kind: T.StructType, name: str) -> bool:
-    return name in kind.names and isinstance(kind[name].dataType, T.NumericType)

@@ -13,6 +13,7 @@ from annspark.core.centre_forest import CentreForest, graft_limbs, grow_forest, 
 from annspark.core.column_forest import ColumnForest, grow_columns
 from annspark.core.coordinates import Coordinates
 from annspark.core.forest import Forest
+from annspark.core.grouped_forest import grow_grouped
 from annspark.core.plan import count_leaves, count_limbs, count_sampled, count_sampled_for_limbs
 from annspark.core.sampling import draw_limit
 from annspark.core.two_level import nearest_grouped
@@ -46,6 +47,17 @@ def grow(users: Users, sample: Vectors, settings: Settings, *, trees: int, first
     first_tree : number of the first tree; a tree depends on its number and not on the other trees
     """
     n_leaves = leaves_for(users.rows, settings)
+    if users.groups is not None:
+        return grow_grouped(
+            sample,
+            users.groups.large,
+            users.groups.small_rows,
+            leaf_rows=settings.leaf_rows,
+            k=settings.k,
+            split=settings.split,
+            seed=settings.seed,
+            metric=settings.metric,
+        )
     if is_sparse(sample):
         homes = tuple(range(first_tree, first_tree + trees))
         if n_leaves == 1:  # no row has column -1, so every row is in the leaf of the rest

@@ -15,7 +15,7 @@ from annspark.core.routes import Visits
 from annspark.core.sampling import slot_of
 from annspark.core.vectors import take_rows
 from annspark.spark.arrow import OUT_ROWS, Batches, Mapper, elements, gathered, numbers
-from annspark.spark.block import block_lists, candidate_schema, id_type
+from annspark.spark.block import block_lists, candidate_schema, id_type, read_excluded
 from annspark.spark.cluster import partition_keys
 from annspark.spark.wire import Wire
 from annspark.tables import (
@@ -40,7 +40,7 @@ def join_partitions(
 
     A resident is a vector whose home leaf is in the partition; a guest is one that only probes leaves of it.
 
-    shipped            : partition_key, ids, hashes, the columns of wire, homes, visits, n_visits
+    shipped            : as ship_vectors returns it
     n_merge_partitions : number of partitions of the merge
     returns            : partition_key (of the merge), ids, neighbor_ids (array, user after user, nearest first),
                          distances, counts, pairs, max_rows.  There is a list for every resident, and for every
@@ -74,9 +74,10 @@ def _join_mapper(keys: np.ndarray, wire: Wire, coordinates: Coordinates, k: int)
         place = np.empty(len(by_id), np.int64)
         place[by_id] = np.arange(len(by_id))
         visits = Visits(np.repeat(place, numbers(shipped[N_VISITS], np.int32)), numbers(shipped[VISITS], np.int32))
-        vectors = take_rows(wire.read(shipped), by_id)
+        vectors, excluded = take_rows(wire.read(shipped), by_id), read_excluded(shipped)
         del shipped
-        joined = join_leaves(vectors, home, visits, k, coordinates.metric)
+        pairs = excluded.take(by_id).among(hashes) if excluded else None
+        joined = join_leaves(vectors, home, visits, k, coordinates.metric, pairs)
         distances = coordinates.in_input_units(joined.distances)
         listed = np.flatnonzero((home >= 0) | (joined.neighbors[:, 0] >= 0))
         yield from joined_batches(replace(joined, distances=distances), listed, hashes, keys, ids)

@@ -2,15 +2,20 @@
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import or_
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from annspark.core.coordinates import Coordinates
+from annspark.core.plan import count_staged_bytes
+from annspark.core.weighted import most_index
 from annspark.errors import InputError
 from annspark.input.check import MEANING
 from annspark.input.duplicates import find_duplicates, without_duplicates
+from annspark.input.given import shown
 from annspark.input.source import open_source, type_of_ids
 from annspark.input.survey import check_source, survey, usable
 from annspark.settings import Settings
@@ -23,6 +28,26 @@ _SPREAD_BYTES = 32 << 20  # a smaller input is not shuffled to occupy every core
 
 
 @dataclass(frozen=True)
+class Groups:
+    """The sizes of groups.
+
+    table      : group (bigint), rows (bigint), staged
+    count      : number of groups
+    largest    : rows of the largest one
+    large      : the rows of each large one, by group
+    small_rows : rows of all others together
+    too_small  : users who can have fewer neighbors than were asked for, because their group is so small
+    """
+
+    table: DataFrame
+    count: int
+    largest: int
+    large: dict[int, int]
+    small_rows: int
+    too_small: int
+
+
+@dataclass(frozen=True)
 class Users:
     """The valid rows of a table, staged.
 
@@ -31,6 +56,7 @@ class Users:
                   float32 where that holds all numbers of a block exactly, else float64), lowest (the smallest hash)
     rows        : number of users in table
     wire        : how their vectors are stored
+    lengths     : how many numbers of a dense vector are from each vector column; () for sparse rows
     coordinates : how their numbers are transformed before vectors are compared
     largest     : the largest absolute value of their numbers
     rounded     : whether float32 cannot hold all their numbers exactly
@@ -40,12 +66,17 @@ class Users:
     id_bytes    : mean size of an id
     dropped     : number of rows left out, by reason
     examples    : the id of one such row per reason
+    excluded    : number of excluded pairs; None where none were given.  The table then has the columns of
+                  spark.block.excluded_fields
+    most_excluded : the most pairs that one user excludes
+    groups      : the sizes of the groups within which neighbors are looked for; None where there are none
     """
 
     role: str
     table: DataFrame
     rows: int
     wire: Wire
+    lengths: tuple[int, ...]
     coordinates: Coordinates
     largest: float
     rounded: bool
@@ -55,6 +86,14 @@ class Users:
     id_bytes: float
     dropped: dict[str, int]
     examples: dict[str, object]
+    excluded: int | None = None
+    most_excluded: int = 0
+    groups: "Groups | None" = None
+
+    @property
+    def shipped_width(self) -> float:
+        """Mean size of a vector and of what its user excludes, in units of 4 bytes."""
+        return self.width + 2 * (self.excluded or 0) / max(1, self.rows)
 
 
 def read_vectors(
@@ -65,6 +104,7 @@ def read_vectors(
     *,
     role: str = "input",
     like: Users | None = None,
+    keep: Store | None = None,
 ) -> Users:
     """Check and stage a table.
 
@@ -72,21 +112,22 @@ def read_vectors(
     stage   : computes and stores an intermediate table
     cores   : number of tasks that run at once
     role    : what messages call the table
-    like    : the users that these are compared with, if they are others: vectors must be of the same kind and length
+    like    : the users that these are compared with, if they are others: vectors must be of the same kind and lengths
+    keep    : stores the checked rows; None for stage
     Raises InputError for unusable columns and types, for bad rows unless on_bad_row is "drop", and when no valid row is
     left.
     """
     table = put_together(vectors, estimate_bytes(vectors), cores)
     source = open_source(table, settings, like.wire.sparse if like else None, role)
     kind = type_of_ids(vectors, settings, role)
-    checked = stage(check_source(source, settings.metric))
+    checked = (keep or stage)(check_source(source, settings.metric))
     # The lengths of sets that are given as arrays of all numbers are not known any more.
-    dim = like.wire.dim if like and source.even and not source.sparse else None
-    seen = survey(checked, source, dim)
+    wanted = like.lengths if like and source.even and not source.sparse else None
+    seen = survey(checked, source, wanted)
     rows, dropped, examples = seen.rows, dict(seen.dropped), dict(seen.examples)
-    wire = Wire(seen.dim if like is None else max(seen.dim, like.wire.dim), source.sparse)
-    width = (2 if source.sparse else 1) * seen.numbers / max(rows, 1) + source.sparse
-    table, n_bytes = usable(checked, source, wire, seen.dim), rows * (width * 4 + 16)
+    wire = Wire(seen.dim if like is None else max(seen.dim, like.wire.dim), source.sparse, source.grouped)
+    width = (2 if source.sparse else 1) * seen.numbers / max(rows, 1) + source.sparse + 2 * source.grouped
+    table, n_bytes = usable(checked, source, wire, seen.lengths), count_staged_bytes(rows, width)
     if rows * width * 4 > _SPREAD_BYTES and seen.partitions < cores:
         table = stage(table.repartition(2 * cores))
     elif seen.partitions > count_partitions(n_bytes, cores):
@@ -100,6 +141,7 @@ def read_vectors(
         table=table,
         rows=rows,
         wire=wire,
+        lengths=() if source.sparse else seen.lengths,
         # The sample step replaces those of the input, when it has seen vectors.
         coordinates=like.coordinates if like else Coordinates(settings.metric),
         largest=seen.largest,
@@ -111,11 +153,14 @@ def read_vectors(
         dropped=dropped,
         examples=examples,
     )
-    lengths, meaning = f"Most vectors have {seen.dim:,} numbers. " if source.even else "Vectors are sparse. ", MEANING
-    if like and dim:
-        lengths, told = "", f"the vector does not have {dim:,} numbers, as those of the {like.role} have"
-        meaning = MEANING | {"wrong_length": told}
-    _require_usable(users, vectors, settings, meaning, lengths)
+    meaning, told = _meaning_for(settings), "Vectors are sparse. "
+    if source.even:
+        numbers = _lengths_in_words(settings, seen.lengths)
+        told = f"Most vectors have {numbers}. "
+        if like and wanted:
+            told = ""
+            meaning["wrong_length"] = f"the vector does not have {numbers}, as those of the {like.role} have"
+    _require_usable(users, vectors, settings, meaning, told)
     return users
 
 
@@ -123,6 +168,23 @@ def in_double(users: Users) -> Users:
     """Return the users, with vectors that are shipped to the join in float64."""
     width = (3 * (users.width - 1) / 2 + 1) if users.wire.sparse else 2 * users.width
     return replace(users, coordinates=users.coordinates.in_double(), width=width)
+
+
+def _meaning_for(settings: Settings) -> dict[str, str]:
+    """Return what each reason says of a row, which may have several vectors."""
+    if settings.vector_cols is None:
+        return dict(MEANING)
+    most = most_index(len(settings.vector_cols))
+    return {name: text.replace("the vector", "one of the vectors") for name, text in MEANING.items()} | {
+        "bad_index": f"an index is null, negative or above {most:,}: pmod(xxhash64(item), {most + 1}) is not"
+    }
+
+
+def _lengths_in_words(settings: Settings, lengths: tuple[int, ...]) -> str:
+    if settings.vector_cols is None:
+        return f"{lengths[0]:,} numbers"
+    each = (f"{length:,} numbers in {name!r}" for name, length in zip(settings.vector_cols, lengths, strict=True))
+    return " and ".join(each)
 
 
 def _require_usable(
@@ -137,11 +199,12 @@ def _require_usable(
         f"{reason} {n:,} ({meaning[reason]}; for example {settings.id_col} {users.examples[reason]!r})"
         for reason, n in users.dropped.items()
     )
+    columns = [settings.id_col, *settings.vector_names]
     if users.dropped and settings.on_bad_row == "fail":
         nulls = _file_of_nulls(vectors, settings) if {"null_id", "null_vector"} & set(users.dropped) else ""
         raise InputError(
             f"{users.role}: {sum(users.dropped.values()):,} of {users.read:,} rows cannot be used, by columns "
-            f"{settings.id_col!r} and {settings.vector_col!r}: {bad}. {lengths}{nulls}"
+            f"{shown(columns[:-1])} and {shown([columns[-1]])}: {bad}. {lengths}{nulls}"
             "Repair the rows, or leave them out with --on-bad-row drop (on_bad_row='drop')."
         )
     if users.rows == 0:
@@ -151,8 +214,8 @@ def _require_usable(
 
 def _file_of_nulls(vectors: DataFrame, settings: Settings) -> str:
     """Return a sentence that names a file with a null; "" for a table that is not read from files."""
-    is_null = F.col(quoted(settings.id_col)).isNull() | F.col(quoted(settings.vector_col)).isNull()
+    columns = (F.col(quoted(name)).isNull() for name in (settings.id_col, *settings.vector_names))
     file = ""
     with suppress(Exception):  # a hint only, and not every session can give it
-        file = vectors.where(is_null).select(F.input_file_name()).limit(1).collect()[0][0]
+        file = vectors.where(reduce(or_, columns)).select(F.input_file_name()).limit(1).collect()[0][0]
     return f"A null is in {file}: a column a file lacks, or a line that is no JSON, is read as null. " if file else ""

@@ -8,11 +8,13 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 
 from annspark.core.coordinates import Coordinates, OutOfRange, choose_coordinates
+from annspark.core.excluded import Excluded
 from annspark.core.sampling import draw_limit
 from annspark.core.vectors import Vectors, take_rows
 from annspark.errors import InputError
 from annspark.flow.read import Users
 from annspark.spark.arrow import collect, elements, numbers
+from annspark.spark.block import read_excluded
 from annspark.tables import HASHES, IDS, LOWEST, USER_ID
 
 _SEEN = 2_000  # users whose vectors are used to choose the coordinates (origin and scale)
@@ -25,12 +27,14 @@ class Sample:
     hashes  : int64 (n,)
     own     : their vectors as in the input, dense or sparse
     vectors : their vectors as they are routed, float32
+    excluded : what they exclude, None where no pairs are excluded
     """
 
     ids: pa.Array
     hashes: np.ndarray
     own: Vectors
     vectors: Vectors
+    excluded: Excluded | None
 
 
 @dataclass(frozen=True)
@@ -67,9 +71,9 @@ def sample_vectors(
     """
     seen = draw_limit(min(_SEEN, users.rows), users.rows)
     limit = max(seen, draw_limit(min(sum(want), users.rows), users.rows))
-    blocks = collect(users.table.where(F.col(LOWEST) <= limit).select(IDS, HASHES, *users.wire.names))
+    blocks = collect(users.table.where(F.col(LOWEST) <= limit).drop(LOWEST))
     hashes, ids = numbers(blocks[HASHES], np.int64), elements(blocks[IDS])
-    vectors = users.wire.read(blocks)
+    vectors, excluded = users.wire.read(blocks), read_excluded(blocks)
     sampled = pa.table({HASHES: hashes, USER_ID: ids, "row": np.arange(len(ids))}).filter(pa.array(hashes <= limit))
     row = sampled.sort_by([(HASHES, "ascending"), (USER_ID, "ascending")])["row"].to_numpy()
     chosen = coordinates or _chosen_for(users, take_rows(vectors, np.flatnonzero(hashes <= seen)))
@@ -78,7 +82,13 @@ def sample_vectors(
         drawn = row[min(start, users.rows - n) :][:n]
         own = take_rows(vectors, drawn)
         samples.append(
-            Sample(ids=ids.take(pa.array(drawn)), hashes=hashes[drawn], own=own, vectors=chosen.for_routing(own))
+            Sample(
+                ids=ids.take(pa.array(drawn)),
+                hashes=hashes[drawn],
+                own=own,
+                vectors=chosen.for_routing(own),
+                excluded=excluded.take(drawn) if excluded else None,
+            )
         )
         start += n
     return replace(users, coordinates=chosen), samples

@@ -42,12 +42,12 @@ def check_rows(ids: pa.Array, lists: pa.Array, metric: str) -> Judged:
     facts = METRICS[metric]
     length, flat = _numbers_of(lists) if pa.types.is_nested(lists.type) else _bits_of(lists)
     start = np.cumsum(length) - length
-    largest, smallest = _extremes(flat, length)
+    largest, smallest = extremes(flat, length)
     judged = {
         "null_id": _is_null(ids),
         "null_vector": _is_null(lists),
         "nan": np.isnan(largest),
-        "infinite": np.maximum(largest, -smallest) > _limit(length, metric),
+        "infinite": np.maximum(largest, -smallest) > largest_allowed(length, metric),
         "not_binary": _holds_others(flat, length) if facts.binary and not facts.sets else np.zeros(len(ids), bool),
         "zero_vector": (largest == 0) & (smallest == 0) & (length > 0) & facts.unit,
     }
@@ -62,22 +62,25 @@ def check_rows(ids: pa.Array, lists: pa.Array, metric: str) -> Judged:
     return reason, good
 
 
-def check_sparse_rows(ids: pa.Array, indices: pa.Array, values: pa.Array | None, metric: str) -> Judged:
+def check_sparse_rows(
+    ids: pa.Array, indices: pa.Array, values: pa.Array | None, metric: str, most: int = MOST_INDEX
+) -> Judged:
     """Judge a batch of sparse vectors.
 
     ids     : any type, nulls allowed
     indices : list<int64>, nulls allowed everywhere
     values  : list<double>; None for sets
+    most    : the largest index there may be
     returns : see Judged.  There is a single length: one above the largest index of the batch's good rows, at least 1
     """
     n = len(ids)
     is_null = _is_null(indices) if values is None else _is_null(indices) | _is_null(values)
     uneven, length, flat, weights = _even_numbers(indices, values)
     owner = np.repeat(np.arange(n), length)
-    outside = ~((flat >= 0) & (flat <= MOST_INDEX))  # null is NaN
+    outside = ~((flat >= 0) & (flat <= most))  # null is NaN
     bad_index = _any(outside, owner, n)
     column = np.where(outside, 0, flat).astype(np.int64)
-    largest, smallest = _extremes(weights, length)
+    largest, smallest = extremes(weights, length)
     order = np.lexsort((column, owner))
     owner, column, weights = owner[order], column[order], weights[order]
     repeated = np.zeros(len(column), bool)
@@ -89,7 +92,7 @@ def check_sparse_rows(ids: pa.Array, indices: pa.Array, values: pa.Array | None,
         "bad_index": bad_index,
         "repeated_index" if values is not None else "repeated_member": _any(repeated, owner, n),
         "nan": np.isnan(largest),
-        "infinite": np.maximum(largest, -smallest) > _limit(length, metric),
+        "infinite": np.maximum(largest, -smallest) > largest_allowed(length, metric),
         "zero_vector": (largest == 0) & (smallest == 0) & METRICS[metric].unit,
     }
     reason = _reasons(judged)
@@ -166,7 +169,7 @@ def _members_of(vectors: np.ndarray) -> Vectors:
     return sparse_rows(counts, place.astype(np.int32), np.ones(len(row), np.float32), vectors.shape[1])
 
 
-def _extremes(flat: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def extremes(flat: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the largest and the smallest number of each vector: 0 for an empty one, NaN if any of its numbers is NaN.
 
     Two reductions take less memory than one of np.abs(flat), which copies all numbers.
@@ -179,7 +182,7 @@ def _extremes(flat: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndar
     return largest, smallest
 
 
-def _limit(length: np.ndarray, metric: str) -> np.ndarray:
+def largest_allowed(length: np.ndarray, metric: str) -> np.ndarray:
     """Return the largest absolute value of each vector's numbers with which distances and products fit type float."""
     facts = METRICS[metric]
     if facts.unit or facts.sets:

@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from annspark.core.sampling import slot_of
-from annspark.spark.arrow import Batches, numbers, to_binary
+from annspark.spark.arrow import Batches, collect, numbers, to_binary
 from annspark.spark.block import blocked, id_type, unblocked
 from annspark.spark.cluster import partition_keys
 from annspark.spark.types import is_collated, readable, showable
@@ -62,9 +62,12 @@ def _equal(kind: T.DataType) -> Column:
 def _has_repeated_hashes(blocks: DataFrame, rows: int) -> bool:
     """Say whether any two users have the same hash, as users with the same id have.
 
-    Shuffling 8 bytes per user is cheaper than shuffling ids.
+    Shuffling 8 bytes per user is cheaper than shuffling ids.  The driver compares those of few users: Spark then has no
+    shuffle, and one job less.
     """
     n_partitions = -(-rows // _HASHES_TOGETHER)
+    if n_partitions == 1:
+        return _count_repeated(numbers(collect(blocks.select(HASHES))[HASHES], np.int64)) > 0
     keys = partition_keys(n_partitions)
 
     def split(batches: Batches) -> Batches:
@@ -78,10 +81,15 @@ def _has_repeated_hashes(blocks: DataFrame, rows: int) -> bool:
             )
 
     def count(batches: Batches) -> Batches:
-        hashes = np.sort(np.concatenate([np.empty(0, np.int64), *(numbers(b.column(1), np.int64) for b in batches)]))
-        repeated = int((hashes[1:] == hashes[:-1]).sum())
-        yield pa.RecordBatch.from_arrays([pa.array([repeated])], [_REPEATED])
+        hashes = np.concatenate([np.empty(0, np.int64), *(numbers(b.column(1), np.int64) for b in batches)])
+        yield pa.RecordBatch.from_arrays([pa.array([_count_repeated(hashes)])], [_REPEATED])
 
     parts = blocks.select(HASHES).mapInArrow(split, f"{PARTITION_KEY} int, {HASHES} binary")
     counted = parts.repartition(n_partitions, PARTITION_KEY).mapInArrow(count, f"{_REPEATED} long")
     return any(row[_REPEATED] for row in counted.collect())
+
+
+def _count_repeated(hashes: np.ndarray) -> int:
+    """Return how many hashes are the same as another one before them."""
+    ascending = np.sort(hashes)
+    return int((ascending[1:] == ascending[:-1]).sum())

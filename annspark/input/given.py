@@ -1,9 +1,11 @@
 """The arguments of callers: check that a table is a DataFrame of a running session, and find columns by name."""
 
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from annspark.errors import InputError
+from annspark.tables import quoted
 
 _ROWS = 'spark.createDataFrame(rows, "user_id bigint, vector array<double>")'
 
@@ -46,6 +48,25 @@ def find_column(table: DataFrame, name: str, role: str = "input") -> T.StructFie
             "rename them."
         )
     return found[0] if found else None
+
+
+def select_candidates(table: DataFrame, column: str | None) -> DataFrame:
+    """Return the rows that may be neighbors: those with true in a boolean column, all where none is named.
+
+    Raises InputError where there is no such column, or it is of another type.
+    """
+    if column is None:
+        return table
+    field = find_column(table, column)
+    if field is None:
+        there = shown(table.columns)
+        raise InputError(f"input: no column {shown([column])}; there are {there}. Name the right one as candidate_col.")
+    if not isinstance(field.dataType, T.BooleanType):
+        raise InputError(
+            f"input: column {column!r} is {field.dataType.simpleString()}; candidate_col must be a boolean column. "
+            "Rows with true may be neighbors. Make one, for example by a comparison."
+        )
+    return table.where(F.col(quoted(column)))
 
 
 def inside_of(table: DataFrame, name: str) -> str:

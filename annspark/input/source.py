@@ -11,13 +11,13 @@ from pyspark.sql import types as T
 from annspark.core.metric import METRICS
 from annspark.errors import InputError
 from annspark.input.given import find_column, inside_of, shown
-from annspark.settings import Settings
+from annspark.settings import Settings, names_in
 from annspark.spark.arrow import Batches
 from annspark.spark.block import seeded_hash
 from annspark.spark.types import is_collated
 from annspark.tables import USER_ID, VECTOR, quoted
 
-HASH, INDICES, VALUES, MLLIB, MLLIB_DENSE = "hash", "indices", "values", "mllib", "mllib_dense"
+HASH, GROUP, INDICES, VALUES, MLLIB, MLLIB_DENSE = "hash", "group", "indices", "values", "mllib", "mllib_dense"
 SPARSE_METRICS = tuple(name for name, facts in METRICS.items() if facts.sparse)
 _ID_TYPES = (
     *(T.ByteType, T.ShortType, T.IntegerType, T.LongType, T.StringType, T.BinaryType),
@@ -26,27 +26,44 @@ _ID_TYPES = (
 _WHOLE = (T.ByteType, T.ShortType, T.IntegerType, T.LongType)
 _NUMBERS = (*_WHOLE, T.FloatType, T.DoubleType, T.DecimalType)
 
+Form = tuple[str, ...]  # names of the columns that hold the vector of a row
+
 
 @dataclass(frozen=True)
 class Source:
     """The input under common names.
 
-    table  : user_id, hash (bigint) and the columns of the vector, which are one of
-             vector          : array<float>, array<double>, or binary of bits, 8 to a byte
-             mllib_dense     : MLlib's struct without its type, with dense and sparse vectors
-             indices, values : array<bigint>, array<double>, of sparse rows
-             indices         : array<bigint>, of sets
-             mllib           : MLlib vectors, read as sparse rows; no SQL function returns their indices
-    sparse : whether vectors are staged as sparse rows
+    table   : user_id, hash (bigint), the columns of each form, one form after the other, and group (bigint) where
+              neighbors are looked for within groups
+    forms   : how each vector of a row is held, one of
+              vector          : array<float>, array<double>, or binary of bits, 8 to a byte
+              mllib_dense     : MLlib's struct without its type, with dense and sparse vectors
+              indices, values : array<bigint>, array<double>, of sparse rows
+              indices         : array<bigint>, of sets
+              mllib           : MLlib vectors, read as sparse rows; no SQL function returns their indices
+    weights : of the vectors of a row, which are put together; () where a row has one vector, taken as it is
+    sparse  : whether vectors are staged as sparse rows
     """
 
     table: DataFrame
+    forms: tuple[Form, ...]
+    weights: tuple[float, ...]
     sparse: bool
 
     @property
+    def grouped(self) -> bool:
+        """Whether vectors have groups."""
+        return GROUP in self.table.columns
+
+    @property
     def even(self) -> bool:
-        """Whether vectors are given with all their numbers, so that all must have the same length."""
-        return bool({VECTOR, MLLIB_DENSE} & set(self.table.columns))
+        """Whether vectors are given with all their numbers, so that all of a column must have the same length."""
+        return _is_even(self.forms[0])
+
+    @property
+    def n_lengths(self) -> int:
+        """How many lengths a row has: one for each vector that is given with all its numbers, else a single one."""
+        return len(self.forms) if self.even else 1
 
 
 def open_source(vectors: DataFrame, settings: Settings, sparse: bool | None = None, role: str = "input") -> Source:
@@ -56,10 +73,7 @@ def open_source(vectors: DataFrame, settings: Settings, sparse: bool | None = No
     """
     types: dict[str, T.DataType] = {}
     names: dict[str, str] = {}
-    for setting in ("id_col", "vector_col", "values_col"):
-        name = getattr(settings, setting)
-        if name is None:
-            continue
+    for setting, name in _named_columns(settings):
         field = find_column(vectors, name, role)
         if field is None:
             there = shown(vectors.columns)
@@ -78,23 +92,72 @@ def open_source(vectors: DataFrame, settings: Settings, sparse: bool | None = No
     user_id = F.col(quoted(settings.id_col))
     if is_collated(types[settings.id_col]):
         user_id = user_id.cast(T.StringType())  # within the run ids are equal only when their bytes are
-    columns = _vector_columns(vectors, types, settings, sparse, role)
-    found = not {VECTOR, MLLIB_DENSE} & set(columns) or METRICS[settings.metric].sets
-    if sparse is not None and found != sparse:
-        kinds = ("dense, arrays of all numbers", "sparse, indices and values")
-        raise InputError(
-            f"{role}: column {settings.vector_col!r} is {types[settings.vector_col].simpleString()}: these vectors are "
-            f"{kinds[found]}, and those they are compared with are {kinds[sparse]}. Give both in one form."
-        )
-    if found and settings.metric not in SPARSE_METRICS:
-        raise InputError(
-            f"{role}: column {settings.vector_col!r} is {types[settings.vector_col].simpleString()}: sparse vectors, "
-            f"which can be compared by {', '.join(SPARSE_METRICS)}, not by {settings.metric}. "
-            "Choose one of these, or give arrays of all numbers."
-        )
-    named = (column.alias(name) for name, column in columns.items())
+    parts = _parts_of(vectors, types, settings, sparse, role)
+    found = [not _is_even(tuple(part)) or METRICS[settings.metric].sets for part in parts]
+    kinds = ("dense, arrays of all numbers", "sparse, indices and values")
+    for name, is_sparse in zip(settings.vector_names, found, strict=True):
+        column = f"{role}: column {name!r} is {types[name].simpleString()}"
+        if sparse is not None and is_sparse != sparse:
+            raise InputError(
+                f"{column}: these vectors are {kinds[is_sparse]}, and those they are compared with are "
+                f"{kinds[sparse]}. Give both in one form."
+            )
+        if is_sparse and settings.metric not in SPARSE_METRICS:
+            raise InputError(
+                f"{column}: sparse vectors, which can be compared by {', '.join(SPARSE_METRICS)}, not by "
+                f"{settings.metric}. Choose one of these, or give arrays of all numbers."
+            )
+        if is_sparse != found[0]:
+            first = settings.vector_names[0]
+            raise InputError(
+                f"{column}: these vectors are {kinds[is_sparse]}, and those of {first!r} are {kinds[found[0]]}. Give "
+                "all vector_cols in one form. Maps of all numbers make dense vectors sparse, and slow to compare."
+            )
+    named = [column.alias(f"{name}_{i}") for i, part in enumerate(parts) for name, column in part.items()]
+    if settings.within:
+        if found[0]:
+            raise InputError(
+                f"{role}: column {settings.vector_names[0]!r} has sparse vectors, of which neighbors cannot be looked "
+                "for within groups yet. Give arrays of all numbers, or leave within out."
+            )
+        named.append(_group(vectors, settings.within, role).alias(GROUP))
     hashed = seeded_hash(user_id, settings.seed)
-    return Source(vectors.select(user_id.alias(USER_ID), hashed.alias(HASH), *named), found)
+    return Source(
+        table=vectors.select(user_id.alias(USER_ID), hashed.alias(HASH), *named),
+        forms=tuple(map(tuple, parts)),
+        weights=tuple(map(float, (settings.vector_cols or {}).values())),
+        sparse=found[0],
+    )
+
+
+def _is_even(form: Form) -> bool:
+    return bool({VECTOR, MLLIB_DENSE} & set(form))
+
+
+def _named_columns(settings: Settings) -> list[tuple[str, str]]:
+    """Return the columns that are read, each after the setting that names it."""
+    of_vectors = "vector_col" if settings.vector_cols is None else "vector_cols"
+    named = [("id_col", settings.id_col), *((of_vectors, name) for name in settings.vector_names)]
+    return named if settings.values_col is None else [*named, ("values_col", settings.values_col)]
+
+
+def _group(vectors: DataFrame, within: str, role: str) -> Column:
+    """Return a number that stands for the values of the columns of groups; null is a value of its own."""
+    parts = []
+    for name in names_in(within):
+        field = find_column(vectors, name, role)
+        if field is None:
+            there = shown(vectors.columns)
+            raise InputError(f"{role}: no column {shown([name])}; there are {there}. Name the right one with --within.")
+        if isinstance(field.dataType, T.ArrayType | T.MapType | T.StructType | T.BinaryType):
+            raise InputError(
+                f"{role}: column {name!r} is {field.dataType.simpleString()}, and groups are made of texts, numbers, "
+                "dates and booleans. Make such a column of it."
+            )
+        # As texts, so that integers of two types are equal in two tables.  Spark's hash skips nulls.
+        text = F.col(quoted(name)).cast("string")
+        parts += [text.isNull(), text.cast(T.StringType()) if is_collated(field.dataType) else text]
+    return F.xxhash64(*parts)
 
 
 def _option(setting: str, role: str) -> str:
@@ -104,17 +167,37 @@ def _option(setting: str, role: str) -> str:
     return f"--{name.replace('_', '-')} ({name})"
 
 
-def _vector_columns(
+def _parts_of(
     vectors: DataFrame, types: dict[str, T.DataType], settings: Settings, sparse: bool | None, role: str
+) -> list[dict[str, Column]]:
+    """Return the columns of each vector of a row, by their names in a form.
+
+    MLlib vectors can be read as dense ones and as sparse rows.  They are read as the other columns are; where there are
+    no others, as sparse rows if each of them would be by itself.
+    """
+    names = settings.vector_names
+    if sparse is None and len(names) > 1:
+        others = [name for name in names if not _is_mllib(types[name])]
+        alone = (_vector_columns(vectors, types, name, settings, None, role) for name in others or names)
+        sparse = not any(_is_even(tuple(columns)) for columns in alone)
+    return [_vector_columns(vectors, types, name, settings, sparse, role) for name in names]
+
+
+def _is_mllib(kind: T.DataType) -> bool:
+    return type(kind).__name__ == "VectorUDT" or (isinstance(kind, T.StructType) and _is_mllib_struct(kind))
+
+
+def _vector_columns(
+    vectors: DataFrame, types: dict[str, T.DataType], name: str, settings: Settings, sparse: bool | None, role: str
 ) -> dict[str, Column]:
-    kind, column = types[settings.vector_col], F.col(quoted(settings.vector_col))
+    kind, column = types[name], F.col(quoted(name))
     item = kind.elementType if isinstance(kind, T.ArrayType) else None
     if settings.values_col is not None:
         values = types[settings.values_col]
         if isinstance(item, _WHOLE) and isinstance(values, T.ArrayType) and isinstance(values.elementType, _NUMBERS):
             return _sparse(column, F.col(quoted(settings.values_col)))
         raise InputError(
-            f"{role}: columns {settings.vector_col!r} and {settings.values_col!r} are {kind.simpleString()} and "
+            f"{role}: columns {name!r} and {settings.values_col!r} are {kind.simpleString()} and "
             f"{values.simpleString()}; indices are arrays of integers, values arrays of numbers. Cast them."
         )
     if isinstance(kind, T.MapType) and isinstance(kind.keyType, _WHOLE) and isinstance(kind.valueType, _NUMBERS):
@@ -135,7 +218,7 @@ def _vector_columns(
     if isinstance(kind, T.BinaryType) and METRICS[settings.metric].binary:
         return {VECTOR: column}
     raise InputError(
-        f"{role}: column {settings.vector_col!r} is {kind.simpleString()}; vectors may be arrays of numbers or "
+        f"{role}: column {name!r} is {kind.simpleString()}; vectors may be arrays of numbers or "
         "booleans, MLlib vectors, and binary (of bits) for hamming and jaccard; sparse ones maps from integers to "
         "numbers, structs of two arrays `indices` and `values`, two columns of arrays (values_col), or arrays of "
         "integers, the members of sets, for jaccard. Cast it."

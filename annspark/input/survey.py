@@ -9,17 +9,19 @@ from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from annspark.core.vectors import Vectors, is_sparse
-from annspark.input.check import REASONS, check_rows, check_sparse_rows, mllib_lists
+from annspark.core.vectors import Grouped, Vectors, numbers_of
+from annspark.core.weighted import most_index
+from annspark.input.check import REASONS, Judged, check_rows, check_sparse_rows, mllib_lists
 from annspark.input.mllib import check_structs
-from annspark.input.source import MLLIB, MLLIB_DENSE, VALUES, Source
-from annspark.spark.arrow import Batches, Mapper, elements
+from annspark.input.source import GROUP, INDICES, MLLIB, MLLIB_DENSE, Form, Source
+from annspark.input.weighted import JudgedTogether, judge_together
+from annspark.spark.arrow import Batches, Mapper, elements, to_lists
 from annspark.spark.block import block_fields, block_users, id_type
 from annspark.spark.types import readable, showable
 from annspark.spark.wire import Wire
 from annspark.tables import COLUMNS, HASHES, IDS, LOWEST, USER_ID
 
-_REASON, _DIM, _PARTITION = "reason", "dim", "partition"
+_REASON, _LENGTHS, _PARTITION = "reason", "lengths", "partition"
 _EXAMPLE, _ROWS, _ID_BYTES, _NUMBERS = "example", "rows", "id_bytes", "numbers"
 _LARGEST, _ROUNDED = "largest", "rounded"
 
@@ -30,7 +32,7 @@ class Survey:
 
     read       : rows of the input
     rows       : usable rows; the next six are of these
-    dim        : length of a dense vector; for sparse rows a number that is above all columns
+    lengths    : numbers that each vector column has for a row; for sparse rows one number that is above all columns
     numbers    : total number of numbers in all vectors
     id_bytes   : total size of all ids
     partitions : number of partitions with usable rows
@@ -42,7 +44,7 @@ class Survey:
 
     read: int
     rows: int
-    dim: int
+    lengths: tuple[int, ...]
     numbers: int
     id_bytes: int
     partitions: int
@@ -51,12 +53,17 @@ class Survey:
     dropped: dict[str, int]
     examples: dict[str, object]
 
+    @property
+    def dim(self) -> int:
+        """The length of a dense vector, put together of all columns; for sparse rows as in lengths."""
+        return sum(self.lengths)
+
 
 def check_source(source: Source, metric: str) -> DataFrame:
-    """Return all rows in blocks, each of one reason and one length, with extra columns that survey and usable read."""
-    wire = Wire(0, source.sparse)
+    """Return all rows in blocks, each of one reason and lengths, with extra columns that survey and usable read."""
+    wire = Wire(0, source.sparse, source.grouped)
     marks = [
-        T.StructField(_DIM, T.IntegerType()),
+        T.StructField(_LENGTHS, T.ArrayType(T.IntegerType())),
         T.StructField(_REASON, T.ByteType()),
         T.StructField(_LARGEST, T.DoubleType()),
         T.StructField(_ROUNDED, T.BooleanType()),
@@ -65,31 +72,34 @@ def check_source(source: Source, metric: str) -> DataFrame:
     return source.table.mapInArrow(_check_mapper(source, metric, wire), schema)
 
 
-def usable(checked: DataFrame, source: Source, wire: Wire, dim: int) -> DataFrame:
+def usable(checked: DataFrame, source: Source, wire: Wire, lengths: tuple[int, ...]) -> DataFrame:
     """Return the blocks of usable rows, without the extra columns.
 
-    dim : the length that dense vectors must have
+    lengths : those that dense vectors must have
     """
     good = F.col(_REASON) == 0
     if source.even:
-        good &= F.col(_DIM) == dim
+        good &= F.col(_LENGTHS) == F.array(*map(F.lit, lengths))
     return checked.where(good).select(IDS, HASHES, *wire.names, LOWEST)
 
 
-def survey(checked: DataFrame, source: Source, dim: int | None = None) -> Survey:
+def survey(checked: DataFrame, source: Source, lengths: tuple[int, ...] | None = None) -> Survey:
     """Return the counts of checked rows.
 
     checked : as check_source returns it
-    dim     : the length that dense vectors must have; None for the most frequent one
+    lengths : those that dense vectors must have; None for the most frequent ones
     """
-    seen = _count(checked, id_type(checked), Wire(0, source.sparse), source.even)
-    # Sparse rows of different widths belong together; dense vectors must have the most frequent length.
-    lengths = [(part.dim, part.rows) for part in seen if part.reason == ""]
+    seen = _count(checked, id_type(checked), source)
+    # Sparse rows of different widths belong together; dense vectors must have the most frequent lengths.
+    found = [(part.lengths, part.rows) for part in seen if part.reason == ""]
+    none = (0,) * source.n_lengths
     if not source.even:
-        dim = max((length for length, _ in lengths), default=0)
-    elif dim is None:
-        dim = _usual_length(lengths)
-    good = [part for part in seen if part.reason == "" and (not source.even or part.dim == dim > 0)]
+        lengths = max((given for given, _ in found), default=none)
+    elif lengths is None:
+        lengths = _usual_lengths(found, none)
+    good = [
+        part for part in seen if part.reason == "" and (not source.even or (part.lengths == lengths and all(lengths)))
+    ]
     dropped: dict[str, int] = {}
     examples: dict[str, object] = {}
     for part in seen:
@@ -100,7 +110,7 @@ def survey(checked: DataFrame, source: Source, dim: int | None = None) -> Survey
     return Survey(
         read=sum(part.rows for part in seen),
         rows=sum(part.rows for part in good),
-        dim=dim,
+        lengths=lengths,
         numbers=sum(part.numbers for part in good),
         id_bytes=sum(part.id_bytes for part in good),
         partitions=sum(part.partitions for part in good),
@@ -113,10 +123,10 @@ def survey(checked: DataFrame, source: Source, dim: int | None = None) -> Survey
 
 @dataclass(frozen=True)
 class _Part:
-    """Counts of the checked rows of one reason ("" for good ones) and one length."""
+    """Counts of the checked rows of one reason ("" for good ones) and the same lengths."""
 
     reason: str
-    dim: int
+    lengths: tuple[int, ...]
     rows: int
     example: object
     id_bytes: int
@@ -126,35 +136,37 @@ class _Part:
     rounded: bool
 
 
-def _count(checked: DataFrame, user: T.DataType, wire: Wire, even: bool) -> list[_Part]:
-    """Count checked rows by reason and, where all vectors must have the same length, by length, in that order.
+def _count(checked: DataFrame, user: T.DataType, source: Source) -> list[_Part]:
+    """Count checked rows by reason and, where all rows must have the same lengths, by lengths, in that order.
 
     Counted in Python, whose workers have started: compiling an aggregation takes Spark a second.
     """
-    # For dense vectors the number of numbers follows from the length, so that cached vectors are not read.
-    n_numbers = F.octet_length(COLUMNS) / 4 if wire.sparse else F.size(IDS) * F.col(_DIM)
+    # For dense vectors the number of numbers follows from the lengths, so that cached vectors are not read.
+    dim = sum((F.col(_LENGTHS)[i] for i in range(source.n_lengths)), F.lit(0))
+    n_numbers = F.octet_length(COLUMNS) / 4 if source.sparse else F.size(IDS) * dim
     narrow = checked.select(
         _REASON,
-        _DIM,
+        _LENGTHS,
         IDS,
         n_numbers.cast("long").alias(_NUMBERS),
         F.spark_partition_id().alias(_PARTITION),
         _LARGEST,
         _ROUNDED,
     )
-    counts = (_REASON, _DIM, _ROWS, _ID_BYTES, _NUMBERS, _PARTITION)
+    counts = (_REASON, _ROWS, _ID_BYTES, _NUMBERS, _PARTITION)
     schema = T.StructType(
         [
             T.StructField(_EXAMPLE, user),
+            T.StructField(_LENGTHS, T.ArrayType(T.IntegerType())),
             *(T.StructField(name, T.LongType()) for name in counts),
             T.StructField(_LARGEST, T.DoubleType()),
             T.StructField(_ROUNDED, T.BooleanType()),
         ]
     )
-    groups: dict[tuple[int, int], list[Row]] = {}
-    counted = narrow.mapInArrow(_count_mapper(user, even), schema)
+    groups: dict[tuple[int, tuple[int, ...]], list[Row]] = {}
+    counted = narrow.mapInArrow(_count_mapper(user, source.even, source.n_lengths), schema)
     for row in counted.withColumn(_EXAMPLE, showable(F.col(_EXAMPLE), user)).collect():
-        groups.setdefault((row[_REASON], row[_DIM] if even else 0), []).append(row)
+        groups.setdefault((row[_REASON], tuple(row[_LENGTHS]) if source.even else ()), []).append(row)
     return [_part_of(REASONS[reason], rows) for (reason, _), rows in sorted(groups.items())]
 
 
@@ -162,7 +174,7 @@ def _part_of(reason: str, rows: list[Row]) -> _Part:
     """Return the counts that batches returned, put together."""
     return _Part(
         reason=reason,
-        dim=max(row[_DIM] for row in rows),
+        lengths=tuple(map(max, zip(*(row[_LENGTHS] for row in rows), strict=True))),
         rows=sum(row[_ROWS] for row in rows),
         example=readable(min((row[_EXAMPLE] for row in rows if row[_EXAMPLE] is not None), default=None)),
         id_bytes=sum(row[_ID_BYTES] for row in rows),
@@ -173,77 +185,97 @@ def _part_of(reason: str, rows: list[Row]) -> _Part:
     )
 
 
-def _count_mapper(user: T.DataType, even: bool) -> Mapper:
+def _count_mapper(user: T.DataType, even: bool, n_lengths: int) -> Mapper:
     of_any_length = isinstance(user, T.StringType | T.BinaryType)
 
     def count(batches: Batches) -> Batches:
         for batch in batches:
-            reason, dim = (batch.column(i).to_numpy() for i in range(2))
-            groups = np.column_stack([reason, dim if even else np.zeros_like(dim)])
+            reason, lengths = batch.column(0).to_numpy(), elements(batch.column(1)).to_numpy()
+            lengths = lengths.reshape(batch.num_rows, n_lengths)
+            groups = np.column_stack([reason, lengths if even else np.zeros_like(lengths)])
             for group in np.unique(groups, axis=0):
                 rows = np.flatnonzero((groups == group).all(axis=1))
                 part = batch.take(pa.array(rows))
                 ids = elements(part.column(2))
                 sums = {
                     _REASON: group[0],
-                    _DIM: dim[rows].max(),
                     _ROWS: len(ids),
                     _ID_BYTES: (pc.sum(pc.binary_length(ids)).as_py() or 0) if of_any_length else 8 * len(ids),
                     _NUMBERS: pc.sum(part.column(3)).as_py(),
                     _PARTITION: part.column(4)[0].as_py(),
                 }
-                example = pa.repeat(pc.min(ids), 1)
-                columns = [example, *(pa.array([int(number)]) for number in sums.values())]
+                columns = [pa.repeat(pc.min(ids), 1), pa.array([lengths[rows].max(axis=0)], pa.list_(pa.int32()))]
+                columns += [pa.array([int(number)]) for number in sums.values()]
                 columns += [pa.repeat(pc.max(part.column(place)), 1) for place in (5, 6)]
-                yield pa.RecordBatch.from_arrays(columns, [_EXAMPLE, *sums, _LARGEST, _ROUNDED])
+                yield pa.RecordBatch.from_arrays(columns, [_EXAMPLE, _LENGTHS, *sums, _LARGEST, _ROUNDED])
 
     return count
 
 
-def _usual_length(lengths: list[tuple[int, int]]) -> int:
-    """Return the most frequent length of vectors, the shorter of two equally frequent ones; 0 where there are none.
+def _usual_lengths(found: list[tuple[tuple[int, ...], int]], none: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the lengths that most rows have together, the shorter of equally frequent ones; none where there are none.
 
-    lengths : length and number of vectors
+    found : lengths, and the number of rows that have them
     """
-    return min(((-rows, length) for length, rows in lengths if length > 0), default=(0, 0))[1]
+    return min(((-rows, lengths) for lengths, rows in found if all(lengths)), default=(0, none))[1]
 
 
 def _check_mapper(source: Source, metric: str, wire: Wire) -> Mapper:
-    even, columns = source.even, source.table.columns
+    forms, weights, no_lengths = source.forms, source.weights, (0,) * source.n_lengths
 
     def check(batches: Batches) -> Batches:
         for batch in batches:
             ids, hashes = batch.column(0), batch.column(1).to_numpy()
-            if MLLIB in columns:
-                reason, good = check_sparse_rows(ids, *mllib_lists(batch.column(2)), metric)
-            elif not even:
-                values = batch.column(3) if VALUES in columns else None
-                reason, good = check_sparse_rows(ids, batch.column(2), values, metric)
-            elif MLLIB_DENSE in columns:
-                reason, good = check_structs(ids, batch.column(2), metric)
-            else:
-                reason, good = check_rows(ids, batch.column(2), metric)
-            for length, (rows, vectors) in good.items():
+            reason, good = _judge(ids, batch.columns[2:], forms, weights, metric)
+            if wire.grouped:
+                group = batch.column(GROUP).to_numpy()
+                good = {lengths: (rows, Grouped(vectors, group[rows])) for lengths, (rows, vectors) in good.items()}
+            for lengths, (rows, vectors) in good.items():
                 blocks = block_users(ids.take(pa.array(rows)), hashes[rows], vectors, wire)
-                yield _checked(blocks, length, 0, wire, vectors)
+                yield _checked(blocks, lengths, 0, wire, vectors)
             for code in np.unique(reason[reason > 0]):
                 rows = np.flatnonzero(reason == code)
                 empty = wire.no_numbers(len(rows))
                 blocks = block_users(ids.take(pa.array(rows)), hashes[rows], empty, wire)
-                yield _checked(blocks, 0, int(code), wire, empty)
+                yield _checked(blocks, no_lengths, int(code), wire, empty)
 
     return check
 
 
-def _checked(blocks: list[pa.Array], length: int, code: int, wire: Wire, vectors: Vectors) -> pa.RecordBatch:
-    """Return blocks with the extra columns: length, reason, largest absolute value, whether float32 is too small."""
-    n, values = len(blocks[0]), vectors.data if is_sparse(vectors) else vectors
+def _judge(
+    ids: pa.Array, columns: list[pa.Array], forms: tuple[Form, ...], weights: tuple[float, ...], metric: str
+) -> JudgedTogether:
+    """Judge a batch, whose columns are those of the forms, one form after the other."""
+    ends = np.cumsum([len(form) for form in forms]).tolist()
+    judged = [
+        _judge_vectors(ids, form, columns[end - len(form) : end], metric, most_index(len(forms)))
+        for form, end in zip(forms, ends, strict=True)
+    ]
+    if weights:
+        return judge_together(judged, weights, metric)
+    reason, good = judged[0]
+    return reason, {(length,): found for length, found in good.items()}
+
+
+def _judge_vectors(ids: pa.Array, form: Form, columns: list[pa.Array], metric: str, most: int) -> Judged:
+    if MLLIB in form:
+        return check_sparse_rows(ids, *mllib_lists(columns[0]), metric, most)
+    if INDICES in form:
+        return check_sparse_rows(ids, columns[0], columns[1] if len(columns) > 1 else None, metric, most)
+    return (check_structs if MLLIB_DENSE in form else check_rows)(ids, columns[0], metric)
+
+
+def _checked(
+    blocks: list[pa.Array], lengths: tuple[int, ...], code: int, wire: Wire, vectors: Vectors
+) -> pa.RecordBatch:
+    """Return blocks with the extra columns: lengths, reason, largest absolute value, whether float32 is too small."""
+    n, values = len(blocks[0]), numbers_of(vectors)
     largest = max(float(values.max(initial=0)), -float(values.min(initial=0)))
     marks = [
-        pa.array(np.full(n, length, np.int32)),
+        to_lists(pa.array(np.tile(np.array(lengths, np.int32), n)), np.full(n, len(lengths))),
         pa.array(np.full(n, code, np.int8)),
         pa.array(np.full(n, largest)),
         pa.array(np.full(n, values.dtype != np.float32)),
     ]
-    names = [IDS, HASHES, *wire.names, LOWEST, _DIM, _REASON, _LARGEST, _ROUNDED]
+    names = [IDS, HASHES, *wire.names, LOWEST, _LENGTHS, _REASON, _LARGEST, _ROUNDED]
     return pa.RecordBatch.from_arrays(blocks + marks, names)

@@ -9,7 +9,8 @@ from annspark.settings import Settings
 from annspark.spark.types import is_collated
 from annspark.tables import DISTANCE, NEIGHBOR_ID, NEIGHBORS, USER_ID
 
-_LOW, _HIGH, _TIMES = "low", "high", "times"
+LOW, HIGH = "low", "high"
+_TIMES = "times"
 
 
 def finish(
@@ -62,21 +63,28 @@ def _restricted(neighbors: DataFrame, max_distance: float | None, links: str) ->
         neighbors = neighbors.select(USER_ID, near.alias(NEIGHBORS))
     if links == "all":
         return neighbors
-    pairs = neighbors.select(USER_ID, F.explode(NEIGHBORS).alias("neighbor")).select(USER_ID, "neighbor.*")
-    ends = [F.least(USER_ID, NEIGHBOR_ID).alias(_LOW), F.greatest(USER_ID, NEIGHBOR_ID).alias(_HIGH)]
-    # Both directions of a pair have the same distance.
-    linked = pairs.groupBy(*ends).agg(F.min(DISTANCE).alias(DISTANCE), F.count("*").alias(_TIMES))
-    if links == "mutual":
-        linked = linked.where(F.col(_TIMES) == 2)
-    ways = F.array(F.struct(_LOW, _HIGH), F.struct(F.col(_HIGH).alias(_LOW), F.col(_LOW).alias(_HIGH)))
+    linked = linked_once(neighbors, links)
+    ways = F.array(F.struct(LOW, HIGH), F.struct(F.col(HIGH).alias(LOW), F.col(LOW).alias(HIGH)))
     both = linked.select(DISTANCE, F.explode(ways).alias("way")).select("way.*", DISTANCE)
-    lists = both.groupBy(F.col(_LOW).alias(USER_ID)).agg(
-        F.sort_array(F.collect_list(F.struct(DISTANCE, F.col(_HIGH).alias(NEIGHBOR_ID)))).alias(NEIGHBORS)
+    lists = both.groupBy(F.col(LOW).alias(USER_ID)).agg(
+        F.sort_array(F.collect_list(F.struct(DISTANCE, F.col(HIGH).alias(NEIGHBOR_ID)))).alias(NEIGHBORS)
     )
     swapped = F.transform(NEIGHBORS, lambda neighbor: F.struct(neighbor[NEIGHBOR_ID], neighbor[DISTANCE]))
     linked_lists = lists.select(USER_ID, swapped.alias("linked"))
     all_users = neighbors.join(linked_lists, USER_ID, "left")
     return all_users.select(USER_ID, F.coalesce("linked", F.filter(NEIGHBORS, lambda _: F.lit(False))).alias(NEIGHBORS))
+
+
+def linked_once(neighbors: DataFrame, links: str) -> DataFrame:
+    """Return the pairs of users of whom one lists the other ("either") or each does ("mutual"), every pair once.
+
+    neighbors : user_id, neighbors
+    returns   : low, high (the ids, in their order) and distance, the smaller one where the two directions differ
+    """
+    pairs = neighbors.select(USER_ID, F.explode(NEIGHBORS).alias("neighbor")).select(USER_ID, "neighbor.*")
+    ends = [F.least(USER_ID, NEIGHBOR_ID).alias(LOW), F.greatest(USER_ID, NEIGHBOR_ID).alias(HIGH)]
+    linked = pairs.groupBy(*ends).agg(F.min(DISTANCE).alias(DISTANCE), F.count("*").alias(_TIMES))
+    return (linked.where(F.col(_TIMES) == 2) if links == "mutual" else linked).select(LOW, HIGH, DISTANCE)
 
 
 def _collated(lists: DataFrame, kind: T.DataType, neighbor: T.DataType) -> DataFrame:

@@ -45,7 +45,7 @@ def laid_out(neighbors: DataFrame, layout: Layout) -> DataFrame:
     if layout.value == INNER_PRODUCT:
         product = F.transform(
             NEIGHBORS,
-            lambda neighbor: F.struct(neighbor[NEIGHBOR_ID], _negated(neighbor[DISTANCE]).alias(INNER_PRODUCT)),
+            lambda neighbor: F.struct(neighbor[NEIGHBOR_ID], negated(neighbor[DISTANCE]).alias(INNER_PRODUCT)),
         )
         neighbors = neighbors.select(USER_ID, product.alias(NEIGHBORS))
     table = _lengthened(neighbors, layout.value) if layout.long else neighbors
@@ -60,7 +60,7 @@ def lists_in(table: DataFrame, layout: Layout) -> DataFrame:
         named = named.groupBy(USER_ID).agg(pairs)
     values = F.col(f"{NEIGHBORS}.{layout.value}")
     distances = (
-        F.transform(values, _negated) if layout.value == INNER_PRODUCT else F.transform(values, lambda value: value)
+        F.transform(values, negated) if layout.value == INNER_PRODUCT else F.transform(values, lambda value: value)
     )
     return named.select(USER_ID, f"{NEIGHBORS}.{NEIGHBOR_ID}", distances.alias(DISTANCE))
 
@@ -86,8 +86,8 @@ def require_complete(written: int, rows: int) -> None:
         )
 
 
-def _negated(value: Column) -> Column:
-    """Return 0 - value, a float: -value would turn 0 into -0."""
+def negated(value: Column) -> Column:
+    """Return 0 - value, a number of the same type: -value would turn 0 into -0."""
     return F.lit(0).cast("float") - value
 
 

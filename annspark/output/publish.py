@@ -242,7 +242,7 @@ def require_format(spark: SparkSession, output: Output, file_format: str | None,
         why = reason_of(error)
     if why:
         raise SettingsError(
-            f"'format' is {file_format!r}, which neighbors of the {shape} shape cannot be published in ({why}). Give "
+            f"'format' is {file_format!r}, which tables of the {shape} shape cannot be published in ({why}). Give "
             "parquet, orc or json."
         )
 
@@ -302,7 +302,10 @@ def write_pending(table: DataFrame, output: Output, file_format: str | None) -> 
     folder = f"{output.aside}/table{len(output.written) or ''}"
     output.written.append(folder)
     files.write_table(table, folder, file_format or "parquet")
-    return Pending(spark, folder, output, reader_of(spark, file_format).option(*files.LITERAL).load(folder))
+    reader = reader_of(spark, file_format).option(*files.LITERAL)
+    if file_format in (None, "parquet"):  # known, the schema takes no job to be read from a file
+        reader = reader.schema(table.schema)
+    return Pending(spark, folder, output, reader.load(folder))
 
 
 def discard(pending: Pending) -> None:

@@ -24,6 +24,9 @@ class Rows:
     widened    : users whose leaves held too few others, and who got neighbors from the whole table
     restricted : users who have fewer neighbors because of max_distance or links
     indexed    : rows among which neighbors were looked for, where these are of another table or index
+    excluded_pairs : pairs of a user and another that it must not be given; None where none were given
+    groups     : groups within which neighbors were looked for; None where there are none
+    in_small_groups : users of groups of k users or fewer, who have fewer than k neighbors
     """
 
     read: int
@@ -35,6 +38,9 @@ class Rows:
     widened: int = 0
     restricted: int = 0
     indexed: int | None = None
+    excluded_pairs: int | None = None
+    groups: int | None = None
+    in_small_groups: int = 0
 
 
 @dataclass(frozen=True)
@@ -44,11 +50,13 @@ class Cost:
     pairs_per_user  : distances computed for a user, on average
     copies_per_user : copies of a user's vector that went to partitions, on average
     shuffle_bytes   : bytes of payload that went between partitions, before compression
+    staged_bytes    : bytes of vectors that Java kept during the run, in its heap or on disk
     """
 
     pairs_per_user: float
     copies_per_user: float
     shuffle_bytes: int
+    staged_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,13 +16,15 @@ def report_as_text(report: Report) -> str:
     rows, recall = report.rows, report.recall
     dropped = ", ".join(f"{reason} {n:,} (such as {rows.examples[reason]!r})" for reason, n in rows.dropped.items())
     counts = {"with fewer than k neighbors": rows.short, "with fewer than k published": rows.restricted}
+    counts["in groups of k users or fewer"] = rows.in_small_groups
     counts["given neighbors from the whole table, as their leaves held too few"] = rows.widened
     short = "".join(f", {n:,} {what}" for what, n in counts.items() if n)
     steps = ", ".join(f"{name} {value:.1f}" for name, value in report.seconds.items() if name != "total")
     among = f" among {rows.indexed:,} indexed rows" if rows.indexed is not None else ""
+    groups = f", within {rows.groups:,} groups" if rows.groups is not None else ""
     lines = [
         f"users    {rows.written:,} written of {rows.read:,} read{short}; dropped: {dropped or 'none'}",
-        f"recall   {recall.mean:.4f} of the exact {recall.k} nearest{among} "
+        f"recall   {recall.mean:.4f} of the exact {recall.k} nearest{among}{groups} "
         f"({recall.low:.4f} to {recall.high:.4f}, 95 %, measured on {recall.users:,} users)",
         f"spread   5 % of users have a recall of {recall.p5:.2f} or less, {recall.below_half:.1%} one below 0.5",
     ]
@@ -41,7 +43,8 @@ def report_as_text(report: Report) -> str:
     if report.cost:
         lines.append(
             f"cost     {report.cost.pairs_per_user:,.0f} distances and {report.cost.copies_per_user:.2f} copies "
-            f"a user, {report.cost.shuffle_bytes / 1e6:,.0f} MB shuffled"
+            f"a user, {report.cost.shuffle_bytes / 1e6:,.0f} MB shuffled, {report.cost.staged_bytes / 1e6:,.0f} MB of "
+            "vectors in Java's heap or on disk"
         )
     if report.leaves:
         lines.append(f"leaves   {report.leaves.count:,}, the largest with {report.leaves.max_rows:,} users")

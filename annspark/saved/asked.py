@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 
 from annspark.core.metric import METRICS
-from annspark.core.vectors import Vectors, sparse_rows
+from annspark.core.vectors import Vectors, len_of, sparse_rows
+from annspark.core.weighted import most_index, weigh
 from annspark.errors import InputError
+from annspark.saved.manifest import Manifest
 
 _MOST_INDEX = 2**31 - 2
 _BITS = (bytes, bytearray, memoryview)
@@ -62,21 +64,57 @@ def _require_numbers(vectors: np.ndarray, metric: str) -> None:
         raise InputError(f"vectors: row {row} holds numbers other than 0 and 1, and {metric} is of bits. Give bits.")
 
 
-def asked_sparse(given: Any, dim: int, metric: str) -> tuple[Vectors, bool]:
+def asked_sparse(given: Any, dim: int, metric: str, most: int = _MOST_INDEX) -> tuple[Vectors, bool]:
     """Return sparse rows, and whether a single one was given.
 
+    most  : the largest column there may be
     given : rows of scipy.sparse; or one vector, or a list of vectors, each of them {column: number}, or an array of all
             numbers; for jaccard a set or list of members, an array of bool, or bytes, 8 bits to a byte
     Raises InputError for rows that an index of this metric cannot hold.
     """
     sets = METRICS[metric].sets
     if hasattr(given, "tocsr"):
-        return _checked(_of_scipy(given), dim, metric), False
+        return _checked(_of_scipy(given), dim, metric, most), False
     single = _is_one(given, sets)
     if not single and not isinstance(given, Iterable):
         raise InputError(f"vectors: {_named(given)} is no vector. {_allowed(metric)}")
     rows = [_entries_of(one, metric) for one in ([given] if single else given)]
-    return _checked(rows, dim, metric), single
+    return _checked(rows, dim, metric, most), single
+
+
+def names_columns(given: Any, weights: Mapping[str, float]) -> bool:
+    """Return whether what a caller asks with has vectors by the names of columns, for an index of several columns."""
+    return bool(weights) and isinstance(given, Mapping) and any(isinstance(name, str) for name in given)
+
+
+def asked_weighted(given: Mapping[str, Any], manifest: Manifest) -> tuple[Vectors, bool]:
+    """Return the vectors made of those of several columns, and whether a single one was given.
+
+    given : for each column of the index, what asked_dense or asked_sparse takes
+    Raises InputError as they do, and for other columns than those of the index.
+    """
+    weights = manifest.weights
+    if set(given) != set(weights):
+        raise InputError(
+            f"vectors: the columns {', '.join(map(repr, given))} were given, and the index is made of "
+            f"{', '.join(map(repr, weights))}. Give a vector for each of these."
+        )
+    parts, singles, most = [], [], most_index(len(weights))
+    for i, name in enumerate(weights):
+        try:
+            if manifest.sparse:
+                part, single = asked_sparse(given[name], -(-manifest.dim // len(weights)), manifest.metric, most)
+            else:
+                part, single = asked_dense(given[name], manifest.lengths[i], manifest.metric)
+        except InputError as error:
+            raise InputError(f"column {name!r} of the {error}") from error
+        parts.append(part)
+        singles.append(single)
+    counts = [len_of(part) for part in parts]
+    if len(set(counts)) > 1 or len(set(singles)) > 1:
+        told = ", ".join(f"{n:,} for {name!r}" for name, n in zip(weights, counts, strict=True))
+        raise InputError(f"vectors: there are {told}. Give one of each column, or arrays of as many rows for each.")
+    return weigh(parts, list(weights.values()), manifest.metric), singles[0]
 
 
 Entries = tuple[np.ndarray, np.ndarray]  # columns int64, ascending, and numbers float, none of which is 0
@@ -137,12 +175,12 @@ def _of_scipy(given: Any) -> list[Entries]:
     return [(columns[a:b], numbers[a:b]) for a, b in pairwise(cuts)]
 
 
-def _checked(rows: list[Entries], dim: int, metric: str) -> Vectors:
+def _checked(rows: list[Entries], dim: int, metric: str, most: int) -> Vectors:
     """Return rows of which each was found to be usable."""
     for number, (columns, numbers) in enumerate(rows):
-        if len(columns) and not 0 <= columns[0] <= columns[-1] <= _MOST_INDEX:
+        if len(columns) and not 0 <= columns[0] <= columns[-1] <= most:
             raise InputError(
-                f"vectors: row {number} has a column below 0 or above {_MOST_INDEX:,}. Number columns as those of the "
+                f"vectors: row {number} has a column below 0 or above {most:,}. Number columns as those of the "
                 "index are."
             )
         if not np.isfinite(numbers).all():

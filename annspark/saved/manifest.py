@@ -66,6 +66,7 @@ class Manifest:
     settings     : all settings it was saved with, by name
     rows         : number of vectors
     dim          : numbers of a vector; of sparse rows one more than the largest column
+    lengths      : how many numbers of a dense vector are from each vector column; () for sparse rows
     sparse       : whether vectors are sparse rows
     id_type      : Spark's JSON of a struct with a single field, of the type of ids
     numbers      : "float32" or "float64", the type of stored numbers
@@ -88,6 +89,7 @@ class Manifest:
     settings: Mapping[str, Any]
     rows: int
     dim: int
+    lengths: tuple[int, ...]
     sparse: bool
     id_type: str
     numbers: str
@@ -108,6 +110,11 @@ class Manifest:
     def metric(self) -> str:
         """The metric, a key of METRICS."""
         return self.coordinates.metric
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The columns that vectors are put together of, in their order, with their weights; {} for a single one."""
+        return dict(sorted((self.settings.get("vector_cols") or {}).items()))
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -178,6 +185,7 @@ def _facts_of(manifest: Manifest) -> dict[str, Any]:
         "format": FORMAT,
         **{name: getattr(manifest, name) for name in _PLAIN},
         "settings": dict(manifest.settings),
+        "lengths": list(manifest.lengths),
         "coordinates": {
             "exponent": coordinates.exponent,
             "double": coordinates.double,
@@ -325,6 +333,8 @@ def _manifest_of(facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> 
     query = facts["query"]
     return Manifest(
         **{name: facts[name] for name in _PLAIN},
+        # The first indexes do not have them.
+        lengths=tuple(int(length) for length in facts.get("lengths", [] if facts["sparse"] else [facts["dim"]])),
         coordinates=coordinates,
         forest=_centres_of(arrays) if facts["forest"] == "centres" else _columns_of(arrays),
         reach=arrays["reach"].astype(np.float32),
@@ -377,6 +387,8 @@ def _require_sound(manifest: Manifest) -> None:
         "its parts do not have the batches": manifest.part_batches.sum() == len(manifest.batch_rows),
         "the batches are not those of the parts": len(manifest.part_batches) == len(manifest.parts),
         "its first tree does not hold all rows": first_tree == manifest.rows,
+        "its vectors are not as long as their columns' together": manifest.sparse
+        or sum(manifest.lengths) == manifest.dim,
         "its origin is of another length than the vectors": origin is None or origin.shape == (manifest.dim,),
         "its numbers are of no known type": manifest.numbers in ("float32", "float64"),
         "its vectors are sparse and its forest is not, or the other way round": manifest.sparse
@@ -402,6 +414,7 @@ def manifest_as_text(manifest: Manifest) -> str:
     lines = {
         "rows": f"{manifest.rows:,}",
         "vectors": f"{manifest.dim:,} {'columns' if manifest.sparse else 'numbers'}, {kind}, {manifest.numbers}",
+        **({"columns": _weights_in_words(manifest)} if manifest.weights else {}),
         "metric": manifest.metric,
         "ids": _plain_type(manifest.id_type),
         "forest": f"{trees} with {sum(sizes):,} leaves, of which {np.count_nonzero(manifest.leaf_rows):,} hold rows",
@@ -410,6 +423,12 @@ def manifest_as_text(manifest: Manifest) -> str:
         "saved": f"{manifest.created} by annspark {manifest.version}, format {FORMAT}",
     }
     return "\n".join(f"{name + ':':<9} {value}" for name, value in lines.items())
+
+
+def _weights_in_words(manifest: Manifest) -> str:
+    lengths = [""] * len(manifest.weights) if manifest.sparse else [f" ({n:,} numbers)" for n in manifest.lengths]
+    each = zip(manifest.weights.items(), lengths, strict=True)
+    return ", ".join(f"{name} {weight:g}{length}" for (name, weight), length in each)
 
 
 def _calibration_in_words(query: QueryCalibration | None) -> str:

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
 
 OUT_ROWS = 20_000  # rows of an outgoing batch
 Batches = Iterator[pa.RecordBatch]
@@ -72,13 +73,41 @@ def ranks_of_ids(*columns: pa.Array) -> tuple[pa.Array, list[np.ndarray]]:
 
 
 def collect(table: DataFrame) -> pa.Table:
-    """Collect a small table on the driver."""
+    """Collect a table on the driver."""
     if hasattr(table, "toArrow"):
         return table.toArrow()
-    from pyspark.sql.pandas.types import to_arrow_schema  # Spark 3.5 has no toArrow
+    rows = table.mapInArrow(_as_streams, "stream binary").collect()  # Spark 3.5 has no toArrow
+    parts = [_read_stream(row[0]) for row in rows]
+    return pa.concat_tables(parts) if parts else to_arrow_schema(table.schema).empty_table()
 
-    rows, schema = [tuple(row) for row in table.collect()], to_arrow_schema(table.schema)
-    return pa.table([pa.array([row[i] for row in rows], field.type) for i, field in enumerate(schema)], schema=schema)
+
+def distribute(spark: SparkSession, batches: list[pa.RecordBatch]) -> DataFrame:
+    """Return Arrow batches of one schema, at least one, as a table; Spark 3.5 takes none by itself."""
+    table = spark.createDataFrame([(_write_stream(batch),) for batch in batches], "stream binary")
+    return table.mapInArrow(_from_streams, from_arrow_schema(batches[0].schema))
+
+
+def _as_streams(batches: Batches) -> Batches:
+    for batch in batches:
+        yield pa.RecordBatch.from_arrays([pa.array([_write_stream(batch)], pa.binary())], ["stream"])
+
+
+def _from_streams(batches: Batches) -> Batches:
+    for batch in batches:
+        for stream in batch.column(0):
+            yield from _read_stream(stream.as_py()).to_batches()
+
+
+def _write_stream(batch: pa.RecordBatch) -> bytes:
+    """Return a batch in Arrow's own format."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return sink.getvalue().to_pybytes()
+
+
+def _read_stream(stream: bytes) -> pa.Table:
+    return pa.ipc.open_stream(stream).read_all()
 
 
 def _offsets(lengths: np.ndarray) -> np.ndarray:

@@ -13,10 +13,22 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from annspark.core.excluded import Excluded
 from annspark.core.vectors import Vectors, in_kind, narrowed, slice_rows, take_rows
 from annspark.spark.arrow import OUT_ROWS, Batches, Mapper, elements, numbers, to_binary, to_lists
 from annspark.spark.wire import Wire, row_bytes
-from annspark.tables import COUNTS, DISTANCES, HASHES, IDS, LOWEST, NEIGHBOR_IDS, PARTITION_KEY, USER_ID
+from annspark.tables import (
+    COUNTS,
+    DISTANCES,
+    EXCLUDED,
+    HASHES,
+    IDS,
+    LOWEST,
+    N_EXCLUDED,
+    NEIGHBOR_IDS,
+    PARTITION_KEY,
+    USER_ID,
+)
 
 _BLOCK_BYTES = 4096
 
@@ -71,20 +83,47 @@ def block_lengths(group: np.ndarray, row_bytes: int) -> tuple[np.ndarray, np.nda
     return first, np.diff(np.append(first, len(group)))
 
 
-def block_users(ids: pa.Array, hashes: np.ndarray, vectors: Vectors, wire: Wire) -> list[pa.Array]:
-    """Return users in blocks, as the columns of block_fields.
+def block_users(
+    ids: pa.Array, hashes: np.ndarray, vectors: Vectors, wire: Wire, excluded: Excluded | None = None
+) -> list[pa.Array]:
+    """Return users in blocks, as the columns of block_fields, and those of excluded_fields where pairs are excluded.
 
     They are in the order of their hashes, so that the users of a sample, which have the smallest, are in few blocks.
     """
     order = np.argsort(hashes, kind="stable")
     hashes, vectors = hashes[order], take_rows(vectors, order)
-    first, lengths = block_lengths(np.zeros(len(ids), np.int8), row_bytes(vectors))
+    first, lengths = block_lengths(np.zeros(len(ids), np.int8), row_bytes(vectors) + excluded_bytes(excluded))
     return [
         to_lists(ids.take(pa.array(order)), lengths),
         to_binary(hashes, lengths),
         *wire.write(vectors, lengths),
         pa.array(hashes[first]),
+        *(write_excluded(excluded.take(order), lengths) if excluded else []),
     ]
+
+
+def excluded_fields(blocks: DataFrame) -> list[T.StructField]:
+    """Return the columns of excluded pairs that blocks have: two, or none where no pairs are excluded."""
+    return [field for field in blocks.schema.fields if field.name in (EXCLUDED, N_EXCLUDED)]
+
+
+def read_excluded(blocks: pa.RecordBatch | pa.Table) -> Excluded | None:
+    """Return what the users of blocks exclude; None where the blocks have no columns for it."""
+    if EXCLUDED not in blocks.schema.names:
+        return None
+    return Excluded(numbers(blocks[N_EXCLUDED], np.int32), numbers(blocks[EXCLUDED], np.int64))
+
+
+def write_excluded(excluded: Excluded, lengths: np.ndarray) -> list[pa.Array]:
+    """Pack what users exclude into the columns of excluded_fields, lengths[i] users into block i."""
+    ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(excluded.counts, dtype=np.int64)])
+    per_block = np.diff(ends[np.cumsum(lengths)], prepend=0)
+    return [to_binary(excluded.hashes, per_block), to_binary(excluded.counts, lengths)]
+
+
+def excluded_bytes(excluded: Excluded | None) -> int:
+    """Return about how many bytes a user's excluded pairs take in a block."""
+    return 0 if excluded is None else 4 + 8 * (len(excluded.hashes) // max(1, len(excluded.counts)))
 
 
 def block_lists(

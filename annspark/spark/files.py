@@ -345,9 +345,14 @@ def remove_empty(paths: list[str]) -> None:
 
 def write_text(path: str, text: str) -> None:
     """Write a text file."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: str, data: bytes) -> None:
+    """Write a file."""
     system, inside = open_place(path)
     with system.open_output_stream(inside) as stream:
-        stream.write(text.encode())
+        stream.write(data)
 
 
 def list_folder(path: str) -> list[str]:
@@ -359,9 +364,14 @@ def list_folder(path: str) -> list[str]:
 
 def read_text(path: str) -> str:
     """Return a file's text."""
+    return read_bytes(path).decode()
+
+
+def read_bytes(path: str) -> bytes:
+    """Return what a file holds."""
     system, inside = open_place(path)
     with system.open_input_stream(inside) as stream:
-        return stream.read().decode()
+        return bytes(stream.read())
 
 
 def remove(path: str) -> None:

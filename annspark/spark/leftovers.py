@@ -84,7 +84,7 @@ def working_in(folder: str, role: str, given: str, spark: SparkSession | None) -
             files.require_seen(spark, role, given, f"{folder}/{OWNER}")
         yield
     except BaseException as error:
-        _clean(folder)
+        clean(folder)
         if not isinstance(error, AnnsparkError):  # tasks of Spark may still be writing
             _FAILED[folder] = made[1:]
             is_outermost = all(thread != opened[0] or path in _FAILED for thread, path in _OPEN)
@@ -94,7 +94,7 @@ def working_in(folder: str, role: str, given: str, spark: SparkSession | None) -
         raise
     finally:
         _OPEN.remove(opened)
-    _clean(folder)
+    clean(folder)
 
 
 def sweep() -> None:
@@ -107,7 +107,7 @@ def sweep() -> None:
     while time.monotonic() < min(calm, end):
         for folder in _FAILED:
             if files.exists(folder):
-                _clean(folder)
+                clean(folder)
                 calm = time.monotonic() + _CALM
         time.sleep(0.05)
     for made in _FAILED.values():
@@ -127,7 +127,7 @@ def clear(parent: str, prefix: str, rescue: Callable[[str], bool]) -> None:
         if dead is None:
             unknown.append(folder)
         elif dead and rescue(folder):
-            _clean(folder)
+            clean(folder)
             logger.info("left over: %s, of a run that ended before its time, is deleted", folder)
     unknown = [folder for folder in unknown if files.exists(folder)]  # a run that just ended has deleted its folder
     if unknown:
@@ -147,8 +147,8 @@ def _read_owner(folder: str) -> Any:
     return None
 
 
-def _clean(folder: str) -> None:
-    """Delete a folder; a failure is only logged, because it must not turn a good run into a failed one."""
+def clean(folder: str) -> None:
+    """Delete a folder or file; a failure is only logged, because it must not turn a good run into a failed one."""
     for _ in range(3):  # a task may still be writing there
         try:
             if files.exists(folder):

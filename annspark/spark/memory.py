@@ -1,18 +1,44 @@
-"""How much memory is free for a Python worker, as seen from inside it."""
+"""How much memory is free on this machine or in its container, and whom the kernel has killed for want of it."""
 
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-_MEMINFO = Path("/proc/meminfo")
-# The limit, what is taken, and what of it the kernel gives back when asked: of containers by cgroup v2, then v1.
-_GROUPS = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat"),
-    (
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-        "/sys/fs/cgroup/memory/memory.stat",
+_MEMINFO, _VMSTAT, _OWN_GROUPS = Path("/proc/meminfo"), Path("/proc/vmstat"), Path("/proc/self/cgroup")
+_KILLS = "oom_kill"
+
+
+@dataclass(frozen=True)
+class _Version:
+    """Where a version of control groups, by which containers are limited, keeps what it knows of memory.
+
+    controller : the name before the group's path in /proc/self/cgroup
+    folder     : of the outermost group
+    limit      : file of the bytes allowed
+    taken      : file of the bytes taken
+    events     : file that counts processes killed
+    """
+
+    controller: str
+    folder: Path
+    limit: str
+    taken: str
+    events: str
+
+
+_VERSIONS = (
+    _Version("", Path("/sys/fs/cgroup"), "memory.max", "memory.current", "memory.events"),
+    _Version(
+        "memory", Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "memory.oom_control"
     ),
 )
+
+
+def bytes_free() -> int:
+    """Return the bytes of memory that are free on this machine or in its container, 0 where that is not known."""
+    known = (_free_on_machine(), _free_in_groups())
+    return min((n_bytes for n_bytes in known if n_bytes is not None), default=0)
 
 
 def bytes_free_for_worker(tasks: int | None = None) -> int:
@@ -24,39 +50,63 @@ def bytes_free_for_worker(tasks: int | None = None) -> int:
     tasks : tasks that an executor runs at once; None where that is not known, for one on each core
     """
     cores = os.cpu_count() or 1  # a container tells those of the machine, which may be many more than its own
-    machine = _free_on_machine()
-    groups = [free for free in (_free_in_group(*files) for files in _GROUPS) if free is not None]
-    shares = [] if machine is None else [machine // cores]
-    shares += [free // min(tasks or cores, cores) for free in groups]
-    return min([*shares, *_own_limit()], default=0)
+    machine, groups = _free_on_machine(), _free_in_groups()
+    shares = [machine and machine // cores, groups and groups // min(tasks or cores, cores), _own_limit()]
+    return min((share for share in shares if share is not None), default=0)
 
 
 def _free_on_machine() -> int | None:
-    return _field(_MEMINFO, "MemAvailable:", 1024)
+    free = _field(_MEMINFO, "MemAvailable:")
+    return None if free is None else 1024 * free
 
 
-def _free_in_group(limit: str, taken: str, details: str) -> int | None:
+def _free_in_groups() -> int | None:
+    known = [_free_in_group(version, folder) for version, folder in _groups()]
+    return min((n_bytes for n_bytes in known if n_bytes is not None), default=None)
+
+
+def count_killed() -> int:
+    """Return how many processes the kernel has killed for want of memory; only a change of this number tells."""
+    files = [_VMSTAT, *(folder / version.events for version, folder in _groups())]
+    return sum(_field(file, _KILLS) or 0 for file in files)
+
+
+def _own_limit() -> int | None:
+    """Return the bytes of address space that this process is limited to; None where it is not."""
     try:
-        allowed, used = int(Path(limit).read_text()), int(Path(taken).read_text())
+        import resource  # Windows has none
+    except ImportError:
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
+def _groups() -> Iterator[tuple[_Version, Path]]:
+    """Yield the folders of this process's control group and of all groups around it."""
+    try:
+        lines = _OWN_GROUPS.read_text().splitlines()
+    except OSError:  # not Linux
+        return
+    paths = dict(line.split(":", 2)[1:] for line in lines)
+    for version in _VERSIONS:
+        # A container may show the path that its group has outside, which is not here.  Its own group is the outermost.
+        inside = Path(paths.get(version.controller, "/").lstrip("/"))
+        yield from ((version, version.folder / part) for part in (inside, *inside.parents))
+
+
+def _free_in_group(version: _Version, folder: Path) -> int | None:
+    try:
+        allowed, used = int((folder / version.limit).read_text()), int((folder / version.taken).read_text())
     except (OSError, ValueError):  # no such group, or "max": no limit
         return None
-    return max(0, allowed - used + (_field(Path(details), "inactive_file", 1) or 0))
+    # The kernel gives back what files take of it when asked.
+    return max(0, allowed - used + (_field(folder / "memory.stat", "inactive_file") or 0))
 
 
-def _field(file: Path, name: str, unit: int) -> int | None:
-    """Return the number after a name in a file of names and numbers, in bytes."""
+def _field(file: Path, name: str) -> int | None:
+    """Return the number after a name in a file of names and numbers."""
     try:
         lines = file.read_text().splitlines()
     except OSError:
         return None
-    return next((int(line.split()[1]) * unit for line in lines if line.split()[:1] == [name]), None)
-
-
-def _own_limit() -> list[int]:
-    """Return the address space that the process is limited to, if it is."""
-    try:
-        import resource  # Windows has none
-    except ImportError:
-        return []
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    return [] if limit == resource.RLIM_INFINITY else [limit]
+    return next((int(line.split()[1]) for line in lines if line.split()[:1] == [name]), None)

@@ -4,16 +4,17 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, DataFrameReader, SparkSession
 from pyspark.storagelevel import StorageLevel
 
-from annspark.errors import reason_of
+from annspark.errors import SettingsError, reason_of
 from annspark.spark import files
 from annspark.spark.leftovers import clear, working_in
 
 logger = logging.getLogger("annspark")
 Store = Callable[[DataFrame], DataFrame]  # stores a table, computed at most once, and returns a DataFrame that reads it
-# A place.  Called with keep=True, it stores a table that may outlive the block: the last of these does.
+# A place.  Called with keep=True, it stores a table that may outlive the block: the last of these does.  Called with
+# anew=True, the returned DataFrame does not know how the table was made: plans of loops would grow with each round.
 Stage = Callable[..., DataFrame]
 _RUN, _KEPT = "annspark-", "neighbors-"
 
@@ -27,7 +28,12 @@ def stage_table(table: DataFrame, folder: str | None) -> DataFrame:
     if folder is None:
         return table.persist(StorageLevel.MEMORY_AND_DISK)
     files.write_table(table, folder, "parquet")
-    return table.sparkSession.read.schema(table.schema).option(*files.LITERAL).parquet(folder)
+    return read_staged(table.sparkSession.read.schema(table.schema), folder)
+
+
+def read_staged(reader: DataFrameReader, folder: str) -> DataFrame:
+    """Return the table that was written to a folder."""
+    return reader.option(*files.LITERAL).parquet(folder)
 
 
 @contextmanager
@@ -54,7 +60,7 @@ def staging(scratch: str | None, spark: SparkSession | None = None) -> Iterator[
     written: list[str] = []
     kept: list[str] = []
 
-    def stage(table: DataFrame, keep: bool = False) -> DataFrame:
+    def stage(table: DataFrame, keep: bool = False, anew: bool = False) -> DataFrame:  # read from files, all are anew
         # A table to keep is written beside the run's folder, which is deleted; its name has that of the run.
         path = f"{_kept_of(folder)}{len(kept)}" if keep else f"{folder}/{len(written)}"
         (kept if keep else written).append(path)
@@ -75,7 +81,9 @@ def _caching() -> Iterator[Stage]:
     staged: list[DataFrame] = []
     kept: list[DataFrame] = []
 
-    def stage(table: DataFrame, keep: bool = False) -> DataFrame:
+    def stage(table: DataFrame, keep: bool = False, anew: bool = False) -> DataFrame:
+        if anew:
+            return _checkpointed(table)
         cached = stage_table(table, None)
         (kept if keep else staged).append(cached)
         return cached
@@ -88,6 +96,17 @@ def _caching() -> Iterator[Stage]:
         raise
     for table in [*staged, *kept[:-1]]:
         release(table)
+
+
+def _checkpointed(table: DataFrame) -> DataFrame:
+    """Store a table on the executors, which give its room back when nobody holds the returned DataFrame any more."""
+    try:
+        return table.localCheckpoint()
+    except (AttributeError, NotImplementedError) as error:
+        raise SettingsError(
+            "'scratch' is left out, and this session (Spark Connect before 4.0) can store the tables of a loop only in "
+            "files. Set 'scratch' to a folder."
+        ) from error
 
 
 def release(table: DataFrame) -> None:

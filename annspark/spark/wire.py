@@ -1,6 +1,6 @@
 """Wire: how the columns of blocks store vectors, dense or sparse."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import numpy as np
@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import types as T
 
-from annspark.core.vectors import Vectors, is_sparse, sparse_rows, width_of
+from annspark.core.vectors import Grouped, Vectors, is_sparse, sparse_rows, width_of
 from annspark.spark.arrow import numbers, to_binary
-from annspark.tables import COLUMNS, HASHES, N_VALUES, VECTORS
+from annspark.tables import COLUMNS, GROUPS, HASHES, N_VALUES, VECTORS
 
 
 @dataclass(frozen=True)
@@ -20,16 +20,21 @@ class Wire:
     One column has the numbers of all vectors; its length tells whether they are float32 or float64.  Sparse rows have
     two more: the column of each number, and the number of values of each row (int32).
 
-    dim : length of a dense vector; for sparse rows a number that is above all columns
+    Vectors of groups have one more, the group of each vector (int64).
+
+    dim     : length of a dense vector; for sparse rows a number that is above all columns
+    sparse  : whether vectors are sparse rows
+    grouped : whether vectors have groups
     """
 
     dim: int
     sparse: bool = False
+    grouped: bool = False
 
     @property
     def names(self) -> list[str]:
         """The names of the columns."""
-        return [VECTORS, COLUMNS, N_VALUES] if self.sparse else [VECTORS]
+        return [VECTORS, *([COLUMNS, N_VALUES] if self.sparse else []), *([GROUPS] if self.grouped else [])]
 
     @property
     def fields(self) -> list[T.StructField]:
@@ -41,6 +46,8 @@ class Wire:
 
         blocks : the columns of this record, and for dense vectors hashes, whose length tells the number of vectors
         """
+        if self.grouped:
+            return Grouped(replace(self, grouped=False).read(blocks), numbers(blocks[GROUPS], np.int64))
         if not self.sparse:
             rows = _sizes(blocks[HASHES]) // 8
             return _values(blocks[VECTORS], rows * self.dim).reshape(-1, self.dim)
@@ -50,6 +57,8 @@ class Wire:
 
     def write(self, vectors: Vectors, lengths: np.ndarray) -> list[pa.Array]:
         """Pack vectors into columns, lengths[i] of them into block i."""
+        if isinstance(vectors, Grouped):
+            return [*self.write(vectors.vectors, lengths), to_binary(vectors.group, lengths)]
         if not is_sparse(vectors):
             return [to_binary(vectors, lengths * vectors.shape[1])]
         counts = np.diff(vectors.indptr).astype(np.int32)
@@ -63,6 +72,8 @@ class Wire:
 
     def no_numbers(self, n: int) -> Vectors:
         """Return n vectors of length 0."""
+        if self.grouped:
+            return Grouped(replace(self, grouped=False).no_numbers(n), np.zeros(n, np.int64))
         if not self.sparse:
             return np.empty((n, 0), np.float32)
         return sparse_rows(np.zeros(n, np.int32), np.empty(0, np.int32), np.empty(0, np.float32), 1)

@@ -39,11 +39,11 @@ def run(spark: SparkSession, source: str, metric: str, recall: float) -> str:
     """Return the row of one set."""
     path = source.removeprefix("als:")
     if source.startswith("als:"):
-        queries, rows, metric = *_factors(spark, _load(path)), "inner_product"
+        queries, rows, metric = *_factors(spark, load_vectors(path)), "inner_product"
     else:
-        queries, rows = _held_out(_load(path))
+        queries, rows = _held_out(load_vectors(path))
     with tempfile.TemporaryDirectory() as folder:
-        users, candidates = (_table(spark, part, Path(folder) / name) for part, name in ((queries, "q"), (rows, "x")))
+        users, candidates = (as_table(spark, part, Path(folder) / name) for part, name in ((queries, "q"), (rows, "x")))
         start = time.perf_counter()
         try:
             result = annspark.build_neighbors(users, candidates=candidates, k=K, metric=metric, recall=recall)
@@ -77,7 +77,8 @@ def true_recall(table: DataFrame, queries: Vectors, rows: Vectors, metric: str) 
     return float(np.mean(counted))
 
 
-def _load(path: str) -> Vectors:
+def load_vectors(path: str) -> Vectors:
+    """Return the rows of an .npz with X, or of a .csr.npz with sparse rows."""
     with np.load(path) as file:
         if "X" in file.files:
             return file["X"].astype(np.float32)
@@ -106,7 +107,7 @@ def _factors(spark: SparkSession, counts: csr_array) -> tuple[np.ndarray, np.nda
     return users, items
 
 
-def _table(spark: SparkSession, vectors: Vectors, path: Path) -> DataFrame:
+def as_table(spark: SparkSession, vectors: Vectors, path: Path) -> DataFrame:
     """Return a table of vectors, row number = id, read from a file."""
     import pyarrow as pa
     import pyarrow.parquet as pq

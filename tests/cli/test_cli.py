@@ -8,7 +8,8 @@ import pytest
 from pyspark.sql import functions as F
 
 from annspark import __version__
-from annspark.cli import _quiet_java, main
+from annspark.cli import main
+from annspark.start.session import quiet_java
 from tests.cli.builds import ROWS, build, damaged
 from tests.helpers import count_cached, files_in, lists_of, read_report
 
@@ -20,9 +21,12 @@ KEYS = {
         "input", "output", "format", "report", "scratch", "overwrite", "k", "id_col", "vector_col", "metric", "recall",
         "probes", "trees", "leaf_rows", "split", "seed", "shape", "on_bad_row", "audit_users", "top_up", "values_col",
         "max_distance", "links", "candidates", "index", "candidate_id_col", "candidate_vector_col", "same_ids",
+        "candidate_values_col", "candidate_col", "exclude", "within",
+        "vector_cols",
+        "resume",
     },
     "rows": {"read", "valid", "written", "dropped"},
-    "recall": {"k", "mean", "low", "high", "users", "p5", "below_half", "bands"},
+    "recall": {"k", "mean", "low", "high", "users", "p5", "below_half", "bands", "groups"},
     "calibration": {"target", "probes", "predicted", "low", "high", "users", "curve"},
     "topped_up": None,
     "passed": None,
@@ -373,9 +377,9 @@ def test_java_is_quieted_only_where_nobody_configured_its_log(monkeypatch):
     for name, value in (("SPARK_CONF_DIR", "conf"), ("JDK_JAVA_OPTIONS", "-Dlog4j2.configurationFile=mine")):
         with monkeypatch.context() as patch:
             patch.setenv(name, value)
-            _quiet_java()
+            quiet_java()
             assert os.environ["SPARK_SUBMIT_OPTS"] == "-Xmx1g"
-    _quiet_java()
+    quiet_java()
     first, named = os.environ["SPARK_SUBMIT_OPTS"].split()
     assert first == "-Xmx1g"
     assert named.startswith("-Dlog4j2.configurationFile=file:///")

@@ -4,7 +4,16 @@ from dataclasses import replace
 
 import pytest
 
-from annspark.core.cost import MOST_BROADCAST_BYTES, Kernels, Rates, Spent, Work, count_bytes, count_core_seconds
+from annspark.core.cost import (
+    MOST_BROADCAST_BYTES,
+    Kernels,
+    Rates,
+    Spent,
+    Work,
+    count_bytes,
+    count_core_seconds,
+    heap_to_hold,
+)
 from annspark.core.cost import find_limits as limits_of
 from annspark.core.keeper import MAX_ROWS
 
@@ -68,9 +77,16 @@ def test_bytes_follow_from_rows_leaves_and_cores():
     assert one.broadcast == 1000 * 64 * 4
     assert one.staged == 1000 * (256 + 16 + 8 + 8 + 10 * 12)
     assert one.worker == 10**8 + 10**9 + 3 * one.broadcast
-    more = needed(cores=4).java - one.java
-    assert more == 2 * (2 * 10**8 + 2 * 1000 * 256)  # the table is smaller than a row group
-    assert needed(sampled=80_000).java - one.java == 2 * 40_000 * 256
+    assert one.java == heap_to_hold(2 * 40_000 * 256 + 2 * one.broadcast)  # more than all rows take
+
+
+def test_java_holds_a_row_group_for_each_core():
+    work = replace(WORK, rows=10**7)
+    told = [
+        count_bytes(work, shuffled=0, task=0, sampled=0, leaves=1, id_bytes=8, cores=cores).java for cores in (2, 4, 64)
+    ]
+    assert told == [heap_to_hold(n * 256) for n in (2 << 20, 4 << 20, 10**7)]
+    assert heap_to_hold(550 * 10**6 - (300 << 20)) == pytest.approx(10**9)
 
 
 def find_limits(bytes_needed, **changed):

@@ -18,6 +18,14 @@ def test_a_job_takes_the_arguments_of_its_command(tmp_path, job, command):
     assert run_process(sys.executable, job, "--no-such-thing", cwd=tmp_path).returncode == 2
 
 
+def test_one_job_takes_every_use_and_its_arguments(tmp_path):
+    done = run_process(
+        sys.executable, str(REPOSITORY / "jobs" / "use_neighbors.py"), "duplicates", "--help", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--max-distance" in done.stdout
+
+
 @pytest.mark.slow
 def test_a_table_that_one_job_builds_is_audited_by_the_other(spark, tmp_path):
     make_table(spark, clustered(300)).write.parquet(str(tmp_path / "in"))

@@ -79,7 +79,7 @@ def make_report(**changed):
         topped_up=0,
         distances=tuple(Spread(r, 0.05 + 0.01 * r, 0.12 + 0.03 * r**0.6, 0.3 + 0.06 * r**0.6) for r in range(1, 11)),
         precision=Precision("float32", distance_error=2.4e-7, recall_lost=0.0012),
-        cost=Cost(pairs_per_user=5321.4, copies_per_user=7.25, shuffle_bytes=8_612_345_678),
+        cost=Cost(pairs_per_user=5321.4, copies_per_user=7.25, shuffle_bytes=8_612_345_678, staged_bytes=272_000_000),
         leaves=Leaves(count=2400, median_rows=498, p99_rows=702, max_rows=1311),
         seconds={"total": 312.4, "read": 21.2, "sample": 14, "grow": 5.3, "route": 61.7, "join": 170.9, "audit": 30.1},
     )

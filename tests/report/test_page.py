@@ -358,7 +358,7 @@ def test_huge_numbers():
         recall=make_recall(users=huge, bands=(Band(0, 0, huge, 0.9, 0.8, 0.95), Band(10**9, None, 1, 0.9, 0.8, 0.95))),
         calibration=make_calibration(probes=1e6),
         distances=tuple(Spread(r, 1e30, 2e30, 3e30) for r in range(1, 1001)),
-        cost=Cost(1e12, 1e6, 10**21),
+        cost=Cost(1e12, 1e6, 10**21, 10**21),
         leaves=Leaves(count=huge, median_rows=huge, p99_rows=huge, max_rows=huge),
         seconds={"total": 1e9, "join": 1e9},
     )

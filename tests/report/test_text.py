@@ -16,7 +16,7 @@ recall   0.9530 of the exact 10 nearest (0.9470 to 0.9580, 95 %, measured on 1,0
 spread   5 % of users have a recall of 0.70 or less, 1.2% one below 0.5
 target   0.95 reached: 7.25 probes, predicted 0.9540 (0.9450 to 0.9620)
 digits   distances right to 2e-07 of themselves, joined in float32; 0.12% of the neighbors lost to rounding
-cost     5,321 distances and 7.25 copies a user, 8,612 MB shuffled
+cost     5,321 distances and 7.25 copies a user, 8,612 MB shuffled, 272 MB of vectors in Java's heap or on disk
 leaves   2,400, the largest with 1,311 users
 seconds  312.4 (read 21.2, sample 14.0, grow 5.3, route 61.7, join 170.9, audit 30.1)"""
 PREVIEW = """\

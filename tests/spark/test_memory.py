@@ -13,15 +13,21 @@ def machine(tmp_path, monkeypatch):
     """A machine of four cores with 32 GB free, no container and no limit of the process."""
     (tmp_path / "meminfo").write_text(f"MemTotal: {64 * GB >> 10} kB\nMemAvailable: {32 * GB >> 10} kB\n")
     monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "meminfo")
-    group = [str(tmp_path / name) for name in ("max", "current", "stat")]
-    monkeypatch.setattr(memory, "_GROUPS", (group,))
+    (tmp_path / "vmstat").write_text("oom_kill 3\n")
+    monkeypatch.setattr(memory, "_VMSTAT", tmp_path / "vmstat")
+    (tmp_path / "own").write_text("4:memory:/outside\n0::/slice/job\n")
+    monkeypatch.setattr(memory, "_OWN_GROUPS", tmp_path / "own")
+    version = memory._Version("", tmp_path / "group", "max", "current", "events")
+    monkeypatch.setattr(memory, "_VERSIONS", (version,))
     monkeypatch.setattr(memory.os, "cpu_count", lambda: 4)
     limits = SimpleNamespace(own=resource.RLIM_INFINITY)
     monkeypatch.setattr(resource, "getrlimit", lambda which: (limits.own, limits.own))
 
-    def put(**files):
+    def put(group="", **files):
+        folder = tmp_path / "group" / group
+        folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
-            (tmp_path / name).write_text(text)
+            (folder / name.replace("stat", "memory.stat")).write_text(text)
 
     return SimpleNamespace(put=put, limits=limits)
 
@@ -41,6 +47,20 @@ def test_the_tasks_of_an_executor_share_its_container_and_the_cores_share_the_ma
     assert memory.bytes_free_for_worker(tasks) == share * GB
     machine.put(max=str(100 * GB))
     assert memory.bytes_free_for_worker(tasks) == 8 * GB
+
+
+@pytest.mark.parametrize("group", ["slice", "slice/job"])
+def test_the_tightest_group_around_the_process_counts(machine, group):
+    machine.put(max=str(12 * GB), current="0")
+    machine.put(group, max=str(4 * GB), current="0")
+    assert memory.bytes_free() == 4 * GB
+    assert memory.bytes_free_for_worker() == GB
+
+
+def test_kills_by_the_kernel_are_counted_on_the_machine_and_in_the_container(machine):
+    before = memory.count_killed()
+    machine.put("slice/job", events="oom 1\noom_kill 1\n")
+    assert memory.count_killed() == before + 1
 
 
 @pytest.mark.parametrize("limit", ["max", ""])

@@ -1,0 +1,108 @@
+"""Excluded pairs: others that a row must not be given as neighbors, however near they are."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from annspark.core.arrays import places_in_groups
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """The others that each of n rows must not be given.
+
+    counts : int32 (n,), how many they are for each row
+    hashes : int64 (sum of counts,), of their ids, row after row
+    """
+
+    counts: np.ndarray
+    hashes: np.ndarray
+
+    @property
+    def most(self) -> int:
+        """The most others that a row excludes."""
+        return int(self.counts.max(initial=0))
+
+    def take(self, rows: np.ndarray) -> "Excluded":
+        """Return what some of the rows exclude, in the order given: int (m,)."""
+        rows = rows.astype(np.intp, copy=False)
+        counts, first = self.counts.take(rows), np.cumsum(self.counts) - self.counts
+        at = np.repeat(first.take(rows), counts) + places_in_groups(counts)
+        return Excluded(counts, self.hashes.take(at))
+
+    def among(self, hashes: np.ndarray) -> "Pairs":
+        """Return the excluded pairs whose others are among some rows.
+
+        hashes : int64 (m,), of the ids of these rows
+        """
+        row, n = np.repeat(np.arange(len(self.counts)), self.counts), len(self.counts)
+        if len(hashes) == 0:
+            return pairs_of(row[:0], row[:0], n, 0)
+        order = np.argsort(hashes, kind="stable")
+        other = order.take(np.searchsorted(hashes, self.hashes, sorter=order), mode="clip")
+        here = np.flatnonzero(hashes.take(other) == self.hashes)
+        return pairs_of(row.take(here), other.take(here), n, len(hashes))
+
+
+def concatenate(parts: list[Excluded]) -> Excluded:
+    """Return what the rows of all parts exclude, part after part."""
+    return Excluded(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("counts", "hashes")))
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of one of n rows and one of m others, by (row, other).
+
+    row   : int64 (n_pairs,)
+    other : int64 (n_pairs,)
+    """
+
+    row: np.ndarray
+    other: np.ndarray
+    n: int
+    m: int
+
+    @cached_property
+    def _keys(self) -> np.ndarray:
+        return self.row * self.m + self.other
+
+    @cached_property
+    def _first(self) -> np.ndarray:
+        """The first pair of each row, and the number of pairs: int64 (n + 1,)."""
+        return np.searchsorted(self.row, np.arange(self.n + 1))
+
+    def hold(self, row: np.ndarray, other: np.ndarray) -> np.ndarray:
+        """Return which pairs, given by row and other, are among these: bool (n_given,)."""
+        held = np.zeros(len(row), bool)
+        # Most rows exclude nobody, and are found in an array that is smaller than that of the pairs.
+        some = np.flatnonzero(self.have_any.take(row))
+        if len(some):
+            wanted = row.take(some).astype(np.int64) * self.m + other.take(some)
+            held[some] = self._keys.take(np.searchsorted(self._keys, wanted), mode="clip") == wanted
+        return held
+
+    @cached_property
+    def have_any(self) -> np.ndarray:
+        """Which rows have a pair: bool (n,)."""
+        return np.diff(self._first) > 0
+
+    def between(self, rows: np.ndarray, others: np.ndarray) -> "Pairs":
+        """Return the pairs of some rows and some others, numbered as they are given: int (n_rows,), int (n_others,)."""
+        number = np.full(self.m, -1)
+        number[others] = np.arange(len(others))
+        row, other = self.of_rows(rows)
+        here = np.flatnonzero(number.take(other) >= 0)
+        return pairs_of(row.take(here), number.take(other.take(here)), len(rows), len(others))
+
+    def of_rows(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the pairs of some rows: the place of the row among those given, and the other; int (n_found,) each."""
+        counts = np.diff(self._first).take(rows)
+        at = np.repeat(self._first.take(rows), counts) + places_in_groups(counts)
+        return np.repeat(np.arange(len(rows)), counts), self.other.take(at)
+
+
+def pairs_of(row: np.ndarray, other: np.ndarray, n: int, m: int) -> Pairs:
+    """Return pairs, given in any order, each perhaps several times."""
+    keys = np.unique(row.astype(np.int64) * max(m, 1) + other)
+    return Pairs(keys // max(m, 1), keys % max(m, 1), n, max(m, 1))

@@ -1,0 +1,69 @@
+"""Groups: count the users of each group, within which neighbors are looked for."""
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from annspark.core.grouped_forest import LARGE
+from annspark.flow.read import Groups, Users
+from annspark.settings import Settings
+from annspark.spark.arrow import Batches, numbers
+from annspark.spark.staging import Store
+from annspark.tables import GROUPS
+
+_GROUP, _ROWS, _OTHERS = "group", "rows", "others"
+
+
+def with_groups(users: Users, settings: Settings, stage: Store) -> Users:
+    """Return users with the sizes of their groups; as they are where they have no groups.
+
+    stage : computes and stores an intermediate table
+    """
+    if not users.wire.grouped:
+        return users
+    table, rows = stage(_counted(users)), F.col(_ROWS)
+    from_here = LARGE * max(settings.leaf_rows, 4 * settings.k)
+    small = F.when(rows < from_here, rows).otherwise(0)
+    count, largest, small_rows = table.agg(F.count("*"), F.max(rows), F.sum(small)).collect()[0]
+    others = F.when(rows <= min(settings.k, largest - 1), rows).otherwise(0)
+    too_small = table.agg(F.sum(others)).collect()[0][0]
+    large = {row[_GROUP]: row[_ROWS] for row in table.where(rows >= from_here).collect()}
+    groups = Groups(table=table, count=count, largest=largest, large=large, small_rows=small_rows, too_small=too_small)
+    return replace(users, groups=groups)
+
+
+def with_groups_among(queries: Users, indexed: Users, neighbors: int, *, own: bool) -> Users:
+    """Return queries with the sizes of the groups of those that may be their neighbors.
+
+    neighbors : the most neighbors a query can have
+    own       : a query is one of the indexed rows of its group, and not its own neighbor
+    """
+    if indexed.groups is None:
+        return queries
+    there = indexed.groups.table.withColumnRenamed(_ROWS, _OTHERS)
+    both = _counted(queries).join(there, _GROUP, "left").fillna(0, [_OTHERS])
+    lacking = F.when(F.col(_OTHERS) < neighbors + own, F.col(_ROWS)).otherwise(0)
+    count, too_small = both.agg(F.count("*"), F.sum(lacking)).collect()[0]
+    return replace(queries, groups=replace(indexed.groups, count=count, too_small=too_small))
+
+
+def _counted(users: Users) -> DataFrame:
+    """Return the rows of each group: group, rows."""
+    counted = users.table.select(GROUPS).mapInArrow(_count, f"{_GROUP} long, {_ROWS} long")
+    return counted.groupBy(_GROUP).agg(F.sum(_ROWS).alias(_ROWS))
+
+
+def _count(batches: Batches) -> Batches:
+    for batch in batches:
+        group, rows = np.unique(numbers(batch.column(0), np.int64), return_counts=True)
+        yield pa.RecordBatch.from_arrays([pa.array(group), pa.array(rows)], [_GROUP, _ROWS])
+
+
+def sizes_of_groups(groups: Groups, wanted: np.ndarray) -> np.ndarray:
+    """Return the rows of some groups: int64 (n,) to int64 (n,), 0 for an unknown group."""
+    found = groups.table.where(F.col(_GROUP).isin(np.unique(wanted).tolist())).collect()
+    rows = {row[_GROUP]: row[_ROWS] for row in found}
+    return np.array([rows.get(name, 0) for name in wanted.tolist()], np.int64)

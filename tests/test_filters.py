@@ -1,0 +1,242 @@
+"""Filters: lists hold only those who may be neighbors, as many as there are, and the recall is of these."""
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_array
+
+from annspark import InputError, SettingsError, build_neighbors, fit
+from tests import oracle
+from tests.cli.builds import build
+from tests.helpers import clustered, lists_of, long_lists_of, make_table, read_report
+from tests.test_metrics import table_of
+
+N, K, QUICK = 900, 6, {"k": 6, "leaf_rows": 60, "audit_users": 300}
+ROWS = clustered(N)
+SLOW = pytest.mark.slow
+
+
+def banned_pairs(far, *, greedy=(3, 4)):
+    """Return bool (n, m): a third of the nearest of each row, row 7 for all, and most for the greedy ones."""
+    n, m = far.shape
+    rng, banned = np.random.default_rng(0), np.zeros((n, m), bool)
+    for row, nearest in enumerate(np.argsort(far, axis=1)[:, : 3 * K]):
+        banned[row, rng.choice(nearest, K, replace=False)] = True
+    banned[:, 7] = True
+    banned[greedy[0], : m - 5] = banned[greedy[1], :] = True
+    return banned
+
+
+def as_table(spark, banned, schema="user_id bigint, neighbor_id bigint"):
+    return spark.createDataFrame([tuple(pair) for pair in np.argwhere(banned).tolist()], schema)
+
+
+def assert_filtered(lists, far, report, *, k=K, least=0.9):
+    """Check lists of rows against the distances of those that may be neighbors, inf for the others."""
+    assert sorted(lists) == list(range(len(far)))
+    recalls = []
+    for row, found in lists.items():
+        wanted = min(k, int(np.isfinite(far[row]).sum()))
+        assert len(found) == len(dict(found)) == wanted
+        assert np.isfinite([far[row, other] for other, _ in found]).all()
+        radius = np.sort(far[row])[wanted - 1] if wanted else 0
+        near = sum(far[row, other] <= radius + oracle.TIE * abs(radius) + oracle.FLOOR for other, _ in found)
+        recalls.append(near / wanted if wanted else 1.0)
+    assert np.mean(recalls) >= least
+    assert abs(np.mean(recalls) - report.recall.mean) < 0.03
+
+
+def distances_of(rows, metric, banned=None, candidates=None):
+    far = oracle.all_distances(rows, metric)
+    np.fill_diagonal(far, np.inf)
+    if candidates is not None:
+        far[:, ~candidates] = np.inf
+    return far if banned is None else np.where(banned, np.inf, far)
+
+
+@pytest.mark.parametrize("metric", ["cosine", pytest.param("inner_product", marks=SLOW)])
+def test_excluded_pairs_are_replaced_by_others(spark, metric):
+    banned = banned_pairs(distances_of(ROWS, metric))
+    result = build_neighbors(
+        make_table(spark, ROWS), metric=metric, recall=0.9, exclude=as_table(spark, banned), **QUICK
+    )
+    assert_filtered(lists_of(result.table), distances_of(ROWS, metric, banned), result.report)
+    assert result.report.rows.excluded_pairs == banned.sum()
+    result.table.unpersist()
+
+
+@SLOW
+def test_excluded_pairs_of_sparse_rows(spark):
+    rng = np.random.default_rng(1)
+    rows = csr_array((rng.random((N, 60)) < 0.06).astype(np.float32))
+    banned = banned_pairs(distances_of(rows, "jaccard"))
+    result = build_neighbors(table_of(spark, rows.toarray(), "jaccard", "sparse"), metric="jaccard", recall=0.9,
+                             exclude=as_table(spark, banned), **QUICK)  # fmt: skip
+    assert_filtered(lists_of(result.table), distances_of(rows, "jaccard", banned), result.report)
+    result.table.unpersist()
+
+
+@pytest.mark.parametrize("partitions", [1, pytest.param(7, marks=SLOW)])
+def test_candidates_with_excluded_pairs(spark, partitions):
+    """Only the rows marked are neighbors, the excluded among them are not, and every row gets its list."""
+    may = np.arange(N) % 3 == 0
+    banned = banned_pairs(distances_of(ROWS, "cosine", candidates=may))
+    table = make_table(spark, ROWS, partitions=partitions).selectExpr("*", "if(user_id % 3 = 0, true, null) as ok")
+    result = build_neighbors(table, candidate_col="ok", recall=0.9, exclude=as_table(spark, banned), **QUICK)
+    assert_filtered(lists_of(result.table), distances_of(ROWS, "cosine", banned, may), result.report)
+    result.table.unpersist()
+
+
+@SLOW
+def test_queries_with_excluded_pairs(spark):
+    items = make_table(
+        spark, ROWS[:600], [f"item {i}" for i in range(600)], schema="user_id string, vector array<float>"
+    )
+    queries = make_table(spark, ROWS[600:])
+    far = oracle.between(ROWS[600:], ROWS[:600], "cosine")
+    banned = banned_pairs(far)
+    pairs = as_table(spark, banned).selectExpr("user_id", "concat('item ', neighbor_id) as neighbor_id")
+    with fit(items, recall=0.9, **QUICK) as index:
+        result = index.query(queries, exclude=pairs, recall=0.9)
+        lists = {row: [(int(name[5:]), d) for name, d in found] for row, found in lists_of(result.table).items()}
+        assert_filtered(lists, np.where(banned, np.inf, far), result.report)
+        again = index.neighbors(exclude=pairs.selectExpr("concat('item ', user_id) as user_id", "neighbor_id"))
+        among = banned[:300, :600]
+        for name, found in lists_of(again.table).items():
+            row = int(name[5:])
+            assert row >= 300 or not any(among[row, int(other[5:])] for other, _ in found)
+        assert len(lists_of(index.neighbors().table)) == 600  # the index itself knows nothing of the pairs
+        result.table.unpersist()
+        again.table.unpersist()
+
+
+@SLOW
+def test_excluded_on_the_command_line(spark, tmp_path):
+    banned = banned_pairs(distances_of(ROWS, "cosine"))
+    make_table(spark, ROWS).selectExpr("*", "user_id < 500 as ok").write.parquet(str(tmp_path / "in"))
+    as_table(spark, banned, "user_id int, neighbor_id int").write.parquet(str(tmp_path / "pairs"))
+    options = "--exclude", str(tmp_path / "pairs"), "--candidate-col", "ok", "--shape", "long", "--recall", "0.9"
+    assert build(tmp_path / "in", tmp_path / "out", *options, "--k", str(K)) == 0
+    lists = long_lists_of(spark.read.parquet(str(tmp_path / "out")))
+    far = distances_of(ROWS, "cosine", banned, np.arange(N) < 500)
+    assert all(np.isfinite(far[row, other]) for row, found in lists.items() for other, _ in found)
+    assert all(len(found) == min(K, np.isfinite(far[row]).sum()) for row, found in lists.items())
+    assert sorted(lists) == [row for row in range(N) if np.isfinite(far[row]).any()]
+    assert read_report(tmp_path / "out.report")["rows"]["excluded_pairs"] == banned.sum()
+
+
+def test_bad_filters_are_refused(spark):
+    table = make_table(spark, ROWS[:50])
+    pairs = spark.createDataFrame([(1, 2)], "user_id bigint, neighbor_id bigint")
+    for wrong, words in (
+        (pairs.withColumnRenamed("neighbor_id", "other"), "exclude: no column 'neighbor_id'"),
+        (pairs.withColumnRenamed("user_id", "who"), "exclude: no column 'user_id'"),
+        (pairs.selectExpr("user_id", "'2' as neighbor_id"), "'neighbor_id' is string, and the ids of the neighbors"),
+        ([(1, 2)], "exclude: this is a list"),
+    ):
+        with pytest.raises(InputError, match=words):
+            build_neighbors(table, exclude=wrong)
+    with pytest.raises(SettingsError, match="'links' is 'either', and pairs are excluded"):
+        build_neighbors(table, exclude=pairs, links="either")
+    with pytest.raises(SettingsError, match="'candidate_col' is 'ok', and candidates are given"):
+        build_neighbors(table, candidates=table, candidate_col="ok")
+    with pytest.raises(SettingsError, match="'top_up' is True, and 'candidate_col' 'ok'"):
+        build_neighbors(table, candidate_col="ok", top_up=True)
+    with pytest.raises(InputError, match="no column 'ok'; there are 'user_id', 'vector'"):
+        build_neighbors(table, candidate_col="ok")
+    with pytest.raises(InputError, match="'vector' is array<float>; candidate_col must be a boolean column"):
+        build_neighbors(table, candidate_col="vector")
+    with pytest.raises(InputError, match="candidates: no valid row among 0"):
+        build_neighbors(table.selectExpr("*", "false as ok"), candidate_col="ok")
+
+
+def grouped_world(sizes, seed=0):
+    """Return the group of each row, in no order, and the table's text for it; group 0 is null."""
+    group = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)), sizes))
+    return group, [None if name == 0 else f"group {name}" for name in group]
+
+
+def grouped_table(spark, rows, texts, partitions=4):
+    data = [(i, row.tolist(), text, i % 2) for i, (row, text) in enumerate(zip(rows, texts, strict=True))]
+    return spark.createDataFrame(data, "user_id bigint, vector array<float>, language string, half int").repartition(
+        partitions
+    )
+
+
+SIZES = [400, 300, 60, *[3] * 40, 1, 9, 10]  # two large groups, since a tree begins at four leaves
+
+
+@pytest.mark.parametrize(
+    ("metric", "partitions"),
+    [("cosine", 4), pytest.param("inner_product", 1, marks=SLOW), pytest.param("manhattan", 9, marks=SLOW)],
+)
+def test_neighbors_within_groups(spark, metric, partitions):
+    group, texts = grouped_world(SIZES)
+    rows = clustered(len(group))
+    table = grouped_table(spark, rows, texts, partitions)
+    result = build_neighbors(table, metric=metric, within="language", recall=0.9, **QUICK)
+    far = distances_of(rows, metric, group[:, None] != group)
+    lists = lists_of(result.table)
+    assert_filtered(lists, far, result.report)
+    found = result.report.rows
+    assert (found.groups, found.in_small_groups, found.short) == (len(SIZES), 40 * 3 + 1, 0)
+    small = np.flatnonzero(np.isin(group, np.flatnonzero(np.array(SIZES) < 200)))
+    for row in small:  # small groups are exact
+        wanted = min(K, SIZES[group[row]] - 1)
+        told = [-d if metric == "inner_product" else d for _, d in lists[row]]
+        np.testing.assert_allclose(told, np.sort(far[row])[:wanted], rtol=1e-4, atol=1e-5)
+    assert {(band.first, band.last) for band in result.report.recall.groups} <= {(1, 9), (10, 99), (100, 999)}
+    result.table.unpersist()
+
+
+@SLOW
+def test_all_filters_together(spark):
+    """Within two columns, only some may be neighbors, and pairs are excluded."""
+    group, texts = grouped_world(SIZES, seed=1)
+    rows, may = clustered(len(group)), np.arange(len(group)) % 4 != 0
+    same = (group[:, None] == group) & (np.arange(len(group))[:, None] % 2 == np.arange(len(group)) % 2)
+    far = distances_of(rows, "euclidean", ~same, may)
+    banned = banned_pairs(far)
+    table = grouped_table(spark, rows, texts).selectExpr("*", "user_id % 4 != 0 as ok")
+    settings = {"metric": "euclidean", "within": "language, half", "candidate_col": "ok", "recall": 0.9, **QUICK}
+    result = build_neighbors(table, exclude=as_table(spark, banned), **settings)
+    assert_filtered(lists_of(result.table), np.where(banned, np.inf, far), result.report)
+    again = build_neighbors(grouped_table(spark, rows, texts, 1).selectExpr("*", "user_id % 4 != 0 as ok"),
+                            exclude=as_table(spark, banned), **settings)  # fmt: skip
+    assert lists_of(again.table) == lists_of(result.table)
+    result.table.unpersist()
+    again.table.unpersist()
+
+
+def test_groups_that_cannot_be_used_are_refused(spark):
+    table = make_table(spark, ROWS[:50])
+    for named, words in (
+        ({"within": "language"}, "input: no column 'language'; there are 'user_id', 'vector'"),
+        ({"within": "vector"}, "column 'vector' is array<float>, and groups are made of texts"),
+    ):
+        with pytest.raises(InputError, match=words):
+            build_neighbors(table, **named)
+    with pytest.raises(InputError, match="has sparse vectors, of which neighbors cannot be looked for within groups"):
+        build_neighbors(table.selectExpr("user_id", "array(1, 2) as vector"), metric="jaccard", within="user_id")
+    for named in ({"top_up": True}, {"trees": 2}):
+        with pytest.raises(SettingsError, match="each group has one tree"):
+            build_neighbors(table, within="user_id", **named)
+    with pytest.raises(SettingsError, match="'within' is 'a,,b'; it must be names of columns with commas between"):
+        build_neighbors(table, within="a,,b")
+    with pytest.raises(SettingsError, match="indexes of groups cannot be kept yet"):
+        fit(table, within="user_id")
+
+
+@SLOW
+def test_candidates_may_have_any_columns(spark):
+    """Their ids and values may be called as columns of the output are, and as those of the users are not."""
+    users = spark.createDataFrame(
+        [(1, [0, 2], [1.0, 2.0]), (2, [1], [1.0])], "user_id int, at array<int>, x array<double>"
+    )
+    items = spark.createDataFrame([(7, [0, 2], [1.0, 2.0]), (8, [1, 2], [3.0, 1.0])],
+                                  "neighbors int, place array<int>, y array<double>")  # fmt: skip
+    result = build_neighbors(
+        users, candidates=items, k=1, vector_col="at", values_col="x", candidate_id_col="neighbors",
+        candidate_vector_col="place", candidate_values_col="y",
+    )  # fmt: skip
+    assert {user: found[0][0] for user, found in lists_of(result.table).items()} == {1: 7, 2: 8}
+    result.table.unpersist()
