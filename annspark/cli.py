@@ -21,6 +21,7 @@ from annspark.flags import FOLDER, PLACE, add_debug, add_flag
 from annspark.job import (
     FitJob,
     Job,
+    PlanFor,
     QueryJob,
     UpdateJob,
     make_fit_job,
@@ -104,6 +105,13 @@ def script() -> None:
 
 def _build(given: dict[str, Any]) -> None:
     config, plan_only = given.pop("config", None), given.pop("plan", False)
+    size = {name: given.pop(name) for name in settings_in(PlanFor) if name in given}
+    if size and not plan_only:
+        raise SettingsError(
+            f"{' and '.join(f'--{name}' for name in size)} given without --plan. Add --plan to see what a build of "
+            "that size would cost, or leave them out to build."
+        )
+    planned = PlanFor(**size)
     configured = read_config(config) if config else {}
     for pair in _EITHER:
         for flag, other in (pair, pair[::-1]):
@@ -116,7 +124,10 @@ def _build(given: dict[str, Any]) -> None:
         from annspark.preview import preview
         from annspark.report.text import preview_as_text, report_as_text
 
-        print(preview_as_text(preview(spark, job)) if plan_only else report_as_text(publish_neighbors(spark, job)))
+        if plan_only:
+            print(preview_as_text(preview(spark, job, planned)))
+        else:
+            print(report_as_text(publish_neighbors(spark, job)))
 
 
 def _fit(given: dict[str, Any]) -> None:
@@ -292,8 +303,11 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument(
         "--plan",
         action="store_true",
-        help="Print what the job would find and cost, and join some users to time the machine. Publish nothing.",
+        help="Print what the job would find and cost, here or with --rows and --cores, and join some users to time the "
+        "machine. Publish nothing.",
     )
+    for name, setting in settings_in(PlanFor).items():
+        add_flag(build, name, setting)
     build.add_argument(
         "--config",
         metavar="FILE.toml",

@@ -7,7 +7,7 @@ from dataclasses import MISSING, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from annspark.allowed import Flag, Folder, PathOrTable, Setting, Text, check_each, setting, settings_in
+from annspark.allowed import Flag, Folder, PathOrTable, Setting, Text, Whole, check_each, setting, settings_in
 from annspark.errors import SettingsError
 from annspark.settings import Settings, require_given, require_known
 
@@ -92,6 +92,24 @@ class Job:
                 "folder that the driver and all executors share, or leave resume out."
             )
         require_apart(self, ("output", "index"), ("input", "candidates", "exclude"), ("report", "scratch"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanFor:
+    """What `annspark build --plan` plans for, where that is not the input on the session's cores."""
+
+    rows: int | None = setting(
+        None,
+        Whole(1, 10**12),
+        "With --plan: rows of the table to plan for, of which the input is a random sample.",
+        unset="those of the input",
+    )
+    cores: int | None = setting(
+        None, Whole(1, 1_000_000), "With --plan: cores to plan for.", unset="those of the session"
+    )
+
+    def __post_init__(self) -> None:
+        check_each(self)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from annspark.core.plan import (
     Workers,
     count_exact_users,
     count_merge_partitions,
+    count_query_task_bytes,
     expect_query_pairs,
     plan_queries,
 )
@@ -44,6 +45,7 @@ from annspark.pipeline import (
     place_of_found,
     read_users,
     report_on,
+    warn_of_little_memory,
     warn_of_low_recall,
 )
 from annspark.run import Run
@@ -174,6 +176,8 @@ def tune_for(queries: Users, indexed: Indexed, settings: Settings, run: Run) -> 
         plan=plan,
     )
     warn_of_low_recall(tuned, partial(advise_queries, tuned, None))
+    width = max(users.width, queries.width)
+    warn_of_little_memory(count_query_task_bytes(plan, queries.rows, users.rows, width), run.free_bytes)
     return tuned
 
 

@@ -93,7 +93,8 @@ ALLOWED = {
     | SAVING
     | {f"annspark.{name}" for name in ("pipeline", "query", "indexing", "neighbors", "index", "update")},
     "annspark.nightly_uses": LINE | {"annspark.nightly", "annspark.uses"},
-    "annspark.preview": LINE | {"annspark.pipeline", "annspark.nightly"},
+    "annspark.foresee": LINE,
+    "annspark.preview": LINE | {"annspark.pipeline", "annspark.nightly", "annspark.foresee"},
     "annspark.evaluate": LINE,
     "annspark.start": BELOW | {"annspark.start"},
     "annspark.flags": {"records"},

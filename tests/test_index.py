@@ -99,6 +99,12 @@ def test_neighbors_of_an_index_are_those_of_a_build_to_the_bit_fresh_or_loaded(s
     assert neighbors_of(load(spark, folder).neighbors()) == built
 
 
+def test_queries_tell_that_their_workers_have_little_memory(index, queries, caplog, monkeypatch):
+    monkeypatch.setattr("annspark.pipeline.start_workers", lambda _: 1000)
+    index.query(queries)
+    assert any(message.startswith("plan: a Python worker will hold about") for message in caplog.messages)
+
+
 @pytest.mark.parametrize("named", [{"k": 5}, {"probes": 2}, {"recall": 0.8, "k": 3}, {"links": "mutual"}])
 @pytest.mark.slow
 def test_neighbors_of_an_index_with_other_settings_are_those_of_a_build_with_them(spark, index, folder, named):
@@ -409,7 +415,7 @@ def test_an_audit_of_all_queries_finds_the_recall_that_brute_force_finds(spark, 
 def few_sampled(monkeypatch):
     """Have forests grown from so few rows that the longest are not among them."""
     monkeypatch.setattr("annspark.core.plan._SAMPLED_AT_LEAST", 200)
-    monkeypatch.setattr("annspark.core.plan._SAMPLED_PER_LEAF", 6)
+    monkeypatch.setattr("annspark.core.plan.SAMPLED_PER_LEAF", 6)
 
 
 @pytest.mark.slow

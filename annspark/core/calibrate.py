@@ -23,7 +23,7 @@ _STEPS = 16  # the numbers of probes tried are 2 ** (step / _STEPS)
 _MORE = 2**0.5  # factor between the numbers of probes tried after the chosen ones missed the recall
 _TREES = (1, 2, 4, 8)  # numbers of trees tried, for a forest that gains by trees
 MOST_TREES = _TREES[-1]  # trees grown to choose from, for such a forest
-_REACH_SAMPLE = 5_000  # sampled vectors that are routed to find the reach of a number of probes
+REACH_SAMPLE = 5_000  # sampled vectors that are routed to find the reach of a number of probes
 CountPairs = Callable[[Forest, float], float]  # the pairs compared for a vector in a forest with a number of probes
 
 
@@ -142,24 +142,18 @@ def choose_probes(forest: Forest, sample: Vectors, home_distances: HomeDistances
     sample : n_sample vectors, prepared, in an order that is a function of the seed; they are routed to find the reach
              of a number of probes
     """
-    routed = slice_rows(sample, 0, _REACH_SAMPLE)
+    routed = slice_rows(sample, 0, REACH_SAMPLE)
     most = min(MOST_PROBES, forest.most_probes(routed))
-    predicted: dict[int, Prediction] = {}
+    predicted: dict[float, Prediction] = {}
 
-    def reaches(step: int) -> bool:
-        if step not in predicted:
-            predicted[step] = _predict(forest, routed, home_distances, min(2.0 ** (step / _STEPS), most))
+    def reaches(probes: float) -> bool:
+        if probes not in predicted:
+            predicted[probes] = _predict(forest, routed, home_distances, probes)
         # At a predicted recall of 1 the lower end depends on the number of users alone: more probes cannot raise it.
-        return predicted[step].low >= recall_asked or predicted[step].mean == 1
+        return predicted[probes].low >= recall_asked or predicted[probes].mean == 1
 
-    low, high = -1, 0
-    while not reaches(high) and 2.0 ** (high / _STEPS) < most:
-        low, high = high, high + _STEPS
-    reaches(high + _STEPS)  # for the curve, to show what more probes would give
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if reaches(middle) else (middle, high)
-    chosen = predicted[high]
+    chosen = predicted[fewest_probes(reaches, most)]
+    reaches(min(2 * chosen.probes, most))  # for the curve, to show what more probes would give
     curve = {one.probes: one for _, one in sorted(predicted.items())}
     return Calibration(
         target=recall_asked,
@@ -172,14 +166,41 @@ def choose_probes(forest: Forest, sample: Vectors, home_distances: HomeDistances
     )
 
 
-def _predict(forest: Forest, routed: Vectors, home_distances: HomeDistances, probes: float) -> Prediction:
+def fewest_probes(reaches: Callable[[float], bool], most: float) -> float:
+    """Return the fewest probes that reach something, of the numbers tried; where none do, the most.
+
+    reaches : says whether a number of probes does; where one does, all larger ones do
+    """
+    low, high = -1, 0
+    while not reaches(_probes_of(high, most)) and _probes_of(high, most) < most:
+        low, high = high, high + _STEPS
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if reaches(_probes_of(middle, most)) else (middle, high)
+    return _probes_of(high, most)
+
+
+def _probes_of(step: int, most: float) -> float:
+    return min(2.0 ** (step / _STEPS), most)
+
+
+def find_compared(forest: Forest, routed: Vectors, home_distances: HomeDistances, probes: float) -> np.ndarray:
+    """Return which of the users' exact neighbors would be compared with them: bool (n_users, k).
+
+    routed : sampled vectors that are routed to find the reach of the probes
+    """
     found, most = np.zeros(home_distances.exists.shape, bool), forest.most_leaves(probes)
     for tree, routes in enumerate(home_distances.routes(forest, routed, probes)):
         leaves_nearer, margins = home_distances.of_tree(tree)
         found |= ((leaves_nearer < most) & (margins <= np.float32(reach_for(routes, probes)))).any(axis=-1)
+    return found & home_distances.exists
+
+
+def _predict(forest: Forest, routed: Vectors, home_distances: HomeDistances, probes: float) -> Prediction:
+    found = find_compared(forest, routed, home_distances, probes)
     n_neighbors = home_distances.exists.sum(axis=1)
     # The recall of a user without neighbors is 1.
-    by_user = np.where(n_neighbors > 0, (found & home_distances.exists).sum(axis=1) / np.maximum(n_neighbors, 1), 1.0)
+    by_user = np.where(n_neighbors > 0, found.sum(axis=1) / np.maximum(n_neighbors, 1), 1.0)
     mean, low, high = mean_interval(by_user, int(n_neighbors.max()))
     return Prediction(probes=round(probes, 3), mean=mean, low=low, high=high)
 
@@ -199,7 +220,7 @@ def suggest_settings(
     measured : the recall that the audit measured with them; None before the audit
     """
     calibration, n_trees = chosen
-    routed = slice_rows(sample, 0, _REACH_SAMPLE)
+    routed = slice_rows(sample, 0, REACH_SAMPLE)
     # If twice as many neighbors were missed as predicted, the same is assumed of more probes.  If no number of probes
     # reaches the recall then, the last one tried is returned whose uncorrected prediction does.
     missed, expected = 1 - (calibration.predicted if measured is None else measured), 1 - calibration.predicted

@@ -10,7 +10,7 @@ from annspark.core.forest import Forest
 from annspark.core.routes import Routes, reach_for, within_reaches
 from annspark.core.vectors import Vectors, width_of
 
-_SAMPLED_PER_LEAF = 40
+SAMPLED_PER_LEAF = 40
 _SAMPLED_AT_LEAST = 10_000
 _SAMPLE_BYTES = 512 << 20  # the sample a tree is grown from on the driver, at most
 _LIMB_BYTES = 64 << 20  # the sample of a limb: some 6,000 leaves of 64 numbers, half a minute of a task
@@ -341,8 +341,14 @@ def count_limbs(n_leaves: int, width: float) -> int:
     The driver does so as long as the sample that its leaves need fits.  Lloyd steps do not move centres across limbs,
     and that costs recall: 0.954 grown whole, 0.924 in 6 limbs (1 M vectors of 64 numbers, 2 probes, 2,150 leaves).
     """
-    sample_bytes = 4 * width * _SAMPLED_PER_LEAF * n_leaves
-    return 0 if sample_bytes <= _SAMPLE_BYTES else ceil(sample_bytes / _LIMB_BYTES)
+    if n_leaves <= most_leaves_of_driver(width):
+        return 0
+    return ceil(4 * width * SAMPLED_PER_LEAF * n_leaves / _LIMB_BYTES)
+
+
+def most_leaves_of_driver(width: float) -> int:
+    """Return the most leaves of a tree that the driver grows whole."""
+    return int(_SAMPLE_BYTES / (4 * width * SAMPLED_PER_LEAF))
 
 
 def count_shuffle_bytes(plan: Plan, rows: int, width: float, k: int, id_bytes: float) -> int:
@@ -363,6 +369,17 @@ def count_task_bytes(plan: Plan, rows: int, width: float) -> int:
     return round(_HELD * rows * 4 * each / plan.n_partitions)
 
 
+def count_query_task_bytes(plan: Plan, queries: int, rows: int, width: float) -> int:
+    """Return about how many bytes a Python worker holds at most while it asks, besides 100 MB of libraries.
+
+    queries : that are shipped to the leaves they go to
+    rows    : at home in the leaves
+    """
+    trees = len(plan.reach)
+    each = plan.copies * (width + 4) + trees * plan.probes
+    return round(_HELD * 4 * (queries * each + rows * trees * (width + 4)) / plan.n_partitions)
+
+
 def count_exact_users(rows: int, audit_users: int, calibrated: int) -> tuple[int, int]:
     """Return for how many users exact neighbors are found: for the audit, and for calibration.
 
@@ -377,13 +394,13 @@ def count_exact_users(rows: int, audit_users: int, calibrated: int) -> tuple[int
 
 def count_sampled_for_limbs(rows: int, n_leaves: int) -> int:
     """Return how many rows all limbs of a tree together are grown from."""
-    return min(rows, _SAMPLED_PER_LEAF * n_leaves)
+    return min(rows, SAMPLED_PER_LEAF * n_leaves)
 
 
 def count_sampled(rows: int, width: float, n_leaves: int) -> int:
     """Return how many rows the forest is grown from: enough to place every leaf, within the driver's memory."""
     return min(
-        rows, max(_SAMPLED_PER_LEAF * n_leaves, _SAMPLED_AT_LEAST), max(n_leaves, int(_SAMPLE_BYTES / (4 * width)))
+        rows, max(SAMPLED_PER_LEAF * n_leaves, _SAMPLED_AT_LEAST), max(n_leaves, int(_SAMPLE_BYTES / (4 * width)))
     )
 
 

@@ -6,6 +6,8 @@ from importlib.metadata import version
 from typing import Any
 
 from annspark.core.calibrate import Calibration
+from annspark.core.cost import Bytes, Spent
+from annspark.core.growth import Foreseen
 from annspark.core.recall import Precision, Recall, Spread
 
 
@@ -117,30 +119,40 @@ class Preview:
     """What a run would do; all numbers of the join are estimates.
 
     rows            : rows read and dropped; `written` says how many users the table would have
-    calibration     : recall asked for and recall predicted; None when the user gave probes instead
+    planned         : rows of the table that is planned for, which may be more than were read
+    cores           : cores that would share the work
+    calibration     : recall asked for and recall predicted for the rows read; None when the user gave probes instead
     probes          : leaves of a tree that a user would go to, on average
     pairs_per_user  : see Cost
     copies_per_user : see Cost
-    shuffle_bytes   : see Cost
     leaves          : how large the leaves would be
     partitions      : partitions of the join
-    staged_bytes    : see Cost
-    task_bytes      : bytes of memory that a Python worker needs beside its libraries
-    join_seconds    : seconds to route, join and merge all users; writing the table takes more
+    needed          : bytes that the run would hold and move
+    spent           : core-seconds of each step
+    waits           : how many times as long as idle cores a trial took here
+    run_seconds     : seconds of the whole run
+    least_seconds   : lower end of what it takes with the fewest probes that are likely
+    most_seconds    : upper end of what it takes with the most probes that are likely
+    limits          : a sentence for everything that limits the run or the plan
     seconds         : seconds spent so far, as in Report
     """
 
     rows: Rows
+    planned: int
+    cores: int
     calibration: Calibration | None
-    probes: float
+    probes: Foreseen
     pairs_per_user: float
     copies_per_user: float
-    shuffle_bytes: int
     leaves: Leaves
     partitions: int
-    staged_bytes: int
-    task_bytes: int
-    join_seconds: float
+    needed: Bytes
+    spent: dict[str, Spent]
+    waits: float
+    run_seconds: float
+    least_seconds: float
+    most_seconds: float
+    limits: tuple[str, ...]
     seconds: dict[str, float]
 
 

@@ -53,20 +53,31 @@ def report_as_text(report: Report) -> str:
 
 def preview_as_text(preview: Preview) -> str:
     """Return a preview in a few lines for a person."""
-    goal, leaves = preview.calibration, preview.leaves
+    goal, leaves, needed, spent = preview.calibration, preview.leaves, preview.needed, preview.spent
     told = f", {goal.predicted:.4f} predicted ({goal.low:.4f} to {goal.high:.4f})" if goal else ""
-    return "\n".join(
-        [
-            f"users    {preview.rows.written:,} of {preview.rows.read:,} rows would be in the table",
-            f"recall   {f'{goal.target:g} asked for' if goal else 'not asked for'}{told}: {preview.probes:g} probes",
-            f"cost     {preview.pairs_per_user:,.0f} distances and {preview.copies_per_user:.2f} copies a user, "
-            f"{preview.shuffle_bytes / 1e6:,.0f} MB to shuffle",
-            f"leaves   {leaves.count:,}: half of them up to {leaves.median_rows:,} users, 99 % up to "
-            f"{leaves.p99_rows:,}, the largest some {leaves.max_rows:,}",
-            f"memory   {preview.task_bytes / 1e6:,.0f} MB a task and its libraries, {preview.partitions:,} partitions; "
-            f"{preview.staged_bytes / 1e6:,.0f} MB of vectors in Java's heap or on disk",
-            f"seconds  {preview.seconds['total']:.0f} so far, some {preview.join_seconds:.0f} more for the join, "
-            "without writing the table",
-            "Nothing was published.",
-        ]
-    )
+    probes = preview.probes
+    grown = preview.planned > preview.rows.written
+    # The calibration is of the rows that were read, the probes are of those that are planned for.
+    of_input = f" {goal.probes:g} probes for the input's rows," if goal and grown else ""
+    between = f" ({probes.low:.3g} to {probes.high:.3g}) for {preview.planned:,}" if grown else ""
+    number = f"{of_input} {probes.probes:.3g}" if grown else f" {probes.probes:g}"
+    steps = ", ".join(f"{name} {preview.waits * each.seconds(preview.cores):.0f}" for name, each in spent.items())
+    work = ", ".join(f"{name} {each.core_seconds:.0f}" for name, each in spent.items())
+    total = sum(each.core_seconds for each in spent.values())
+    lines = [
+        f"users    {preview.rows.written:,} of {preview.rows.read:,} rows would be in the table",
+        f"planned  {preview.planned:,} rows, {preview.cores:,} cores",
+        f"recall   {f'{goal.target:g} asked for' if goal else 'not asked for'}{told}:{number} probes{between}",
+        f"cost     {preview.pairs_per_user:,.0f} distances and {preview.copies_per_user:.2f} copies a user, "
+        f"{needed.shuffled / 1e6:,.0f} MB to shuffle",
+        f"leaves   {leaves.count:,}: half of them up to {leaves.median_rows:,} users, 99 % up to "
+        f"{leaves.p99_rows:,}, the largest some {leaves.max_rows:,}; {needed.broadcast / 1e6:,.0f} MB to broadcast",
+        f"memory   {needed.worker / 1e6:,.0f} MB in a Python worker, {preview.partitions:,} partitions, "
+        f"{needed.java / 1e6:,.0f} MB for Java's heap, {needed.staged / 1e6:,.0f} MB of intermediate tables",
+        f"work     {total:,.0f} core-seconds ({work})",
+        f"seconds  some {preview.run_seconds:,.0f} ({preview.least_seconds:,.0f} to {preview.most_seconds:,.0f}) for a "
+        f"run ({steps}), {preview.seconds['total']:.0f} for this plan; a trial took {preview.waits:.2f} times as long "
+        "as on idle cores",
+        *(f"limit    {limit}" for limit in preview.limits),
+    ]
+    return "\n".join([*lines, "Nothing was published."])

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import redirect_stdout
+from functools import partial
 from inspect import signature
 from io import StringIO
 from typing import ParamSpec, TypeVar
@@ -23,6 +24,7 @@ from annspark.spark.memory import bytes_free_for_worker
 
 P = ParamSpec("P")
 R = TypeVar("R")
+_CORES = (("executor.cores", ""), ("task.cpus", "1"))  # settings of Spark, and what they are where they are not set
 _SEED = 42  # the seed of Spark's hash function
 
 
@@ -57,17 +59,27 @@ def start_workers(spark: SparkSession) -> int:
 
     returns : the least of the bytes that are free for a worker; 0 where some do not know
     """
-    told = spark.range(0, 100_000).mapInArrow(_tell_bytes, "bytes long").collect()
+    teller = partial(_tell_bytes, count_tasks_of_executor(spark))
+    told = spark.range(0, 100_000).mapInArrow(teller, "bytes long").collect()
     return min((row["bytes"] for row in told), default=0)
 
 
-def _tell_bytes(batches: Batches) -> Batches:
+def count_tasks_of_executor(spark: SparkSession) -> int | None:
+    """Return how many tasks an executor runs at once; None where the session does not tell, as on one machine."""
+    try:
+        cores, of_task = (spark.conf.get(f"spark.{name}", first) for name, first in _CORES)
+        return max(1, int(cores or "") // int(of_task or ""))
+    except ValueError:
+        return None
+
+
+def _tell_bytes(tasks: int | None, batches: Batches) -> Batches:
     for _ in batches:
         pass
     # A worker collects garbage after every task.  It need not look again at what it has imported: a build of GloVe's
     # words took 3 % less.
     gc.freeze()
-    yield pa.RecordBatch.from_pydict({"bytes": pa.array([bytes_free_for_worker()], pa.int64())})
+    yield pa.RecordBatch.from_pydict({"bytes": pa.array([bytes_free_for_worker(tasks)], pa.int64())})
 
 
 def partition_keys(n_partitions: int) -> np.ndarray:

@@ -37,20 +37,32 @@ _VERSIONS = (
 
 def bytes_free() -> int:
     """Return the bytes of memory that are free on this machine or in its container, 0 where that is not known."""
-    on_machine = _field(_MEMINFO, "MemAvailable:")
-    known = [_free_in_group(version, folder) for version, folder in _groups()]
-    known += [] if on_machine is None else [1024 * on_machine]
+    known = (_free_on_machine(), _free_in_groups())
     return min((n_bytes for n_bytes in known if n_bytes is not None), default=0)
 
 
-def bytes_free_for_worker() -> int:
+def bytes_free_for_worker(tasks: int | None = None) -> int:
     """Return the bytes of memory that are free for each of this machine's workers, 0 where that is not known.
 
-    They are what is free on the machine or in the container, shared among the cores, and at most the process's own
-    limit, which spark.executor.pyspark.memory sets.
+    They are what is free on the machine, shared among its cores, or what is free in the container, shared among the
+    tasks of the executor in it.  They are at most the process's own limit, which spark.executor.pyspark.memory sets.
+
+    tasks : tasks that an executor runs at once; None where that is not known, for one on each core
     """
-    bounds = [bytes_free() // (os.cpu_count() or 1), _own_limit()]
-    return min((n_bytes for n_bytes in bounds if n_bytes), default=0)
+    cores = os.cpu_count() or 1  # a container tells those of the machine, which may be many more than its own
+    machine, groups = _free_on_machine(), _free_in_groups()
+    shares = [machine and machine // cores, groups and groups // min(tasks or cores, cores), _own_limit()]
+    return min((share for share in shares if share is not None), default=0)
+
+
+def _free_on_machine() -> int | None:
+    free = _field(_MEMINFO, "MemAvailable:")
+    return None if free is None else 1024 * free
+
+
+def _free_in_groups() -> int | None:
+    known = [_free_in_group(version, folder) for version, folder in _groups()]
+    return min((n_bytes for n_bytes in known if n_bytes is not None), default=None)
 
 
 def count_killed() -> int:

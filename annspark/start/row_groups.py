@@ -4,12 +4,10 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from annspark.core.cost import heap_to_hold
 from annspark.filesystem import open_place, scheme_of
 
 _LARGE = 32 << 20  # bytes of a file that is worth looking into
-# Java holds a row group whole for each core.  With conf/spark-local.conf 55 % of the heap are free for them: a fifth is
-# for young objects, a quarter for cached vectors.  Decoding long vectors, and Spark itself, take some more.
-_FREE_SHARE, _BESIDE = 0.55, 300 << 20
 
 
 def heap_to_read(places: Iterable[str], cores: int) -> int:
@@ -18,7 +16,7 @@ def heap_to_read(places: Iterable[str], cores: int) -> int:
     Only files that this machine has are looked at: of each table the largest one, and of that its footer.
     """
     held = max((_bytes_held(place, cores) for place in places), default=0)
-    return int((held + _BESIDE) / _FREE_SHARE) if held else 0
+    return heap_to_hold(held) if held else 0
 
 
 def _bytes_held(place: str, cores: int) -> int:

@@ -1,5 +1,6 @@
 """A recall that is asked for: missed, topped up, previewed; and tables of any make evaluated."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -157,6 +158,44 @@ def test_a_preview_tells_what_the_run_then_does_and_publishes_nothing(source, tm
     told = said.split("cost ")[1].split("\n")[0].replace(",", "").split()
     assert float(told[0]) == pytest.approx(report["cost"]["pairs_per_user"], rel=0.1)
     assert float(told[3]) == pytest.approx(report["cost"]["copies_per_user"], rel=0.05)
+
+
+def test_a_plan_for_more_rows_and_cores_tells_their_probes_cost_and_bytes(source, tmp_path, capsys):
+    flags = ["--recall", "0.9", "--plan", "--rows", str(4 * ROWS), "--cores", "16"]
+    assert build(source, tmp_path / "out", *flags) == 0
+    assert files_in(tmp_path) == []
+    said = capsys.readouterr().out.replace(",", "")
+    lines = {line.split(" ")[0]: line for line in said.splitlines()}
+    assert lines["planned"].split()[1:] == [str(4 * ROWS), "rows", "16", "cores"]
+    of_input, probes, low, high, rows = re.search(
+        r": ([\d.]+) probes for the input's rows ([\d.]+) probes \(([\d.]+) to ([\d.]+)\) for (\d+)$", lines["recall"]
+    ).groups()
+    assert int(rows) == 4 * ROWS
+    assert 1 <= float(low) <= float(probes) <= float(high) <= 4 * float(of_input)
+    leaf_rows = 4 * ROWS / int(lines["leaves"].split()[1].rstrip(":"))
+    # A user is compared with the residents of the leaves it goes to, and with the visitors of its own.
+    pairs = float(lines["cost"].split()[1])
+    assert leaf_rows < pairs < 4 * float(probes) * leaf_rows
+    total, *steps = map(float, re.findall(r"\d+", lines["work"]))
+    assert sum(steps) == pytest.approx(total, abs=len(steps))
+    assert re.search(r"\d+ MB in a Python worker .* \d+ MB for Java's heap \d+ MB of intermediate", lines["memory"])
+    assert re.search(r"some \d+ \(\d+ to \d+\) for a run", lines["seconds"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--rows", "10000000"], "--rows given without --plan. Add --plan"),
+        (["--rows", "10000000", "--cores", "8"], "--rows and --cores given without --plan"),
+        (["--plan", "--rows", "0"], "'rows' is 0; it must be a whole number from 1"),
+        (["--plan", "--cores", "0"], "'cores' is 0; it must be"),
+        (["--plan", "--rows", "10"], f"'rows' is 10, and the input has {ROWS:,}. Plan for at least as many."),
+    ],
+)
+def test_a_size_that_cannot_be_planned_for_is_code_2(source, tmp_path, capsys, flags, words):
+    assert build(source, tmp_path / "out", *flags) == 2
+    assert words in capsys.readouterr().err
+    assert files_in(tmp_path) == []
 
 
 def evaluate(source, neighbors, *more):

@@ -11,6 +11,7 @@ from annspark.core.plan import (
     count_leaves,
     count_limbs,
     count_merge_partitions,
+    count_query_task_bytes,
     count_sampled,
     count_sampled_for_limbs,
     count_task_bytes,
@@ -156,3 +157,14 @@ def test_no_user_is_both_audited_and_calibrated_on(rows, audit_users, calibrated
     assert audited + known <= max(rows, 2 if calibrated else 1)
     assert calibrated == 0 or known >= min(1000, rows // 2, 1)
     assert calibrated > 0 or audited == min(audit_users, rows)
+
+
+def test_a_task_of_queries_holds_its_rows_and_the_copies_of_queries():
+    rng = np.random.default_rng(0)
+    plan = plan_join(
+        forest_of(rng, 2, 30), rng.normal(size=(50, 3)).astype(np.float32), 3, rows=10**6, workers=Workers(4)
+    )
+    alone = count_query_task_bytes(plan, 0, 10**6, 60)
+    assert alone == pytest.approx(3 * 4 * 10**6 * 2 * 64 / plan.n_partitions)
+    both = count_query_task_bytes(plan, 1000, 10**6, 60)
+    assert both - alone == pytest.approx(3 * 4 * 1000 * (plan.copies * 64 + 2 * 3) / plan.n_partitions, abs=1)

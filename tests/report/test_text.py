@@ -3,6 +3,8 @@
 import json
 from dataclasses import fields
 
+from annspark.core.cost import Bytes, Spent
+from annspark.core.growth import Foreseen
 from annspark.report import Leaves, Preview, Report
 from annspark.report.text import preview_as_text, report_as_json, report_as_text
 from tests.report.reports import make_calibration, make_recall, make_report, make_rows
@@ -19,27 +21,37 @@ leaves   2,400, the largest with 1,311 users
 seconds  312.4 (read 21.2, sample 14.0, grow 5.3, route 61.7, join 170.9, audit 30.1)"""
 PREVIEW = """\
 users    990 of 1,000 rows would be in the table
+planned  990 rows, 2 cores
 recall   0.95 asked for, 0.9540 predicted (0.9450 to 0.9620): 7.25 probes
 cost     5,321 distances and 7.25 copies a user, 8,612 MB to shuffle
-leaves   24: half of them up to 41 users, 99 % up to 60, the largest some 62
-memory   120 MB a task and its libraries, 8 partitions; 272 MB of vectors in Java's heap or on disk
-seconds  12 so far, some 170 more for the join, without writing the table
+leaves   24: half of them up to 41 users, 99 % up to 60, the largest some 62; 3 MB to broadcast
+memory   220 MB in a Python worker, 8 partitions, 1,500 MB for Java's heap, 77 MB of intermediate tables
+work     50 core-seconds (start 10, join 40)
+seconds  some 30 (25 to 40) for a run (start 6, join 24), 12 for this plan; a trial took 1.20 times as long as on idle \
+cores
 Nothing was published."""
 
 
 def make_preview(**changed):
     settled = {
         "rows": make_rows(990, read=1000),
+        "planned": 990,
+        "cores": 2,
         "calibration": make_calibration(),
-        "probes": 7.25,
+        "probes": Foreseen(rows=990, probes=7.25, low=7.25, high=7.25),
         "pairs_per_user": 5321.4,
         "copies_per_user": 7.25,
-        "shuffle_bytes": 8_612_345_678,
         "leaves": Leaves(count=24, median_rows=41, p99_rows=60, max_rows=62),
         "partitions": 8,
-        "staged_bytes": 272_000_000,
-        "task_bytes": 120_000_000,
-        "join_seconds": 170.2,
+        "needed": Bytes(
+            shuffled=8_612_345_678, staged=77_000_000, broadcast=3_000_000, worker=220_000_000, java=1_500_000_000
+        ),
+        "spent": {"start": Spent(10, 0), "join": Spent(0, 40)},
+        "waits": 1.2,
+        "run_seconds": 30.2,
+        "least_seconds": 25.1,
+        "most_seconds": 39.8,
+        "limits": (),
         "seconds": {"total": 12.3},
     }
     return Preview(**(settled | changed))
@@ -85,4 +97,15 @@ def test_users_with_other_lists_are_told():
 
 def test_a_preview_in_lines():
     assert preview_as_text(make_preview()) == PREVIEW
-    assert "recall   not asked for: 3 probes" in preview_as_text(make_preview(calibration=None, probes=3))
+    assert "recall   not asked for: 3 probes" in preview_as_text(
+        make_preview(calibration=None, probes=Foreseen(rows=990, probes=3, low=3, high=3))
+    )
+
+
+def test_a_preview_of_more_rows_tells_the_probes_of_both_tables_and_what_limits_it():
+    foreseen = Foreseen(rows=10**6, probes=21.37, low=19.1, high=25.2)
+    said = preview_as_text(make_preview(planned=10**6, cores=64, probes=foreseen, limits=("Too large.",)))
+    assert "planned  1,000,000 rows, 64 cores" in said
+    assert "7.25 probes for the input's rows, 21.4 probes (19.1 to 25.2) for 1,000,000\n" in said
+    assert "(start 6, join 1)" in said  # the fixed part keeps two cores busy
+    assert said.endswith("limit    Too large.\nNothing was published.")

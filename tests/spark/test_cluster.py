@@ -1,9 +1,10 @@
 from threading import current_thread
+from types import SimpleNamespace
 
 import pytest
 from pyspark.sql import functions as F
 
-from annspark.spark.cluster import count_cores, partition_keys, start_beside, start_workers
+from annspark.spark.cluster import count_cores, count_tasks_of_executor, partition_keys, start_beside, start_workers
 
 pytestmark = pytest.mark.spark35
 
@@ -48,3 +49,17 @@ def test_what_goes_wrong_beside_is_raised_where_the_result_is_wanted(spark):
     started = start_beside(spark, work)
     with pytest.raises(ValueError, match="no such table"):
         started.result()
+
+
+@pytest.mark.parametrize(
+    ("settings", "tasks"),
+    [
+        ({}, None),
+        ({"spark.executor.cores": "8"}, 8),
+        ({"spark.executor.cores": "8", "spark.task.cpus": "2"}, 4),
+        ({"spark.executor.cores": "2", "spark.task.cpus": "4"}, 1),
+    ],
+)
+def test_an_executor_runs_as_many_tasks_as_its_cores_allow(settings, tasks):
+    session = SimpleNamespace(conf=SimpleNamespace(get=settings.get))
+    assert count_tasks_of_executor(session) == tasks

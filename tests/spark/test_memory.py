@@ -41,6 +41,14 @@ def test_a_container_allows_less(machine):
     assert memory.bytes_free_for_worker() == 2 * GB
 
 
+@pytest.mark.parametrize(("tasks", "share"), [(2, 3), (8, 1.5), (None, 1.5)])
+def test_the_tasks_of_an_executor_share_its_container_and_the_cores_share_the_machine(machine, tasks, share):
+    machine.put(max=str(6 * GB), current="0", stat="")
+    assert memory.bytes_free_for_worker(tasks) == share * GB
+    machine.put(max=str(100 * GB))
+    assert memory.bytes_free_for_worker(tasks) == 8 * GB
+
+
 @pytest.mark.parametrize("group", ["slice", "slice/job"])
 def test_the_tightest_group_around_the_process_counts(machine, group):
     machine.put(max=str(12 * GB), current="0")
