@@ -115,7 +115,6 @@ def configured(spark, **confs: Any) -> Iterator[None]:
 def python_environment() -> dict[str, str]:
     """Return the environment of a subprocess that runs this Python and this annspark, and a Spark of its own."""
     ours = {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1", "SPARK_SUBMIT_OPTS": JAVA_OPTIONS}
-    ours["ANNSPARK_JAVA_ARCHIVE"] = "off"  # writing it takes longer than most tests
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYSPARK_", "SPARK_"))}
     paths = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
     return kept | ours | {"PYTHONPATH": os.pathsep.join(paths)}
