@@ -45,7 +45,7 @@ class Trial:
     outcome : SAME, FAILED or BROKEN
     why     : what is broken, or the job's sentence
     code    : exit code
-    extra   : seconds more than undisturbed
+    extra   : seconds more than undisturbed, with those of the night after a killed driver
     resumed : steps that the night after a killed driver did not do again
     """
 
@@ -99,14 +99,16 @@ def _try_fault(cluster: Cluster, usual: Usual, name: str, step: str, chance: ran
                 night.wait()
     outcome, why = _judge(usual, night, fault.kills)
     resumed: tuple[str, ...] = ()
+    seconds = night.seconds
     if fault.kills and outcome != BROKEN:
         with running(cluster, place, *TODAY, *usual.more) as after:
             pass
+        seconds += after.seconds
         recovered, problem = _judge(usual, after, killed=False)
         resumed = tuple(line.split()[1] for line in after.said if line.startswith("resume: "))
         if recovered != SAME:
             outcome, why = BROKEN, f"the night after: {problem}"
-    return Trial(name, struck, outcome, why, int(night.code or 0), night.seconds - usual.seconds, resumed)
+    return Trial(name, struck, outcome, why, int(night.code or 0), seconds - usual.seconds, resumed)
 
 
 def _judge(usual: Usual, night: Night, killed: bool) -> tuple[str, str]:
