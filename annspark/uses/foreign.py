@@ -47,8 +47,8 @@ def from_table(
         nested = isinstance(named.schema[NEIGHBOR_ID].dataType, T.ArrayType)
     except AnalysisException as error:
         raise InputError(
-            f"neighbors: {reason_of(error)}. There are the columns {shown(table.columns)}: name those of users, "
-            "neighbors and distances."
+            f"neighbors: {reason_of(error).partition(' SQLSTATE')[0].rstrip('.')}. There are the columns "
+            f"{shown(table.columns)}: name those of users, neighbors and distances."
         ) from error
     if nested:
         named = named.select(USER_ID, F.arrays_zip(NEIGHBOR_ID, value).alias(NEIGHBORS))
