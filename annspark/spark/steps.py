@@ -9,10 +9,10 @@ import io
 import json
 import logging
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from time import sleep
 from typing import Any
 from urllib.parse import unquote
 
@@ -232,7 +232,7 @@ def _is_left(folder: str) -> bool:
     if dead is not None:
         return dead
     before = _text_of(folder, _ALIVE)
-    time.sleep(_SILENT)
+    sleep(_SILENT)
     return _text_of(folder, _ALIVE) == before
 
 

@@ -7,6 +7,7 @@ be found and ended by their ids, even when their parent was killed.
 import re
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -174,6 +175,8 @@ def _start_daemon(log: Path, environment: dict[str, str], *command: str, ready: 
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C at the terminal ends the tests, which then end the daemons
         )
+
+    threading.Thread(target=process.wait, daemon=True).start()  # so that it is no zombie when it has ended
 
     def is_ready() -> bool:
         assert process.poll() is None, log.read_text()

@@ -111,16 +111,25 @@ def test_what_a_running_job_of_this_process_keeps_is_its_own(run, kept):
 def test_what_a_run_elsewhere_kept_is_taken_when_it_shows_no_life(spark, run, kept, tmp_path, monkeypatch):
     elsewhere = json.dumps(ended() | {"host": "elsewhere"})
     (kept / OWNER).write_text(elsewhere)
-    monkeypatch.setattr("annspark.spark.steps._BEAT", 0.001)
-    monkeypatch.setattr("annspark.spark.steps._SILENT", 0.5)
-    with _alive(str(kept)), run() as steps:
+    alive = kept / "_alive"
+    monkeypatch.setattr("annspark.spark.steps.sleep", lambda _: alive.write_text("another beat"))
+    with run() as steps:
         assert store_once(steps, "read", lambda table: table.limit(1), spark.range(99)).count() == 1
         assert steps.load("read") is None
     forget_steps(str(tmp_path), OUTPUT)
     assert (kept / OWNER).read_text() == elsewhere
+    monkeypatch.setattr("annspark.spark.steps.sleep", lambda _: None)
     with run() as steps:
         assert steps.load("read") is not None
     assert files_in(tmp_path) == []
+
+
+def test_a_living_run_shows_it_again_and_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("annspark.spark.steps._BEAT", 0.001)
+    shown = set()
+    with _alive(str(tmp_path)):
+        while len(shown - {""}) < 2:
+            shown |= {path.read_text() for path in tmp_path.glob("_alive")}
 
 
 def test_the_digest_changes_with_facts_columns_and_files_and_is_empty_for_a_table_without_files(spark, tmp_path):
