@@ -22,7 +22,7 @@ from annspark.core.vectors import Vectors, concatenate_rows, in_kind, is_sparse,
 from annspark.flow.join import joined_batches, joined_schema
 from annspark.flow.read import Users
 from annspark.flow.route import ship_vectors
-from annspark.index_rows import are_in, block_facts, facts_schema, one_row_each
+from annspark.index_rows import are_in, block_facts, cannot_write, facts_schema, one_row_each
 from annspark.index_writer import CALLERS, VISITED, WRITTEN, PartRows, number_kind_of, write_files
 from annspark.saved.kept import Gone, read_rows, read_visitors
 from annspark.saved.manifest import Manifest
@@ -269,7 +269,9 @@ def _rewrite_mapper(
                 np.concatenate([visited[here], numbers(shipped[VISITS], np.int32)]),
             )
         if len(rows.leaf):
-            yield write_files(folder, number, rows, visitors, number_kind)
+            with cannot_write():
+                told = write_files(folder, number, rows, visitors, number_kind)
+            yield told
 
     return write
 
