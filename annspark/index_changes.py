@@ -1,7 +1,7 @@
 """The steps of an update: find what has changed, write the parts anew, and join what has changed with what it meets."""
 
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -9,22 +9,20 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import types as T
 
-from annspark.core.arrays import places_in_groups
 from annspark.core.contents import contents_of
 from annspark.core.coordinates import Coordinates
 from annspark.core.copies import Callers, callers_of, route_changed, route_homes
 from annspark.core.forest import Forest
-from annspark.core.join import join_changed
-from annspark.core.keeper import NO_BAR
+from annspark.core.join import groups_of, join_changed
+from annspark.core.keeper import NO_BAR, Groups
 from annspark.core.plan import Plan
-from annspark.core.routes import EVERY_LEAF, Visits
+from annspark.core.routes import Visits
 from annspark.core.sampling import slot_of
 from annspark.core.vectors import Vectors, concatenate_rows, in_kind, is_sparse, take_rows
-from annspark.core.visitors import Visitors
 from annspark.flow.join import joined_batches, joined_schema
 from annspark.flow.read import Users
 from annspark.flow.route import ship_vectors
-from annspark.index_rows import are_in, block_facts, facts_schema, one_row_each
+from annspark.index_rows import are_in, block_facts, cannot_write, facts_schema, one_row_each
 from annspark.index_writer import CALLERS, VISITED, WRITTEN, PartRows, number_kind_of, write_files
 from annspark.saved.kept import Gone, read_rows, read_visitors
 from annspark.saved.manifest import Manifest
@@ -105,11 +103,6 @@ class _Part:
     def leaf(self) -> np.ndarray:
         """The leaf of each row: int32 (n_rows,)."""
         return np.repeat(self.leaves, self.leaf_rows)
-
-    @property
-    def place(self) -> np.ndarray:
-        """The place of each row among those of its leaf: int64 (n_rows,)."""
-        return places_in_groups(self.leaf_rows)
 
 
 def _parts_of(saved: Saved) -> list[_Part]:
@@ -276,7 +269,9 @@ def _rewrite_mapper(
                 np.concatenate([visited[here], numbers(shipped[VISITS], np.int32)]),
             )
         if len(rows.leaf):
-            yield write_files(folder, number, rows, visitors, number_kind)
+            with cannot_write():
+                told = write_files(folder, number, rows, visitors, number_kind)
+            yield told
 
     return write
 
@@ -288,9 +283,10 @@ def _together(old: Vectors, new: Vectors) -> Vectors:
     return concatenate_rows([in_kind(part, wide) for part in (old, new)])
 
 
-def callers_told(written: pa.Table, n_leaves: int) -> Callers:
+def callers_told(written: pa.Table, plan: Plan) -> Callers:
     """Return the callers of all leaves from what the tasks that wrote the parts told."""
-    return callers_of(numbers(written[CALLERS], np.int32), numbers(written[VISITED], np.int32), n_leaves)
+    leaf, visited = (numbers(written[name], np.int32) for name in (CALLERS, VISITED))
+    return callers_of(leaf, visited, plan.partition_of_leaf)
 
 
 def join_asking(
@@ -368,7 +364,9 @@ def _join_mapper(
         if len(asking) == 0:
             return
         met = _gather(part, told, asking, replaced, wire, coordinates)
-        joined = join_changed(met.vectors, met.home, met.visits, met.bars, met.are_unrelated, width, coordinates.metric)
+        joined = join_changed(
+            met.vectors, met.things, met.home, met.visits, met.groups, met.bars, width, coordinates.metric
+        )
         joined = replace(joined, distances=coordinates.in_input_units(joined.distances))
         # A resident that is replaced asks for its list.
         listed = (joined.neighbors[:, 0] >= 0) & ((met.home < 0) | ~are_in(met.hashes, replaced))
@@ -387,43 +385,25 @@ class _Met:
     hashes   : int64 (n,), of the ids
     vectors  : ready to be joined
     home     : int32 (n,), home leaf of a resident; -1 for a row that asks
-    place    : int64 (n,), place of a resident among those of its leaf
     bars     : float32 (n,), raw distance up to which a resident keeps neighbors
-    homes    : int32 (n, trees), home leaves of a row that asks, in all trees
     visits   : of rows that ask
-    goes     : int64, ascending, row << 32 | leaf: the leaves where a row that asks meets all residents
-    visitors : who visits which leaf
+    groups   : rows that ask, and residents that visit a home of theirs
     """
 
     ids: pa.Array
     hashes: np.ndarray
     vectors: Vectors
     home: np.ndarray
-    place: np.ndarray
     bars: np.ndarray
-    homes: np.ndarray
     visits: Visits
-    goes: np.ndarray
-    visitors: Visitors
+    groups: Groups
 
-    @cached_property
-    def _thing(self) -> np.ndarray:
+    @property
+    def things(self) -> np.ndarray:
         """A number for each id: int (n,)."""
         begins = np.ones(len(self.ids), bool)
         begins[1:] = pc.not_equal(self.ids[1:], self.ids[:-1]).to_numpy(zero_copy_only=False)
         return np.cumsum(begins)
-
-    def are_unrelated(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-        """Return which rows that ask are not to be compared with which residents: bool (n_pairs,).
-
-        They are compared where either goes to a home of the other, and are not the same.
-        """
-        related = are_in(one << 32 | self.home[other], self.goes)
-        rest = np.flatnonzero(~related)
-        leaf, place = self.home[other[rest]], self.place[other[rest]]
-        for target in (*self.homes[one[rest]].T, np.full(len(rest), EVERY_LEAF, np.int32)):
-            related[rest] |= self.visitors.are_visiting(leaf, place, target)
-        return ~related | (self._thing[one] == self._thing[other])
 
 
 def _gather(
@@ -437,29 +417,27 @@ def _gather(
     """
     assert part.visits is not None
     n_visits, visits = numbers(asking[N_VISITS], np.int32), numbers(asking[VISITS], np.int32)
-    target = np.where(visits < 0, -3 - visits, visits)
+    n_asking, goes, target = len(n_visits), visits >= 0, -3 - visits
     ids, hashes, vectors = read_part(part.path, wire.dim, sparse=wire.sparse)
-    row = np.flatnonzero(np.isin(part.leaf, target))
-    n, n_asking = len(row), len(n_visits)
+    calling, called = read_visitors(part.visits).visits(part.leaf, np.unique(target[~goes]))
+    wanted = np.isin(part.leaf, visits[goes])
+    wanted[calling] = True
+    row = np.flatnonzero(wanted)
     ids = pa.concat_arrays([ids.take(pa.array(row)), elements(asking[IDS]).cast(ids.type)])
     order = pc.sort_indices(ids).to_numpy()
     at = np.empty(len(order), np.int64)
     at[order] = np.arange(len(order))
+    place = np.cumsum(wanted) - 1
+    owner = at[len(row) + np.repeat(np.arange(n_asking), n_visits)]
     bars = _bars_of(hashes[row], told, replaced, coordinates)
-    homes = numbers(asking[HOMES], np.int32).reshape(n_asking, -1)
-    no_home, owner = np.full(n_asking, -1, np.int32), at[n + np.repeat(np.arange(n_asking), n_visits)]
-    all_met = visits >= 0
     return _Met(
         ids=ids.take(pa.array(order)),
         hashes=np.concatenate([hashes[row], numbers(asking[HASHES], np.int64)])[order],
         vectors=take_rows(_together(coordinates.for_join(take_rows(vectors, row)), wire.read(asking)), order),
-        home=np.concatenate([part.leaf[row], no_home])[order],
-        place=np.concatenate([part.place[row], no_home])[order],
+        home=np.concatenate([part.leaf[row], np.full(n_asking, -1, np.int32)])[order],
         bars=np.concatenate([bars, np.full(n_asking, np.inf, np.float32)])[order],
-        homes=np.concatenate([np.full((n, homes.shape[1]), -1, np.int32), homes])[order],
-        visits=Visits(owner, target),
-        goes=np.sort(owner[all_met] << 32 | target[all_met]),
-        visitors=read_visitors(part.visits),
+        visits=Visits(owner[goes], visits[goes]),
+        groups=groups_of(owner[~goes], target[~goes], at[place[calling]], called),
     )
 
 

@@ -203,7 +203,9 @@ def _write_mapper(folder: str, plan: Plan, wire: Wire, number_kind: str, *, visi
         if visits:
             owner = np.repeat(np.arange(len(leaf)), numbers(shipped[N_VISITS], np.int32))
             visitors = Visits(owner, numbers(shipped[VISITS], np.int32))
-        yield write_files(folder, number, rows, visitors, number_kind)
+        with cannot_write():
+            told = write_files(folder, number, rows, visitors, number_kind)
+        yield told
 
     return write
 
@@ -235,25 +237,24 @@ def write_files(folder: str, number: int, rows: PartRows, visits: Visits | None,
     row = order.to_numpy()
     leaf, mark = rows.leaf[row], files.new_mark()
     names = [f"{PART}{number:05d}-{mark}.arrow"]
-    with cannot_write():
-        batch_rows = write_part(
-            f"{folder}/{names[0]}",
-            leaf,
-            rows.ids.take(order),
-            rows.hashes[row],
-            take_rows(rows.vectors, row),
-            number_kind,
-        )
-        if visits is not None:
-            names.append(f"{VISITS_OF}{number:05d}-{mark}.arrow")
-            place = np.empty(len(row), np.int64)
-            place[row] = np.arange(len(row))
-            by_place = np.argsort(place[visits.row], kind="stable")
-            visitors = gather_visitors(leaf, place[visits.row][by_place], visits.leaf[by_place])
-            write_visitors(f"{folder}/{names[1]}", visitors)
-        else:
-            visitors = NO_VISITORS
-        sizes = [files.size_of(f"{folder}/{name}") for name in names]
+    batch_rows = write_part(
+        f"{folder}/{names[0]}",
+        leaf,
+        rows.ids.take(order),
+        rows.hashes[row],
+        take_rows(rows.vectors, row),
+        number_kind,
+    )
+    if visits is not None:
+        names.append(f"{VISITS_OF}{number:05d}-{mark}.arrow")
+        place = np.empty(len(row), np.int64)
+        place[row] = np.arange(len(row))
+        by_place = np.argsort(place[visits.row], kind="stable")
+        visitors = gather_visitors(leaf, place[visits.row][by_place], visits.leaf[by_place])
+        write_visitors(f"{folder}/{names[1]}", visitors)
+    else:
+        visitors = NO_VISITORS
+    sizes = [files.size_of(f"{folder}/{name}") for name in names]
     leaves, counts = np.unique(leaf, return_counts=True)
     binary = [to_binary(part.astype(np.int64), np.array([len(part)])) for part in (leaves, counts, batch_rows)]
     binary += [to_binary(part, np.array([len(part)])) for part in (visitors.leaf, visitors.visited)]

@@ -229,7 +229,7 @@ def _join_changes(
     with explained(named):
         written = write_parts(asking, users, indexed.forest, tuned.plan, changes, old, new)
         manifest = manifest_of(indexed, written, sum(indexed.forest.sizes))
-        plan, callers = _plan_of(manifest, kept), callers_told(written, tuned.plan.n_leaves)
+        plan, callers = _plan_of(manifest, kept), callers_told(written, _plan_of(manifest, kept))
         lists = join_asking(asking, users, forest, plan, callers, changes, old, Saved(new, manifest), meter)
         facts = facts_of(asking, users, forest, changes.added, len(slots))
         before = slots, changes.gone

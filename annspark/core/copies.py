@@ -1,7 +1,7 @@
 """Copies: which partitions a vector is shipped to, and which leaves it goes to in each."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -82,67 +82,60 @@ def route_homes(forest: Forest, plan: Plan, vectors: Vectors) -> Copies:
 
 @dataclass(frozen=True)
 class Callers:
-    """The leaves whose residents visit a leaf.
+    """The partitions with residents that visit a leaf.
 
-    first : int64 (n_leaves + 1,), where the callers of each leaf begin
-    leaf  : int32, the leaves with residents that visit it, leaf after leaf
-    hubs  : int32 (n,), leaves with residents that visit every leaf of the first tree
+    first     : int64 (n_leaves + 1,), where those of each leaf begin
+    partition : int32, leaf after leaf
+    hubs      : int32 (n,), partitions with residents that visit every leaf of the first tree
     """
 
     first: np.ndarray
-    leaf: np.ndarray
+    partition: np.ndarray
     hubs: np.ndarray
 
     def of(self, homes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the callers of some leaves: int (n_found,), the place of a leaf in homes; int32 (n_found,)."""
+        """Return who calls some leaves: int (n_found,), the place of a leaf in homes; int32 (n_found,), partitions."""
         counts = np.diff(self.first)[homes]
         at = np.repeat(self.first[homes] - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
-        return np.repeat(np.arange(len(homes)), counts), self.leaf[at]
+        return np.repeat(np.arange(len(homes)), counts), self.partition[at]
 
 
-def callers_of(leaf: np.ndarray, visited: np.ndarray, n_leaves: int) -> Callers:
+def callers_of(leaf: np.ndarray, visited: np.ndarray, partition_of_leaf: np.ndarray) -> Callers:
     """Return the callers of all leaves.
 
-    leaf, visited : int32 (n,), distinct pairs of a leaf and one that its residents visit, or EVERY_LEAF
+    leaf, visited : int32 (n,), pairs of a leaf and one that its residents visit, or EVERY_LEAF
     """
-    every = visited == EVERY_LEAF
-    one, other = leaf[~every], visited[~every]
-    order = np.lexsort((one, other))
-    first = np.searchsorted(other[order], np.arange(n_leaves + 1))
-    return Callers(first=first, leaf=one[order], hubs=np.unique(leaf[every]))
+    partition, every = partition_of_leaf[leaf], visited == EVERY_LEAF
+    keys = np.unique(visited[~every].astype(np.int64) << 32 | partition[~every])
+    first = np.searchsorted(keys >> 32, np.arange(len(partition_of_leaf) + 1))
+    return Callers(first=first, partition=keys.astype(np.int32), hubs=np.unique(partition[every]))
 
 
 def route_changed(callers: Callers, forest: Forest, plan: Plan, vectors: Vectors) -> Copies:
-    """Return one copy of each vector for every partition in which it is compared with residents of a leaf.
+    """Return one copy of each vector for every partition in which it is compared with residents.
 
-    Other than in Copies, home is int32 (n, trees), the home leaves in all trees, -1 for none.  visits are the leaves
-    that the vector goes to, its homes included, and the leaves with residents that may visit a home of it, in the form
-    -3 - leaf: of these residents it is compared with those that do.
+    visits are the leaves that the vector goes to, its homes included, and in the form -3 - leaf its homes that are
+    visited by residents of the partition.  -3 - EVERY_LEAF stands for residents that visit all leaves.  home is -1.
     """
-    n_leaves, hubs = plan.n_leaves, np.flatnonzero(forest.are_hubs(vectors))
-    going, calling, homes = [], [], []
+    hubs = np.flatnonzero(forest.are_hubs(vectors))
+    parts: list[tuple[np.ndarray, ...]] = []
     for tree, reached in enumerate(forest.find_reached(vectors, plan.probes, plan.reach)):
         row, leaf, at_home, _ = _entries_of(reached, plan, tree)
-        home = np.full(reached.n_rows, -1, np.int32)
-        home[row[at_home]] = leaf[at_home]
-        homes.append(home)
-        going.append(row * n_leaves + leaf)
-        resident = np.flatnonzero(home >= 0)
-        place, calls = callers.of(home[resident])
-        calling.append(resident[place] * n_leaves + calls)
+        owner, homes = row[at_home], leaf[at_home]
+        if tree == 0 and len(hubs):
+            others = ~np.isin(row, hubs)
+            every = np.arange(plan.first_leaf[1], dtype=np.int32)
+            row = np.concatenate([row[others], np.repeat(hubs, len(every))])
+            leaf = np.concatenate([leaf[others], np.tile(every, len(hubs))])
+        parts.append((row, leaf, plan.partition_of_leaf[leaf]))
+        place, calling = callers.of(homes)
+        parts.append((owner[place], -3 - homes[place], calling))
         if tree == 0:
-            every = np.arange(plan.first_leaf[1])
-            going.append((hubs[:, None] * n_leaves + every).ravel())
-            calling.append((resident[:, None] * n_leaves + callers.hubs).ravel())
-    goes, calls = np.unique(np.concatenate(going)), np.concatenate(calling)
-    calls = np.setdiff1d(calls, goes)  # a leaf that the vector goes to is not called as well
-    keys = np.concatenate([goes, calls])
-    row, leaf = np.divmod(keys, n_leaves)
-    visits = np.where(np.arange(len(keys)) < len(goes), leaf, -3 - leaf).astype(np.int32)
-    by_row = np.argsort(row, kind="stable")
-    entries = row[by_row], visits[by_row], np.zeros(len(row), bool), plan.partition_of_leaf[leaf[by_row]]
-    copies = _copies_of([entries])
-    return replace(copies, home=np.stack(homes, axis=1)[copies.row])
+            calling = np.tile(callers.hubs, len(owner))
+            parts.append((np.repeat(owner, len(callers.hubs)), np.full(len(calling), -3 - EVERY_LEAF), calling))
+    row, leaf, partition = (np.concatenate(part) for part in zip(*parts, strict=True))
+    order = np.argsort(row, kind="stable")
+    return _copies_of([(row[order], leaf[order].astype(np.int32), np.zeros(len(row), bool), partition[order])])
 
 
 def route_queries(forest: Forest, plan: Plan, vectors: Vectors) -> Copies:

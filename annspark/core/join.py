@@ -18,7 +18,7 @@ import numpy as np
 from annspark.core.excluded import Pairs, pairs_of
 from annspark.core.join_dense import compare_dense
 from annspark.core.join_sparse import compare_sparse
-from annspark.core.keeper import MAX_ROWS, NO_BAR, Keeper, Unrelated
+from annspark.core.keeper import MAX_ROWS, NO_BAR, Groups, Keeper
 from annspark.core.metric import METRICS
 from annspark.core.routes import Visits
 from annspark.core.vectors import (
@@ -134,24 +134,26 @@ def _surplus(vectors: Vectors, most: int, excluded: Pairs | None) -> tuple[np.nd
 
 def join_changed(
     vectors: Vectors,
+    things: np.ndarray,
     home: np.ndarray,
     visits: Visits,
+    groups: Groups,
     bars: np.ndarray,
-    unrelated: Unrelated,
     k: int,
     metric: str,
 ) -> Joined:
-    """Compare rows that ask with the residents of the leaves they go to; both ends keep their k nearest of these.
+    """Compare rows that ask with residents; both ends keep their k nearest of these.
 
-    A row that asks may be a resident, too: it then comes twice, once as either.
+    A row that asks meets the residents of the leaves it goes to, and those that visit a home of it.  A row that asks
+    may be a resident, too: it then comes twice, once as either.
 
-    vectors   : n, dense or sparse, prepared, float32 or float64, in ascending order of id, n <= MAX_ROWS
-    home      : int32 (n,), a resident's home leaf; -1 for a row that asks
-    visits    : the leaves of this partition that each row that asks goes to
-    bars      : float32 (n,), raw distance up to which a resident keeps neighbors; NO_BAR for one that keeps none
-    unrelated : returns which pairs of a row that asks and a resident are not to be compared; equal vectors are alike
-                in it, but for a row and itself
-    returns   : lists of row numbers: residents for rows that ask, and rows that ask for residents
+    vectors : n, dense or sparse, prepared, float32 or float64, in ascending order of id, n <= MAX_ROWS
+    things  : int (n,), the same for both of a row that comes twice
+    home    : int32 (n,), a resident's home leaf; -1 for a row that asks
+    visits  : the leaves of this partition that each row that asks goes to
+    groups  : rows that ask, and the residents that visit a home of theirs; equal vectors are in the same groups
+    bars    : float32 (n,), raw distance up to which a resident keeps neighbors; NO_BAR for one that keeps none
+    returns : lists of row numbers: residents for rows that ask, and rows that ask for residents
 
     Raises ValueError for more than MAX_ROWS vectors.
     """
@@ -172,11 +174,36 @@ def join_changed(
     np.maximum.at(bars, like, bars[further])
     rows = np.delete(np.arange(n), further)
     rows = rows[np.argsort(np.where(home[rows] < 0, np.iinfo(np.int32).max, home[rows]), kind="stable")]
-    keeper = Keeper(vectors, rows, home, visits, k, metric, bars, unrelated)
-    pairs = (compare_sparse if is_sparse(vectors) else compare_dense)(keeper)
+    place = np.full(n, -1)
+    place[rows] = np.arange(len(rows))
+    by_place = [(_at_places(asking, place), _at_places(calling, place)) for asking, calling in groups]
+    keeper = Keeper(vectors, rows, home, visits, k, metric, bars, things)
+    compare = compare_sparse if is_sparse(vectors) else compare_dense
+    pairs = compare(keeper, [group for group in by_place if len(group[0]) and len(group[1])])
     neighbors[rows], distances[rows] = keeper.nearest()
     neighbors[further], distances[further] = neighbors[like], distances[like]
     return Joined(neighbors=neighbors, distances=distances, pairs=pairs, max_rows=_largest_leaf(home))
+
+
+def _at_places(rows: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """Return the places of some rows, without those that have none, -1."""
+    places = place[rows]
+    return places[places >= 0]
+
+
+def groups_of(asking: np.ndarray, home: np.ndarray, calling: np.ndarray, called: np.ndarray) -> Groups:
+    """Return the groups of join_changed, one for each leaf.
+
+    asking, home    : int (n,), a row that asks, and a home of it
+    calling, called : int (m,), a resident, and a leaf that it visits
+    """
+    by_home, by_called = np.argsort(home, kind="stable"), np.argsort(called, kind="stable")
+    leaves = np.intersect1d(home, called)
+    sides = []
+    for rows, keys in ((asking[by_home], home[by_home]), (calling[by_called], called[by_called])):
+        cuts = [np.searchsorted(keys, leaves, side) for side in ("left", "right")]
+        sides.append([rows[start:end] for start, end in zip(*cuts, strict=True)])
+    return list(zip(*sides, strict=True))
 
 
 def _largest_leaf(home: np.ndarray) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 
 from annspark.core.arrays import sort_pairs
 from annspark.core.distance import BOUND_SLACK, Facing, Side, far_middle, kernel_for, looseness
-from annspark.core.keeper import Keeper
+from annspark.core.keeper import Groups, Keeper
 from annspark.core.selection import upper_bounds_or_inf
 
 _TILE = 1 << 18  # bounds of one product: 1 MB, about the second-level cache; up to eight times as many are as fast
@@ -20,13 +20,16 @@ _FINITE = np.finfo(np.float32).max
 _WAITING = 1 << 16  # pairs found that wait to be measured, at most but for those of one tile
 
 
-def compare_dense(keeper: Keeper) -> int:
-    """Compare the residents of each leaf with each other, then with its visitors; return the number of pairs."""
+def compare_dense(keeper: Keeper, groups: Groups = ()) -> int:
+    """Compare the residents of each leaf with each other, then with its visitors; return the number of pairs.
+
+    groups : guests, and residents that these are compared with, too
+    """
     leaves, first, count = np.unique(keeper.home, return_index=True, return_counts=True)
     residents = {int(leaf): (int(a), int(a + c)) for leaf, a, c in zip(leaves, first, count, strict=True) if leaf >= 0}
     tiles, pairs = _Tiles(keeper), 0
     for start, end in residents.values() if keeper.residents_meet else ():
-        pairs += tiles.compare(np.arange(start, end), start, end, at_home=True)
+        pairs += tiles.compare(np.arange(start, end), np.arange(start, end), at_home=True)
     # Visitors of a leaf come in the order of their bars (see _pairs_with_bar).  They are sorted once for all leaves:
     # bars fall meanwhile, but those of one tile stay about alike.
     visitors = _rows_by_leaf(keeper, np.argsort(keeper.bar, kind="stable"))
@@ -36,7 +39,9 @@ def compare_dense(keeper: Keeper) -> int:
             some = np.union1d(some, keeper.hubs[keeper.home[keeper.hubs] != leaf])
             some = some[np.argsort(keeper.bar[some])]
         if len(some):
-            pairs += tiles.compare(some, start, end, at_home=False)
+            pairs += tiles.compare(some, np.arange(start, end), at_home=False)
+    for some, called in groups:
+        pairs += tiles.compare(some[np.argsort(keeper.bar[some], kind="stable")], called, at_home=False)
     return pairs
 
 
@@ -89,15 +94,15 @@ class _Tiles:
         self.tile = np.empty(_TILE, np.float32)
         self.passed = np.empty(_TILE + 8, bool)
 
-    def compare(self, visitors: np.ndarray, start: int, end: int, *, at_home: bool) -> int:
-        """Compare visitors with the residents start..end of a leaf, and return the number of pairs.
+    def compare(self, visitors: np.ndarray, all_residents: np.ndarray, *, at_home: bool) -> int:
+        """Compare visitors with the residents of a leaf, and return the number of pairs.
 
         at_home : the visitors are the residents themselves; every pair comes twice, once from either end, so only the
                   visitor's list is filled
         """
-        centre = self._centre_of_leaf(start, end)
-        for a in range(start, end, self.keeper.fold_rows):
-            residents = np.arange(a, min(a + self.keeper.fold_rows, end))
+        centre = self._centre_of_leaf(all_residents)
+        for a in range(0, len(all_residents), self.keeper.fold_rows):
+            residents = all_residents[a : a + self.keeper.fold_rows]
             side = self._side(residents, centre)
             leaf = _Leaf(residents=residents, side=side, facing=self.kernel.facing(side), centre=centre)
             without_bar = np.isinf(self.keeper.bar[visitors])
@@ -107,7 +112,7 @@ class _Tiles:
             ):
                 for g in range(0, len(some), self.keeper.fold_rows):
                     self._compare_some(some[g : g + self.keeper.fold_rows], leaf, find_pairs, at_home)
-        return len(visitors) * (end - start)
+        return len(visitors) * len(all_residents)
 
     def _compare_some(self, visitors: np.ndarray, leaf: _Leaf, find_pairs: _FindPairs, at_home: bool) -> None:
         """Find the pairs that may beat a bar, tile by tile; measure and fold many at a time."""
@@ -126,7 +131,7 @@ class _Tiles:
                 self._measure_and_fold(visitors, row, leaf.residents, column, at_home)
                 theirs, found, waiting = self.keeper.bar[leaf.residents], [], 0
 
-    def _centre_of_leaf(self, start: int, end: int) -> np.ndarray | None:
+    def _centre_of_leaf(self, residents: np.ndarray) -> np.ndarray | None:
         """Return a centre for a leaf that is so small, and so far from the partition's, that bounds would be loose.
 
         None for other leaves, which use the partition's: subtracting a centre from the visitors of every leaf would
@@ -134,7 +139,7 @@ class _Tiles:
         """
         if not self.keeper.facts.moves:
             return None
-        few = np.arange(start, end, max(1, (end - start) // 16))
+        few = residents[:: max(1, len(residents) // 16)]
         origin = 0 if self.centre is None else self.centre
         return far_middle(self.vectors[few][:, : self.dim], origin)
 
@@ -192,7 +197,7 @@ class _Tiles:
             itself = rows - leaf.residents[0]
             inside = np.flatnonzero((itself >= 0) & (itself < len(theirs)))
             bounds[itself[inside], inside] = np.inf
-        elif self.keeper.unrelated is not None:
+        elif self.keeper.things is not None:
             one, other = np.tile(rows, len(theirs)), np.repeat(leaf.residents, len(rows))
             bounds.ravel()[self.keeper.left_out(one, other)] = np.inf
         if self.keeper.group is not None:

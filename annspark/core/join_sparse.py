@@ -19,7 +19,7 @@ import numpy as np
 
 from annspark.core.arrays import places_in_groups
 from annspark.core.distance import SparseProducts
-from annspark.core.keeper import Keeper
+from annspark.core.keeper import Groups, Keeper
 from annspark.core.metric import Metric
 from annspark.core.vectors import Vectors, owner_of, sparse_rows, squared_lengths, take_rows
 
@@ -63,8 +63,11 @@ class _Rows:
     measure: SparseProducts
 
 
-def compare_sparse(keeper: Keeper) -> int:
-    """Compare the residents of each leaf with each other, then with its visitors; return the number of pairs."""
+def compare_sparse(keeper: Keeper, groups: Groups = ()) -> int:
+    """Compare the residents of each leaf with each other, then with its visitors; return the number of pairs.
+
+    groups : guests, and residents that these are compared with, too
+    """
     mine = take_rows(keeper.vectors, keeper.id_order)
     marked = _marked(mine, np.isinf(keeper.facts.unrelated) | (keeper.facts.sets & (np.diff(mine.indptr) == 0)))
     number = np.full(marked.shape[1], -1, np.int32)
@@ -77,7 +80,7 @@ def compare_sparse(keeper: Keeper) -> int:
         residents = residents[~np.isin(residents, keeper.hubs)]
     leaf, first, count = np.unique(keeper.home[residents], return_index=True, return_counts=True)
     leaves = _Leaves(residents, first, count)
-    if len(leaf) == 0:
+    if len(leaf) == 0:  # then there are no groups either
         return pairs
     if keeper.residents_meet:
         pairs += _compare(keeper, rows, residents, _leaf_places(leaves), leaves, at_home=True)
@@ -85,7 +88,14 @@ def compare_sparse(keeper: Keeper) -> int:
     here = leaf[place] == keeper.visits.leaf
     row, place = keeper.visits.row[here], place[here]
     order = np.lexsort((row, place))
-    return pairs + _compare(keeper, rows, row[order], place[order], leaves, at_home=False)
+    pairs += _compare(keeper, rows, row[order], place[order], leaves, at_home=False)
+    if groups:
+        count = np.array([len(called) for _, called in groups])
+        leaves = _Leaves(np.concatenate([called for _, called in groups]), np.cumsum(count) - count, count)
+        place = np.repeat(np.arange(len(groups)), [len(some) for some, _ in groups])
+        some = np.concatenate([some for some, _ in groups])
+        pairs += _compare(keeper, rows, some, place, leaves, at_home=False, whole=True)
+    return pairs
 
 
 def _compare_with_hubs(keeper: Keeper, rows: _Rows, residents: np.ndarray) -> int:
@@ -130,6 +140,7 @@ def _compare(
     *,
     at_home: bool,
     twice: bool = True,
+    whole: bool = False,
 ) -> int:
     """Compare visitors with the residents of leaves, some leaves at a time; return the number of pairs.
 
@@ -138,8 +149,10 @@ def _compare(
     at_home  : the visitors are the residents themselves; every pair comes twice, once from either end, so only the
                visitor's list is filled
     twice    : two rows may visit each other's homes, and are then to be compared once only
+    whole    : no leaf is cut, however crowded it is
     """
-    visitors, leaf, leaves = _cut_crowded(visitors, leaf, leaves, rows.lengths, keeper.facts)
+    if not whole:
+        visitors, leaf, leaves = _cut_crowded(visitors, leaf, leaves, rows.lengths, keeper.facts)
     pairs, numbers = np.cumsum(leaves.count[leaf]), np.cumsum(np.diff(rows.marked.indptr)[visitors])
     start = 0
     while start < len(leaf):

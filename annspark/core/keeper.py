@@ -4,7 +4,7 @@ A candidate is a pair of a row and a neighbor with its distance.  To fold candid
 their rows, so that each list keeps the k nearest.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -22,8 +22,8 @@ from annspark.core.vectors import Vectors
 # no more than k + 1 are joined.
 MAX_ROWS = 2**26
 _FOLD_ROWS = 2**13  # rows of one fold, at most
+Groups = Sequence[tuple[np.ndarray, np.ndarray]]  # some guests, and residents that all of these are compared with
 NO_BAR = np.float32(-1e38)  # the bar of a row that keeps no neighbors: below all raw distances, and finite
-Unrelated = Callable[[np.ndarray, np.ndarray], np.ndarray]
 _FEW = 64  # where no row has more visits, comparing a leaf with all of them is the fastest way to find it
 
 
@@ -38,10 +38,9 @@ class Keeper:
     metric         : a key of METRICS; facts is its record
     k              : neighbors that a list has room for
     residents_meet : whether residents are compared with each other; where they are not, guests ask
-    unrelated      : tells which pairs of guests and residents are not to be compared, by their id orders; None where
-                     every guest is compared with all residents of the leaves it visits
     excluded       : pairs of a row and another, both in the order of homes, that the row must not keep
     group          : int64 (n_rows,), groups, outside of which no row keeps others; None where there are none
+    things         : int (n_rows,), the same for a guest and a resident that are one; None where no row is both
     bar            : float32 (n_rows,), raw distance of the worst neighbor in a row's list, inf while it has fewer than
                      k, NO_BAR for rows that keep no neighbors
     fold_rows      : rows of either end in one call of fold
@@ -56,14 +55,15 @@ class Keeper:
         k: int,
         metric: str,
         bars: np.ndarray | None = None,
-        unrelated: Unrelated | None = None,
+        things: np.ndarray | None = None,
         excluded: Pairs | None = None,
         group: np.ndarray | None = None,
     ):
         """Take the rows of a partition.
 
-        bars : float32 (n,), the bar that each vector begins with, for guests that ask residents; NO_BAR for those that
-               keep no neighbors; None where all begin without one, and residents are compared with each other
+        bars   : float32 (n,), the bar that each vector begins with, for guests that ask; NO_BAR for those that
+                 keep no neighbors; None where all begin without one, and residents are compared with each other
+        things : int (n,), the same for vectors of one id; None where each comes once
         """
         self.vectors, self.id_order = vectors, rows
         self.metric, self.facts = metric, METRICS[metric]
@@ -85,7 +85,8 @@ class Keeper:
         self._empty = (infinite << self._id_bits) | low_bits(self._id_bits)
         self._best = np.full((len(rows), k), self._empty)
         self._worst = np.full(len(rows), self._empty)
-        self.residents_meet, self.unrelated = bars is None, unrelated
+        self.residents_meet = bars is None
+        self.things = None if things is None else things[rows]
         if bars is not None:
             self.bar = bars[rows]
             known = np.isfinite(self.bar) & (self.bar != NO_BAR)
@@ -98,13 +99,13 @@ class Keeper:
         self.fold_rows = max(1, self._most_rows // 2)
 
     def left_out(self, visitors: np.ndarray, residents: np.ndarray) -> np.ndarray:
-        """Return which pairs are unrelated, or were compared already.
+        """Return which pairs are of a row with itself, or were compared already.
 
         A pair was compared already where the resident visits the visitor's home, a leaf of lower number: leaves are
         joined in ascending order.
         """
-        if self.unrelated is not None:
-            return self.unrelated(self.id_order.take(visitors), self.id_order.take(residents))
+        if self.things is not None:  # pairs that are met again are left out where they are folded
+            return self.things.take(visitors) == self.things.take(residents)
         home = self.home.take(visitors)
         lower = np.flatnonzero((home >= 0) & (home < self.home.take(residents)))
         before = np.zeros(len(visitors), bool)
@@ -157,6 +158,8 @@ class Keeper:
         id_order : int (n,), of the neighbor
         raw      : float32 (n,), exact raw distance
         """
+        if self.things is not None:
+            slot, id_order, raw = self._not_listed(rows, slot, id_order, raw)
         if len(slot) == 0:
             return
         keys = slot.astype(np.uint64) << self._key_bits
@@ -183,6 +186,16 @@ class Keeper:
         self._worst[changed] = np.minimum(self._worst.take(changed), best[:, -1])
         bar = self.facts.to_raw(self._distances(best[:, -1]))
         self.bar[changed] = np.minimum(self.bar.take(changed), bar)
+
+    def _not_listed(
+        self, rows: np.ndarray, slot: np.ndarray, id_order: np.ndarray, raw: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return candidates for fold that are not in the lists yet, each once."""
+        keys = self._keys(id_order, raw)
+        _, once = np.unique(slot.astype(np.uint64) << self._key_bits | keys, return_index=True)
+        listed = self._best.take(rows.take(slot.take(once)), axis=0)
+        new = once[~(listed == keys.take(once)[:, None]).any(axis=1)]
+        return slot.take(new), id_order.take(new), raw.take(new)
 
     def may_enter(self, row: np.ndarray, id_order: np.ndarray, raw: np.ndarray) -> np.ndarray:
         """Return which candidates come before the worst neighbor of their row, by (distance, id order): bool (n,)."""

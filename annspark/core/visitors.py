@@ -6,11 +6,8 @@ a tenth of the space of lists of leaves.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
-
-from annspark.core.routes import EVERY_LEAF
 
 
 @dataclass(frozen=True)
@@ -28,28 +25,10 @@ class Visitors:
     first: np.ndarray
     bits: np.ndarray
 
-    @cached_property
-    def _keys(self) -> np.ndarray:
-        return _key(self.leaf, self.visited)
-
-    def are_visiting(self, leaf: np.ndarray, place: np.ndarray, target: np.ndarray) -> np.ndarray:
-        """Return which residents visit the leaf given for each: bool (n,).
-
-        leaf   : int (n,), home of a resident
-        place  : int (n,), its place among the residents of that leaf
-        target : int (n,)
-        """
-        if len(self.leaf) == 0:
-            return np.zeros(len(leaf), bool)
-        wanted = _key(leaf, target)
-        at = np.searchsorted(self._keys, wanted).clip(max=len(self._keys) - 1)
-        found = self._keys.take(at) == wanted
-        byte = self.bits.take(np.where(found, self.first.take(at) + (place >> 3), 0))
-        return found & ((byte >> (7 - (place & 7)).astype(np.uint8)) & 1).astype(bool)
-
-    def visits(self, leaf: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def visits(self, leaf: np.ndarray, wanted: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return the visits of residents one by one, the inverse of gather_visitors.
 
+        wanted  : int32, the visited leaves that are asked for; None for all
         leaf    : int (n_rows,), ascending, home of each resident, in the order of ids within a leaf
         returns : int (n_visits,), a resident; int32 (n_visits,), a leaf it visits, or EVERY_LEAF
         """
@@ -59,15 +38,15 @@ class Visitors:
         for begin, count, start, end in zip(begins, counts, cuts[:-1], cuts[1:], strict=True):
             n_bytes = -(-count // 8)
             first = self.first[start] if end > start else 0
-            packed = self.bits[first : first + (end - start) * n_bytes].reshape(-1, n_bytes)
+            packed, targets = self.bits[first : first + (end - start) * n_bytes], self.visited[start:end]
+            packed = packed.reshape(-1, n_bytes)
+            if wanted is not None:
+                some = np.isin(targets, wanted)
+                packed, targets = packed[some], targets[some]
             column, place = np.nonzero(np.unpackbits(packed, axis=1, count=count))
             rows.append(begin + place)
-            visited.append(self.visited[start:end][column])
+            visited.append(targets[column])
         return np.concatenate(rows), np.concatenate(visited)
-
-
-def _key(leaf: np.ndarray, visited: np.ndarray) -> np.ndarray:
-    return leaf.astype(np.int64) << 32 | (visited.astype(np.int64) - EVERY_LEAF)
 
 
 NO_VISITORS = Visitors(*(np.empty(0, kind) for kind in (np.int32, np.int32, np.int64, np.uint8)))

@@ -73,7 +73,7 @@ def _route_mapper(
                     to_lists(ids.take(pa.array(start + copies.row)), lengths),
                     to_binary(hashes[start + copies.row], lengths),
                     *wire.write(take_rows(sent, copies.row), lengths),
-                    to_binary(copies.home, lengths * (copies.home.size // len(copies.home))),
+                    to_binary(copies.home, lengths),
                     to_binary(copies.visits, visits),
                     to_binary(copies.n_visits, lengths),
                 ]

@@ -141,7 +141,7 @@ def test_without_the_index_no_table_appears_and_those_of_last_night_stay(
     def fail(*_):
         raise kind("the disk is gone")
 
-    monkeypatch.setattr("annspark.index_writer.write_part", fail)
+    monkeypatch.setattr("annspark.index_writer.write_files", fail)
     assert build(inputs / "good", tmp_path / "out", "--index", str(tmp_path / "index"), "--overwrite") == code
     assert "the disk is gone" in capsys.readouterr().err
     assert files_in(tmp_path) == ["index", "out"]

@@ -7,12 +7,11 @@ from hypothesis import strategies as st
 
 from annspark.core import join
 from annspark.core.contents import contents_of
-from annspark.core.join import join_changed, join_leaves
+from annspark.core.join import groups_of, join_changed, join_leaves
 from annspark.core.keeper import NO_BAR
 from annspark.core.metric import METRICS
 from annspark.core.routes import EVERY_LEAF, Visits
 from annspark.core.vectors import in_kind, take_rows
-from annspark.core.visitors import gather_visitors
 from tests.core.test_distance import KINDS, sparse
 from tests.core.test_join_queries import make
 
@@ -70,26 +69,17 @@ def update(world, before, kept, night, k, width):
     asks = {i for i in night if i not in trimmed}
     asks |= {i for i, (found, whole) in trimmed.items() if len(found) < k and not whole}
     ids = sorted(night)
-    order = sorted(ids, key=lambda i: (world.home[night[i]], i))
-    leaf = np.array([world.home[night[i]] for i in order], np.int32)
-    owner, visited = world.visits([night[i] for i in order])
-    visitors = gather_visitors(leaf, owner, visited)
-    place = {i: int(np.count_nonzero(leaf[:n] == leaf[n])) for n, i in enumerate(order)}
     both = sorted([(i, False) for i in ids] + [(i, True) for i in asks])
     rows = np.array([night[i] for i, _ in both], np.int64)
     asking = np.array([a for _, a in both])
-    number = np.array([ids.index(i) for i, _ in both])
-    place_of, home_of = np.array([place[i] for i, _ in both]), world.home[rows]
-    forward = np.array([[leaf in world.goes(row) for leaf in range(world.n_leaves)] for row in rows])
-
-    def unrelated(one, other):
-        assert asking[one].all()
-        assert not asking[other].any()
-        leaf, target = home_of[other], home_of[one]
-        related = forward[one, leaf]
-        for wanted in (target, np.full(len(one), EVERY_LEAF)):
-            related = related | visitors.are_visiting(leaf, place_of[other], wanted)
-        return ~related | (number[one] == number[other])
+    things = np.array([ids.index(i) for i, _ in both])
+    home_of = world.home[rows]
+    calling, called = world.visits(rows)
+    is_calling = ~asking[calling]
+    calling, called = calling[is_calling], called[is_calling]
+    every = np.flatnonzero(asking)
+    homes = np.concatenate([home_of[every], np.full(len(every), EVERY_LEAF)])
+    groups = groups_of(np.tile(every, 2), homes, calling, called)
 
     bars = np.full(len(both), NO_BAR)
     for n, (i, a) in enumerate(both):
@@ -97,11 +87,11 @@ def update(world, before, kept, night, k, width):
             found, whole = trimmed[i]
             farthest = np.float32(np.inf if whole else found[-1][0])
             bars[n] = METRICS[world.metric].to_raw(farthest) if np.isfinite(farthest) else farthest
-    every = np.flatnonzero(asking)
-    visits = Visits(np.repeat(every, world.n_leaves), np.tile(np.arange(world.n_leaves, dtype=np.int32), len(every)))
+    goes = [(row, leaf) for row in every for leaf in sorted(world.goes(rows[row]))]
+    visits = Visits(*np.array(goes, np.int64).reshape(-1, 2).T)
     vectors = take_rows(world.vectors, rows)
     home = np.where(asking, np.int32(-1), home_of)
-    joined = join_changed(vectors, home, visits, bars, unrelated, width, world.metric)
+    joined = join_changed(vectors, things, home, visits, groups, bars, width, world.metric)
     names = [i for i, _ in both]
     asked = lists_in(joined, [i if a else None for i, a in both], names)
     offered = lists_in(joined, [None if a else i for i, a in both], names)
@@ -149,14 +139,15 @@ def test_ten_thousand_equal_rows_cost_no_more_than_a_few(metric):
     asking = np.flatnonzero(home < 0)
     joined = join.join_changed(
         vectors,
+        np.arange(20_000) // 2,
         home,
         Visits(asking, np.zeros(len(asking), np.int32)),
+        [(asking, np.flatnonzero(home == 0))],
         np.full(len(home), np.inf, np.float32),
-        lambda one, other: one + 1 == other,
         4,
         metric,
     )
-    assert joined.pairs == 25
+    assert joined.pairs == 2 * 25  # once in the leaf, once more in the group
     assert joined.neighbors[-1].tolist() == [0, 2, 4, 6]
     assert joined.neighbors[-2].tolist() == [1, 3, 5, 7]
     assert joined.neighbors[0].tolist() == [3, 5, 7, 9]

@@ -48,7 +48,7 @@ def test_rows_meet_whom_they_meet_in_a_join_of_all(metric, of_rows, trees, probe
 
     of_join = plan_in_parts(joined, reach, probes, 3, rng)
     whole = route_vectors(joined, of_join, vectors)
-    n, n_leaves = len_of(vectors), len(plan.partition_of_leaf)
+    n, n_leaves = len_of(vectors), plan.n_leaves
     goes, at_home = np.zeros((n, n_leaves), bool), np.zeros((n, n_leaves), bool)
     owner = np.repeat(np.arange(len(whole.row)), whole.n_visits)
     for copy, leaf in zip(owner, whole.visits, strict=True):
@@ -73,19 +73,15 @@ def test_rows_meet_whom_they_meet_in_a_join_of_all(metric, of_rows, trees, probe
         np.unique(np.stack(visitors.visits(leaf)), axis=1),
         np.unique(np.stack([owner[by_owner], homes.visits[by_owner]]), axis=1),
     )
-    in_leaf = np.arange(len(leaf)) - np.searchsorted(leaf, leaf)
-    callers = callers_of(visitors.leaf, visitors.visited, n_leaves)
+    resident, partition = homes.row[order], plan.partition_of_leaf[leaf]
+    callers = callers_of(visitors.leaf, visitors.visited, plan.partition_of_leaf)
     asked = route_changed(callers, joined, plan, vectors)
-    assert (
-        plan.partition_of_leaf[np.where(asked.visits < 0, -3 - asked.visits, asked.visits)]
-        == np.repeat(asked.partition, asked.n_visits)
-    ).all()
     for copy, going in zip(np.repeat(np.arange(len(asked.row)), asked.n_visits), asked.visits, strict=True):
-        there = np.flatnonzero(leaf == (going if going >= 0 else -3 - going))
-        if going < 0:
-            calls = np.zeros(len(there), bool)
-            for target in (*asked.home[copy], EVERY_LEAF):
-                calls |= visitors.are_visiting(leaf[there], in_leaf[there], np.full(len(there), target))
-            there = there[calls]
-        found[asked.row[copy], homes.row[order][there]] = True
+        if going >= 0:
+            there = np.flatnonzero(leaf == going)
+        else:
+            calling, _ = visitors.visits(leaf, np.array([-3 - going]))
+            there = calling[partition[calling] == asked.partition[copy]]
+        assert (partition[there] == asked.partition[copy]).all()
+        found[asked.row[copy], resident[there]] = True
     np.testing.assert_array_equal(found, wanted)
