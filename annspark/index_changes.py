@@ -13,8 +13,8 @@ from annspark.core.contents import contents_of
 from annspark.core.coordinates import Coordinates
 from annspark.core.copies import Callers, callers_of, route_changed, route_homes
 from annspark.core.forest import Forest
-from annspark.core.join import groups_of, join_changed
-from annspark.core.keeper import NO_BAR, Groups
+from annspark.core.join import join_changed, meetings_of
+from annspark.core.keeper import NO_BAR, Meetings
 from annspark.core.plan import Plan
 from annspark.core.routes import Visits
 from annspark.core.sampling import slot_of
@@ -365,7 +365,7 @@ def _join_mapper(
             return
         met = _gather(part, told, asking, replaced, wire, coordinates)
         joined = join_changed(
-            met.vectors, met.things, met.home, met.visits, met.groups, met.bars, width, coordinates.metric
+            met.vectors, met.things, met.home, met.visits, met.meetings, met.bars, width, coordinates.metric
         )
         joined = replace(joined, distances=coordinates.in_input_units(joined.distances))
         # A resident that is replaced asks for its list.
@@ -387,7 +387,7 @@ class _Met:
     home     : int32 (n,), home leaf of a resident; -1 for a row that asks
     bars     : float32 (n,), raw distance up to which a resident keeps neighbors
     visits   : of rows that ask
-    groups   : rows that ask, and residents that visit a home of theirs
+    meetings   : rows that ask, and residents that visit a home of theirs
     """
 
     ids: pa.Array
@@ -396,7 +396,7 @@ class _Met:
     home: np.ndarray
     bars: np.ndarray
     visits: Visits
-    groups: Groups
+    meetings: Meetings
 
     @property
     def things(self) -> np.ndarray:
@@ -437,7 +437,7 @@ def _gather(
         home=np.concatenate([part.leaf[row], np.full(n_asking, -1, np.int32)])[order],
         bars=np.concatenate([bars, np.full(n_asking, np.inf, np.float32)])[order],
         visits=Visits(owner[goes], visits[goes]),
-        groups=groups_of(owner[~goes], target[~goes], at[place[calling]], called),
+        meetings=meetings_of(owner[~goes], target[~goes], at[place[calling]], called),
     )
 
 

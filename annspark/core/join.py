@@ -18,7 +18,7 @@ import numpy as np
 from annspark.core.excluded import Pairs, pairs_of
 from annspark.core.join_dense import compare_dense
 from annspark.core.join_sparse import compare_sparse
-from annspark.core.keeper import MAX_ROWS, NO_BAR, Groups, Keeper
+from annspark.core.keeper import MAX_ROWS, NO_BAR, Keeper, Meetings
 from annspark.core.metric import METRICS
 from annspark.core.routes import Visits
 from annspark.core.vectors import (
@@ -137,7 +137,7 @@ def join_changed(
     things: np.ndarray,
     home: np.ndarray,
     visits: Visits,
-    groups: Groups,
+    meetings: Meetings,
     bars: np.ndarray,
     k: int,
     metric: str,
@@ -151,7 +151,7 @@ def join_changed(
     things  : int (n,), the same for both of a row that comes twice
     home    : int32 (n,), a resident's home leaf; -1 for a row that asks
     visits  : the leaves of this partition that each row that asks goes to
-    groups  : rows that ask, and the residents that visit a home of theirs; equal vectors are in the same groups
+    meetings : rows that ask, and the residents that visit a home of theirs; equal vectors are in the same meetings
     bars    : float32 (n,), raw distance up to which a resident keeps neighbors; NO_BAR for one that keeps none
     returns : lists of row numbers: residents for rows that ask, and rows that ask for residents
 
@@ -176,7 +176,7 @@ def join_changed(
     rows = rows[np.argsort(np.where(home[rows] < 0, np.iinfo(np.int32).max, home[rows]), kind="stable")]
     place = np.full(n, -1)
     place[rows] = np.arange(len(rows))
-    by_place = [(_at_places(asking, place), _at_places(calling, place)) for asking, calling in groups]
+    by_place = [(_at_places(asking, place), _at_places(calling, place)) for asking, calling in meetings]
     keeper = Keeper(vectors, rows, home, visits, k, metric, bars, things)
     compare = compare_sparse if is_sparse(vectors) else compare_dense
     pairs = compare(keeper, [group for group in by_place if len(group[0]) and len(group[1])])
@@ -191,8 +191,8 @@ def _at_places(rows: np.ndarray, place: np.ndarray) -> np.ndarray:
     return places[places >= 0]
 
 
-def groups_of(asking: np.ndarray, home: np.ndarray, calling: np.ndarray, called: np.ndarray) -> Groups:
-    """Return the groups of join_changed, one for each leaf.
+def meetings_of(asking: np.ndarray, home: np.ndarray, calling: np.ndarray, called: np.ndarray) -> Meetings:
+    """Return the meetings of join_changed, one for each leaf.
 
     asking, home    : int (n,), a row that asks, and a home of it
     calling, called : int (m,), a resident, and a leaf that it visits

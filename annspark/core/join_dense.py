@@ -11,7 +11,7 @@ import numpy as np
 
 from annspark.core.arrays import sort_pairs
 from annspark.core.distance import BOUND_SLACK, Facing, Side, far_middle, kernel_for, looseness
-from annspark.core.keeper import Groups, Keeper
+from annspark.core.keeper import Keeper, Meetings
 from annspark.core.selection import upper_bounds_or_inf
 
 _TILE = 1 << 18  # bounds of one product: 1 MB, about the second-level cache; up to eight times as many are as fast
@@ -20,10 +20,10 @@ _FINITE = np.finfo(np.float32).max
 _WAITING = 1 << 16  # pairs found that wait to be measured, at most but for those of one tile
 
 
-def compare_dense(keeper: Keeper, groups: Groups = ()) -> int:
+def compare_dense(keeper: Keeper, meetings: Meetings = ()) -> int:
     """Compare the residents of each leaf with each other, then with its visitors; return the number of pairs.
 
-    groups : guests, and residents that these are compared with, too
+    meetings : guests, and residents that these are compared with, too
     """
     leaves, first, count = np.unique(keeper.home, return_index=True, return_counts=True)
     residents = {int(leaf): (int(a), int(a + c)) for leaf, a, c in zip(leaves, first, count, strict=True) if leaf >= 0}
@@ -40,7 +40,7 @@ def compare_dense(keeper: Keeper, groups: Groups = ()) -> int:
             some = some[np.argsort(keeper.bar[some])]
         if len(some):
             pairs += tiles.compare(some, np.arange(start, end), at_home=False)
-    for some, called in groups:
+    for some, called in meetings:
         pairs += tiles.compare(some[np.argsort(keeper.bar[some], kind="stable")], called, at_home=False)
     return pairs
 

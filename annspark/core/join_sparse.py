@@ -19,7 +19,7 @@ import numpy as np
 
 from annspark.core.arrays import places_in_groups
 from annspark.core.distance import SparseProducts
-from annspark.core.keeper import Groups, Keeper
+from annspark.core.keeper import Keeper, Meetings
 from annspark.core.metric import Metric
 from annspark.core.vectors import Vectors, owner_of, sparse_rows, squared_lengths, take_rows
 
@@ -63,10 +63,10 @@ class _Rows:
     measure: SparseProducts
 
 
-def compare_sparse(keeper: Keeper, groups: Groups = ()) -> int:
+def compare_sparse(keeper: Keeper, meetings: Meetings = ()) -> int:
     """Compare the residents of each leaf with each other, then with its visitors; return the number of pairs.
 
-    groups : guests, and residents that these are compared with, too
+    meetings : guests, and residents that these are compared with, too
     """
     mine = take_rows(keeper.vectors, keeper.id_order)
     marked = _marked(mine, np.isinf(keeper.facts.unrelated) | (keeper.facts.sets & (np.diff(mine.indptr) == 0)))
@@ -80,7 +80,7 @@ def compare_sparse(keeper: Keeper, groups: Groups = ()) -> int:
         residents = residents[~np.isin(residents, keeper.hubs)]
     leaf, first, count = np.unique(keeper.home[residents], return_index=True, return_counts=True)
     leaves = _Leaves(residents, first, count)
-    if len(leaf) == 0:  # then there are no groups either
+    if len(leaf) == 0:  # then there are no meetings either
         return pairs
     if keeper.residents_meet:
         pairs += _compare(keeper, rows, residents, _leaf_places(leaves), leaves, at_home=True)
@@ -89,11 +89,11 @@ def compare_sparse(keeper: Keeper, groups: Groups = ()) -> int:
     row, place = keeper.visits.row[here], place[here]
     order = np.lexsort((row, place))
     pairs += _compare(keeper, rows, row[order], place[order], leaves, at_home=False)
-    if groups:
-        count = np.array([len(called) for _, called in groups])
-        leaves = _Leaves(np.concatenate([called for _, called in groups]), np.cumsum(count) - count, count)
-        place = np.repeat(np.arange(len(groups)), [len(some) for some, _ in groups])
-        some = np.concatenate([some for some, _ in groups])
+    if meetings:
+        count = np.array([len(called) for _, called in meetings])
+        leaves = _Leaves(np.concatenate([called for _, called in meetings]), np.cumsum(count) - count, count)
+        place = np.repeat(np.arange(len(meetings)), [len(some) for some, _ in meetings])
+        some = np.concatenate([some for some, _ in meetings])
         pairs += _compare(keeper, rows, some, place, leaves, at_home=False, whole=True)
     return pairs
 

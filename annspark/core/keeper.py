@@ -22,7 +22,7 @@ from annspark.core.vectors import Vectors
 # no more than k + 1 are joined.
 MAX_ROWS = 2**26
 _FOLD_ROWS = 2**13  # rows of one fold, at most
-Groups = Sequence[tuple[np.ndarray, np.ndarray]]  # some guests, and residents that all of these are compared with
+Meetings = Sequence[tuple[np.ndarray, np.ndarray]]  # some guests, and residents that all of these are compared with
 NO_BAR = np.float32(-1e38)  # the bar of a row that keeps no neighbors: below all raw distances, and finite
 _FEW = 64  # where no row has more visits, comparing a leaf with all of them is the fastest way to find it
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from annspark.core import join
 from annspark.core.contents import contents_of
-from annspark.core.join import groups_of, join_changed, join_leaves
+from annspark.core.join import join_changed, join_leaves, meetings_of
 from annspark.core.keeper import NO_BAR
 from annspark.core.metric import METRICS
 from annspark.core.routes import EVERY_LEAF, Visits
@@ -79,7 +79,7 @@ def update(world, before, kept, night, k, width):
     calling, called = calling[is_calling], called[is_calling]
     every = np.flatnonzero(asking)
     homes = np.concatenate([home_of[every], np.full(len(every), EVERY_LEAF)])
-    groups = groups_of(np.tile(every, 2), homes, calling, called)
+    meetings = meetings_of(np.tile(every, 2), homes, calling, called)
 
     bars = np.full(len(both), NO_BAR)
     for n, (i, a) in enumerate(both):
@@ -91,7 +91,7 @@ def update(world, before, kept, night, k, width):
     visits = Visits(*np.array(goes, np.int64).reshape(-1, 2).T)
     vectors = take_rows(world.vectors, rows)
     home = np.where(asking, np.int32(-1), home_of)
-    joined = join_changed(vectors, things, home, visits, groups, bars, width, world.metric)
+    joined = join_changed(vectors, things, home, visits, meetings, bars, width, world.metric)
     names = [i for i, _ in both]
     asked = lists_in(joined, [i if a else None for i, a in both], names)
     offered = lists_in(joined, [None if a else i for i, a in both], names)
