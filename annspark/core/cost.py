@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from annspark.core.keeper import MAX_ROWS
 from annspark.core.plan import count_staged_bytes
 
-MODEL_ERROR = 0.2  # of the seconds, beside the error of the probes: as far as the README's predictions are off
+MODEL_ERROR = 0.2  # of the seconds, beside that of the probes: twice as far as the README's predictions are off
 MOST_BROADCAST_BYTES = (1 << 31) - 1  # Java holds the forest in one array of bytes
 _LIBRARY_BYTES = 100_000_000  # of a Python worker: the interpreter, NumPy and PyArrow
 _FOREST_COPIES = 3  # in a Python worker: the forest, and its groups of leaves, which are twice as large

@@ -54,7 +54,10 @@ def neighbor_lists(neighbors: DataFrame, id_col: str = USER_ID, same_ids: bool =
     pairs = F.coalesce(F.filter(F.transform(NEIGHBORS, measured), is_usable), F.array())
     ordered = lists.where(F.col(USER_ID).isNotNull()).select(USER_ID, F.sort_array(pairs).alias(NEIGHBORS))
     ids = F.col(f"{NEIGHBORS}.{NEIGHBOR_ID}")
-    nearest_of_each = F.filter(NEIGHBORS, lambda pair, place: F.array_position(ids, pair[NEIGHBOR_ID]) == place + 1)
+    # By its name, as the function of Spark 3.5's Python takes no column.
+    nearest_of_each = F.filter(
+        NEIGHBORS, lambda pair, place: F.call_function("array_position", ids, pair[NEIGHBOR_ID]) == place + 1
+    )
     # Looked for only in lists that name an id twice: array_position is slow in long lists.
     is_repeated = F.size(F.array_distinct(ids)) < F.size(ids)
     once = F.when(is_repeated, nearest_of_each).otherwise(F.col(NEIGHBORS))

@@ -32,7 +32,7 @@ KEYS = {
     "passed": None,
     "distances": None,
     "precision": {"numbers", "distance_error", "recall_lost"},
-    "cost": {"pairs_per_user", "copies_per_user", "shuffle_bytes"},
+    "cost": {"pairs_per_user", "copies_per_user", "shuffle_bytes", "staged_bytes"},
     "leaves": {"count", "median_rows", "p99_rows", "max_rows"},
     "seconds": {"total", "read", "sample", "grow", "calibrate", "join", "audit"},
 }  # fmt: skip

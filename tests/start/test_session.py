@@ -48,7 +48,7 @@ def test_where_nothing_is_set_a_run_gets_what_conf_says_and_memory(machine):
     told = dict(re.findall(r"^(spark\.\S+) +(.+)$", file, re.MULTILINE))
     ours = prepared()
     assert ours.pop("spark.driver.memory") == "8192m"
-    assert {told.pop("spark.driver.memory"), told.pop("spark.master")} == {"3g", "local[*]"}
+    assert {told.pop("spark.driver.memory"), told.pop("spark.master")} == {"3g", "local[*,4]"}
     ours["spark.ui.showConsoleProgress"] = told["spark.ui.showConsoleProgress"]  # as the console is a terminal or not
     assert ours == told
 
@@ -69,10 +69,16 @@ def test_java_gets_no_second_garbage_collector(machine, monkeypatch):
     assert "spark.driver.extraJavaOptions" not in prepared()
 
 
-@pytest.mark.parametrize("elsewhere", ["--master yarn", "--remote sc://host"])
-def test_a_cluster_is_left_as_it_is(machine, monkeypatch, elsewhere):
-    monkeypatch.setenv("PYSPARK_SUBMIT_ARGS", f"{elsewhere} pyspark-shell")
-    assert len(prepared()) == 1
+def test_a_cluster_only_gets_an_end_of_stalls(machine, monkeypatch):
+    monkeypatch.setenv("PYSPARK_SUBMIT_ARGS", "--master yarn pyspark-shell")
+    assert set(prepared()) == {
+        *("spark.master", "spark.python.worker.idleTimeoutSeconds", "spark.python.worker.killOnIdleTimeout"),
+    }
+
+
+def test_a_server_elsewhere_is_left_as_it_is(machine, monkeypatch):
+    monkeypatch.setenv("PYSPARK_SUBMIT_ARGS", "--remote sc://host pyspark-shell")
+    assert set(prepared()) == {"spark.remote"}
 
 
 def write_vectors(path, rows, dim, group):
