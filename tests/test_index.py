@@ -620,17 +620,17 @@ def test_an_executor_that_fails_half_way_leaves_nothing_and_the_index_that_was_t
 ):
     from annspark import index_writer
 
-    write_part = index_writer.write_part
+    write_files = index_writer.write_files
 
-    def fail_at_the_second(path, *rest):
-        if "part-00001" in path:
+    def fail_at_the_second(folder, number, *rest):
+        if number == 1:
             raise error
-        return write_part(path, *rest)
+        return write_files(folder, number, *rest)
 
     place = tmp_path / "index"
     index.save(place)
     before = files_in(place)
-    monkeypatch.setattr(index_writer, "write_part", fail_at_the_second)
+    monkeypatch.setattr(index_writer, "write_files", fail_at_the_second)
     for where in (place, tmp_path / "deeper" / "new"):
         with pytest.raises(Exception, match=re.escape(words)) as caught:
             index.save(where, overwrite=True)
