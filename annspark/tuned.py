@@ -105,7 +105,8 @@ class Indexed:
     first_rows  : users that every query is compared with: hubs, and the first of sparse rows; None where there are none
     reach       : for each tree, the margin up to which a query goes to leaves when nothing else is asked for
     calibration : the probes for that, chosen for the recall asked for; None where probes were given
-    kept        : of the join of the rows; None where they are never joined, as they are candidates
+    kept        : of the join of the rows; None where an update cannot join them again: they are candidates, or pairs
+                  were excluded
     """
 
     settings: Settings

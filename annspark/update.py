@@ -68,11 +68,11 @@ class Tonight:
 
 
 def require_updatable(indexed: Indexed, named: str) -> Kept:
-    """Return what an index keeps of the join of its rows; SettingsError for an index of candidates."""
+    """Return what an index keeps of the join of its rows; SettingsError for one that keeps nothing of it."""
     if indexed.kept is None:
         raise SettingsError(
-            f"index {named!r} holds candidates, which have no table of neighbors among themselves to update. Build it "
-            "anew: annspark build --candidates --index."
+            f"index {named!r} cannot be updated: it holds candidates, or its table was built with excluded pairs. An "
+            "update would list what must not appear. Build both anew: annspark build --index --overwrite."
         )
     return indexed.kept
 

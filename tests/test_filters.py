@@ -5,6 +5,7 @@ import pytest
 from scipy.sparse import csr_array
 
 from annspark import InputError, SettingsError, build_neighbors, fit
+from annspark.cli import main
 from tests import oracle
 from tests.cli.builds import build
 from tests.helpers import clustered, lists_of, long_lists_of, make_table, read_report
@@ -240,3 +241,20 @@ def test_candidates_may_have_any_columns(spark):
     )  # fmt: skip
     assert {user: found[0][0] for user, found in lists_of(result.table).items()} == {1: 7, 2: 8}
     result.table.unpersist()
+
+
+@SLOW
+def test_an_index_that_was_built_with_a_filter_is_not_updated(spark, tmp_path, capsys):
+    """An update knows nothing of excluded pairs and of who may be a neighbor, and would publish them."""
+    table = make_table(spark, ROWS[:300]).selectExpr("*", "user_id % 2 = 0 as ok")
+    table.write.parquet(str(tmp_path / "in"))
+    as_table(spark, banned_pairs(distances_of(ROWS[:300], "cosine"))).write.parquet(str(tmp_path / "pairs"))
+    out, places = tmp_path / "out", ["--index", str(tmp_path / "index")]
+    assert build(tmp_path / "in", out, *places, "--exclude", str(tmp_path / "pairs")) == 0
+    before = lists_of(spark.read.parquet(str(out)))
+    assert main(["update", "--input", str(tmp_path / "in"), "--output", str(out), *places]) == 2
+    assert "was built with excluded pairs" in capsys.readouterr().err
+    assert lists_of(spark.read.parquet(str(out))) == before
+    with fit(table, candidate_col="ok", **QUICK) as index, pytest.raises(SettingsError, match="cannot be updated"):
+        index.update(table, tmp_path / "updated")
+    assert not (tmp_path / "updated").exists()

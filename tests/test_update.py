@@ -297,7 +297,7 @@ def test_an_index_of_candidates_has_no_table_to_update(spark, built, tmp_path, c
     places = ["--input", str(folder / "vectors"), "--candidates", str(folder / "vectors")]
     assert main(["build", *places, "--output", str(tmp_path / "out"), "--index", str(tmp_path / "index")]) == 0
     assert main(["update", *places[:2], "--output", str(tmp_path / "out"), "--index", str(tmp_path / "index")]) == 2
-    assert "holds candidates" in capsys.readouterr().err
+    assert "it holds candidates" in capsys.readouterr().err
 
 
 @SLOW
