@@ -53,11 +53,9 @@ from annspark.settings import Settings
 from annspark.spark.block import id_type
 from annspark.spark.meter import Meter, watch_joined
 from annspark.spark.staging import Store
-from annspark.spark.types import is_collated
+from annspark.spark.types import is_collated, widens
 from annspark.tables import quoted
 from annspark.tuned import Found, Indexed, Known, Tuned
-
-_WHOLE = (T.ByteType, T.ShortType, T.IntegerType, T.LongType)
 
 
 @dataclass(frozen=True)
@@ -213,11 +211,7 @@ def _matching(table: DataFrame, users: Users, settings: Settings, role: str) -> 
         )
     if isinstance(kind, T.NullType) or kind == wanted:
         return table
-    if (
-        isinstance(kind, _WHOLE)
-        and isinstance(wanted, _WHOLE)
-        and _WHOLE.index(type(kind)) < _WHOLE.index(type(wanted))
-    ):
+    if widens(kind, wanted):
         return table.withColumn(settings.id_col, F.col(quoted(settings.id_col)).cast(wanted))
     raise SettingsError(
         f"'same_ids' is True, and ids are {kinds}: they cannot be the same things. Cast the ids of the {role}, or "

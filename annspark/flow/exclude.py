@@ -25,11 +25,10 @@ from annspark.spark.block import block_fields, block_lengths, block_users, id_ty
 from annspark.spark.cluster import partition_keys
 from annspark.spark.partitions import count_partitions
 from annspark.spark.staging import Store
-from annspark.spark.types import is_collated
+from annspark.spark.types import is_collated, is_whole, widens
 from annspark.spark.wire import Wire, row_bytes
 from annspark.tables import EXCLUDED, HASHES, IDS, LOWEST, N_EXCLUDED, NEIGHBOR_ID, PARTITION_KEY, quoted
 
-_WHOLE = (T.ByteType, T.ShortType, T.IntegerType, T.LongType)
 _MOST, _SUM = "most", "sum"
 
 
@@ -83,9 +82,9 @@ def _ids_in(pairs: DataFrame, name: str, wanted: T.DataType, whose: str) -> Colu
     kind, column = field.dataType, F.col(quoted(name))
     if isinstance(kind, T.NullType) or (kind == wanted and not is_collated(kind)):
         return column.cast(wanted)
-    if isinstance(kind, _WHOLE) and isinstance(wanted, _WHOLE):
-        if _WHOLE.index(type(kind)) < _WHOLE.index(type(wanted)):
-            return column.cast(wanted)
+    if widens(kind, wanted):
+        return column.cast(wanted)
+    if is_whole(kind) and is_whole(wanted):
         # A number that the type of the ids cannot hold is nobody's id; under ANSI rules a plain cast would fail.
         return F.expr(f"try_cast({quoted(name)} as {wanted.simpleString()})")
     raise InputError(

@@ -14,7 +14,7 @@ from annspark.input.given import find_column, inside_of, shown
 from annspark.settings import Settings, names_in
 from annspark.spark.arrow import Batches
 from annspark.spark.block import seeded_hash
-from annspark.spark.types import is_collated
+from annspark.spark.types import WHOLE, is_collated
 from annspark.tables import USER_ID, VECTOR, quoted
 
 HASH, GROUP, INDICES, VALUES, MLLIB, MLLIB_DENSE = "hash", "group", "indices", "values", "mllib", "mllib_dense"
@@ -23,8 +23,7 @@ _ID_TYPES = (
     *(T.ByteType, T.ShortType, T.IntegerType, T.LongType, T.StringType, T.BinaryType),
     *(T.DecimalType, T.DateType, T.TimestampType, T.TimestampNTZType),
 )
-_WHOLE = (T.ByteType, T.ShortType, T.IntegerType, T.LongType)
-_NUMBERS = (*_WHOLE, T.FloatType, T.DoubleType, T.DecimalType)
+_NUMBERS = (*WHOLE, T.FloatType, T.DoubleType, T.DecimalType)
 
 Form = tuple[str, ...]  # names of the columns that hold the vector of a row
 
@@ -194,24 +193,24 @@ def _vector_columns(
     item = kind.elementType if isinstance(kind, T.ArrayType) else None
     if settings.values_col is not None:
         values = types[settings.values_col]
-        if isinstance(item, _WHOLE) and isinstance(values, T.ArrayType) and isinstance(values.elementType, _NUMBERS):
+        if isinstance(item, WHOLE) and isinstance(values, T.ArrayType) and isinstance(values.elementType, _NUMBERS):
             return _sparse(column, F.col(quoted(settings.values_col)))
         raise InputError(
             f"{role}: columns {name!r} and {settings.values_col!r} are {kind.simpleString()} and "
             f"{values.simpleString()}; indices are arrays of integers, values arrays of numbers. Cast them."
         )
-    if isinstance(kind, T.MapType) and isinstance(kind.keyType, _WHOLE) and isinstance(kind.valueType, _NUMBERS):
+    if isinstance(kind, T.MapType) and isinstance(kind.keyType, WHOLE) and isinstance(kind.valueType, _NUMBERS):
         return _sparse(F.map_keys(column), F.map_values(column))
     if isinstance(kind, T.StructType) and _is_mllib_struct(kind):
         return _struct_columns(vectors, column, kind, settings.metric, sparse)
     if isinstance(kind, T.StructType) and {INDICES, VALUES} <= set(kind.names):
         inner = [kind[name].dataType for name in (INDICES, VALUES)]
         lists = [field.elementType for field in inner if isinstance(field, T.ArrayType)]
-        if len(lists) == 2 and isinstance(lists[0], _WHOLE) and isinstance(lists[1], _NUMBERS):
+        if len(lists) == 2 and isinstance(lists[0], WHOLE) and isinstance(lists[1], _NUMBERS):
             return _sparse(column[INDICES], column[VALUES])
     if type(kind).__name__ == "VectorUDT":
         return _mllib_columns(vectors, column, settings.metric, sparse)
-    if isinstance(item, _WHOLE) and METRICS[settings.metric].sets:
+    if isinstance(item, WHOLE) and METRICS[settings.metric].sets:
         return {INDICES: column.cast("array<bigint>")}
     if isinstance(item, (*_NUMBERS, T.BooleanType)):
         return {VECTOR: column if isinstance(item, T.FloatType | T.DoubleType) else column.cast("array<double>")}
@@ -252,9 +251,9 @@ def _is_mllib_struct(kind: T.StructType) -> bool:
     return (
         set(types) <= {"type", "size", INDICES, VALUES}
         and "type" in types
-        and all(isinstance(kind, (*_WHOLE, T.NullType)) for kind in whole)
+        and all(isinstance(kind, (*WHOLE, T.NullType)) for kind in whole)
         and isinstance(lists.get(VALUES), _NUMBERS)
-        and (isinstance(types.get(INDICES, T.NullType()), T.NullType) or isinstance(lists.get(INDICES), _WHOLE))
+        and (isinstance(types.get(INDICES, T.NullType()), T.NullType) or isinstance(lists.get(INDICES), WHOLE))
     )
 
 

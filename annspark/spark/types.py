@@ -1,7 +1,19 @@
-"""Types of ids: collations, and how a report shows an id."""
+"""Types of ids: whole numbers, collations, and how a report shows an id."""
 
 from pyspark.sql import Column
 from pyspark.sql import types as T
+
+WHOLE = (T.ByteType, T.ShortType, T.IntegerType, T.LongType)  # the narrowest first
+
+
+def is_whole(kind: T.DataType) -> bool:
+    """Say whether a type is of whole numbers."""
+    return isinstance(kind, WHOLE)
+
+
+def widens(kind: T.DataType, wanted: T.DataType) -> bool:
+    """Say whether both types are of whole numbers, and the second holds all of the first and more."""
+    return is_whole(kind) and is_whole(wanted) and WHOLE.index(type(kind)) < WHOLE.index(type(wanted))
 
 
 def is_collated(kind: T.DataType) -> bool:
