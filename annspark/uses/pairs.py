@@ -7,18 +7,8 @@ from pyspark.sql import types as T
 from annspark.errors import InputError
 from annspark.input.given import require_table, shown
 from annspark.input.neighbor_columns import NeighborColumns, find_neighbor_columns
-from annspark.output.layout import Layout, laid_out, negated
+from annspark.output.layout import negated
 from annspark.tables import DISTANCE, INNER_PRODUCT, NEIGHBOR_ID, NEIGHBORS, USER_ID, quoted
-
-
-def neighbor_pairs(neighbors: DataFrame, id_col: str = USER_ID, same_ids: bool = True) -> DataFrame:
-    """Return a neighbor table as a row per pair: user_id, rank (1, 2, ...), neighbor_id, and distance or inner_product.
-
-    neighbors : as for neighbor_lists; a user without neighbors has no row in the result
-    Raises InputError as neighbor_lists does.
-    """
-    value = value_in(neighbors, id_col)
-    return laid_out(neighbor_lists(neighbors, id_col, same_ids), Layout(USER_ID, long=True, value=value))
 
 
 def neighbor_lists(neighbors: DataFrame, id_col: str = USER_ID, same_ids: bool = True) -> DataFrame:

@@ -4,9 +4,16 @@ import pytest
 from pyspark.sql import functions as F
 
 from annspark import InputError, build_neighbors
-from annspark.uses.pairs import neighbor_lists, neighbor_pairs, value_in
+from annspark.output.layout import Layout, laid_out
+from annspark.uses.pairs import neighbor_lists, value_in
 
 LONG = "user_id bigint, neighbor_id bigint, distance double"
+
+
+def neighbor_pairs(table, id_col="user_id", **named):
+    """Return the lists as a long table, which is what the long shape of a build has."""
+    layout = Layout("user_id", long=True, value=value_in(table, id_col))
+    return laid_out(neighbor_lists(table, id_col, **named), layout)
 
 
 def rows_of(table):
