@@ -118,7 +118,7 @@ def _build(given: dict[str, Any]) -> None:
             if flag in given:
                 configured.pop(other, None)
     job = make_job(configured | given)
-    reads = [place for place in (job.input, job.candidates) if place]
+    reads = [place for place in (job.input, job.candidates, job.exclude) if place]
     with _session("build", reads, "annspark.nightly", "annspark.preview", "matplotlib.figure") as spark:
         from annspark.nightly import publish_neighbors
         from annspark.preview import preview
@@ -141,7 +141,8 @@ def _fit(given: dict[str, Any]) -> None:
 
 def _query(given: dict[str, Any]) -> None:
     job = make_query_job(given)
-    with _session("query", [job.input], "annspark.nightly", "matplotlib.figure") as spark:
+    reads = [place for place in (job.input, job.exclude) if place]
+    with _session("query", reads, "annspark.nightly", "matplotlib.figure") as spark:
         from annspark.nightly import publish_queries
         from annspark.report.text import report_as_text
 
@@ -177,7 +178,8 @@ def _evaluate(given: dict[str, Any]) -> None:
 
 def _use(use: str, given: dict[str, Any]) -> None:
     job = make_use_job(use, given)
-    with _session(use, [], "annspark.nightly_uses") as spark:
+    reads = [place for name in ("neighbors", *job.beside) if (place := getattr(job, name))]
+    with _session(use, reads, "annspark.nightly_uses") as spark:
         from annspark.nightly_uses import publish_use
 
         print(publish_use(spark, job).as_text())

@@ -12,7 +12,7 @@ from annspark.spark.staging import Stage, Store
 from annspark.spark.steps import Steps
 
 logger = logging.getLogger("annspark")
-_LONG = 1800.0  # seconds: on few cores, the join of ten million users takes about as long
+_LONG = 1800.0  # seconds: on two cores, the join of ten million users takes a tenth of it
 
 
 class Clock:

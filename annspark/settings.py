@@ -210,7 +210,7 @@ class Settings:
     def _require_weighable(self, weights: Mapping[str, float]) -> None:
         """Raise SettingsError for settings that do not go with weighted columns."""
         defaults = settings_in(Settings)
-        for name in ("vector_col", "values_col", "candidate_vector_col"):
+        for name in ("vector_col", "values_col", "candidate_vector_col", "candidate_values_col"):
             if getattr(self, name) != defaults[name].default:
                 raise SettingsError(
                     f"'{name}' is {getattr(self, name)!r} and 'vector_cols' {weights!r}, which name all columns of "

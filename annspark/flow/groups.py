@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 from annspark.core.grouped_forest import LARGE
 from annspark.flow.read import Groups, Users
 from annspark.settings import Settings
-from annspark.spark.arrow import Batches, numbers
+from annspark.spark.arrow import Batches, collect, numbers
 from annspark.spark.staging import Store
 from annspark.tables import GROUPS
 
@@ -64,6 +64,13 @@ def _count(batches: Batches) -> Batches:
 
 def sizes_of_groups(groups: Groups, wanted: np.ndarray) -> np.ndarray:
     """Return the rows of some groups: int64 (n,) to int64 (n,), 0 for an unknown group."""
-    found = groups.table.where(F.col(_GROUP).isin(np.unique(wanted).tolist())).collect()
-    rows = {row[_GROUP]: row[_ROWS] for row in found}
+    names = np.unique(wanted)
+
+    def pick(batches: Batches) -> Batches:
+        for batch in batches:
+            yield batch.filter(pa.array(np.isin(batch.column(0).to_numpy(), names)))
+
+    # Not by isin, which would make Spark compile a plan of as many names as users are audited.
+    found = collect(groups.table.select(_GROUP, _ROWS).mapInArrow(pick, groups.table.schema))
+    rows = dict(zip(found[_GROUP].to_pylist(), found[_ROWS].to_pylist(), strict=True))
     return np.array([rows.get(name, 0) for name in wanted.tolist()], np.int64)
