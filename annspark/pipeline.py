@@ -202,7 +202,7 @@ def tune(users: Users, settings: Settings, run: Run, grown: Forest | None = None
     # These two run on the cluster while the driver grows the forest.
     searching = start_beside(spark, find_exact_once, run.steps, users, [samples.audit, samples.calibrate], neighbors)
     by_length = users.wire.sparse and np.isinf(METRICS[settings.metric].unrelated) and n_leaves > 1
-    picking = start_beside(spark, pick_first_rows, users, settings.k + users.most_excluded) if by_length else None
+    picking = start_beside(spark, pick_first_rows, users, settings.k + users.spare) if by_length else None
     with run.clock.step("grow") as facts:
         trees = count_trees(users.wire.sparse, settings)
         grown = grown or grow(users, samples.forest.vectors, settings, trees=trees)

@@ -127,7 +127,7 @@ def tune_for(queries: Users, indexed: Indexed, settings: Settings, run: Run) -> 
             users, queries = in_double(users), in_double(queries)
     with run.clock.step("calibrate") as facts:
         first_rows = indexed.first_rows
-        wanted = settings.k + queries.most_excluded
+        wanted = settings.k + queries.spare
         if users.wire.sparse and count_first_rows(wanted) > count_first_rows(indexed.settings.k):
             first_rows = pick_for_queries(users, indexed.forest, wanted)
         forest, goal, home_distances = indexed.forest, None, None

@@ -91,7 +91,7 @@ def _find_first(
     users: Users, asking: Users, hashes: np.ndarray | None, n_merge_partitions: int, k: int, own: bool
 ) -> DataFrame:
     """Return the nearest of the first rows for those with the given hashes, or for all."""
-    first_rows, neighbor = pick_first_rows(users, k + asking.most_excluded), id_type(users.table)
+    first_rows, neighbor = pick_first_rows(users, k + asking.spare), id_type(users.table)
     return compare_with_first_rows(asking, first_rows, hashes, n_merge_partitions, k, neighbor=neighbor, own=own)
 
 

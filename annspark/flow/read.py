@@ -24,6 +24,7 @@ from annspark.spark.staging import Store
 from annspark.spark.wire import Wire
 from annspark.tables import quoted
 
+_MOST_SPARE = 1_000
 _SPREAD_BYTES = 32 << 20  # a smaller input is not shuffled to occupy every core
 
 
@@ -89,6 +90,15 @@ class Users:
     excluded: int | None = None
     most_excluded: int = 0
     groups: "Groups | None" = None
+
+    @property
+    def spare(self) -> int:
+        """How many first rows to have beyond those that lists need, because users exclude some of them.
+
+        A user may exclude very many, and all sparse rows are compared with all first rows.  But few of those that one
+        excludes are among the first: this is enough where no more than so many are.
+        """
+        return min(self.most_excluded, _MOST_SPARE)
 
     @property
     def shipped_width(self) -> float:
