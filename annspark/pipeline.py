@@ -70,7 +70,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Joined:
+class Outcome:
     """What a join of all users has led to.
 
     advice : for a missed recall, "" where it was reached
@@ -82,7 +82,7 @@ class Joined:
     kept: Kept | None
 
 
-def build_tuned(tuned: Tuned, asked: dict[str, Any], run: Run, *, keep: bool = False) -> Joined:
+def build_tuned(tuned: Tuned, asked: dict[str, Any], run: Run, *, keep: bool = False) -> Outcome:
     """Find the neighbors of all users of a tuned index, and audit the table.
 
     asked : settings as the report gives them
@@ -105,7 +105,7 @@ def where_found(tuned: Tuned, run: Run) -> tuple[Layout, Store, bool]:
     return place_of_found(run, tuned.settings, tuned.known.users.id_kind)
 
 
-def finish_build(found: Found, tuned: Tuned, asked: dict[str, Any], run: Run) -> Joined:
+def finish_build(found: Found, tuned: Tuned, asked: dict[str, Any], run: Run) -> Outcome:
     """Audit the neighbors found, add a tree where that is asked for, and finish the table.
 
     asked : settings as the report gives them
@@ -118,7 +118,7 @@ def finish_build(found: Found, tuned: Tuned, asked: dict[str, Any], run: Run) ->
     table, fewer = finish_found(found, tuned, run) if finish_after else (found.table, 0)
     report = report_on(found, audit, tuned, fewer, asked, run, int(audit is not first_audit))
     advice = "" if report.passed else advise_on_rounding(audit, tuned) or advise(tuned, first_audit.recall.mean)
-    return Joined(Result(table, report), advice, kept)
+    return Outcome(Result(table, report), advice, kept)
 
 
 def place_of_found(run: Run, settings: Settings, *kinds: T.DataType) -> tuple[Layout, Store, bool]:

@@ -36,7 +36,7 @@ from annspark.index_changes import (
 )
 from annspark.index_rows import read_lists, write_slots
 from annspark.index_writer import explained, finish_index, manifest_of, write_rows_of
-from annspark.pipeline import Joined, find, find_in_lists, finish_build, plan_for, read_users, where_found
+from annspark.pipeline import Outcome, find, find_in_lists, finish_build, plan_for, read_users, where_found
 from annspark.run import Run
 from annspark.saved.manifest import Manifest
 from annspark.settings import Settings
@@ -62,7 +62,7 @@ class Tonight:
     manifest : of tonight's index, whose rows are written
     """
 
-    joined: Joined
+    joined: Outcome
     indexed: Indexed
     manifest: Manifest
 

@@ -8,7 +8,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from annspark.core.grouped_forest import LARGE
-from annspark.flow.read import Groups, Users
+from annspark.flow.read import GroupSizes, Users
 from annspark.settings import Settings
 from annspark.spark.arrow import Batches, collect, numbers
 from annspark.spark.staging import Store
@@ -31,7 +31,9 @@ def with_groups(users: Users, settings: Settings, stage: Store) -> Users:
     others = F.when(rows <= min(settings.k, largest - 1), rows).otherwise(0)
     too_small = table.agg(F.sum(others)).collect()[0][0]
     large = {row[_GROUP]: row[_ROWS] for row in table.where(rows >= from_here).collect()}
-    groups = Groups(table=table, count=count, largest=largest, large=large, small_rows=small_rows, too_small=too_small)
+    groups = GroupSizes(
+        table=table, count=count, largest=largest, large=large, small_rows=small_rows, too_small=too_small
+    )
     return replace(users, groups=groups)
 
 
@@ -62,7 +64,7 @@ def _count(batches: Batches) -> Batches:
         yield pa.RecordBatch.from_arrays([pa.array(group), pa.array(rows)], [_GROUP, _ROWS])
 
 
-def sizes_of_groups(groups: Groups, wanted: np.ndarray) -> np.ndarray:
+def sizes_of_groups(groups: GroupSizes, wanted: np.ndarray) -> np.ndarray:
     """Return the rows of some groups: int64 (n,) to int64 (n,), 0 for an unknown group."""
     names = np.unique(wanted)
 

@@ -29,7 +29,7 @@ _SPREAD_BYTES = 32 << 20  # a smaller input is not shuffled to occupy every core
 
 
 @dataclass(frozen=True)
-class Groups:
+class GroupSizes:
     """The sizes of groups.
 
     table      : group (bigint), rows (bigint), staged
@@ -89,7 +89,7 @@ class Users:
     examples: dict[str, object]
     excluded: int | None = None
     most_excluded: int = 0
-    groups: "Groups | None" = None
+    groups: GroupSizes | None = None
 
     @property
     def spare(self) -> int:

@@ -33,7 +33,7 @@ _OPEN: set[str] = set()  # folders of this process's runs
 
 
 @dataclass(frozen=True)
-class Kept:
+class Made:
     """What a finished step has made.
 
     table  : None for a step that makes none
@@ -95,7 +95,7 @@ class Steps:
         with files.text_once_done(f"{self.folder}/{step}.json", json.dumps(note)):
             pass
 
-    def load(self, step: str) -> Kept | None:
+    def load(self, step: str) -> Made | None:
         """Return what a step of an earlier run has made; None where it has not finished, or its data is not whole."""
         note = self.note_of(step) if self.folder else None
         if note is None:
@@ -103,7 +103,7 @@ class Steps:
         with np.load(io.BytesIO(files.read_bytes(f"{self.folder}/{step}.npz")), allow_pickle=False) as saved:
             arrays = dict(saved)
         table = read_staged(self.spark.read, f"{self.folder}/{note['table']}") if note["table"] else None
-        return Kept(table, note["facts"], arrays)
+        return Made(table, note["facts"], arrays)
 
     def note_of(self, step: str) -> dict[str, Any] | None:
         """Return the note of a finished step; None where it was made of something else, or its data is not whole."""
