@@ -378,7 +378,11 @@ def complete(found: Found, tuned: Tuned, store: Store, n_merge_partitions: int) 
     """Return the neighbors, with full lists for those that the forest compared with too few others."""
     known, settings, counts = tuned.known, tuned.settings, found.counts
     users, asking, layout, k = known.users, known.asking, found.layout, settings.k
+    if asking.groups is not None and not asking.groups.large:  # small groups are exact
+        return found
     short = find_short(found.table, layout, asking, known.neighbors, counts.short, settings.seed)
+    if short is not None and len(short) == 0:
+        return found
     candidates = [
         find_more(users, asking, short, known.samples.routed.vectors, n_merge_partitions, k, own=tuned.own),
         table_as_candidates(

@@ -114,11 +114,6 @@ def open_source(vectors: DataFrame, settings: Settings, sparse: bool | None = No
             )
     named = [column.alias(f"{name}_{i}") for i, part in enumerate(parts) for name, column in part.items()]
     if settings.within:
-        if found[0]:
-            raise InputError(
-                f"{role}: column {settings.vector_names[0]!r} has sparse vectors, of which neighbors cannot be looked "
-                "for within groups yet. Give arrays of all numbers, or leave within out."
-            )
         named.append(_group(vectors, settings.within, role).alias(GROUP))
     hashed = seeded_hash(user_id, settings.seed)
     return Source(
