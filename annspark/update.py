@@ -71,8 +71,8 @@ def require_updatable(indexed: Indexed, named: str) -> Kept:
     """Return what an index keeps of the join of its rows; SettingsError for one that keeps nothing of it."""
     if indexed.kept is None:
         raise SettingsError(
-            f"index {named!r} cannot be updated: it holds candidates, or its table was built with excluded pairs. An "
-            "update would list what must not appear. Build both anew: annspark build --index --overwrite."
+            f"index {named!r} cannot be updated: it holds candidates or groups, or its table was built with excluded "
+            "pairs. An update would list what must not appear. Build both anew: annspark build --index --overwrite."
         )
     return indexed.kept
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from annspark import InputError, SettingsError, build_neighbors, fit
+from annspark import InputError, SettingsError, build_neighbors, fit, load, open_index
 from annspark.cli import main
 from tests import oracle
 from tests.cli.builds import build
@@ -247,8 +247,40 @@ def test_groups_that_cannot_be_used_are_refused(spark):
             build_neighbors(table, within="user_id", **named)
     with pytest.raises(SettingsError, match="'within' is 'a,,b'; it must be names of columns with commas between"):
         build_neighbors(table, within="a,,b")
-    with pytest.raises(SettingsError, match="indexes of groups cannot be kept yet"):
-        fit(table, within="user_id")
+
+
+OF_GROUPS = [("inner_product", "dense"), ("euclidean", "sparse"), ("inner_product", "sparse"), ("jaccard", "sets")]
+
+
+@pytest.mark.parametrize(
+    ("metric", "kind"), [("cosine", "dense"), *(pytest.param(*some, marks=SLOW) for some in OF_GROUPS)]
+)
+def test_an_index_of_groups(spark, tmp_path, metric, kind):
+    """It gives the table of a build; queries get neighbors of their group, those of unknown groups get none."""
+    group, texts = grouped_world(SIZES, seed=2)
+    rows = rows_for(metric, kind, len(group) + 200)
+    table = grouped_table(spark, rows[:-200], texts, kind=kind)
+    settings = {"metric": metric, "within": "language", "recall": 0.9, **QUICK}
+    with fit(table, **settings) as index:
+        index.save(tmp_path / "index")
+        wanted = lists_of(index.neighbors().table)
+    assert lists_of(build_neighbors(table, **settings).table) == wanted
+    index = load(spark, tmp_path / "index")
+    exact = rows if kind == "dense" else csr_array(rows)
+    far = distances_of(exact[:-200], metric, group[:, None] != group)
+    more = index.neighbors(k=9)
+    assert_filtered(lists_of(more.table), far, more.report, k=9)
+    asking = np.random.default_rng(0).choice(len(SIZES) + 10, 200)  # groups 10 beyond those there are
+    names = [None if name == 0 else f"group {name}" for name in asking]
+    queries = grouped_table(spark, rows[-200:], names, 2, kind)
+    found = index.query(queries)
+    between = np.where(asking[:, None] == group, oracle.between(exact[-200:], exact[:-200], metric), np.inf)
+    assert_filtered(lists_of(found.table), between, found.report)
+    assert found.report.rows.in_small_groups == sum(SIZES[name] < K if name < len(SIZES) else 1 for name in asking)
+    with pytest.raises(InputError, match="queries: no column 'language'; there are 'user_id', 'vector', 'half'"):
+        index.query(queries.drop("language"))
+    with pytest.raises(InputError, match="open_index does not search within groups"):
+        open_index(tmp_path / "index")
 
 
 @SLOW

@@ -142,7 +142,8 @@ def _group(vectors: DataFrame, within: str, role: str) -> Column:
         field = find_column(vectors, name, role)
         if field is None:
             there = shown(vectors.columns)
-            raise InputError(f"{role}: no column {shown([name])}; there are {there}. Name the right one with --within.")
+            hint = "Groups are those of the index" if role == "queries" else "Name the right one with --within"
+            raise InputError(f"{role}: no column {shown([name])}; there are {there}. {hint}.")
         if isinstance(field.dataType, T.ArrayType | T.MapType | T.StructType | T.BinaryType):
             raise InputError(
                 f"{role}: column {name!r} is {field.dataType.simpleString()}, and groups are made of texts, numbers, "
