@@ -152,6 +152,7 @@ def join_changed(
     bars: np.ndarray,
     k: int,
     metric: str,
+    shared: range = range(0),
 ) -> Joined:
     """Compare rows that ask with residents; both ends keep their k nearest of these.
 
@@ -164,6 +165,7 @@ def join_changed(
     visits  : the leaves of this partition that each row that asks goes to
     meetings : rows that ask, and the residents that visit a home of theirs; equal vectors are in the same meetings
     bars    : float32 (n,), raw distance up to which a resident keeps neighbors; NO_BAR for one that keeps none
+    shared  : the leaves that small groups share
     returns : lists of row numbers: residents for rows that ask, and rows that ask for residents
 
     Raises ValueError for more than MAX_ROWS vectors.
@@ -188,7 +190,8 @@ def join_changed(
     place = np.full(n, -1)
     place[rows] = np.arange(len(rows))
     by_place = [(_at_places(asking, place), _at_places(calling, place)) for asking, calling in meetings]
-    keeper = Keeper(vectors, rows, home, visits, k, metric, bars, things)
+    group = groups_of(vectors)
+    keeper = Keeper(plain(vectors), rows, home, visits, k, metric, bars, things, group=group, shared=shared)
     compare = compare_sparse if is_sparse(vectors) else compare_dense
     pairs = compare(keeper, [group for group in by_place if len(group[0]) and len(group[1])])
     neighbors[rows], distances[rows] = keeper.nearest()
