@@ -54,14 +54,21 @@ def open_index(path: str) -> "LocalIndex":
 
     path : folder of an index that annspark saved, local or on a file system that PyArrow knows
 
-    Raises InputError where there is no index, or one that is newer than this annspark, damaged or not whole.
+    Raises InputError where there is no index, or one that is newer than this annspark, damaged or not whole, and for an
+    index of groups.
     """
     if not isinstance(path, str) or not path.strip():
         path_like = getattr(path, "__fspath__", None)
         if path_like is None:
             raise SettingsError(f"'path' is {path!r}; it must be the path of a folder.")
         path = str(path_like())
-    return LocalIndex(path, read_manifest(path))
+    manifest = read_manifest(path)
+    if manifest.grouped:
+        raise InputError(
+            f"index {path!r} has groups, by {manifest.settings['within']!r}, and open_index does not search within "
+            "groups. Ask it with Spark: annspark query, or annspark.load(spark, path).query(table)."
+        )
+    return LocalIndex(path, manifest)
 
 
 @dataclass(frozen=True, slots=True)
