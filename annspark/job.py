@@ -7,7 +7,18 @@ from dataclasses import MISSING, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from annspark.allowed import Flag, Folder, PathOrTable, Setting, Text, Whole, check_each, setting, settings_in
+from annspark.allowed import (
+    Flag,
+    Folder,
+    PathOrTable,
+    Setting,
+    Text,
+    Whole,
+    check_each,
+    require_no_credentials,
+    setting,
+    settings_in,
+)
 from annspark.errors import SettingsError
 from annspark.settings import Settings, require_given, require_known
 
@@ -226,6 +237,7 @@ _TABLES = (
 def require_folder_name(name: str, value: object, allowed: str = "a folder") -> str:
     """Return the folder that a call names, or raise SettingsError, which says what is allowed."""
     folder = os.fspath(value) if isinstance(value, os.PathLike) else value
+    require_no_credentials(name, folder)
     if isinstance(folder, str) and Folder().takes(folder):
         return folder
     raise SettingsError(f"'{name}' is {value!r}; it must be {allowed}.")
@@ -248,7 +260,7 @@ def _lies_in(inner: str, outer: str) -> bool:
 
 
 def _whole_path(place: str) -> str:
-    local = re.sub("^file:(//)?", "", place)
+    local = re.sub("^s3[an]://", "s3://", re.sub("^file:(//)?", "", place))
     return local if "://" in local else os.path.realpath(local)
 
 

@@ -1,8 +1,8 @@
 """Listed: what is published on an object store, where a folder cannot be renamed.  Spark is not needed.
 
-Each run writes into a folder of its own below the output, PLACE/_run-MARK.  A small file, PLACE/_spark_metadata/0, lists
-the files that are published, and a single put of it leads readers from one run's files to another's.  Spark's own file
-sink writes such lists, so Spark's readers follow it, if they are told to look into folders (LOOK_INSIDE).
+Each run writes into a folder of its own below the output, PLACE/_run-MARK.  A small file, PLACE/_spark_metadata/0,
+lists the files that are published, and a single put of it leads readers from one run's files to another's.  Spark's own
+file sink writes such lists, so Spark's readers follow it, if they are told to look into folders (LOOK_INSIDE).
 """
 
 import json

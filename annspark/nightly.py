@@ -20,14 +20,14 @@ from annspark.input.given import select_candidates
 from annspark.input.open import open_input
 from annspark.job import FitJob, Job, QueryJob, UpdateJob
 from annspark.neighbors import Built, build_between
-from annspark.output import publish, renames
+from annspark.output import publish
 from annspark.output.outputs import Output, Pending
 from annspark.pipeline import fit, require_recall, start_run
 from annspark.query import ask
 from annspark.report import Report, versions
 from annspark.report.store import reports_once_done, require_folder, write_missed
 from annspark.run import Run
-from annspark.saved.manifest import Manifest, read_manifest
+from annspark.saved.manifest import Manifest, find_index, read_manifest
 from annspark.spark import files, leftovers
 from annspark.spark.places import fingerprint_of
 from annspark.spark.staging import Stage, staging
@@ -85,7 +85,7 @@ def publish_update(spark: SparkSession, job: UpdateJob) -> Report:
     Raises as build_neighbors does, InputError for a folder that holds no index, and SettingsError for an index that
     cannot be updated, for an output that does not go with it, and for a report or scratch that cannot be written to.
     """
-    folder = files.resolve(spark, "index", job.index)
+    folder = find_index(files.resolve(spark, "index", job.index))
     old, indexed = Saved(folder, read_manifest(folder)), read_index(spark, folder)
     kept = require_updatable(indexed, job.index)
     settings = settings_for(indexed.settings, job.settings, OF_UPDATE, "update")
@@ -137,7 +137,7 @@ def publish_index(spark: SparkSession, job: FitJob) -> Manifest:
         with run.clock.step("publish") as facts, publish.undisturbed(output):
             publish.commit(pending)
             facts += [output.place]
-    return read_manifest(output.place)
+    return read_manifest(find_index(output.place))
 
 
 @spark_errors_explained()
@@ -147,7 +147,7 @@ def publish_queries(spark: SparkSession, job: QueryJob) -> Report:
     Raises as Index.query does, InputError for a folder that holds no index, and SettingsError for an output, report or
     scratch that cannot be written to.
     """
-    indexed = read_index(spark, files.resolve(spark, "index", job.index))
+    indexed = read_index(spark, find_index(files.resolve(spark, "index", job.index)))
     settings = settings_for(indexed.settings, job.settings, OF_QUERIES, "query")
     with ready_to_write(spark, job, job.overwrite, settings.shape) as ready:
         table = open_input(spark, job.input, job.format)
@@ -208,6 +208,7 @@ def ready_to_write(
     output = publish.check_output(spark, job.output, overwrite)
     folder = job.report or output.report
     files.require_whole_name(spark, "report", folder)
+    files.learn(spark, folder)
     require_folder(folder, job.report)
     shape = shape or (job.settings.shape if isinstance(job, Job) else "nested")
     with publish.aside(spark, output), staging(job.scratch, spark) as stage:
@@ -265,7 +266,7 @@ def _publish(ready: Ready, table: DataFrame, report: Report, run: Run, more: lis
                 done.append(pending)
         except BaseException:  # the index goes with the table, so that it is not published alone
             for pending in done:
-                renames.take_back(pending)
+                publish.take_back(pending)
             raise
         facts += [ready.output.place, *(pending.output.place for pending in more), f"report in {ready.folder}"]
 

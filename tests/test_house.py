@@ -60,14 +60,15 @@ def layer_of(module: str) -> str:
     return module
 
 
-BELOW = {"annspark.core", "annspark.filesystem", "annspark.spark", "records"}
-SPARKLESS = {"annspark.core", "annspark.filesystem", "annspark.saved", "records"}  # what runs where Spark is absent
+BELOW = {"annspark.core", "annspark.filesystem", "annspark.listed", "annspark.spark", "records"}
+SPARKLESS = BELOW - {"annspark.spark"} | {"annspark.saved"}  # what runs where Spark is absent
 LINE = BELOW | {f"annspark.{name}" for name in ("input", "output", "flow", "report", "run", "tuned")}
 SAVING = {"annspark.saved", *(f"annspark.index_{name}" for name in ("reader", "writer", "rows", "changes"))}
 ALLOWED = {
     "annspark.core": {"annspark.core"},
     "records": {"annspark.core", "records"},
     "annspark.filesystem": set(),
+    "annspark.listed": {"annspark.filesystem"},
     "annspark.saved": SPARKLESS,
     "annspark.local": SPARKLESS,
     "annspark.spark": BELOW,

@@ -5,7 +5,9 @@ from contextlib import suppress
 from pyspark.sql import DataFrame, SparkSession
 
 from annspark.errors import InputError, known_failure, reason_of
+from annspark.filesystem import is_on_store
 from annspark.job import is_catalog_table
+from annspark.listed import LOOK_INSIDE, read_list, run_in
 from annspark.spark import files
 from annspark.spark.places import exists, reader_of
 
@@ -31,7 +33,9 @@ def open_input(spark: SparkSession, name: str, file_format: str | None, role: st
         if kind == "catalog table":
             table = spark.read.table(name)
         else:
-            table = (reader if pattern else reader.option(*files.LITERAL)).load(name)
+            if not pattern:
+                reader = reader.options(**dict([files.LITERAL, *([LOOK_INSIDE] if _is_listed(spark, name) else [])]))
+            table = reader.load(name)
         _ = table.schema  # Connect reads nothing until the schema is needed
         return table
     except Exception as error:  # a broken file and an unknown format raise different classes
@@ -50,6 +54,14 @@ def _matches(spark: SparkSession, name: str) -> bool:
     """Say whether a path is a pattern that something matches."""
     with suppress(Exception):  # a name with an unclosed [ is no pattern
         return not _PATTERN.isdisjoint(name) and files.look(spark, name, pattern=True)[1]
+    return False
+
+
+def _is_listed(spark: SparkSession, name: str) -> bool:
+    """Say whether a path is on an object store, and has a list of the files that annspark has published there."""
+    with suppress(OSError):  # a store that only Spark can reach
+        files.learn(spark, name)
+        return is_on_store(name) and run_in(read_list(name.rstrip("/"))) != ""
     return False
 
 

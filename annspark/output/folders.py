@@ -7,7 +7,10 @@ from contextlib import contextmanager
 from pyspark.sql import DataFrame, SparkSession
 
 from annspark.errors import SettingsError, reason_of
-from annspark.output.outputs import REPLACED, Output, Pending, hidden
+from annspark.filesystem import is_on_store
+from annspark.listed import LIST, current, read_list, run_in
+from annspark.output import stores
+from annspark.output.outputs import REPLACED, Output, Pending, hidden, parent_of
 from annspark.saved.manifest import MANIFEST
 from annspark.spark import files
 from annspark.spark.leftovers import clear, working_in
@@ -25,18 +28,19 @@ def check_folder(
     require_like : called with the name and the place of a folder that may be replaced; raises SettingsError where it
                    holds what must not be deleted
     """
-    files.require_rename(name, role)
+    files.require_whole(name, role)
     files.require_whole_name(spark, role, name)
     named = files.resolve(spark, role, name)
-    files.require_rename(named, role)
+    files.require_whole(named, role)
     place = files.behind_link(named)  # the link stays, and will lead to the new table
     files.require_reach(role, place)
-    parent = place.rpartition("/")[0]
+    parent = parent_of(place)
     try:
         if files.exists(parent):
             with files.alone(parent):
                 clear(parent, hidden(place), lambda folder: _rescue_folder(folder, place))
-        kind = files.kind_of(place)
+        found = identity_of(spark, place)
+        kind = files.kind_of(place) if found else ""
     except OSError as error:
         raise SettingsError(f"{role} {name!r} cannot be looked at ({reason_of(error)}). Choose another.") from error
     _require_replaceable(f"{role} {name!r}", place, kind, overwrite)
@@ -48,7 +52,7 @@ def check_folder(
         place=place,
         mark=files.new_mark(),
         overwrite=overwrite,
-        found=identity_of(spark, place),
+        found=found,
         role=role,
         link=named if place != named else "",
     )
@@ -68,6 +72,8 @@ def aside(spark: SparkSession, output: Output) -> Iterator[None]:
     made = files.missing_folders(output.parent)
     with working_in(output.aside, output.role, output.name, spark):
         yield
+        if output.is_listed:
+            stores.tidy(output)
     files.remove_empty(made)  # they are empty when nothing was published
 
 
@@ -85,12 +91,17 @@ def write_pending(table: DataFrame, output: Output, file_format: str | None) -> 
 
 def require_table_like(name: str, place: str) -> None:
     """Raise SettingsError for a folder that is no table: a mistyped name must not delete everything in it."""
-    if MANIFEST in files.names_in(place):
+    if MANIFEST in files.names_in(current(place)):
         raise SettingsError(
             f"output {name!r} holds an index, which a table must not replace. Give a folder of its own."
         )
     if files.is_published(place):
         return
+    if is_on_store(place) and (followed := read_list(place)) and not run_in(followed):
+        raise SettingsError(
+            f"output {name!r} holds a list of files that another program writes ({LIST}), as streams of Spark do. "
+            "Give a folder of its own."
+        )
     if files.is_around_here(place):
         raise SettingsError(f"output {name!r} is or holds the folder this job runs in. Give a folder of its own.")
     others = [folder for folder in files.folders_in(place) if "=" not in folder and not folder.startswith(("_", "."))]

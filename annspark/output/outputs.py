@@ -4,7 +4,11 @@ from dataclasses import dataclass, field
 
 from pyspark.sql import DataFrame, SparkSession
 
+from annspark.errors import SettingsError
+from annspark.filesystem import is_on_store
 from annspark.job import is_catalog_table
+from annspark.listed import RUN
+from annspark.spark.places import is_published, shown
 
 REPLACED = "replaced"  # the end of the name of a table that is moved aside while another takes its place
 
@@ -38,6 +42,11 @@ class Output:
         return self.role == "output" and is_catalog_table(self.name)
 
     @property
+    def is_listed(self) -> bool:
+        """Whether readers follow a list of its files, as on object stores."""
+        return not self.is_table and is_on_store(self.place)
+
+    @property
     def aside(self) -> str:
         """The folder for tables written aside; for catalog tables the beginning of their names."""
         if self.is_table:
@@ -56,8 +65,8 @@ class Output:
 
     @property
     def parent(self) -> str:
-        """The folder or database that contains it."""
-        return self.place.rpartition("." if self.is_table else "/")[0]
+        """The folder or database that runs to it write aside in."""
+        return self.place.rpartition(".")[0] if self.is_table else parent_of(self.place)
 
 
 @dataclass(frozen=True)
@@ -81,9 +90,39 @@ class Pending:
         return self.table
 
 
+def parent_of(place: str) -> str:
+    """Return the folder that runs write aside in: the one that contains the output; on an object store the output."""
+    return place if is_on_store(place) else place.rpartition("/")[0]
+
+
 def hidden(place: str) -> str:
     """Return the beginning of the names of folders written aside.
 
-    The leading dot hides them from jobs that read the parent folder, as readers of partitioned tables do.
+    The leading dot, or _, hides them from jobs that read the folder they are in, as readers of partitioned tables do.
     """
-    return f".{place.rpartition('/')[2]}.pending-"
+    return RUN if is_on_store(place) else f".{place.rpartition('/')[2]}.pending-"
+
+
+def is_taken(spark: SparkSession, output: Output, now: str) -> bool:
+    """Say whether something is at an output that may not be replaced.
+
+    now : identity_of what is there
+    """
+    return bool(now) and not (output.overwrite and (now == output.found or is_published(spark, output.place)))
+
+
+def taken(output: Output, kept: str, next_step: str) -> SettingsError:
+    """Return the error for an output that is taken.
+
+    kept      : where the finished table is kept
+    next_step : what to do to publish it
+    """
+    why = (
+        "what was there when the job began was changed or replaced meanwhile, and not by annspark"
+        if output.found
+        else "something appeared there while the job ran"
+    )
+    return SettingsError(
+        f"{output.role} {output.name!r}: {why}; it was left as it is. What was made is kept at {shown(kept)!r}. "
+        f"{next_step}"
+    )

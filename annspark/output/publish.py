@@ -15,7 +15,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from annspark.errors import SettingsError, reason_of
 from annspark.job import is_catalog_table
-from annspark.output import folders, renames, tables
+from annspark.output import folders, renames, stores, tables
 from annspark.output.outputs import Output, Pending
 from annspark.spark import files
 from annspark.spark.places import drop
@@ -50,7 +50,12 @@ def commit(pending: Pending) -> None:
     Raises SettingsError when something is at the output that may not be replaced; it stays, and what was written aside
     is kept beside it.
     """
-    renames.commit(pending)
+    (stores if pending.output.is_listed else renames).commit(pending)
+
+
+def take_back(pending: Pending) -> None:
+    """Undo the commit of a folder: what it has replaced is back, and it is pending again."""
+    (stores if pending.output.is_listed else renames).take_back(pending)
 
 
 def discard(pending: Pending) -> None:

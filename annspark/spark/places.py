@@ -8,7 +8,9 @@ from pyspark.errors import AnalysisException, ParseException
 from pyspark.sql import DataFrameReader, SparkSession
 
 from annspark.errors import reason_of
+from annspark.filesystem import is_on_store
 from annspark.job import is_catalog_table
+from annspark.listed import current
 from annspark.spark import files
 from annspark.tables import quoted
 
@@ -30,6 +32,8 @@ def identity_of(spark: SparkSession, place: str) -> str:
     """Return a digest of the table at a place, which changes when the table changes; "" where there is nothing."""
     if not is_catalog_table(place):
         kind = files.kind_of(place)
+        if kind == "folder" and is_on_store(place) and not files.own_names(place):
+            return ""  # other runs write there, and none has published
         return files.fingerprint(place) if kind == "folder" else kind
     if not exists(spark, place):
         return ""
@@ -62,7 +66,7 @@ def fingerprint_of(spark: SparkSession, place: str) -> str:
     """Return a digest of a table's files, which stays when it is renamed; "" where there is no table."""
     if is_catalog_table(place):
         return table_files(spark, place) if exists(spark, place) else ""
-    return files.contents(place) if files.kind_of(place) == "folder" else ""
+    return files.contents(current(place)) if files.kind_of(place) == "folder" else ""
 
 
 def rename(spark: SparkSession, old: str, new: str) -> None:
