@@ -26,7 +26,8 @@ def open_input(spark: SparkSession, name: str, file_format: str | None, role: st
         found = exists(spark, name)
         pattern = kind == "path" and not found and _matches(spark, name)
     except Exception as error:
-        raise InputError(f"{role} {name!r} is no {kind} that Spark can name ({reason_of(error)}).") from error
+        more = files.how_to_reach(name)
+        raise InputError(f"{role} {name!r} is no {kind} that Spark can name ({reason_of(error)}).{more}") from error
     if not found and not pattern:
         raise InputError(missing + _why_missing(spark, name, role))
     try:

@@ -165,10 +165,21 @@ def resolve(spark: SparkSession, name: str, given: str) -> str:
     try:
         found = look(spark, f"{given.rstrip('/')}/{_NOWHERE}")[0]
     except Exception as error:
-        raise SettingsError(f"{name} {given!r} is no path that Spark can name ({reason_of(error)}).") from error
+        reason = f"{reason_of(error)}).{how_to_reach(given)}"
+        raise SettingsError(f"{name} {given!r} is no path that Spark can name ({reason}") from error
     place = (found.removesuffix(f"/{_NOWHERE}") if found.endswith(f"/{_NOWHERE}") else given).rstrip("/")
     learn(spark, place)
     return place
+
+
+def how_to_reach(path: str) -> str:
+    """Return a sentence on how Spark reaches an object store, with a blank before it; "" for other paths."""
+    if not is_on_store(path):
+        return ""
+    return (
+        " Spark reaches object stores under s3a:// with the package org.apache.hadoop:hadoop-aws of its Hadoop's "
+        "version (conf/spark-cluster.conf)."
+    )
 
 
 def learn(spark: SparkSession, path: str) -> None:

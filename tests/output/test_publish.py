@@ -195,9 +195,16 @@ def test_other_formats_are_written_and_read(spark, tmp_path):
     )
 
 
-@pytest.mark.parametrize("name", ["s3://bucket/table", "s3a://bucket/table", "gs://bucket/table"])
-def test_a_store_that_cannot_rename_is_refused_with_what_can(spark, name):
-    with pytest.raises(SettingsError, match=r"cannot rename a folder.*catalog table"):
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("gs://bucket/table", r"cannot rename a folder.*catalog table.*s3a"),
+        ("s3://bucket/table", "under s3a:// with the package org.apache.hadoop:hadoop-aws"),
+        ("s3a://bucket/table", "under s3a:// with the package org.apache.hadoop:hadoop-aws"),
+    ],
+)
+def test_a_store_on_which_nothing_can_be_published_is_refused_with_what_to_do(spark, name, said):
+    with pytest.raises(SettingsError, match=said):
         check_output(spark, name, overwrite=True)
 
 
