@@ -72,26 +72,32 @@ def _told_to_task(bucket: str) -> dict[str, str]:
 
 
 def _arguments(told: dict[str, str]) -> dict[str, Any]:
-    """Return the arguments of PyArrow's S3FileSystem; what Spark does not say, the environment may."""
+    """Return the arguments of PyArrow's S3FileSystem; what Spark does not say, the environment may.
+
+    Credentials that neither says are looked for by Amazon's library, in profiles and in the machine's role.
+    """
     endpoint = told.get("endpoint") or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
     region = told.get("endpoint.region") or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     scheme, there, host = endpoint.rpartition("://")
     if not there:
         scheme = "http" if told.get("connection.ssl.enabled") == "false" else "https"
     host = "" if host == "s3.amazonaws.com" else host.rstrip("/")  # Hadoop's name for all regions of AWS
-    return {
+    arguments = {
         "access_key": told.get("access.key"),
         "secret_key": told.get("secret.key"),
         "session_token": told.get("session.token"),
         "anonymous": "Anonymous" in told.get("aws.credentials.provider", ""),
         "region": region or ("us-east-1" if host else None),
         "scheme": scheme,
-        "endpoint_override": host or None,
+        "endpoint_override": host,
         "force_virtual_addressing": bool(host) and told.get("path.style.access") == "false",
     }
+    return {name: value for name, value in arguments.items() if value}
 
 
 @lru_cache(maxsize=16)
-def _connect(bucket: str, *, region: str | None, **arguments: Any) -> fs.FileSystem:
+def _connect(bucket: str, **arguments: Any) -> fs.FileSystem:
     """Return the file system of a bucket; AWS is asked for the region where it is not known."""
-    return fs.S3FileSystem(region=region or fs.resolve_s3_region(bucket), **arguments)
+    if "region" not in arguments:
+        arguments["region"] = fs.resolve_s3_region(bucket)
+    return fs.S3FileSystem(**arguments)

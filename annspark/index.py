@@ -9,6 +9,7 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 
 from annspark.errors import SettingsError, spark_errors_explained
+from annspark.flow.groups import with_groups
 from annspark.index_changes import Saved
 from annspark.index_reader import read_index
 from annspark.index_writer import check_index, write_aside
@@ -95,6 +96,7 @@ class Index:
         with staging(folder_name_if_any("scratch", scratch), self._spark) as stage:
             run = start_run(self._spark, stage, partial(stage, keep=True))
             users, forest = self._indexed.users, self._indexed.forest
+            users = with_groups(users, self.settings, stage, forest)
             users = exclude_pairs(users, pairs, users.id_kind, asked, run)
             known = self._tuned_for(asked) if pairs is None else None
             joined = build_tuned(known or tune(users, asked, run, forest), asdict(asked), run)
@@ -113,7 +115,8 @@ class Index:
         """Return the nearest indexed rows of every row of a table, and a report with their measured recall.
 
         queries  : DataFrame with vectors of the same kind and length as the indexed ones.  Its ids may be of another
-                   type
+                   type.  Where the index has groups, the queries have its columns of groups, too; one of a group that
+                   the index does not have gets no neighbors
         settings : k, recall, probes, shape, audit_users, max_distance, on_bad_row, id_col, vector_col and values_col,
                    as for build_neighbors.  Default: those of the index, whose vector_cols the queries have, too
         same_ids : leave out the indexed row that has the id of the query.  Default: False, equal ids are different
@@ -232,7 +235,6 @@ def fit(vectors: DataFrame, *, scratch: str | PathLike[str] | None = None, **set
     vectors = require_table(vectors)
     asked = make_settings(settings, "scratch")
     asked.require_pairing(has_candidates=False)
-    asked.require_indexable()
     spark = vectors.sparkSession
     with ExitStack() as opening:
         stage = opening.enter_context(staging(folder_name_if_any("scratch", scratch), spark))

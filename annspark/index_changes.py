@@ -18,7 +18,7 @@ from annspark.core.keeper import NO_BAR, Meetings
 from annspark.core.plan import Plan
 from annspark.core.routes import Visits
 from annspark.core.sampling import slot_of
-from annspark.core.vectors import Vectors, concatenate_rows, in_kind, is_sparse, take_rows
+from annspark.core.vectors import Vectors, concatenate_rows, in_kind, numbers_of, take_rows
 from annspark.flow.join import joined_batches, joined_schema
 from annspark.flow.read import Users
 from annspark.flow.route import ship_vectors
@@ -278,7 +278,7 @@ def _rewrite_mapper(
 
 def _together(old: Vectors, new: Vectors) -> Vectors:
     """Return rows of both, in the wider of their types."""
-    kinds = [(part.data if is_sparse(part) else part).dtype for part in (old, new)]
+    kinds = [numbers_of(part).dtype for part in (old, new)]
     wide = np.float64 if np.float64 in kinds else np.float32
     return concatenate_rows([in_kind(part, wide) for part in (old, new)])
 
@@ -352,7 +352,7 @@ def _join_mapper(
 ) -> Mapper:
     """Return the function that joins the rows that ask with the residents of a part."""
     number_of = {int(key): number for number, key in enumerate(keys)}
-    parts, join_facts = _parts_of(new), new.manifest.join
+    parts, join_facts, shared = _parts_of(new), new.manifest.join, new.manifest.forest.shared_leaves
     assert join_facts is not None
     width = join_facts.width
 
@@ -365,7 +365,7 @@ def _join_mapper(
             return
         met = _gather(part, told, asking, replaced, wire, coordinates)
         joined = join_changed(
-            met.vectors, met.things, met.home, met.visits, met.meetings, met.bars, width, coordinates.metric
+            met.vectors, met.things, met.home, met.visits, met.meetings, met.bars, width, coordinates.metric, shared
         )
         joined = replace(joined, distances=coordinates.in_input_units(joined.distances))
         # A resident that is replaced asks for its list.

@@ -68,7 +68,7 @@ def _settings_of(manifest: Manifest) -> Settings:
 
 def _users_of(spark: SparkSession, manifest: Manifest, folder: str) -> Users:
     kind = T.StructType.fromJson(json.loads(manifest.id_type))["id"].dataType
-    wire = Wire(manifest.dim, manifest.sparse)
+    wire = Wire(manifest.dim, manifest.sparse, manifest.grouped)
     schema = T.StructType(block_fields(T.StringType() if is_collated(kind) else kind, wire))
     # The parts come in the order of their leaves.  Those of the first tree hold every row once.
     ends = np.cumsum([file.rows for file in manifest.files if file.name in set(manifest.parts)])

@@ -49,7 +49,8 @@ def index_of(tuned: Tuned, kept: Kept | None = None) -> Indexed:
         else:
             calibration = choose_probes(forest, routed, distances.first(len(forest.sizes)), recall)
     probes = calibration.probes if calibration else settings.probes or 1
-    plan, is_filtered = tuned.plan, users.excluded is not None or settings.candidate_col is not None
+    plan = tuned.plan
+    is_filtered = users.excluded is not None or settings.candidate_col is not None
     if kept is None and not is_filtered:
         kept = Kept(plan.probes, plan.reach, tuned.calibration, width=count_kept(settings.k), lists=None)
     return Indexed(

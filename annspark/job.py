@@ -280,8 +280,6 @@ def make_job(values: dict[str, Any]) -> Job:
     found = Settings(**{name: value for name, value in values.items() if name in settings})
     job = Job(settings=found, **{name: value for name, value in values.items() if name in places})
     found.require_pairing(job.candidates is not None, job.exclude is not None)
-    if job.index is not None:
-        found.require_indexable()
     return job
 
 
@@ -291,7 +289,6 @@ def make_fit_job(values: dict[str, Any]) -> FitJob:
     require_given(values, places, _PLACES_OF_JOBS)
     found = Settings(**{name: value for name, value in values.items() if name not in places})
     found.require_pairing(False)
-    found.require_indexable()
     return FitJob(settings=found, **{name: value for name, value in values.items() if name in places})
 
 

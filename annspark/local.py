@@ -54,14 +54,22 @@ def open_index(path: str) -> "LocalIndex":
 
     path : folder of an index that annspark saved, local or on a file system that PyArrow knows
 
-    Raises InputError where there is no index, or one that is newer than this annspark, damaged or not whole.
+    Raises InputError where there is no index, or one that is newer than this annspark, damaged or not whole, and for an
+    index of groups.
     """
     if not isinstance(path, str) or not path.strip():
         path_like = getattr(path, "__fspath__", None)
         if path_like is None:
             raise SettingsError(f"'path' is {path!r}; it must be the path of a folder.")
         path = str(path_like())
-    return LocalIndex(path)
+    folder = find_index(path)
+    manifest = read_manifest(folder)
+    if manifest.grouped:
+        raise InputError(
+            f"index {path!r} has groups, by {manifest.settings['within']!r}, and open_index does not search within "
+            "groups. Ask it with Spark: annspark query, or annspark.load(spark, path).query(table)."
+        )
+    return LocalIndex(path, manifest, Store(folder, manifest))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +83,8 @@ class _Held:
 class LocalIndex:
     """A saved index, opened by open_index.  Any number of threads may search it at once."""
 
-    def __init__(self, path: str):
-        folder = find_index(path)
-        manifest = read_manifest(folder)
-        self._path, self._manifest, self._store = path, manifest, Store(folder, manifest)
+    def __init__(self, path: str, manifest: Manifest, store: Store):
+        self._path, self._manifest, self._store = path, manifest, store
         self._coordinates = manifest.coordinates
         forest = manifest.forest
         self._held: list[_Held | None] = [None] * len(manifest.leaf_rows)

@@ -36,7 +36,7 @@ from annspark.flow.complete import find_more, find_short
 from annspark.flow.exact import find_exact_once
 from annspark.flow.exclude import with_excluded
 from annspark.flow.first_rows import compare_with_first_rows, pick_first_rows
-from annspark.flow.groups import with_groups
+from annspark.flow.groups import with_groups, with_too_small
 from annspark.flow.grow import count_forest_sample, grow, leaves_for
 from annspark.flow.join import join_partitions
 from annspark.flow.merge import merge_neighbors, table_as_candidates
@@ -196,6 +196,7 @@ def tune(users: Users, settings: Settings, run: Run, grown: Forest | None = None
     """
     spark = users.table.sparkSession
     neighbors, n_leaves = most_neighbors(users, settings), leaves_for(users.rows, settings)
+    users = with_too_small(users, neighbors)
     with run.clock.step("sample") as facts:
         users, samples = _draw_samples(users, settings, users.coordinates if grown else None)
         facts += [f"{samples.count():,} users"]
@@ -378,7 +379,11 @@ def complete(found: Found, tuned: Tuned, store: Store, n_merge_partitions: int) 
     """Return the neighbors, with full lists for those that the forest compared with too few others."""
     known, settings, counts = tuned.known, tuned.settings, found.counts
     users, asking, layout, k = known.users, known.asking, found.layout, settings.k
+    if asking.groups is not None and not asking.groups.large:  # small groups are exact
+        return found
     short = find_short(found.table, layout, asking, known.neighbors, counts.short, settings.seed)
+    if short is not None and len(short) == 0:
+        return found
     candidates = [
         find_more(users, asking, short, known.samples.routed.vectors, n_merge_partitions, k, own=tuned.own),
         table_as_candidates(

@@ -30,7 +30,7 @@ from annspark.flow.audit import noise_of
 from annspark.flow.calibrate import place_neighbors
 from annspark.flow.exact import find_exact_once
 from annspark.flow.first_rows import compare_with_first_rows, pick_for_queries
-from annspark.flow.groups import with_groups_among
+from annspark.flow.groups import with_groups, with_groups_among
 from annspark.flow.read import Users, in_double
 from annspark.flow.sample import Samples, sample_vectors
 from annspark.input.source import type_of_ids
@@ -87,6 +87,8 @@ def ask(
     role     : what messages call the table
     exclude  : pairs of a query and an indexed row that must not be in the table, see with_excluded
     """
+    users = with_groups(indexed.users, indexed.settings, run.stage, indexed.forest)
+    indexed = replace(indexed, users=users)
     queries = read_users(_matching(table, indexed.users, settings, role), settings, run, role, indexed.users)
     _require_size(queries, indexed.users)
     queries = exclude_pairs(queries, exclude, indexed.users.id_kind, settings, run)

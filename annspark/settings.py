@@ -257,14 +257,6 @@ class Settings:
                     f"'{name}' out."
                 )
 
-    def require_indexable(self) -> None:
-        """Raise SettingsError for settings of a table that cannot be kept as an index."""
-        if self.within is not None:
-            raise SettingsError(
-                f"'within' is {self.within!r}, and an index is asked for: indexes of groups cannot be kept yet. Leave "
-                "one of them out."
-            )
-
     @property
     def vector_names(self) -> tuple[str, ...]:
         """The columns that hold vectors, or the indices of sparse ones."""

@@ -21,6 +21,7 @@ from annspark.errors import BuildNeeded, SettingsError
 from annspark.flow.audit import noise_of
 from annspark.flow.exact import find_exact
 from annspark.flow.first_rows import FirstRows, pick_first_rows, pick_for_queries
+from annspark.flow.groups import with_groups, with_too_small
 from annspark.flow.grow import count_forest_sample
 from annspark.flow.read import Users
 from annspark.flow.sample import Samples, sample_vectors
@@ -36,7 +37,16 @@ from annspark.index_changes import (
 )
 from annspark.index_rows import read_lists, write_slots
 from annspark.index_writer import explained, finish_index, manifest_of, write_rows_of
-from annspark.pipeline import Outcome, find, find_in_lists, finish_build, plan_for, read_users, where_found
+from annspark.pipeline import (
+    Outcome,
+    find,
+    find_in_lists,
+    finish_build,
+    most_neighbors,
+    plan_for,
+    read_users,
+    where_found,
+)
 from annspark.run import Run
 from annspark.saved.manifest import Manifest
 from annspark.settings import Settings
@@ -99,6 +109,7 @@ def update(
     """
     kept = require_updatable(indexed, named)
     users = read_users(vectors, settings, run, like=replace(indexed.users, role="index"))
+    users = with_groups(users, settings, run.stage, indexed.forest)
     _require_fitting(users, indexed.users)
     known, forest = _know(users, settings, run), indexed.forest.first(len(kept.reach))
     first_rows = known.first_rows or pick_for_queries(known.users, indexed.forest, settings.k)
@@ -162,7 +173,8 @@ def _require_fitting(users: Users, before: Users) -> None:
 
 def _know(users: Users, settings: Settings, run: Run) -> Known:
     """Return what is known of tonight's rows: samples of them, and the exact neighbors of those audited."""
-    neighbors = min(settings.k, users.rows - 1)
+    neighbors = most_neighbors(users, settings)
+    users = with_too_small(users, neighbors)
     with run.clock.step("sample") as facts:
         n_audit, _ = count_exact_users(
             users.rows, settings.audit_users, 0 if settings.recall_asked is None else CALIBRATION_USERS
@@ -215,6 +227,7 @@ def _plan_of(manifest: Manifest, kept: Kept) -> Plan:
         n_partitions=len(manifest.parts),
         copies=1.0,
         expected=Expected(pairs=0.0, median_rows=round(median), p99_rows=round(p99), max_rows=round(largest)),
+        shared=manifest.forest.shared_leaves,
     )
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from annspark import InputError, SettingsError, build_neighbors, fit
+from annspark import InputError, SettingsError, build_neighbors, fit, load, open_index
 from annspark.cli import main
 from tests import oracle
 from tests.cli.builds import build
@@ -156,9 +156,25 @@ def grouped_world(sizes, seed=0):
     return group, [None if name == 0 else f"group {name}" for name in group]
 
 
-def grouped_table(spark, rows, texts, partitions=4):
-    data = [(i, row.tolist(), text, i % 2) for i, (row, text) in enumerate(zip(rows, texts, strict=True))]
-    return spark.createDataFrame(data, "user_id bigint, vector array<float>, language string, half int").repartition(
+def rows_for(metric, kind, n):
+    """Return float32 (n, dim): clustered rows, or those of few numbers, negative ones too, many of which share none."""
+    if kind == "dense":
+        return clustered(n)
+    rng = np.random.default_rng(0)
+    rows = rng.integers(-1, 4, (n, 40)) * (rng.random((n, 40)) < 0.1)
+    rows[:, 39] |= (rows == 0).all(axis=1)
+    return (rows != 0 if metric == "jaccard" else rows).astype(np.float32)
+
+
+def grouped_table(spark, rows, texts, partitions=4, kind="dense"):
+    """Return a table of rows with two columns of groups; kind is dense, sparse or sets."""
+    schema, form = {
+        "dense": ("array<float>", np.ndarray.tolist),
+        "sparse": ("map<int,float>", lambda row: {int(i): float(row[i]) for i in np.flatnonzero(row)}),
+        "sets": ("array<int>", lambda row: np.flatnonzero(row).tolist()),
+    }[kind]
+    data = [(i, form(row), text, i % 2) for i, (row, text) in enumerate(zip(rows, texts, strict=True))]
+    return spark.createDataFrame(data, f"user_id bigint, vector {schema}, language string, half int").repartition(
         partitions
     )
 
@@ -167,14 +183,23 @@ SIZES = [400, 300, 60, *[3] * 40, 1, 9, 10]  # two large groups, since a tree be
 
 
 @pytest.mark.parametrize(
-    ("metric", "partitions"),
-    [("cosine", 4), pytest.param("inner_product", 1, marks=SLOW), pytest.param("manhattan", 9, marks=SLOW)],
+    ("metric", "kind", "partitions"),
+    [
+        ("cosine", "dense", 4),
+        pytest.param("inner_product", "dense", 1, marks=SLOW),
+        pytest.param("manhattan", "dense", 9, marks=SLOW),
+        ("cosine", "sparse", 4),
+        pytest.param("euclidean", "sparse", 3, marks=SLOW),
+        pytest.param("inner_product", "sparse", 3, marks=SLOW),
+        pytest.param("jaccard", "sets", 1, marks=SLOW),
+    ],
 )
-def test_neighbors_within_groups(spark, metric, partitions):
+def test_neighbors_within_groups(spark, metric, kind, partitions):
     group, texts = grouped_world(SIZES)
-    rows = clustered(len(group))
-    table = grouped_table(spark, rows, texts, partitions)
+    rows = rows_for(metric, kind, len(group))
+    table = grouped_table(spark, rows, texts, partitions, kind)
     result = build_neighbors(table, metric=metric, within="language", recall=0.9, **QUICK)
+    rows = rows if kind == "dense" else csr_array(rows)
     far = distances_of(rows, metric, group[:, None] != group)
     lists = lists_of(result.table)
     assert_filtered(lists, far, result.report)
@@ -190,18 +215,19 @@ def test_neighbors_within_groups(spark, metric, partitions):
 
 
 @SLOW
-def test_all_filters_together(spark):
+@pytest.mark.parametrize(("metric", "kind"), [("euclidean", "dense"), ("cosine", "sparse"), ("jaccard", "sets")])
+def test_all_filters_together(spark, metric, kind):
     """Within two columns, only some may be neighbors, and pairs are excluded."""
     group, texts = grouped_world(SIZES, seed=1)
-    rows, may = clustered(len(group)), np.arange(len(group)) % 4 != 0
+    rows, may = rows_for(metric, kind, len(group)), np.arange(len(group)) % 4 != 0
     same = (group[:, None] == group) & (np.arange(len(group))[:, None] % 2 == np.arange(len(group)) % 2)
-    far = distances_of(rows, "euclidean", ~same, may)
+    far = distances_of(rows if kind == "dense" else csr_array(rows), metric, ~same, may)
     banned = banned_pairs(far)
-    table = grouped_table(spark, rows, texts).selectExpr("*", "user_id % 4 != 0 as ok")
-    settings = {"metric": "euclidean", "within": "language, half", "candidate_col": "ok", "recall": 0.9, **QUICK}
+    table = grouped_table(spark, rows, texts, kind=kind).selectExpr("*", "user_id % 4 != 0 as ok")
+    settings = {"metric": metric, "within": "language, half", "candidate_col": "ok", "recall": 0.9, **QUICK}
     result = build_neighbors(table, exclude=as_table(spark, banned), **settings)
     assert_filtered(lists_of(result.table), np.where(banned, np.inf, far), result.report)
-    again = build_neighbors(grouped_table(spark, rows, texts, 1).selectExpr("*", "user_id % 4 != 0 as ok"),
+    again = build_neighbors(grouped_table(spark, rows, texts, 1, kind).selectExpr("*", "user_id % 4 != 0 as ok"),
                             exclude=as_table(spark, banned), **settings)  # fmt: skip
     assert lists_of(again.table) == lists_of(result.table)
     result.table.unpersist()
@@ -216,15 +242,45 @@ def test_groups_that_cannot_be_used_are_refused(spark):
     ):
         with pytest.raises(InputError, match=words):
             build_neighbors(table, **named)
-    with pytest.raises(InputError, match="has sparse vectors, of which neighbors cannot be looked for within groups"):
-        build_neighbors(table.selectExpr("user_id", "array(1, 2) as vector"), metric="jaccard", within="user_id")
     for named in ({"top_up": True}, {"trees": 2}):
         with pytest.raises(SettingsError, match="each group has one tree"):
             build_neighbors(table, within="user_id", **named)
     with pytest.raises(SettingsError, match="'within' is 'a,,b'; it must be names of columns with commas between"):
         build_neighbors(table, within="a,,b")
-    with pytest.raises(SettingsError, match="indexes of groups cannot be kept yet"):
-        fit(table, within="user_id")
+
+
+OF_GROUPS = [("inner_product", "dense"), ("euclidean", "sparse"), ("inner_product", "sparse"), ("jaccard", "sets")]
+
+
+@pytest.mark.parametrize(
+    ("metric", "kind"), [("cosine", "dense"), *(pytest.param(*some, marks=SLOW) for some in OF_GROUPS)]
+)
+def test_an_index_of_groups(spark, tmp_path, metric, kind):
+    """It gives the table of a build; queries get neighbors of their group, those of unknown groups get none."""
+    group, texts = grouped_world(SIZES, seed=2)
+    rows = rows_for(metric, kind, len(group) + 200)
+    table = grouped_table(spark, rows[:-200], texts, kind=kind)
+    settings = {"metric": metric, "within": "language", "recall": 0.9, **QUICK}
+    with fit(table, **settings) as index:
+        index.save(tmp_path / "index")
+        wanted = lists_of(index.neighbors().table)
+    assert lists_of(build_neighbors(table, **settings).table) == wanted
+    index = load(spark, tmp_path / "index")
+    exact = rows if kind == "dense" else csr_array(rows)
+    far = distances_of(exact[:-200], metric, group[:, None] != group)
+    more = index.neighbors(k=9)
+    assert_filtered(lists_of(more.table), far, more.report, k=9)
+    asking = np.random.default_rng(0).choice(len(SIZES) + 10, 200)  # groups 10 beyond those there are
+    names = [None if name == 0 else f"group {name}" for name in asking]
+    queries = grouped_table(spark, rows[-200:], names, 2, kind)
+    found = index.query(queries)
+    between = np.where(asking[:, None] == group, oracle.between(exact[-200:], exact[:-200], metric), np.inf)
+    assert_filtered(lists_of(found.table), between, found.report)
+    assert found.report.rows.in_small_groups == sum(SIZES[name] < K if name < len(SIZES) else 1 for name in asking)
+    with pytest.raises(InputError, match="queries: no column 'language'; there are 'user_id', 'vector', 'half'"):
+        index.query(queries.drop("language"))
+    with pytest.raises(InputError, match="open_index does not search within groups"):
+        open_index(tmp_path / "index")
 
 
 @SLOW

@@ -68,7 +68,14 @@ WORLDS = {
     "sparse euclidean": (words, MAPS, {"metric": "euclidean", "probes": 2}),
     "sparse hubs": (longer_words, MAPS, {"metric": "inner_product", "recall": 0.9}),
     "sets": (members, "array<int>", {"metric": "jaccard", "probes": 2}),
+    "groups": (normal, FLOATS, {"metric": "cosine", "recall": 0.9, "within": "city"}),
+    "groups with hubs": (longer, FLOATS, {"metric": "inner_product", "probes": 3, "within": "city"}),
+    "sparse groups": (words, MAPS, {"metric": "euclidean", "probes": 2, "within": "city"}),
+    "sparse groups with hubs": (longer_words, MAPS, {"metric": "inner_product", "probes": 3, "within": "city"}),
+    "groups of sets": (members, "array<int>", {"metric": "jaccard", "probes": 2, "within": "city"}),
 }
+# One large group, and some forty small ones; with its vector a row may change its group.
+CITY = "nullif(if(pmod(hash(string(vector)), 100) < 60, 0, pmod(hash(string(vector)), 100)), 99) AS city"
 
 
 class Nights:
@@ -82,7 +89,8 @@ class Nights:
 
     def table(self, partitions=3):
         order = self.rng.permutation(list(self.rows)).tolist()
-        return self.spark.createDataFrame([(i, self.rows[i]) for i in order], self.schema).repartition(partitions)
+        rows = self.spark.createDataFrame([(i, self.rows[i]) for i in order], self.schema)
+        return rows.selectExpr("*", CITY).repartition(partitions)
 
     def change(self, new, changed, gone):
         """Change the rows; a row that is gone may come back another night, with another vector."""
@@ -128,6 +136,9 @@ def test_every_night_has_the_table_of_a_join_of_all_rows(spark, tmp_path, world)
         lists, index, report = updated(index, table, tmp_path / f"night-{night}")
         assert lists == whole
         assert lists.keys() == nights.rows.keys()
+        if "within" in named:
+            city = dict(table.select("user_id", "city").collect())
+            assert all(city[row] == city[other] for row, found in lists.items() for other, _ in found)
         assert report.rows.written == len(nights.rows) == len(index)
 
 

@@ -57,6 +57,11 @@ class CentreForest:
         return tuple(len(centres) for centres in self.trees)
 
     @property
+    def shared_leaves(self) -> range:
+        """None: there are no groups."""
+        return range(0)
+
+    @property
     def gains_by_trees(self) -> bool:
         """False: more probes are cheaper than more trees."""
         return False

@@ -62,6 +62,11 @@ class ColumnForest:
         return (len(self.columns) + self.n_shared + 1,) * len(self.homes)
 
     @property
+    def shared_leaves(self) -> range:
+        """None: there are no groups."""
+        return range(0)
+
+    @property
     def gains_by_trees(self) -> bool:
         """True: a tree of homes by the next column finds neighbors that visits by more columns do not."""
         return True

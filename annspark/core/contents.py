@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from annspark.core.vectors import Vectors, in_kind, is_sparse, slice_rows
+from annspark.core.vectors import Grouped, Vectors, in_kind, is_sparse, slice_rows
 
 _NUMBERS = 1 << 15  # numbers mixed at once: they stay in the second-level cache
 _MIX = np.uint64(0x9E3779B97F4A7C15)
@@ -13,10 +13,12 @@ def contents_of(vectors: Vectors) -> np.ndarray:
     """Return a hash of the numbers of each row: int64 (n,), the same for float32 and float64 of equal numbers.
 
     Each number is mixed and multiplied by an odd weight of its column, and the products are added up modulo 2**64.  So
-    two different rows have the same hash with a probability of some 2**-64.
+    two different rows have the same hash with a probability of some 2**-64.  So have rows of different groups.
 
     vectors : n, dense or sparse, as in the input
     """
+    if isinstance(vectors, Grouped):
+        return contents_of(vectors.vectors) ^ _weights(vectors.group).view(np.int64)
     if is_sparse(vectors):
         weighted = _mixed(vectors.data) * _weights(vectors.indices)
         sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(weighted, dtype=np.uint64)])

@@ -124,7 +124,8 @@ def route_changed(callers: Callers, forest: Forest, plan: Plan, vectors: Vectors
         owner, homes = row[at_home], leaf[at_home]
         if tree == 0 and len(hubs):
             others = ~np.isin(row, hubs)
-            every = np.arange(plan.first_leaf[1], dtype=np.int32)
+            # Hubs are of large groups, of which nobody is in the leaves of small ones.
+            every = np.setdiff1d(np.arange(plan.first_leaf[1], dtype=np.int32), np.array(plan.shared, np.int32))
             row = np.concatenate([row[others], np.repeat(hubs, len(every))])
             leaf = np.concatenate([leaf[others], np.tile(every, len(hubs))])
         parts.append((row, leaf, plan.partition_of_leaf[leaf]))

@@ -6,7 +6,7 @@ from annspark.core.distance import kernel_for, middle_of
 from annspark.core.exact_sparse import search_sparse
 from annspark.core.excluded import Pairs
 from annspark.core.metric import METRICS
-from annspark.core.nearest_lists import Nearest, merge_pairs
+from annspark.core.nearest_lists import Nearest, merge_pairs, search_groups
 from annspark.core.selection import few_at_most
 from annspark.core.vectors import Grouped, Vectors, is_sparse, len_of, surplus_twins, take_rows
 
@@ -39,7 +39,7 @@ def search_exactly(
     if n == 0 or n_queries == 0:
         return lists
     if isinstance(vectors, Grouped):
-        return _search_groups(queries, vectors, hashes, lists, metric, excluded)
+        return search_groups(search_exactly, queries, vectors, hashes, lists, metric, excluded)
     if excluded is not None and len(excluded.row):
         # Twins of an excluded vector cannot stand for it, so they are all compared.
         return (search_sparse if is_sparse(vectors) else _search_dense)(
@@ -50,24 +50,6 @@ def search_exactly(
         others = np.delete(np.arange(n), surplus)
         vectors, hashes = take_rows(vectors, others), hashes[others]
     return (search_sparse if is_sparse(vectors) else _search_dense)(queries, vectors, hashes, lists, metric, None)
-
-
-def _search_groups(
-    queries: Grouped, vectors: Grouped, hashes: np.ndarray, lists: Nearest, metric: str, excluded: Pairs | None
-) -> Nearest:
-    """Do what search_exactly does for vectors of groups: one group of the queries after the other."""
-    distances, found = lists.distances.copy(), lists.hashes.copy()
-    order = np.argsort(vectors.group, kind="stable")
-    ordered = vectors.group.take(order)
-    names, place = np.unique(queries.group, return_inverse=True)
-    ends = np.searchsorted(ordered, names), np.searchsorted(ordered, names, side="right")
-    for name in np.flatnonzero(ends[0] < ends[1]):
-        asking, rows = np.flatnonzero(place.ravel() == name), order[ends[0][name] : ends[1][name]]
-        pairs = excluded.between(asking, rows) if excluded is not None else None
-        some = take_rows(queries.vectors, asking), take_rows(vectors.vectors, rows), hashes.take(rows)
-        nearest = search_exactly(*some, Nearest(distances[asking], found[asking]), metric, pairs)
-        distances[asking], found[asking] = nearest.distances, nearest.hashes
-    return Nearest(distances, found)
 
 
 def _search_dense(

@@ -16,8 +16,17 @@ import numpy as np
 from annspark.core.distance import SparseProducts
 from annspark.core.excluded import Pairs
 from annspark.core.metric import METRICS
-from annspark.core.nearest_lists import Nearest, find_entering, merge_pairs
-from annspark.core.vectors import Vectors, len_of, owner_of, renumbered, slice_rows, squared_lengths, take_rows
+from annspark.core.nearest_lists import Nearest, find_entering, merge_pairs, search_groups
+from annspark.core.vectors import (
+    Grouped,
+    Vectors,
+    len_of,
+    owner_of,
+    renumbered,
+    slice_rows,
+    squared_lengths,
+    take_rows,
+)
 
 _PRODUCTS = 1 << 20  # products of two numbers made at once: some 100 MB with what follows from them
 _Found = tuple[np.ndarray, np.ndarray, np.ndarray]  # row, query and distance of pairs
@@ -44,7 +53,9 @@ def search_sparse(
 def search_related(
     queries: Vectors, vectors: Vectors, hashes: np.ndarray, lists: Nearest, metric: str, excluded: Pairs | None = None
 ) -> Nearest:
-    """Do what search_sparse does for related pairs alone, those whose product is not 0."""
+    """Do what search_sparse does for related pairs alone, those whose product is not 0; of groups, within each."""
+    if isinstance(vectors, Grouped):
+        return search_groups(search_related, queries, vectors, hashes, lists, metric, excluded)
     return _search_related(_Pairs(queries, vectors, metric, lists.distances.dtype, excluded), hashes, lists)
 
 

@@ -4,6 +4,9 @@ Sparse rows that share no column are unrelated.  Under cosine, jaccard and inner
 far, so that the nearest are the first by id.  Under euclidean distance |x - y|^2 = |x|^2 + |y|^2, so that the nearest
 are the shortest.  So the order of unrelated rows is the same for every row, and the first few hundred in that order
 are enough for all lists.  Comparing all rows with them takes time in proportion to the number of rows.
+
+Where neighbors are looked for within groups, each large group has first rows of its own.  The join compares all rows of
+a small group.
 """
 
 import numpy as np
@@ -13,14 +16,15 @@ from annspark.core.excluded import Pairs
 from annspark.core.metric import METRICS
 from annspark.core.packing import EMPTY, pack, unpack
 from annspark.core.vectors import (
+    Grouped,
     Vectors,
-    groups_of,
     is_sparse,
     len_of,
     plain,
     renumbered,
     slice_rows,
     squared_lengths,
+    take_rows,
 )
 
 # There are max(_AT_LEAST, 2 k + _MORE) first rows.  More than k, since a row may be related to some of them.
@@ -39,7 +43,7 @@ def ordering_lengths(rows: Vectors, metric: str) -> np.ndarray:
     The squared lengths of sparse rows under a metric by which longer unrelated rows are farther, else 0.
     """
     by_length = is_sparse(rows) and np.isinf(METRICS[metric].unrelated)
-    return squared_lengths(rows) if by_length else np.zeros(len_of(rows))
+    return squared_lengths(plain(rows)) if by_length else np.zeros(len_of(rows))
 
 
 def nearest_first_rows(
@@ -54,17 +58,24 @@ def nearest_first_rows(
     returns : int64 (n, k), places among the first rows, by (distance, place), -1 where there are fewer; float32 (n, k),
               distances, inf where there are fewer
     """
-    n, m, group, first_group = len_of(rows), len_of(first), groups_of(rows), groups_of(first)
-    rows, first = plain(rows), plain(first)
+    n, m = len_of(rows), len_of(first)
     neighbors, distances = np.full((n, k), -1), np.full((n, k), np.inf, np.float32)
+    if isinstance(rows, Grouped):
+        for name in np.intersect1d(rows.group, first.group):
+            some, among = np.flatnonzero(rows.group == name), np.flatnonzero(first.group == name)
+            place = np.full(m + 1, -1)
+            place[among] = np.arange(len(among))
+            pairs = excluded.between(some, among) if excluded is not None else None
+            ends = take_rows(rows.vectors, some), take_rows(first.vectors, among)
+            found, distances[some] = nearest_first_rows(*ends, place[own[some]], k, metric, pairs)
+            neighbors[some] = np.where(found >= 0, among[found], -1)
+        return neighbors, distances
     step = max(1, _PAIRS // max(1, m))
     for start in range(0, n, step):
         some, mine = slice_rows(rows, start, start + step), own[start : start + step]
         keys = pack(METRICS[metric].from_raw(_all_raw(some, first, metric)), np.arange(m))
         itself = np.flatnonzero(mine >= 0)
         keys[itself, mine[itself]] = EMPTY
-        if group is not None:
-            keys[group[start : start + step, None] != first_group] = EMPTY
         if excluded is not None:
             keys[excluded.of_rows(np.arange(start, start + len(keys)))] = EMPTY
         if k < m:
@@ -93,6 +104,6 @@ def expected_products(sample: Vectors, rows: int, queries: int) -> float:
 
     rows, queries : how many there are of either
     """
-    _, counts = np.unique(sample.indices, return_counts=True)
+    _, counts = np.unique(plain(sample).indices, return_counts=True)
     share = counts / max(1, len_of(sample))
     return float((share**2).sum()) * rows * queries

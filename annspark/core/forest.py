@@ -12,12 +12,16 @@ class Forest(Protocol):
     """Trees of leaves.  A vector has one home leaf in each tree, or none, and may visit other leaves.
 
     A CentreForest, for dense vectors, has a leaf for each centre.  A ColumnForest, for sparse rows, has a leaf for each
-    column.
+    column.  A GroupedForest, for vectors of groups, has one of these for each large group.
     """
 
     @property
     def sizes(self) -> tuple[int, ...]:
         """Number of leaves of each tree."""
+
+    @property
+    def shared_leaves(self) -> range:
+        """The leaves of the first tree that small groups share, all of whose rows are compared within their group."""
 
     @property
     def gains_by_trees(self) -> bool:

@@ -37,8 +37,8 @@ from annspark.core.vectors import (
 class Joined:
     """The nearest neighbors of the vectors of one partition, among those they were compared with in it.
 
-    Under cosine, jaccard and inner product sparse rows get no neighbor that is as far as unrelated rows, or farther:
-    see join_sparse.py.
+    Under cosine, jaccard and inner product sparse rows get no neighbor that is as far as unrelated rows, or farther,
+    but for those of small groups: see join_sparse.py.
 
     neighbors : int32 (n, k), row numbers, by (distance, row number); -1 where fewer were compared
     distances : float32 (n, k), exact (for dense vectors by differences); inf where fewer were compared
@@ -53,7 +53,13 @@ class Joined:
 
 
 def join_leaves(
-    vectors: Vectors, home: np.ndarray, visits: Visits, k: int, metric: str, excluded: Pairs | None = None
+    vectors: Vectors,
+    home: np.ndarray,
+    visits: Visits,
+    k: int,
+    metric: str,
+    excluded: Pairs | None = None,
+    shared: range = range(0),
 ) -> Joined:
     """Join every leaf of a partition: return each vector's k nearest among those it is compared with.
 
@@ -61,6 +67,7 @@ def join_leaves(
     home    : int32 (n,), a vector's home leaf; -1 for a guest, whose home is in another partition
     visits  : of other leaves of this partition, EVERY_LEAF for all; equal vectors have equal homes and visits
     excluded : pairs of vectors, of which the first must not be given the second
+    shared  : the leaves that small groups share
 
     Raises ValueError for more than MAX_ROWS vectors.
     """
@@ -74,7 +81,8 @@ def join_leaves(
     surplus, model = _surplus(vectors, k, excluded)
     rows = np.delete(np.arange(n), surplus)
     rows = rows[np.argsort(np.where(home[rows] < 0, np.iinfo(np.int32).max, home[rows]), kind="stable")]
-    keeper = Keeper(plain(vectors), rows, home, visits, k, metric, excluded=excluded, group=groups_of(vectors))
+    group = groups_of(vectors)
+    keeper = Keeper(plain(vectors), rows, home, visits, k, metric, excluded=excluded, group=group, shared=shared)
     pairs = (compare_sparse if is_sparse(vectors) else compare_dense)(keeper)
     neighbors[rows], distances[rows] = keeper.nearest()
     # A surplus guest gets no list here: in the partition of its home, k twins at distance 0 fill its list.  Here they
@@ -93,6 +101,7 @@ def join_queries(
     k: int,
     metric: str,
     excluded: Pairs | None = None,
+    shared: range = range(0),
 ) -> Joined:
     """Compare queries with the residents of the leaves that they go to: return each query's k nearest among these.
 
@@ -101,6 +110,7 @@ def join_queries(
     queries   : m, of the same kind; n + m <= MAX_ROWS
     visits    : the leaves of this partition that each query goes to
     excluded  : pairs of a query and a resident, which the query must not be given
+    shared    : the leaves that small groups share
     returns   : for each query, row numbers of residents
 
     Raises ValueError for more than MAX_ROWS vectors.
@@ -116,7 +126,8 @@ def join_queries(
     visits = Visits(visits.row + n, visits.leaf)
     bars = np.where(homes >= 0, NO_BAR, np.float32(np.inf))
     everybody = concatenate_rows([residents, queries])
-    keeper = Keeper(plain(everybody), rows, homes, visits, k, metric, bars, excluded=both, group=groups_of(everybody))
+    group = groups_of(everybody)
+    keeper = Keeper(plain(everybody), rows, homes, visits, k, metric, bars, excluded=both, group=group, shared=shared)
     pairs = (compare_sparse if is_sparse(residents) else compare_dense)(keeper)
     neighbors, distances = (part[len(rows) - m :] for part in keeper.nearest())
     return Joined(neighbors=neighbors, distances=distances, pairs=pairs, max_rows=_largest_leaf(home))
@@ -141,6 +152,7 @@ def join_changed(
     bars: np.ndarray,
     k: int,
     metric: str,
+    shared: range = range(0),
 ) -> Joined:
     """Compare rows that ask with residents; both ends keep their k nearest of these.
 
@@ -153,6 +165,7 @@ def join_changed(
     visits  : the leaves of this partition that each row that asks goes to
     meetings : rows that ask, and the residents that visit a home of theirs; equal vectors are in the same meetings
     bars    : float32 (n,), raw distance up to which a resident keeps neighbors; NO_BAR for one that keeps none
+    shared  : the leaves that small groups share
     returns : lists of row numbers: residents for rows that ask, and rows that ask for residents
 
     Raises ValueError for more than MAX_ROWS vectors.
@@ -177,7 +190,8 @@ def join_changed(
     place = np.full(n, -1)
     place[rows] = np.arange(len(rows))
     by_place = [(_at_places(asking, place), _at_places(calling, place)) for asking, calling in meetings]
-    keeper = Keeper(vectors, rows, home, visits, k, metric, bars, things)
+    group = groups_of(vectors)
+    keeper = Keeper(plain(vectors), rows, home, visits, k, metric, bars, things, group=group, shared=shared)
     compare = compare_sparse if is_sparse(vectors) else compare_dense
     pairs = compare(keeper, [group for group in by_place if len(group[0]) and len(group[1])])
     neighbors[rows], distances[rows] = keeper.nearest()

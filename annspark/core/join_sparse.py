@@ -10,6 +10,9 @@ join leaves them out, and farther pairs too: a row whose list is short gets the 
 as near (see first_rows.py).  Under euclidean distance unrelated pairs count.  So every leaf has one more column, in
 which all of its rows have the same tiny number, a mark, and the product holds these pairs too.  Under jaccard only
 the empty sets get the mark: they share no column, yet their distance is 0.
+
+Rows of groups may only be neighbors within their group.  So what is treated as a leaf are the rows of one group in a
+leaf.  Rows of small groups, which are compared with all of their group, get the mark, and keep unrelated rows, too.
 """
 
 from dataclasses import dataclass
@@ -53,14 +56,20 @@ class _Rows:
 
     marked  : sparse float64 (n, n_columns + 1), columns numbered from 0, the last one for marks
     lengths : float64 (n,), squared lengths
+    group   : int64 (n,), the number of a row's group, all 0 where there are no groups
     number  : int32 (n_columns + 1,), scratch: the number of a column in one product; -1 while none is made
     measure : gives distances from products
     """
 
     marked: Vectors
     lengths: np.ndarray
+    group: np.ndarray
     number: np.ndarray
     measure: SparseProducts
+
+    def in_groups(self, leaf: np.ndarray, row: np.ndarray) -> np.ndarray:
+        """Return a number for each leaf and the group of a row there, in the order of leaves: int64 (n,)."""
+        return leaf.astype(np.int64) * (int(self.group.max(initial=0)) + 1) + self.group.take(row)
 
 
 def compare_sparse(keeper: Keeper, meetings: Meetings = ()) -> int:
@@ -69,23 +78,32 @@ def compare_sparse(keeper: Keeper, meetings: Meetings = ()) -> int:
     meetings : guests, and residents that these are compared with, too
     """
     mine = take_rows(keeper.vectors, keeper.id_order)
-    marked = _marked(mine, np.isinf(keeper.facts.unrelated) | (keeper.facts.sets & (np.diff(mine.indptr) == 0)))
-    number = np.full(marked.shape[1], -1, np.int32)
-    rows = _Rows(marked=marked, lengths=squared_lengths(mine), number=number, measure=SparseProducts(keeper.metric))
-    residents = np.lexsort((rows.lengths, keeper.home))
+    all_count, empty = np.isinf(keeper.facts.unrelated), np.diff(mine.indptr) == 0
+    marked = _marked(mine, all_count | (keeper.facts.sets & empty) | keeper.small)
+    no_groups = np.zeros(len(keeper.home), np.int64)
+    rows = _Rows(
+        marked=marked,
+        lengths=squared_lengths(mine),
+        group=no_groups if keeper.group is None else np.unique(keeper.group, return_inverse=True)[1].reshape(-1),
+        number=np.full(marked.shape[1], -1, np.int32),
+        measure=SparseProducts(keeper.metric),
+    )
+    residents = np.lexsort((rows.lengths, rows.group, keeper.home))
     residents = residents[keeper.home[residents] >= 0]
     pairs = 0
     if len(keeper.hubs):
         pairs = _compare_with_hubs(keeper, rows, residents)
         residents = residents[~np.isin(residents, keeper.hubs)]
-    leaf, first, count = np.unique(keeper.home[residents], return_index=True, return_counts=True)
+    homes = rows.in_groups(keeper.home[residents], residents)
+    leaf, first, count = np.unique(homes, return_index=True, return_counts=True)
     leaves = _Leaves(residents, first, count)
     if len(leaf) == 0:  # then there are no meetings either
         return pairs
     if keeper.residents_meet:
         pairs += _compare(keeper, rows, residents, _leaf_places(leaves), leaves, at_home=True)
-    place = np.searchsorted(leaf, keeper.visits.leaf).clip(max=len(leaf) - 1)
-    here = leaf[place] == keeper.visits.leaf
+    visited = rows.in_groups(keeper.visits.leaf, keeper.visits.row)
+    place = np.searchsorted(leaf, visited).clip(max=len(leaf) - 1)
+    here = leaf[place] == visited
     row, place = keeper.visits.row[here], place[here]
     order = np.lexsort((row, place))
     pairs += _compare(keeper, rows, row[order], place[order], leaves, at_home=False)
@@ -99,15 +117,20 @@ def compare_sparse(keeper: Keeper, meetings: Meetings = ()) -> int:
 
 
 def _compare_with_hubs(keeper: Keeper, rows: _Rows, residents: np.ndarray) -> int:
-    """Compare all residents with the hubs, and return the number of pairs; leaves then need not hold hubs.
+    """Compare all residents with the hubs of their group, and return the number of pairs; leaves then need hold none.
 
     A hub is compared with other hubs in the partition of its home only, and with all other rows in every partition.
     """
-    hubs = _Leaves(keeper.hubs, np.zeros(1, np.int64), np.array([len(keeper.hubs)]))
-    are_hubs = np.isin(residents, keeper.hubs)
+    hubs = keeper.hubs[np.argsort(rows.group[keeper.hubs], kind="stable")]
+    groups, first, count = np.unique(rows.group[hubs], return_index=True, return_counts=True)
+    leaves = _Leaves(hubs, first, count)
+    residents = residents[np.isin(rows.group[residents], groups)]
+    residents = residents[np.argsort(rows.group[residents], kind="stable")]
+    are_hubs = np.isin(residents, hubs)
     pairs = 0
     for visitors, at_home in ((residents[are_hubs], True), (residents[~are_hubs], False)):
-        pairs += _compare(keeper, rows, visitors, np.zeros(len(visitors), np.int64), hubs, at_home=at_home, twice=False)
+        place = np.searchsorted(groups, rows.group[visitors])
+        pairs += _compare(keeper, rows, visitors, place, leaves, at_home=at_home, twice=False)
     return pairs
 
 
@@ -152,7 +175,8 @@ def _compare(
     whole    : no leaf is cut, however crowded it is
     """
     if not whole:
-        visitors, leaf, leaves = _cut_crowded(visitors, leaf, leaves, rows.lengths, keeper.facts)
+        crowded = (leaves.count > CROWDED) & ~keeper.small.take(leaves.rows.take(leaves.first))
+        visitors, leaf, leaves = _cut_crowded(visitors, leaf, leaves, crowded, rows.lengths, keeper.facts)
     pairs, numbers = np.cumsum(leaves.count[leaf]), np.cumsum(np.diff(rows.marked.indptr)[visitors])
     start = 0
     while start < len(leaf):
@@ -171,7 +195,7 @@ def _compare(
 
 
 def _cut_crowded(
-    visitors: np.ndarray, leaf: np.ndarray, leaves: _Leaves, lengths: np.ndarray, facts: Metric
+    visitors: np.ndarray, leaf: np.ndarray, leaves: _Leaves, crowded: np.ndarray, lengths: np.ndarray, facts: Metric
 ) -> tuple[np.ndarray, np.ndarray, _Leaves]:
     """Cut crowded leaves into parts, and return visitors, the parts they visit, and all leaves.
 
@@ -181,9 +205,9 @@ def _cut_crowded(
     number of rows, and not to its square.
 
     visitors, leaf : as for _compare
+    crowded        : bool (n_leaves,)
     lengths        : float64 (n,), squared lengths of all rows
     """
-    crowded = leaves.count > CROWDED
     if not crowded.any():
         return visitors, leaf, leaves
     parts = np.where(crowded, -(-leaves.count // _PART), 1)
@@ -237,7 +261,8 @@ def _compare_at_once(
     raw = raw.astype(np.float32)
     unrelated = keeper.facts.to_raw(np.array(keeper.facts.unrelated, np.float32))
     bar = keeper.bar.take(one) if at_home else np.maximum(keeper.bar.take(one), keeper.bar.take(other))
-    near = np.flatnonzero((one != other) & (raw <= bar) & (raw < unrelated))
+    near = np.flatnonzero((one != other) & (raw <= bar))
+    near = near[(raw.take(near) < unrelated) | keeper.small.take(one.take(near))]
     if at_home:
         near = keeper.allowed(near, one, other)
         near = near[_fold_some_first(keeper, one.take(near), other.take(near), raw.take(near))]

@@ -40,6 +40,7 @@ class Keeper:
     residents_meet : whether residents are compared with each other; where they are not, guests ask
     excluded       : pairs of a row and another, both in the order of homes, that the row must not keep
     group          : int64 (n_rows,), groups, outside of which no row keeps others; None where there are none
+    small          : bool (n_rows,), rows of small groups, which may keep all of their group
     things         : int (n_rows,), the same for a guest and a resident that are one; None where no row is both
     bar            : float32 (n_rows,), raw distance of the worst neighbor in a row's list, inf while it has fewer than
                      k, NO_BAR for rows that keep no neighbors
@@ -58,8 +59,11 @@ class Keeper:
         things: np.ndarray | None = None,
         excluded: Pairs | None = None,
         group: np.ndarray | None = None,
+        shared: range = range(0),
     ):
         """Take the rows of a partition.
+
+        shared : leaves that small groups share; nobody else goes there
 
         bars   : float32 (n,), the bar that each vector begins with, for guests that ask; NO_BAR for those that
                  keep no neighbors; None where all begin without one, and residents are compared with each other
@@ -76,6 +80,8 @@ class Keeper:
         self.excluded = None if excluded is None else _renumbered(excluded, place)
         self.group = None if group is None else group[rows]
         self.visits = Visits(*sort_pairs(row.take(here), visits.leaf.take(here)))
+        self.small = _are_among(self.home, shared)
+        self.small[self.visits.row[_are_among(self.visits.leaf, shared)]] = True
         self.k = k
         self.bar = np.full(len(rows), np.inf, np.float32)
         id_bits = max(1, int(rows.max(initial=0)).bit_length())
@@ -226,6 +232,11 @@ class Keeper:
         neighbors = (self._best & low_bits(self._id_bits)).astype(np.int32)
         neighbors[self._best == self._empty] = -1
         return neighbors, self._distances(self._best)
+
+
+def _are_among(leaves: np.ndarray, wanted: range) -> np.ndarray:
+    """Return which leaves are among those wanted: bool (n,)."""
+    return (leaves >= wanted.start) & (leaves < wanted.stop)
 
 
 def _renumbered(pairs: Pairs, place: np.ndarray) -> Pairs:

@@ -4,11 +4,14 @@ The search of a join keeps its lists in another form, see keeper.py: here ties a
 do not fit into its packed keys.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from annspark.core.arrays import places_in_groups
+from annspark.core.excluded import Pairs
+from annspark.core.vectors import Grouped, take_rows
 
 
 @dataclass(frozen=True)
@@ -66,3 +69,30 @@ def merge_pairs(lists: Nearest, query: np.ndarray, distance: np.ndarray, hashes:
     new_distances, new_hashes = lists.distances.copy(), lists.hashes.copy()
     new_distances[touched], new_hashes[touched] = all_distances[first].reshape(-1, m), all_hashes[first].reshape(-1, m)
     return Nearest(new_distances, new_hashes)
+
+
+def search_groups(
+    search: Callable[..., Nearest],
+    queries: Grouped,
+    vectors: Grouped,
+    hashes: np.ndarray,
+    lists: Nearest,
+    metric: str,
+    excluded: Pairs | None,
+) -> Nearest:
+    """Do what a search does for vectors without groups: one group of the queries after the other.
+
+    search : search_exactly or search_related, whose arguments the others are
+    """
+    distances, found = lists.distances.copy(), lists.hashes.copy()
+    order = np.argsort(vectors.group, kind="stable")
+    ordered = vectors.group.take(order)
+    names, place = np.unique(queries.group, return_inverse=True)
+    ends = np.searchsorted(ordered, names), np.searchsorted(ordered, names, side="right")
+    for name in np.flatnonzero(ends[0] < ends[1]):
+        asking, rows = np.flatnonzero(place.ravel() == name), order[ends[0][name] : ends[1][name]]
+        pairs = excluded.between(asking, rows) if excluded is not None else None
+        some = take_rows(queries.vectors, asking), take_rows(vectors.vectors, rows), hashes.take(rows)
+        nearest = search(*some, Nearest(distances[asking], found[asking]), metric, pairs)
+        distances[asking], found[asking] = nearest.distances, nearest.hashes
+    return Nearest(distances, found)

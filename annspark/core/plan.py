@@ -1,7 +1,7 @@
 """The plan of the join: which leaves share a partition.  It is made from a sample, before any vector is shipped."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import numpy as np
@@ -61,6 +61,7 @@ class Plan:
     n_partitions      : partitions of the join, over all trees
     copies            : partitions a vector is shipped to on average
     expected          : what the routes of the sample predict
+    shared            : the leaves that small groups share, in which all rows of a group are compared
     """
 
     probes: float
@@ -70,6 +71,7 @@ class Plan:
     n_partitions: int
     copies: float
     expected: Expected
+    shared: range = range(0)
 
     @property
     def n_leaves(self) -> int:
@@ -106,7 +108,8 @@ def plan_join(
         going = np.bincount(of_tree.leaf, minlength=n_leaves) + of_hubs
         work.append((count_residents(of_tree, n_leaves) + 1e-3) * (going + 1e-3))
     cut = _cut_into_partitions(routes, work, lambda each: 4 * rows * each, width, workers, rows)
-    return _plan_of(probes, reach, sizes, cut, _expect(routes, sizes, n_hubs, rows))
+    plan = _plan_of(probes, reach, sizes, cut, _expect(routes, sizes, n_hubs, rows))
+    return replace(plan, shared=forest.shared_leaves)
 
 
 def plan_queries(
@@ -145,7 +148,7 @@ def plan_queries(
     pairs = count_query_pairs(routes, residents)
     median, p99, largest = np.quantile(np.concatenate(residents), (0.5, 0.99, 1.0))
     expected = Expected(pairs=pairs, median_rows=round(median), p99_rows=round(p99), max_rows=round(largest))
-    return _plan_of(probes, reach, sizes, cut, expected)
+    return replace(_plan_of(probes, reach, sizes, cut, expected), shared=forest.shared_leaves)
 
 
 def plan_parts(sizes: tuple[int, ...], residents: tuple[np.ndarray, ...], rows: int, width: float, cores: int) -> Plan:

@@ -92,7 +92,8 @@ def tie_limit(radius: np.ndarray, sizes: np.ndarray, metric: str, *, sparse: boo
         chord = np.sqrt(2 * np.maximum(radius, 0))
         lost = np.full(len(radius), 4 * _ROUNDING) if sparse else _ROUNDING * (chord + _ROUNDING)
     elif sparse and not facts.largest:  # from |x|^2 + |y|^2 - 2 x.y
-        lost = np.sqrt(radius**2 + 4 * _ROUNDING * sizes**2) - radius
+        known = np.where(np.isfinite(radius), radius, 0)
+        lost = np.sqrt(known**2 + 4 * _ROUNDING * sizes**2) - known
     else:
         lost = _ROUNDING * sizes
     return np.where(np.isfinite(radius), radius + _RELATIVE * np.abs(radius) + lost, radius)

@@ -65,10 +65,10 @@ def ask_partitions(
     schema = joined_schema(id_type(shipped, QUERY_IDS), id_type(shipped, IDS))
     keys = partition_keys(n_merge_partitions)
     by_partition = shipped.repartition(plan.n_partitions, PARTITION_KEY)
-    return by_partition.mapInArrow(_ask_mapper(keys, wire, coordinates, k, own), schema)
+    return by_partition.mapInArrow(_ask_mapper(keys, plan.shared, wire, coordinates, k, own), schema)
 
 
-def _ask_mapper(keys: np.ndarray, wire: Wire, coordinates: Coordinates, k: int, own: bool) -> Mapper:
+def _ask_mapper(keys: np.ndarray, shared: range, wire: Wire, coordinates: Coordinates, k: int, own: bool) -> Mapper:
     def ask(batches: Batches) -> Batches:
         shipped = gathered(batches)
         if shipped is None:
@@ -90,7 +90,7 @@ def _ask_mapper(keys: np.ndarray, wire: Wire, coordinates: Coordinates, k: int, 
         excluded = read_excluded(asking)
         pairs = excluded.among(resident_hashes) if excluded else None
         # One more than asked for, because the resident of the query's own id is left out.
-        joined = join_queries(residents, home, queries, visits, k + own, coordinates.metric, pairs)
+        joined = join_queries(residents, home, queries, visits, k + own, coordinates.metric, pairs, shared)
         if own:
             itself = pc.fill_null(pc.index_in(query_ids, ids), -1).to_numpy()
             joined = _without(joined, itself, k)

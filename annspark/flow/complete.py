@@ -30,7 +30,7 @@ from annspark.spark.arrow import Batches, Mapper, collect, elements, gathered, n
 from annspark.spark.block import block_lengths, candidate_schema, id_type, seeded_hash
 from annspark.spark.cluster import partition_keys
 from annspark.spark.wire import Wire
-from annspark.tables import COUNTS, DISTANCES, HASHES, IDS, NEIGHBOR_ID, NEIGHBOR_IDS, PARTITION_KEY, USER_ID
+from annspark.tables import COUNTS, DISTANCES, GROUPS, HASHES, IDS, NEIGHBOR_ID, NEIGHBOR_IDS, PARTITION_KEY, USER_ID
 
 _AT_ONCE_BYTES = 64 << 20  # vectors of query users in one closure
 _PAIRS = 10**10  # most pairs of dense vectors to compare: a minute on two cores
@@ -42,6 +42,8 @@ _SEARCHED = 2_000  # so many users are compared with all rows at any cost, as th
 def find_short(table: DataFrame, layout: Layout, users: Users, most: int, count: int, seed: int) -> pa.Table | None:
     """Return the users that have fewer than `most` neighbors: user_id, hashes (int64); None where they are too many.
 
+    Users of small groups are left out, as they have been compared with all of their group.
+
     count : number of these users
     """
     if count > _COLLECTED:
@@ -49,8 +51,21 @@ def find_short(table: DataFrame, layout: Layout, users: Users, most: int, count:
     user_id = F.col(USER_ID).cast(id_type(users.table))
     full = lists_in(table, layout).where(F.size(NEIGHBOR_ID) >= most).select(user_id.alias(USER_ID))
     # Taken from the input, because a long table has no row for a user without neighbors.
-    short = users.table.select(F.explode(IDS).alias(USER_ID)).join(full, USER_ID, "left_anti")
+    some = users.table if users.groups is None else _of_large_groups(users, np.array(sorted(users.groups.large)))
+    short = some.select(F.explode(IDS).alias(USER_ID)).join(full, USER_ID, "left_anti")
     return collect(short.select(USER_ID, seeded_hash(F.col(USER_ID), seed).alias(HASHES)))
+
+
+def _of_large_groups(users: Users, large: np.ndarray) -> DataFrame:
+    """Return the ids of the users of large groups: ids (array)."""
+
+    def pick(batches: Batches) -> Batches:
+        for batch in batches:
+            row = np.flatnonzero(np.isin(numbers(batch.column(1), np.int64), large))
+            ids = elements(batch.column(0)).take(pa.array(row))
+            yield pa.RecordBatch.from_arrays([to_lists(ids, np.array([len(row)]))], [IDS])
+
+    return users.table.select(IDS, GROUPS).mapInArrow(pick, users.table.select(IDS).schema)
 
 
 def find_more(
@@ -92,6 +107,7 @@ def _find_first(
 ) -> DataFrame:
     """Return the nearest of the first rows for those with the given hashes, or for all."""
     first_rows, neighbor = pick_first_rows(users, k + asking.spare), id_type(users.table)
+    assert first_rows is not None  # users of small groups are not short
     return compare_with_first_rows(asking, first_rows, hashes, n_merge_partitions, k, neighbor=neighbor, own=own)
 
 

@@ -12,12 +12,13 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import types as T
 
+from annspark.core.arrays import places_in_groups
 from annspark.core.coordinates import Coordinates
 from annspark.core.first_rows import count_first_rows, nearest_first_rows, ordering_lengths
 from annspark.core.forest import Forest
 from annspark.core.metric import METRICS
 from annspark.core.sampling import slot_of
-from annspark.core.vectors import Vectors, concatenate_rows, len_of, take_rows
+from annspark.core.vectors import Vectors, concatenate_rows, groups_of, len_of, take_rows
 from annspark.flow.read import Users
 from annspark.spark.arrow import OUT_ROWS, Batches, Mapper, collect, elements, numbers, to_binary, to_lists
 from annspark.spark.block import block_lists, candidate_schema, id_type, read_excluded
@@ -39,14 +40,18 @@ class FirstRows:
     vectors: Vectors
 
 
-def pick_first_rows(users: Users, k: int) -> FirstRows:
+def pick_first_rows(users: Users, k: int) -> FirstRows | None:
     """Return the first rows: the shortest where length decides, else those with the smallest ids; ties go by id.
 
-    Each partition picks its own first rows; one task then picks the first of those.
+    Each partition picks its own first rows; one task then picks the first of those.  Of groups, each large one has its
+    own.  None where all groups are small.
     """
+    large = None if users.groups is None else np.array(sorted(users.groups.large), np.int64)
+    if large is not None and len(large) == 0:
+        return None
     names = [IDS, HASHES, *users.wire.names]
     blocks = users.table.select(*names)
-    first_rows_of = _first_rows_mapper(count_first_rows(k), users.coordinates.metric, users.wire)
+    first_rows_of = _first_rows_mapper(count_first_rows(k), users.coordinates.metric, users.wire, large)
     found = collect(
         blocks.mapInArrow(first_rows_of, blocks.schema).repartition(1).mapInArrow(first_rows_of, blocks.schema)
     )
@@ -64,8 +69,8 @@ def pick_for_queries(users: Users, forest: Forest, k: int) -> FirstRows | None:
         blocks = users.table.select(*names)
         found.append(collect(blocks.mapInArrow(_hubs_mapper(forest, users.wire, users.coordinates), blocks.schema)))
     picked = [_first_rows_of(blocks, users.wire) for blocks in found if len(blocks)]
-    if users.wire.sparse:
-        picked.append(pick_first_rows(users, k))
+    if users.wire.sparse and (first := pick_first_rows(users, k)) is not None:
+        picked.append(first)
     if not picked:
         return None
     ids, hashes = pa.concat_arrays([one.ids for one in picked]), np.concatenate([one.hashes for one in picked])
@@ -101,8 +106,11 @@ def _first_rows_of(blocks: pa.Table, wire: Wire) -> FirstRows:
     return FirstRows(ids.take(pa.array(order)), numbers(blocks[HASHES], np.int64)[order], vectors)
 
 
-def _first_rows_mapper(count: int, metric: str, wire: Wire) -> Mapper:
-    """Return the function that yields the first rows of a partition as one block."""
+def _first_rows_mapper(count: int, metric: str, wire: Wire, large: np.ndarray | None) -> Mapper:
+    """Return the function that yields the first rows of a partition as one block.
+
+    large : int64 (n_large,), the large groups, each of which has first rows; None where there are no groups
+    """
 
     def pick(batches: Batches) -> Batches:
         best: tuple[pa.Array, np.ndarray, Vectors] | None = None
@@ -112,8 +120,14 @@ def _first_rows_mapper(count: int, metric: str, wire: Wire) -> Mapper:
                 pairs = list(zip(best, rows, strict=True))
                 rows = pa.concat_arrays(pairs[0]), np.concatenate(pairs[1]), concatenate_rows(list(pairs[2]))
             ids, hashes, vectors = rows
-            sized = pa.table({"size": ordering_lengths(vectors, metric), "id": ids, "row": np.arange(len(ids))})
-            row = sized.sort_by([("size", "ascending"), ("id", "ascending")])["row"].to_numpy()[:count]
+            of_groups = groups_of(vectors)
+            group = np.zeros(len(ids), np.int64) if of_groups is None else of_groups
+            sized = pa.table({"size": ordering_lengths(vectors, metric), "id": ids, "group": group})
+            order = [("group", "ascending"), ("size", "ascending"), ("id", "ascending")]
+            row = pc.sort_indices(sized, sort_keys=order).to_numpy()
+            names, sizes = np.unique(group, return_counts=True)
+            some = np.repeat(np.isin(names, large) if large is not None else True, sizes)
+            row = row[some & (places_in_groups(sizes) < count)]
             best = ids.take(pa.array(row)), hashes[row], take_rows(vectors, row)
         if best is not None and len(best[0]):
             once = np.array([len(best[0])])

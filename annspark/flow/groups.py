@@ -7,7 +7,8 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from annspark.core.grouped_forest import LARGE
+from annspark.core.forest import Forest
+from annspark.core.grouped_forest import LARGE, GroupedForest
 from annspark.flow.read import GroupSizes, Users
 from annspark.settings import Settings
 from annspark.spark.arrow import Batches, collect, numbers
@@ -17,24 +18,34 @@ from annspark.tables import GROUPS
 _GROUP, _ROWS, _OTHERS = "group", "rows", "others"
 
 
-def with_groups(users: Users, settings: Settings, stage: Store) -> Users:
-    """Return users with the sizes of their groups; as they are where they have no groups.
+def with_groups(users: Users, settings: Settings, stage: Store, forest: Forest | None = None) -> Users:
+    """Return users with the sizes of their groups; as they are where they have no groups, or the sizes are known.
 
-    stage : computes and stores an intermediate table
+    stage  : computes and stores an intermediate table
+    forest : groups with trees in it are the large ones; None where none is grown yet
     """
-    if not users.wire.grouped:
+    if not users.wire.grouped or users.groups is not None:
         return users
     table, rows = stage(_counted(users)), F.col(_ROWS)
     from_here = LARGE * max(settings.leaf_rows, 4 * settings.k)
     small = F.when(rows < from_here, rows).otherwise(0)
     count, largest, small_rows = table.agg(F.count("*"), F.max(rows), F.sum(small)).collect()[0]
-    others = F.when(rows <= min(settings.k, largest - 1), rows).otherwise(0)
-    too_small = table.agg(F.sum(others)).collect()[0][0]
-    large = {row[_GROUP]: row[_ROWS] for row in table.where(rows >= from_here).collect()}
-    groups = GroupSizes(
-        table=table, count=count, largest=largest, large=large, small_rows=small_rows, too_small=too_small
-    )
-    return replace(users, groups=groups)
+    groups = GroupSizes(table=table, count=count, largest=largest, large={}, small_rows=small_rows, too_small=0)
+    if isinstance(forest, GroupedForest):
+        sizes = sizes_of_groups(groups, forest.names)
+        large = {name: size for name, size in zip(forest.names.tolist(), sizes.tolist(), strict=True) if size}
+    else:
+        large = {row[_GROUP]: row[_ROWS] for row in table.where(rows >= from_here).collect()}
+    return replace(users, groups=replace(groups, large=large))
+
+
+def with_too_small(users: Users, neighbors: int) -> Users:
+    """Return users that know how many of them are in groups of no more than the given number of neighbors."""
+    if users.groups is None:
+        return users
+    lacking = F.when(F.col(_ROWS) <= neighbors, F.col(_ROWS)).otherwise(0)
+    too_small = users.groups.table.agg(F.sum(lacking)).collect()[0][0]
+    return replace(users, groups=replace(users.groups, too_small=too_small))
 
 
 def with_groups_among(queries: Users, indexed: Users, neighbors: int, *, own: bool) -> Users:

@@ -4,6 +4,8 @@ The driver then grows only the trunk.  A limb replaces a leaf of the trunk, and 
 are at home in that leaf.
 """
 
+from functools import partial
+
 import numpy as np
 import pyarrow as pa
 from pyspark.sql import functions as F
@@ -41,39 +43,46 @@ def count_forest_sample(users: Users, settings: Settings) -> int:
 
 
 def grow(users: Users, sample: Vectors, settings: Settings, *, trees: int, first_tree: int = 0) -> Forest:
-    """Return a forest for the users: of centres for dense vectors, of columns for sparse rows.
+    """Return a forest for the users: of centres for dense vectors, of columns for sparse rows, or one for each group.
 
     sample     : vectors of sampled users
     first_tree : number of the first tree; a tree depends on its number and not on the other trees
     """
+    numbers_of_trees = range(first_tree, first_tree + trees)
     n_leaves = leaves_for(users.rows, settings)
     if users.groups is not None:
         return grow_grouped(
             sample,
             users.groups.large,
             users.groups.small_rows,
-            leaf_rows=settings.leaf_rows,
-            k=settings.k,
+            partial(leaves_for, settings=settings),
+            lambda some, rows: _grow_here(some, rows, leaves_for(rows, settings), settings, numbers_of_trees),
+        )
+    n_limbs = 0 if users.wire.sparse else count_limbs(n_leaves, users.width)
+    forest = _grow_here(sample, users.rows, n_limbs or n_leaves, settings, numbers_of_trees)
+    return grow_limbs(users, forest, n_leaves, settings) if isinstance(forest, CentreForest) and n_limbs else forest
+
+
+def _grow_here(sample: Vectors, rows: int, n_leaves: int, settings: Settings, trees: range) -> Forest:
+    """Return a forest that the driver grows from sampled vectors.
+
+    rows  : number of all vectors
+    trees : their numbers
+    """
+    if not is_sparse(sample):
+        return grow_forest(
+            sample,
+            n_leaves,
+            first_tree=trees.start,
+            trees=len(trees),
             split=settings.split,
             seed=settings.seed,
             metric=settings.metric,
         )
-    if is_sparse(sample):
-        homes = tuple(range(first_tree, first_tree + trees))
-        if n_leaves == 1:  # no row has column -1, so every row is in the leaf of the rest
-            return ColumnForest(np.array([-1], np.int32), np.ones(1, np.float32), unknown=1.0, n_shared=0, homes=homes)
-        return grow_columns(sample, users.rows, n_leaves, homes=homes, metric=settings.metric)
-    n_limbs = count_limbs(n_leaves, users.width)
-    forest = grow_forest(
-        sample,
-        n_limbs or n_leaves,
-        first_tree=first_tree,
-        trees=trees,
-        split=settings.split,
-        seed=settings.seed,
-        metric=settings.metric,
-    )
-    return grow_limbs(users, forest, n_leaves, settings) if n_limbs else forest
+    homes = tuple(trees)
+    if n_leaves == 1:  # no row has column -1, so every row is in the leaf of the rest
+        return ColumnForest(np.array([-1], np.int32), np.ones(1, np.float32), unknown=1.0, n_shared=0, homes=homes)
+    return grow_columns(sample, rows, n_leaves, homes=homes, metric=settings.metric)
 
 
 def grow_limbs(users: Users, trunk: CentreForest, n_leaves: int, settings: Settings) -> CentreForest:

@@ -49,7 +49,8 @@ def join_partitions(
     """
     keys = partition_keys(n_merge_partitions)
     by_partition = shipped.repartition(plan.n_partitions, PARTITION_KEY)
-    return by_partition.mapInArrow(_join_mapper(keys, wire, coordinates, k), joined_schema(id_type(shipped)))
+    mapper = _join_mapper(keys, plan.shared, wire, coordinates, k)
+    return by_partition.mapInArrow(mapper, joined_schema(id_type(shipped)))
 
 
 def joined_schema(user: T.DataType, neighbor: T.DataType | None = None) -> T.StructType:
@@ -58,7 +59,7 @@ def joined_schema(user: T.DataType, neighbor: T.DataType | None = None) -> T.Str
     return schema.add(PAIRS, T.LongType()).add(MAX_ROWS, T.LongType())
 
 
-def _join_mapper(keys: np.ndarray, wire: Wire, coordinates: Coordinates, k: int) -> Mapper:
+def _join_mapper(keys: np.ndarray, shared: range, wire: Wire, coordinates: Coordinates, k: int) -> Mapper:
     def join(batches: Batches) -> Batches:
         # A leaf's vectors may arrive in any batch, so the whole partition is gathered first.  The plan makes
         # partitions that fit in memory.
@@ -77,7 +78,7 @@ def _join_mapper(keys: np.ndarray, wire: Wire, coordinates: Coordinates, k: int)
         vectors, excluded = take_rows(wire.read(shipped), by_id), read_excluded(shipped)
         del shipped
         pairs = excluded.take(by_id).among(hashes) if excluded else None
-        joined = join_leaves(vectors, home, visits, k, coordinates.metric, pairs)
+        joined = join_leaves(vectors, home, visits, k, coordinates.metric, pairs, shared)
         distances = coordinates.in_input_units(joined.distances)
         listed = np.flatnonzero((home >= 0) | (joined.neighbors[:, 0] >= 0))
         yield from joined_batches(replace(joined, distances=distances), listed, hashes, keys, ids)

@@ -35,9 +35,10 @@ class GroupSizes:
     table      : group (bigint), rows (bigint), staged
     count      : number of groups
     largest    : rows of the largest one
-    large      : the rows of each large one, by group
+    large      : the rows of each large one, by group; large are those that get trees of their own
     small_rows : rows of all others together
-    too_small  : users who can have fewer neighbors than were asked for, because their group is so small
+    too_small  : users who can have fewer neighbors than were asked for, because their group is so small; 0 until the
+                 lists are planned
     """
 
     table: DataFrame

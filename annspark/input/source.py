@@ -114,11 +114,6 @@ def open_source(vectors: DataFrame, settings: Settings, sparse: bool | None = No
             )
     named = [column.alias(f"{name}_{i}") for i, part in enumerate(parts) for name, column in part.items()]
     if settings.within:
-        if found[0]:
-            raise InputError(
-                f"{role}: column {settings.vector_names[0]!r} has sparse vectors, of which neighbors cannot be looked "
-                "for within groups yet. Give arrays of all numbers, or leave within out."
-            )
         named.append(_group(vectors, settings.within, role).alias(GROUP))
     hashed = seeded_hash(user_id, settings.seed)
     return Source(
@@ -147,7 +142,8 @@ def _group(vectors: DataFrame, within: str, role: str) -> Column:
         field = find_column(vectors, name, role)
         if field is None:
             there = shown(vectors.columns)
-            raise InputError(f"{role}: no column {shown([name])}; there are {there}. Name the right one with --within.")
+            hint = "Groups are those of the index" if role == "queries" else "Name the right one with --within"
+            raise InputError(f"{role}: no column {shown([name])}; there are {there}. {hint}.")
         if isinstance(field.dataType, T.ArrayType | T.MapType | T.StructType | T.BinaryType):
             raise InputError(
                 f"{role}: column {name!r} is {field.dataType.simpleString()}, and groups are made of texts, numbers, "

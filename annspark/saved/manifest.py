@@ -23,6 +23,7 @@ from annspark.core.centre_forest import CentreForest
 from annspark.core.column_forest import ColumnForest
 from annspark.core.coordinates import Coordinates
 from annspark.core.forest import Forest
+from annspark.core.grouped_forest import GroupedForest
 from annspark.core.metric import METRICS
 from annspark.core.routing_space import PLAIN, RoutingSpace
 from annspark.errors import InputError, reason_of
@@ -138,6 +139,11 @@ class Manifest:
         return self.coordinates.metric
 
     @property
+    def grouped(self) -> bool:
+        """Whether neighbors are looked for within groups."""
+        return bool(self.settings.get("within"))
+
+    @property
     def weights(self) -> dict[str, float]:
         """The columns that vectors are put together of, in their order, with their weights; {} for a single one."""
         return dict(sorted((self.settings.get("vector_cols") or {}).items()))
@@ -189,6 +195,7 @@ class Manifest:
         return any(file.name == FIRST for file in self.files)
 
 
+_KIND_OF_FOREST: dict[type, str] = {CentreForest: "centres", ColumnForest: "columns", GroupedForest: "groups"}
 # Keys of index.json that are fields of Manifest as they are.
 _PLAIN = (
     "version",
@@ -252,7 +259,7 @@ def _facts_of(manifest: Manifest) -> dict[str, Any]:
             "exponent": coordinates.exponent,
             "double": coordinates.double,
         },
-        "forest": "centres" if isinstance(manifest.forest, CentreForest) else "columns",
+        "forest": _KIND_OF_FOREST[type(manifest.forest)],
         "query": asdict(manifest.query) if manifest.query else None,
         "join": asdict(manifest.join) if manifest.join else None,
         "files": [asdict(file) for file in manifest.files],
@@ -270,17 +277,25 @@ def _arrays_of(manifest: Manifest) -> dict[str, Any]:
     }
     if manifest.coordinates.origin is not None:
         arrays["coordinates_origin"] = manifest.coordinates.origin
-    forest = manifest.forest
+    return arrays | _arrays_of_forest(manifest.forest)
+
+
+def _arrays_of_forest(forest: Forest) -> dict[str, Any]:
+    if isinstance(forest, GroupedForest):
+        arrays = {"group_names": forest.names, "group_leaves": np.array(forest.n_shared, np.int64)}
+        for number, of_group in enumerate(forest.forests):
+            arrays |= {f"{number}_{name}": array for name, array in _arrays_of_forest(of_group).items()}
+        return arrays
     if isinstance(forest, CentreForest):
         radius = np.nan if forest.space.radius is None else forest.space.radius
-        return arrays | {
+        return {
             "origin": forest.origin,
             "centres": np.concatenate(forest.trees),
             "tree_leaves": np.array(forest.sizes, np.int64),
             "radius": np.array(radius, np.float64),
         }
     if isinstance(forest, ColumnForest):
-        return arrays | {
+        return {
             "columns": forest.columns,
             "importance": forest.importance,
             "unknown": np.array(forest.unknown, np.float64),
@@ -415,7 +430,9 @@ def _manifest_of(facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> 
         # The first indexes do not have them.
         lengths=tuple(int(length) for length in facts.get("lengths", [] if facts["sparse"] else [facts["dim"]])),
         coordinates=coordinates,
-        forest=_centres_of(arrays) if facts["forest"] == "centres" else _columns_of(arrays),
+        forest=_groups_of(arrays, sparse=facts["sparse"])
+        if facts["forest"] == "groups"
+        else _forest_of(arrays, sparse=facts["forest"] == "columns"),
         reach=arrays["reach"].astype(np.float32),
         query=None if query is None else _calibration_of(query),
         leaf_rows=arrays["leaf_rows"].astype(np.int64),
@@ -432,6 +449,20 @@ def _manifest_of(facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> 
 def _calibration_of(facts: Mapping[str, Any]) -> QueryCalibration:
     known = {field.name for field in fields(QueryCalibration)}
     return QueryCalibration(**{name: value for name, value in facts.items() if name in known})
+
+
+def _groups_of(arrays: Mapping[str, np.ndarray], *, sparse: bool) -> GroupedForest:
+    by_group: list[dict[str, np.ndarray]] = [{} for _ in arrays["group_names"]]
+    for name, array in arrays.items():
+        number, _, inner = name.partition("_")
+        if number.isdecimal():
+            by_group[int(number)][inner] = array
+    forests = tuple(_forest_of(of_group, sparse=sparse) for of_group in by_group)
+    return GroupedForest(arrays["group_names"].astype(np.int64), forests, int(arrays["group_leaves"]))
+
+
+def _forest_of(arrays: Mapping[str, np.ndarray], *, sparse: bool) -> CentreForest | ColumnForest:
+    return _columns_of(arrays) if sparse else _centres_of(arrays)
 
 
 def _centres_of(arrays: Mapping[str, np.ndarray]) -> CentreForest:
@@ -464,6 +495,7 @@ def _require_sound(manifest: Manifest) -> None:
     sizes, stored = manifest.forest.sizes, int(manifest.leaf_rows.sum())
     first_tree = int(manifest.leaf_rows[: sizes[0]].sum())
     origin, forest = manifest.coordinates.origin, manifest.forest
+    forests = forest.forests if isinstance(forest, GroupedForest) else (forest,)
     checks = {
         "the leaves with rows are not those of its trees": manifest.leaf_rows.shape == (sum(sizes),),
         "there is not a reach for each tree": manifest.reach.shape == (len(sizes),),
@@ -475,10 +507,14 @@ def _require_sound(manifest: Manifest) -> None:
         or sum(manifest.lengths) == manifest.dim,
         "its origin is of another length than the vectors": origin is None or origin.shape == (manifest.dim,),
         "its numbers are of no known type": manifest.numbers in ("float32", "float64"),
-        "its vectors are sparse and its forest is not, or the other way round": manifest.sparse
-        == isinstance(forest, ColumnForest),
-        "its centres are of another length than the vectors": isinstance(forest, ColumnForest)
-        or _fits(forest, manifest.dim),
+        "its vectors are sparse and its forest is not, or the other way round": all(
+            manifest.sparse == isinstance(one, ColumnForest) for one in forests
+        ),
+        "its centres are of another length than the vectors": all(
+            isinstance(one, ColumnForest) or _fits(one, manifest.dim) for one in forests
+        ),
+        "it has groups and its forest has none, or the other way round": manifest.grouped
+        == isinstance(forest, GroupedForest),
         "more trees were joined than it has": len(manifest.join_reach) <= len(sizes),
     }
     for wrong, fine in checks.items():
@@ -500,6 +536,7 @@ def manifest_as_text(manifest: Manifest) -> str:
         "rows": f"{manifest.rows:,}",
         "vectors": f"{manifest.dim:,} {'columns' if manifest.sparse else 'numbers'}, {kind}, {manifest.numbers}",
         **({"columns": _weights_in_words(manifest)} if manifest.weights else {}),
+        **({"groups": f"by {manifest.settings['within']}"} if manifest.grouped else {}),
         "metric": manifest.metric,
         "ids": _plain_type(manifest.id_type),
         "forest": f"{trees} with {sum(sizes):,} leaves, of which {np.count_nonzero(manifest.leaf_rows):,} hold rows",

@@ -6,25 +6,36 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import fs
 
-from annspark.core.vectors import Vectors, concatenate_rows, is_sparse, slice_rows, sparse_rows
+from annspark.core.vectors import (
+    Grouped,
+    Vectors,
+    concatenate_rows,
+    groups_of,
+    is_sparse,
+    plain,
+    slice_rows,
+    sparse_rows,
+)
 from annspark.filesystem import open_place
 
 BATCH_ROWS = 512  # a batch takes further leaves until it has so many rows
+_GROUP = "group"
 
 
-def part_schema(id_type: pa.DataType, dim: int, numbers: str, *, sparse: bool) -> pa.Schema:
+def part_schema(id_type: pa.DataType, dim: int, numbers: str, *, sparse: bool, grouped: bool = False) -> pa.Schema:
     """Return the columns of a part.
 
     id_type : of the ids
     dim     : numbers of a dense vector
     numbers : "float32" or "float64", the type of stored numbers
+    grouped : whether rows have groups
     """
     number = pa.float64() if numbers == "float64" else pa.float32()
     if sparse:
         kept = [("columns", pa.list_(pa.int32())), ("values", pa.list_(number))]
     else:
         kept = [("vector", pa.list_(number, dim))]
-    return pa.schema([("id", id_type), ("hash", pa.int64()), *kept])
+    return pa.schema([("id", id_type), ("hash", pa.int64()), *kept, *([(_GROUP, pa.int64())] if grouped else [])])
 
 
 def write_part(
@@ -43,7 +54,7 @@ def write_part(
     """
     cuts = _cuts_of(leaf)
     dim = int(vectors.shape[1])
-    schema = part_schema(ids.type, dim, numbers, sparse=is_sparse(vectors))
+    schema = part_schema(ids.type, dim, numbers, sparse=is_sparse(vectors), grouped=isinstance(vectors, Grouped))
     system, inside = open_place(path)
     with system.open_output_stream(inside) as stream, pa.ipc.new_file(stream, schema) as writer:
         for start, end in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True):
@@ -67,15 +78,16 @@ def _cuts_of(leaf: np.ndarray) -> np.ndarray:
 
 
 def _columns_of(vectors: Vectors, numbers: str) -> list[pa.Array]:
-    kind = np.float64 if numbers == "float64" else np.float32
+    kind, group, vectors = np.float64 if numbers == "float64" else np.float32, groups_of(vectors), plain(vectors)
+    last = [] if group is None else [pa.array(group)]
     if not is_sparse(vectors):
         flat = pa.array(np.ascontiguousarray(vectors, kind).ravel())
-        return [pa.FixedSizeListArray.from_arrays(flat, int(vectors.shape[1]))]
+        return [pa.FixedSizeListArray.from_arrays(flat, int(vectors.shape[1])), *last]
     ends = pa.array(vectors.indptr.astype(np.int32))
     columns, values = (
         pa.array(part.astype(type_, copy=False)) for part, type_ in ((vectors.indices, np.int32), (vectors.data, kind))
     )
-    return [pa.ListArray.from_arrays(ends, columns), pa.ListArray.from_arrays(ends, values)]
+    return [pa.ListArray.from_arrays(ends, columns), pa.ListArray.from_arrays(ends, values), *last]
 
 
 def open_part(path: str) -> Any:
@@ -92,15 +104,17 @@ def read_batch(batch: pa.RecordBatch, dim: int, *, sparse: bool) -> tuple[pa.Arr
     """Return the ids, hashes and vectors of a batch; neither hashes nor vectors are copied.
 
     dim     : numbers of a vector
-    returns : n ids; int64 (n,); dense (n, dim), or n sparse rows
+    returns : n ids; int64 (n,); dense (n, dim), or n sparse rows, with their groups where they have some
     """
-    hashes = numbers_in(batch.column(1))
     if sparse:
         columns, values = batch.column(2), batch.column(3)
         counts = np.diff(numbers_in(columns.offsets))
         vectors = sparse_rows(counts, numbers_in(columns.flatten()), numbers_in(values.flatten()), dim)
-        return batch.column(0), hashes, vectors
-    return batch.column(0), hashes, numbers_in(batch.column(2).flatten()).reshape(len(batch), dim)
+    else:
+        vectors = numbers_in(batch.column(2).flatten()).reshape(len(batch), dim)
+    if _GROUP in batch.schema.names:
+        vectors = Grouped(vectors, numbers_in(batch[_GROUP]))
+    return batch.column(0), numbers_in(batch.column(1)), vectors
 
 
 def read_part(path: str, dim: int, *, sparse: bool) -> tuple[pa.Array, np.ndarray, Vectors]:

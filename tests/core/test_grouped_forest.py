@@ -1,8 +1,13 @@
 """A forest of groups: what a join by it finds is of the same group, and of small groups it is everything."""
 
+from functools import partial
+
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 
+from annspark.core.centre_forest import grow_forest
+from annspark.core.column_forest import grow_columns
 from annspark.core.copies import route_queries, route_residents, route_vectors
 from annspark.core.exact import search_exactly
 from annspark.core.excluded import pairs_of
@@ -10,9 +15,9 @@ from annspark.core.grouped_forest import LARGE, grow_grouped
 from annspark.core.join import join_leaves, join_queries
 from annspark.core.metric import prepare
 from annspark.core.nearest_lists import empty_lists
-from annspark.core.plan import Workers, count_residents, plan_join, plan_queries
+from annspark.core.plan import Workers, count_leaves, count_residents, plan_join, plan_queries
 from annspark.core.routes import Visits
-from annspark.core.vectors import Grouped, concatenate_rows, slice_rows, surplus_twins, take_rows
+from annspark.core.vectors import Grouped, concatenate_rows, is_sparse, slice_rows, surplus_twins, take_rows
 from tests import oracle
 from tests.helpers import clustered
 
@@ -20,13 +25,20 @@ LEAF_ROWS, K = 64, 5
 SIZES = np.array([1500, 900, *[3] * 60, 200, 99, 1])
 
 
-def make_world(metric, seed=0):
+def make_world(metric, seed=0, *, sparse=False):
     """Return vectors, prepared and with their groups, the group's number and the vectors as they are."""
     rng = np.random.default_rng(seed)
     number = rng.permutation(np.repeat(np.arange(len(SIZES)), SIZES))
-    rows = clustered(len(number), 8, seed=seed)
+    rows = words_of(rng, len(number), metric) if sparse else clustered(len(number), 8, seed=seed)
     names = rng.integers(-(2**63), 2**63 - 1, len(SIZES))
     return Grouped(prepare(rows, metric), names[number]), number, rows
+
+
+def words_of(rng, n, metric):
+    """Return sparse rows of small numbers, negative ones too; one of the 40 columns is never in the sample."""
+    rows = rng.integers(-1, 5, (n, 40)) * (rng.random((n, 40)) < 0.15)
+    rows[:, 0] = 1 + (np.arange(n) % 3 == 0) if metric == "cosine" else 0
+    return csr_array(rows.astype(np.float32))
 
 
 def grown(ready, metric, *, every=2):
@@ -34,9 +46,17 @@ def grown(ready, metric, *, every=2):
     is_large = rows >= LEAF_ROWS * LARGE
     large = dict(zip(names[is_large].tolist(), rows[is_large].tolist(), strict=True))
     sample = take_rows(ready, np.arange(0, len(ready.group), every))
-    return grow_grouped(
-        sample, large, int(rows[~is_large].sum()), leaf_rows=LEAF_ROWS, k=K, split="two_means", seed=0, metric=metric
-    )
+    return grow_grouped(sample, large, int(rows[~is_large].sum()), leaves_for, partial(grow_one, metric=metric))
+
+
+def leaves_for(rows):
+    return count_leaves(rows, LEAF_ROWS, K)
+
+
+def grow_one(sample, rows, metric):
+    if is_sparse(sample):
+        return grow_columns(sample, rows, leaves_for(rows), homes=(0, 1), metric=metric)
+    return grow_forest(sample, leaves_for(rows), trees=1, split="two_means", seed=0, metric=metric)
 
 
 def visits_in(copies, which):
@@ -55,9 +75,13 @@ def recall_of(lists, far, row):
     return sum(far[row, other] <= radius + 1e-5 * abs(radius) + 1e-6 for other in lists[:K]) / wanted
 
 
-@pytest.mark.parametrize("metric", ["cosine", "euclidean", "inner_product", "manhattan"])
-def test_join_by_a_forest_of_groups(metric):
-    ready, number, rows = make_world(metric)
+KINDS = [*((metric, False) for metric in ("cosine", "euclidean", "inner_product", "manhattan")),
+         *((metric, True) for metric in ("cosine", "euclidean", "inner_product", "jaccard"))]  # fmt: skip
+
+
+@pytest.mark.parametrize(("metric", "sparse"), KINDS)
+def test_join_by_a_forest_of_groups(metric, sparse):
+    ready, number, rows = make_world(metric, sparse=sparse)
     n, forest = len(number), grown(ready, metric)
     assert len(forest.names) == 2
     assert forest.n_shared == round(SIZES[2:].sum() / LEAF_ROWS)
@@ -67,7 +91,8 @@ def test_join_by_a_forest_of_groups(metric):
     for partition in range(plan.n_partitions):
         here = np.flatnonzero(copies.partition == partition)
         row = copies.row[here]
-        joined = join_leaves(take_rows(ready, row), copies.home[here], visits_in(copies, here), K, metric)
+        visits = visits_in(copies, here)
+        joined = join_leaves(take_rows(ready, row), copies.home[here], visits, K, metric, shared=plan.shared)
         for at, others, distances in zip(row, joined.neighbors, joined.distances, strict=True):
             found[at] += [(d, int(row[other])) for d, other in zip(distances, others, strict=True) if other >= 0]
     far = np.where(number[:, None] == number, oracle.all_distances(rows, metric), np.inf)
@@ -91,7 +116,8 @@ def test_queries_by_a_forest_of_groups():
     for partition in range(plan.n_partitions):
         here, there = (np.flatnonzero(copies.partition == partition) for copies in (asking, homes))
         mine, theirs = take_rows(queries, asking.row[here]), take_rows(residents, homes.row[there])
-        joined = join_queries(theirs, homes.home[there], mine, visits_in(asking, here), K, metric)
+        visits = visits_in(asking, here)
+        joined = join_queries(theirs, homes.home[there], mine, visits, K, metric, shared=plan.shared)
         for at, others, distances in zip(asking.row[here], joined.neighbors, joined.distances, strict=True):
             found[at] += [(d, int(homes.row[there][o])) for d, o in zip(distances, others, strict=True) if o >= 0]
     far = np.where(number[n:, None] == number[:n], oracle.between(rows[n:], rows[:n], metric), np.inf)
@@ -138,9 +164,7 @@ def test_twins_of_other_groups_do_not_stand_for_each_other():
 
 def test_a_group_that_the_sample_lacks_is_treated_as_a_small_one():
     ready, _, _ = make_world("euclidean", seed=4)
-    forest = grow_grouped(
-        slice_rows(ready, 0, 1), {1: 5000}, 64, leaf_rows=64, k=K, split="two_means", seed=0, metric="euclidean"
-    )
+    forest = grow_grouped(slice_rows(ready, 0, 1), {1: 5000}, 64, leaves_for, partial(grow_one, metric="euclidean"))
     assert (len(forest.names), forest.sizes) == (0, (79,))
     (routes,) = forest.find_routes(ready, 2)
     assert routes.home.all()
