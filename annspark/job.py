@@ -45,7 +45,7 @@ class Job:
     output: str = setting(
         MISSING,
         PathOrTable(),
-        "Table of neighbors to publish. On an object store, which cannot rename a folder, use a catalog table.",
+        "Table of neighbors to publish. On s3a:// readers follow a list of its files: see On object stores.",
     )
     format: str | None = setting(
         None,
