@@ -24,7 +24,7 @@ _OURS = re.compile(f".*/({RUN}[0-9a-f]{{12}}/.+)")
 def files_of(path: str) -> list[str]:
     """Return the files of a table that annspark published at a path, for readers that know nothing of its lists.
 
-    For example pandas.read_parquet(annspark.files_of("s3://bucket/neighbors")).
+    For example pandas.concat(map(pandas.read_parquet, annspark.files_of("s3://bucket/neighbors"))).
 
     path : of the table; its files are named with its scheme.  For s3 the AWS_* variables of the environment say how to
            reach the store, unless annspark has done so before in this process with Spark's confs

@@ -34,9 +34,8 @@ def open_input(spark: SparkSession, name: str, file_format: str | None, role: st
         if kind == "catalog table":
             table = spark.read.table(name)
         else:
-            if not pattern:
-                reader = reader.options(**dict([files.LITERAL, *([LOOK_INSIDE] if _is_listed(spark, name) else [])]))
-            table = reader.load(name)
+            reader = reader if pattern else reader.option(*files.LITERAL)
+            table = (reader.option(*LOOK_INSIDE) if _is_listed(spark, name) else reader).load(name)
         _ = table.schema  # Connect reads nothing until the schema is needed
         return table
     except Exception as error:  # a broken file and an unknown format raise different classes
@@ -60,7 +59,7 @@ def _matches(spark: SparkSession, name: str) -> bool:
 
 def _is_listed(spark: SparkSession, name: str) -> bool:
     """Say whether a path is on an object store, and has a list of the files that annspark has published there."""
-    with suppress(OSError):  # a store that only Spark can reach
+    with suppress(OSError, ValueError):  # a store that only Spark can reach, or a list of another program
         files.learn(spark, name)
         return is_on_store(name) and run_in(read_list(name.rstrip("/"))) != ""
     return False

@@ -14,7 +14,7 @@ from annspark.output.outputs import REPLACED, Output, Pending, hidden, parent_of
 from annspark.saved.manifest import MANIFEST
 from annspark.spark import files
 from annspark.spark.leftovers import clear, working_in
-from annspark.spark.places import identity_of, reader_of, shown
+from annspark.spark.places import identity_of, kind_at, reader_of, shown
 
 logger = logging.getLogger("annspark")
 
@@ -39,8 +39,7 @@ def check_folder(
         if files.exists(parent):
             with files.alone(parent):
                 clear(parent, hidden(place), lambda folder: _rescue_folder(folder, place))
-        found = identity_of(spark, place)
-        kind = files.kind_of(place) if found else ""
+        kind = kind_at(place)
     except OSError as error:
         raise SettingsError(f"{role} {name!r} cannot be looked at ({reason_of(error)}). Choose another.") from error
     _require_replaceable(f"{role} {name!r}", place, kind, overwrite)
@@ -52,7 +51,7 @@ def check_folder(
         place=place,
         mark=files.new_mark(),
         overwrite=overwrite,
-        found=found,
+        found=identity_of(spark, place),
         role=role,
         link=named if place != named else "",
     )

@@ -4,15 +4,16 @@ What was replaced stays until the next run publishes, for readers that are in th
 """
 
 import json
-from contextlib import suppress
+import logging
 
-from annspark.errors import SettingsError
+from annspark.errors import SettingsError, reason_of
 from annspark.listed import LIST, RUN, current, list_of, read_list, run_in
 from annspark.output.outputs import Output, Pending, is_taken, taken
 from annspark.spark import files
 from annspark.spark.leftovers import OWNER, clean, this_owner
 from annspark.spark.places import identity_of
 
+logger = logging.getLogger("annspark")
 _BEFORE = "replaced.json"  # in the folder of a run that has published: what was at the output before
 
 
@@ -34,7 +35,7 @@ def commit(pending: Pending) -> None:
     files.remove(f"{output.aside}/{OWNER}")
     try:
         files.write_text(f"{output.place}/{LIST}/0", text)
-    except BaseException:
+    except OSError:
         if read_list(output.place) != text:
             _own(output)
             raise
@@ -52,20 +53,29 @@ def take_back(pending: Pending) -> None:
 
 
 def tidy(output: Output) -> None:
-    """Delete what no reader needs any more: all runs that have published, but this one and the one before it."""
-    with files.alone(output.place):
-        names = files.names_in(output.place)
-        run = run_in(read_list(output.place))
-        if f"{output.place}/{run}" != output.aside:  # this run has not published
-            return
-        before = json.loads(files.read_text(f"{output.aside}/{_BEFORE}"))
-        runs = {name for name in names if name.startswith(RUN)} - {run, run_in(before["list"])}
-        for name in (*before["names"], *sorted(runs)):
-            folder = f"{output.place}/{name}"
-            if name not in runs or (files.exists(f"{folder}/{_BEFORE}") and not files.exists(f"{folder}/{OWNER}")):
+    """Delete what no reader needs any more: what all runs have published, but this one and the one before it.
+
+    A failure is only logged, because the run has published.
+    """
+    try:
+        with files.alone(output.place):
+            for folder in _unneeded(output):
                 clean(folder)
-        for folder in set(output.written) - {current(output.place)}:
-            clean(folder)
+    except OSError as error:
+        logger.warning("left over: files below %s could not be deleted (%s).", output.place, reason_of(error))
+
+
+def _unneeded(output: Output) -> list[str]:
+    published = current(output.place)
+    if not published.startswith(f"{output.aside}/"):  # this run has not published, or another one has since
+        return []
+    before = json.loads(files.read_text(f"{output.aside}/{_BEFORE}"))
+    needed = {output.aside, f"{output.place}/{run_in(before['list'])}"}
+    runs = [f"{output.place}/{name}" for name in files.names_in(output.place) if name.startswith(RUN)]
+    # Runs that have not published yet have an owner; those that were kept have not noted what was there before.
+    done = [run for run in runs if files.exists(f"{run}/{_BEFORE}") and not files.exists(f"{run}/{OWNER}")]
+    plain = [f"{output.place}/{name}" for name in before["names"]]
+    return sorted((set(done) - needed) | set(plain) | (set(output.written) - {published}))
 
 
 def _own(output: Output) -> None:
@@ -75,8 +85,7 @@ def _own(output: Output) -> None:
 
 def _keep(pending: Pending) -> SettingsError:
     """Let the pending files stay, because their place is taken, and return the error that says so."""
-    with suppress(OSError):
-        files.remove(f"{pending.output.aside}/{OWNER}")
+    files.remove(f"{pending.output.aside}/{OWNER}")
     return taken(
         pending.output, pending.name, "Read it there, or move away what is at the output, and run the job again."
     )

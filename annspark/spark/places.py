@@ -28,12 +28,16 @@ def exists(spark: SparkSession, name: str) -> bool:
         return False
 
 
+def kind_at(place: str) -> str:
+    """Return what is at a path, as files.kind_of; "" where runs write that have not published."""
+    kind = files.kind_of(place)
+    return "" if kind == "folder" and is_on_store(place) and not files.own_names(place) else kind
+
+
 def identity_of(spark: SparkSession, place: str) -> str:
     """Return a digest of the table at a place, which changes when the table changes; "" where there is nothing."""
     if not is_catalog_table(place):
-        kind = files.kind_of(place)
-        if kind == "folder" and is_on_store(place) and not files.own_names(place):
-            return ""  # other runs write there, and none has published
+        kind = kind_at(place)
         return files.fingerprint(place) if kind == "folder" else kind
     if not exists(spark, place):
         return ""
