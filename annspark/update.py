@@ -114,7 +114,7 @@ def update(
     known, forest = _know(users, settings, run), indexed.forest.first(len(kept.reach))
     first_rows = known.first_rows or pick_for_queries(known.users, indexed.forest, settings.k)
     indexed = replace(indexed, users=replace(users, role="index"), first_rows=first_rows)
-    if old is not None and old.manifest.slots:
+    if old is not None and old.manifest.visitors:
         with run.clock.step("changes") as facts:
             changes = find_changes(users, old)
             facts += [
