@@ -4,8 +4,12 @@ from dataclasses import dataclass, field
 
 from pyspark.sql import DataFrame, SparkSession
 
+from annspark.errors import SettingsError, reason_of
 from annspark.job import is_catalog_table
+from annspark.spark.places import shown
+from annspark.spark.versions import WITH_VERSIONS, versions_of
 
+KNOWN = (*WITH_VERSIONS, "parquet", "orc", "json")  # formats that are known to hold neighbors
 REPLACED = "replaced"  # the end of the name of a table that is moved aside while another takes its place
 
 
@@ -17,9 +21,10 @@ class Output:
     place     : the folder with its scheme, or the catalog table
     mark      : the end of this run's names
     overwrite : whether a table there may be replaced
-    found     : identity_of the table that was there when the run began; "" when there was none
+    found     : which table was there when the run began: its version, or identity_of it; "" when there was none
     role      : the setting that names it: "output", or "index" for the folder of an index
     link      : the path that was given, when it is a link to place; else ""
+    format    : to write; None for Parquet in a folder, and for the catalog's own format
     written   : names of the tables written aside so far
     """
 
@@ -30,6 +35,7 @@ class Output:
     found: str
     role: str = "output"
     link: str = ""
+    format: str | None = None
     written: list[str] = field(default_factory=list)
 
     @property
@@ -68,12 +74,16 @@ class Pending:
     name   : where it is now: a folder with its scheme, or a catalog table
     output : where it is to be published
     table  : reads the written table; None for an index
+    format : of the table, in small letters; "" for an index
+    properties : what the published table is to say of itself, by names that begin with annspark.
     """
 
     spark: SparkSession
     name: str
     output: Output
     table: DataFrame | None = None
+    format: str = ""
+    properties: dict[str, str] = field(default_factory=dict)
 
     def read(self) -> DataFrame:
         """Return the table; an index has none."""
@@ -87,3 +97,51 @@ def hidden(place: str) -> str:
     The leading dot hides them from jobs that read the parent folder, as readers of partitioned tables do.
     """
     return f".{place.rpartition('/')[2]}.pending-"
+
+
+def kept_error(output: Output, publish: str, why: str = "") -> SettingsError:
+    """Return the error for a table that was kept beside its output, because something there may not be replaced.
+
+    publish : the end of the sentence on how to publish what was kept
+    why     : it may not be replaced; "" where somebody has changed it since the run began
+    """
+    why = why or (
+        "what was there when the job began was changed or replaced meanwhile, and not by annspark"
+        if output.found
+        else "something appeared there while the job ran"
+    )
+    return SettingsError(
+        f"{output.role} {output.name!r}: {why}; it was left as it is. What was made is kept at {shown(output.kept)!r}. "
+        f"To publish it, {publish}"
+    )
+
+
+def format_to_write(named: str, there: str, asked: str | None) -> str | None:
+    """Return the format that a run writes in.
+
+    named : role and name of the output, for messages
+    there : format of the table that is there; "" for none, or where it is not known
+    asked : the setting `format`
+
+    Raises SettingsError where one of two formats has versions: the history of a table is not replaced.
+    """
+    if there and asked and there != asked.lower() and {there, asked.lower()} & set(WITH_VERSIONS):
+        raise SettingsError(
+            f"{named} is a table of the format {there}, and 'format' is {asked!r}. A table keeps its format. Leave "
+            "format out, or choose another output."
+        )
+    return asked.lower() if asked else (there if there in KNOWN else None)
+
+
+def found_at(spark: SparkSession, role: str, name: str, place: str, file_format: str) -> str:
+    """Return the version of the table at an output, as Output.found has it; "" where there is none.
+
+    Raises SettingsError where the session cannot read the table's history.
+    """
+    try:
+        return next((str(version.number) for version in versions_of(spark, place, file_format)), "")
+    except Exception as error:
+        raise SettingsError(
+            f"{role} {name!r} is a {file_format} table whose history cannot be read ({reason_of(error)}). Start Spark "
+            f"with the jar, extensions and catalog of {file_format}."
+        ) from error

@@ -5,7 +5,7 @@ import logging
 from pyspark.sql import SparkSession
 
 from annspark.errors import SettingsError
-from annspark.output.outputs import REPLACED, Output, Pending
+from annspark.output.outputs import REPLACED, Output, Pending, kept_error
 from annspark.spark import files
 from annspark.spark.places import (
     FILES,
@@ -15,7 +15,7 @@ from annspark.spark.places import (
     identity_of,
     is_published,
     rename,
-    set_property,
+    set_properties,
     shown,
     table_files,
 )
@@ -32,7 +32,7 @@ def commit(pending: Pending) -> None:
     spark, output = pending.spark, pending.output
     replaced = f"{output.aside}_{REPLACED}" if output.is_table else f"{output.aside}/{REPLACED}"
     if output.is_table:
-        set_property(spark, pending.name, FILES, table_files(spark, pending.name))
+        set_properties(spark, pending.name, pending.properties | {FILES: table_files(spark, pending.name)})
     else:
         files.mark_published(pending.name)
     now = identity_of(spark, output.place)
@@ -85,12 +85,4 @@ def _keep(spark: SparkSession, pending: Pending) -> SettingsError:
         )
     else:
         command = f"mv '{shown(output.kept)}' '{shown(output.place)}'"
-    why = (
-        "what was there when the job began was changed or replaced meanwhile, and not by annspark"
-        if output.found
-        else "something appeared there while the job ran"
-    )
-    return SettingsError(
-        f"{output.role} {output.name!r}: {why}; it was left as it is. What was made is kept at {shown(output.kept)!r}. "
-        f"To publish it, move away what is at the output, and run: {command}"
-    )
+    return kept_error(output, f"move away what is at the output, and run: {command}")

@@ -5,7 +5,7 @@ import logging
 from contextlib import suppress
 
 from pyspark.errors import AnalysisException, ParseException
-from pyspark.sql import DataFrameReader, SparkSession
+from pyspark.sql import SparkSession
 
 from annspark.errors import reason_of
 from annspark.job import is_catalog_table
@@ -98,11 +98,16 @@ def drop(spark: SparkSession, name: str) -> None:
         logger.warning("publish: %s could not be deleted (%s); delete it by hand.", name, reason_of(error))
 
 
-def set_property(spark: SparkSession, name: str, key: str, value: str) -> None:
-    """Set a property of a catalog table; nothing happens where the catalog has no properties."""
-    text = value.replace("\\", "\\\\").replace("'", "\\'")
+def set_properties(spark: SparkSession, name: str, properties: dict[str, str]) -> None:
+    """Set properties of a catalog table; nothing happens where the catalog has no properties."""
+    told = ", ".join(f"{_text(key)} = {_text(value)}" for key, value in properties.items())
     with suppress(Exception):
-        spark.sql(f"ALTER TABLE {identifier(name)} SET TBLPROPERTIES ('{key}' = '{text}')")
+        spark.sql(f"ALTER TABLE {identifier(name)} SET TBLPROPERTIES ({told})")
+
+
+def _text(value: str) -> str:
+    """Return a text in quotes, for SQL."""
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def properties_of(spark: SparkSession, name: str) -> dict[str, str]:
@@ -110,11 +115,6 @@ def properties_of(spark: SparkSession, name: str) -> dict[str, str]:
     with suppress(Exception):
         return {row[0]: row[1] for row in spark.sql(f"SHOW TBLPROPERTIES {identifier(name)}").collect()}
     return {}
-
-
-def reader_of(spark: SparkSession, file_format: str | None) -> DataFrameReader:
-    """Return a reader of a file format, which is parquet where none is given."""
-    return spark.read.format(file_format or "parquet")
 
 
 def shown(place: str) -> str:

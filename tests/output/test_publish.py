@@ -25,11 +25,11 @@ from tests.helpers import files_in
 
 def write(spark, first, name, overwrite=False, file_format=None):
     """Write rows aside, as a run does that began now."""
-    return write_pending(rows(spark, first), opened(spark, name, overwrite), file_format)
+    return write_pending(rows(spark, first), opened(spark, name, overwrite, file_format))
 
 
-def opened(spark, name, overwrite=False):
-    output = check_output(spark, name, overwrite)
+def opened(spark, name, overwrite=False, file_format=None):
+    output = check_output(spark, name, overwrite, file_format)
     if not output.is_table:
         files.make_folder(output.aside)
     return output
@@ -37,9 +37,9 @@ def opened(spark, name, overwrite=False):
 
 def put(spark, first, name, overwrite=False, file_format=None):
     """Publish rows, and leave nothing aside."""
-    output = check_output(spark, name, overwrite)
+    output = check_output(spark, name, overwrite, file_format)
     with aside(spark, output):
-        commit(write_pending(rows(spark, first), output, file_format))
+        commit(write_pending(rows(spark, first), output))
 
 
 def names(spark, database):
@@ -87,7 +87,7 @@ def test_a_new_target_appears_only_when_committed_and_whole(spark, place):
     output, listing = place
     checked = check_output(spark, output, overwrite=False)
     with aside(spark, checked):
-        pending = write_pending(rows(spark, 0), checked, None)
+        pending = write_pending(rows(spark, 0), checked)
         assert output.rpartition("/")[2].rpartition(".")[2] not in listing()
         assert_df_equality(pending.table, rows(spark, 0), ignore_row_order=True, ignore_nullable=True)
         commit(pending)
@@ -106,8 +106,8 @@ def test_a_discarded_table_leaves_nothing(spark, place):
     output, listing = place
     checked = check_output(spark, output, overwrite=False)
     with aside(spark, checked):
-        discard(write_pending(rows(spark, 0), checked, None))
-        write_pending(rows(spark, 0), checked, None)
+        discard(write_pending(rows(spark, 0), checked))
+        write_pending(rows(spark, 0), checked)
     assert listing() == []
 
 
@@ -137,7 +137,7 @@ def test_a_crash_while_writing_keeps_the_last_table_and_leaves_nothing_else(spar
     before = listing()
     checked = check_output(spark, output, overwrite=True)
     with pytest.raises(Exception, match="disk is on fire"), aside(spark, checked):
-        write_pending(broken(spark), checked, None)
+        write_pending(broken(spark), checked)
     assert listing() == before
     assert read(spark, output).count() == 20
 
@@ -157,7 +157,7 @@ def test_a_crash_while_the_new_table_takes_its_place_keeps_the_last_one(spark, t
 
     monkeypatch.setattr(files, "move", fail_second)
     with pytest.raises(error), aside(spark, checked):
-        commit(write_pending(rows(spark, 100), checked, None))
+        commit(write_pending(rows(spark, 100), checked))
     assert_df_equality(read(spark, output), rows(spark, 0), ignore_row_order=True, ignore_nullable=True)
     assert files_in(tmp_path) == ["neighbors"]
 
@@ -292,7 +292,7 @@ def publish_after(spark, first, output, overwrite, happens):
     """Publish rows, having let something happen since the run began."""
     checked = check_output(spark, output, overwrite)
     with aside(spark, checked):
-        pending = write_pending(rows(spark, first), checked, None)
+        pending = write_pending(rows(spark, first), checked)
         happens()
         commit(pending)
 
@@ -356,7 +356,7 @@ def test_who_comes_between_the_look_and_the_rename_loses_nothing(spark, tmp_path
 
     monkeypatch.setattr(files, "move", be_quicker)
     with pytest.raises(SettingsError, match="kept at"), aside(spark, checked):
-        commit(write_pending(rows(spark, 100), checked, None))
+        commit(write_pending(rows(spark, 100), checked))
     assert (tmp_path / "out" / "data.csv").read_text() == "somebody's"
     assert len(files_in(tmp_path)) == 2 + overwriting  # and what was to be replaced
 
@@ -424,16 +424,16 @@ def test_a_name_that_leaves_no_room_for_what_is_written_aside_is_refused(spark, 
 )
 def test_a_format_that_cannot_hold_neighbors_is_refused_before_any_work(spark, place, file_format, shape):
     output, listing = place
-    checked = check_output(spark, output, False)
+    checked = check_output(spark, output, False, file_format)
     with aside(spark, checked), pytest.raises(SettingsError, match=r"'format' is .* Give parquet, orc or json"):
-        require_format(spark, checked, file_format, shape)
+        require_format(spark, checked, shape)
     assert listing() == []
 
 
 def test_a_format_that_loses_the_names_of_columns_is_for_catalogs_only(spark, tmp_path):
-    checked = check_output(spark, str(tmp_path / "out"), False)
+    checked = check_output(spark, str(tmp_path / "out"), False, "csv")
     with aside(spark, checked), pytest.raises(SettingsError, match="names of columns are lost"):
-        require_format(spark, checked, "csv", "long")
+        require_format(spark, checked, "long")
 
 
 def test_a_view_is_no_output(spark):
