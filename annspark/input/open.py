@@ -7,9 +7,9 @@ from pyspark.sql import DataFrame, SparkSession
 from annspark.errors import InputError, known_failure, reason_of
 from annspark.job import is_catalog_table
 from annspark.spark import files
-from annspark.spark.places import exists
+from annspark.spark.places import DELTA, exists, format_of
 from annspark.spark.steps import digest_of
-from annspark.spark.versions import DELTA, WITH_VERSIONS, format_of, versions_of
+from annspark.spark.versions import WITH_VERSIONS, versions_of
 
 _PATTERN = frozenset("[]{}*?\\")
 

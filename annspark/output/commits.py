@@ -11,8 +11,8 @@ from pyspark.sql import functions as F
 
 from annspark.errors import SettingsError
 from annspark.output.outputs import Output, Pending, kept_error
-from annspark.spark.places import set_properties
-from annspark.spark.versions import DELTA, RUN, Version, named_in_sql, versions_of
+from annspark.spark.places import DELTA, set_properties
+from annspark.spark.versions import RUN, Version, named_in_sql, versions_of
 
 _TRIES = 3  # of a commit that upkeep of the table, such as OPTIMIZE, got in the way of
 _FIRST = "another job published to it at the same moment"
@@ -37,10 +37,10 @@ def commit(pending: Pending) -> None:
             break
         except Exception as error:
             now = _newest(pending)
+            if now and now.run == output.mark:  # only the answer was lost
+                break
             if now != before:
-                raise _keep(
-                    pending, "another job published to it at the same moment" if now and now.run else ""
-                ) from error
+                raise _keep(pending, _FIRST if now and now.run else "") from error
             if tried == _TRIES or not _CONFLICT.search(str(error)):
                 raise
     if before and pending.format == DELTA:

@@ -12,8 +12,7 @@ from annspark.output.outputs import REPLACED, Output, Pending, format_to_write, 
 from annspark.saved.manifest import MANIFEST
 from annspark.spark import files
 from annspark.spark.leftovers import clear, working_in
-from annspark.spark.places import identity_of, shown
-from annspark.spark.versions import DELTA, ICEBERG, format_of
+from annspark.spark.places import DELTA, ICEBERG, format_of, identity_of, shown
 
 logger = logging.getLogger("annspark")
 

@@ -21,8 +21,8 @@ from annspark.job import is_catalog_table
 from annspark.output import commits, folders, renames, tables
 from annspark.output.outputs import Output, Pending
 from annspark.spark import files
-from annspark.spark.places import drop, fingerprint_of
-from annspark.spark.versions import WITH_VERSIONS, format_of, versions_of
+from annspark.spark.places import drop, fingerprint_of, format_of
+from annspark.spark.versions import WITH_VERSIONS, versions_of
 
 
 def check_output(spark: SparkSession, name: str, overwrite: bool, file_format: str | None = None) -> Output:
@@ -105,7 +105,7 @@ def require_format(spark: SparkSession, output: Output, shape: str) -> None:
 
     A table of one row is written aside to find out, except in formats that are known to work.
     """
-    if output.format in (None, "parquet", "orc", "json"):
+    if output.format in (None, "parquet", "orc", "json") or (output.found and output.format in WITH_VERSIONS):
         return
     neighbor = ["id AS neighbor_id", "0F AS distance"]
     columns = [f"array(struct({', '.join(neighbor)})) AS neighbors"] if shape == "nested" else ["1 AS rank", *neighbor]

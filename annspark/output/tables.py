@@ -16,6 +16,7 @@ from annspark.spark.leftovers import is_dead, this_owner
 from annspark.spark.places import (
     drop,
     exists,
+    format_of,
     identifier,
     identity_of,
     is_published,
@@ -23,7 +24,7 @@ from annspark.spark.places import (
     rename,
     set_properties,
 )
-from annspark.spark.versions import WITH_VERSIONS, format_of
+from annspark.spark.versions import WITH_VERSIONS
 
 logger = logging.getLogger("annspark")
 _OWNER = "annspark.owner"  # property of a catalog table: the process that writes the table

@@ -8,11 +8,13 @@ from pyspark.errors import AnalysisException, ParseException
 from pyspark.sql import SparkSession
 
 from annspark.errors import reason_of
+from annspark.filesystem import scheme_of
 from annspark.job import is_catalog_table
 from annspark.spark import files
 from annspark.tables import quoted
 
 logger = logging.getLogger("annspark")
+DELTA, ICEBERG = "delta", "iceberg"
 FILES = "annspark.files"  # property of a catalog table: a digest of its files when annspark published it
 
 
@@ -24,6 +26,21 @@ def exists(spark: SparkSession, name: str) -> bool:
         return spark.catalog.tableExists(name)
     except ParseException:  # a file name, with a dash for example, is no table name
         return False
+
+
+def format_of(spark: SparkSession, place: str) -> str:
+    """Return the format of the table at a place, in small letters; of paths only delta; else ""."""
+    if not is_catalog_table(place):
+        log = f"{place.rstrip('/')}/_delta_log"
+        with suppress(Exception):  # a path that cannot be looked at
+            # Spark takes half a second.  PyArrow tries for minutes to reach a store without the right keys.
+            is_there = files.exists(log) if scheme_of(log) in ("", "file") else files.is_seen(spark, log)
+            return DELTA if is_there else ""
+        return ""
+    with suppress(Exception):  # there is no such table, or it has no such details
+        rows = spark.sql(f"DESCRIBE TABLE EXTENDED {identifier(place)}").collect()
+        return str({row[0]: row[1] for row in rows}.get("Provider") or "").lower()
+    return ""
 
 
 def identity_of(spark: SparkSession, place: str) -> str:
@@ -91,7 +108,8 @@ def drop(spark: SparkSession, name: str) -> None:
     """Delete a table; a failure is only logged, so that it neither fails a good run nor hides why a run failed."""
     try:
         if is_catalog_table(name):
-            spark.sql(f"DROP TABLE IF EXISTS {identifier(name)}")
+            purge = " PURGE" if format_of(spark, name) == ICEBERG else ""  # without it most catalogs leave the files
+            spark.sql(f"DROP TABLE IF EXISTS {identifier(name)}{purge}")
         elif files.exists(name):
             files.remove(name)
     except Exception as error:

@@ -7,13 +7,10 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-from annspark.filesystem import scheme_of
 from annspark.job import is_catalog_table
-from annspark.spark import files
-from annspark.spark.places import exists, identifier, properties_of
+from annspark.spark.places import DELTA, ICEBERG, exists, format_of, identifier, properties_of
 from annspark.tables import quoted
 
-DELTA, ICEBERG = "delta", "iceberg"
 WITH_VERSIONS = (DELTA, ICEBERG)
 RUN = "annspark.run"  # in the metadata of a commit of annspark: the mark of the run
 _CREATED = "CREATE TABLE AS SELECT"
@@ -36,21 +33,6 @@ class Version:
 
     number: int
     run: str = ""
-
-
-def format_of(spark: SparkSession, place: str) -> str:
-    """Return the format of the table at a place, in small letters; of paths only delta; else ""."""
-    if not is_catalog_table(place):
-        log = f"{place.rstrip('/')}/_delta_log"
-        with suppress(Exception):  # a path that cannot be looked at
-            # Spark takes half a second.  PyArrow tries for minutes to reach a store without the right keys.
-            is_there = files.exists(log) if scheme_of(log) in ("", "file") else files.is_seen(spark, log)
-            return DELTA if is_there else ""
-        return ""
-    with suppress(Exception):  # there is no such table, or it has no such details
-        rows = spark.sql(f"DESCRIBE TABLE EXTENDED {identifier(place)}").collect()
-        return str({row[0]: row[1] for row in rows}.get("Provider") or "").lower()
-    return ""
 
 
 def named_in_sql(place: str) -> str:
@@ -82,6 +64,8 @@ def _run_in(row: Any) -> str:
 
 
 def _of_iceberg(spark: SparkSession, place: str) -> list[Version]:
+    with suppress(Exception):  # the session's cached metadata may be old
+        spark.catalog.refreshTable(place)
     rows = spark.read.table(f"{place}.snapshots").select("snapshot_id", "parent_id", "operation", "summary").collect()
     snapshots = {row["snapshot_id"]: row for row in rows}
     current = properties_of(spark, place).get("current-snapshot-id", "")

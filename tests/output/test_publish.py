@@ -1,3 +1,4 @@
+from dataclasses import replace
 from functools import partial
 from uuid import uuid4
 
@@ -8,7 +9,7 @@ from chispa import assert_df_equality
 from pyspark.sql import functions as F
 
 from annspark.errors import InputError, SettingsError
-from annspark.input.open import open_input
+from annspark.input.open import open_input, version_read
 from annspark.job import is_catalog_table
 from annspark.output.publish import (
     aside,
@@ -248,6 +249,40 @@ def test_a_text_leaves_nothing_when_the_block_fails(tmp_path, existing):
         raise KeyboardInterrupt
     assert files_in(tmp_path) == (["report"] if existing else [])
     assert not existing or (folder / "report.json").read_text() == "last night's"
+
+
+def test_a_catalog_table_says_how_it_was_made(spark):
+    checked = check_output(spark, "default.told", overwrite=False)
+    with aside(spark, checked):
+        commit(replace(write_pending(rows(spark, 0), checked), properties={"annspark.input": "it's \\ here"}))
+    told = {row["key"]: row["value"] for row in spark.sql("SHOW TBLPROPERTIES default.told").collect()}
+    assert told["annspark.input"] == "it's \\ here"
+    check_output(spark, "default.told", overwrite=True)
+    spark.sql("DROP TABLE default.told")
+
+
+def test_only_formats_with_versions_are_read_by_version(spark, place):
+    output, _ = place
+    put(spark, 0, output)
+    with pytest.raises(InputError, match=r"version 3 is asked for, and this is no Delta Lake or Iceberg table"):
+        open_input(spark, output, None, version=3)
+    first = version_read(open_input(spark, output, None), output, None)
+    assert first.startswith("files ")
+    put(spark, 0, output, overwrite=True)
+    spark.catalog.clearCache()
+    assert version_read(open_input(spark, output, None), output, None) not in (None, first)
+
+
+def test_a_delta_table_is_not_taken_for_parquet_where_spark_has_no_delta(spark, tmp_path):
+    path = str(tmp_path / "table")
+    rows(spark, 0).write.parquet(path)
+    (tmp_path / "table" / "_delta_log").mkdir()
+    with pytest.raises(InputError, match="delta"):
+        open_input(spark, path, None)
+    with pytest.raises(SettingsError, match="is a delta table whose history cannot be read"):
+        check_output(spark, path, overwrite=True)
+    with pytest.raises(SettingsError, match="of the format delta, and 'format' is 'parquet'"):
+        check_output(spark, path, overwrite=True, file_format="parquet")
 
 
 @pytest.mark.spark35
