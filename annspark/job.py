@@ -42,6 +42,13 @@ class Job:
         PathOrTable(),
         "Table of user vectors. Only if a path does not exist is it tried as a pattern, such as day=*.",
     )
+    input_version: int | None = setting(
+        None,
+        Whole(0, 2**63 - 1),
+        "Version of the input, if it is a Delta Lake table, or id of the snapshot, if it is an Iceberg table.",
+        unset="the newest",
+        example=12,
+    )
     output: str = setting(
         MISSING,
         PathOrTable(),
@@ -50,8 +57,8 @@ class Job:
     format: str | None = setting(
         None,
         Text(),
-        "File format to read and to write.",
-        unset="parquet for paths, the catalog's own for catalog tables",
+        "File format to read and to write. With delta, only the output is one: an input is read as what it is.",
+        unset="that of the output, if it exists; else parquet for paths, the catalog's own for catalog tables",
         example="parquet",
     )
     report: str | None = setting(
@@ -128,6 +135,7 @@ class FitJob:
     """One run of `annspark fit`: where the rows are, where the index goes, and the settings."""
 
     input: str = setting_like(Job, "input", "Table of vectors to index.")
+    input_version: int | None = setting_like(Job, "input_version")
     index: str = setting(MISSING, Folder(), "Folder to save the index in.")
     format: str | None = setting_like(Job, "format", "File format to read.")
     scratch: str | None = setting_like(Job, "scratch")
@@ -148,6 +156,7 @@ class QueryJob:
 
     index: str = setting(MISSING, Folder(), "Folder of the index, as `annspark fit` has saved it.")
     input: str = setting_like(Job, "input", "Table of queries.")
+    input_version: int | None = setting_like(Job, "input_version")
     output: str = setting_like(Job, "output")
     format: str | None = setting_like(Job, "format")
     report: str | None = setting_like(Job, "report")
@@ -170,6 +179,7 @@ class UpdateJob:
 
     index: str = setting(MISSING, Folder(), "Folder of the index, as `annspark build --index` has saved it.")
     input: str = setting_like(Job, "input", "Table of vectors as they are now.")
+    input_version: int | None = setting_like(Job, "input_version")
     output: str = setting(MISSING, PathOrTable(), "Table of neighbors that was published with the index.")
     format: str | None = setting_like(Job, "format")
     report: str | None = setting_like(Job, "report")

@@ -5,7 +5,7 @@ import logging
 from pyspark.sql import SparkSession
 
 from annspark.errors import SettingsError
-from annspark.output.outputs import REPLACED, Output, Pending, is_taken, taken
+from annspark.output.outputs import REPLACED, Output, Pending, is_taken, kept_error
 from annspark.spark import files
 from annspark.spark.places import (
     FILES,
@@ -14,7 +14,7 @@ from annspark.spark.places import (
     identifier,
     identity_of,
     rename,
-    set_property,
+    set_properties,
     shown,
     table_files,
 )
@@ -31,7 +31,7 @@ def commit(pending: Pending) -> None:
     spark, output = pending.spark, pending.output
     replaced = f"{output.aside}_{REPLACED}" if output.is_table else f"{output.aside}/{REPLACED}"
     if output.is_table:
-        set_property(spark, pending.name, FILES, table_files(spark, pending.name))
+        set_properties(spark, pending.name, pending.properties | {FILES: table_files(spark, pending.name)})
     else:
         files.mark_published(pending.name)
     now = identity_of(spark, output.place)
@@ -84,4 +84,4 @@ def _keep(spark: SparkSession, pending: Pending) -> SettingsError:
         )
     else:
         command = f"mv '{shown(output.kept)}' '{shown(output.place)}'"
-    return taken(output, output.kept, f"To publish it, move away what is at the output, and run: {command}")
+    return kept_error(output, output.kept, f"move away what is at the output, and run: {command}")

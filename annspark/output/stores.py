@@ -8,7 +8,7 @@ import logging
 
 from annspark.errors import SettingsError, reason_of
 from annspark.listed import LIST, RUN, current, list_of, read_list, run_in
-from annspark.output.outputs import Output, Pending, is_taken, taken
+from annspark.output.outputs import Output, Pending, is_taken, kept_error
 from annspark.spark import files
 from annspark.spark.leftovers import OWNER, clean, this_owner
 from annspark.spark.places import identity_of
@@ -86,6 +86,4 @@ def _own(output: Output) -> None:
 def _keep(pending: Pending) -> SettingsError:
     """Let the pending files stay, because their place is taken, and return the error that says so."""
     files.remove(f"{pending.output.aside}/{OWNER}")
-    return taken(
-        pending.output, pending.name, "Read it there, or move away what is at the output, and run the job again."
-    )
+    return kept_error(pending.output, pending.name, "move away what is at the output, and run the job again.")

@@ -120,9 +120,10 @@ def sweep() -> None:
     end = time.monotonic() + _PATIENCE
     while time.monotonic() < min(calm, end):
         for folder in _FAILED:
-            if files.exists(folder):
-                clean(folder)
-                calm = time.monotonic() + _CALM
+            with suppress(OSError):  # an object store that cannot be reached
+                if files.exists(folder):
+                    clean(folder)
+                    calm = time.monotonic() + _CALM
         time.sleep(0.05)
     for made in _FAILED.values():
         files.remove_empty(made)
@@ -173,8 +174,10 @@ def clean(folder: str) -> None:
             return
         except OSError as error:
             problem = reason_of(error)
-    if files.exists(folder):
-        logger.warning("left over: %s could not be deleted (%s); delete it by hand.", folder, problem)
+    with suppress(OSError):
+        if not files.exists(folder):
+            return
+    logger.warning("left over: %s could not be deleted (%s); delete it by hand.", folder, problem)
 
 
 def _namespace() -> str:

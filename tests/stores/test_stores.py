@@ -15,7 +15,7 @@ from annspark.errors import InputError, SettingsError
 from annspark.job import make_job
 from annspark.output import folders, stores
 from annspark.output.outputs import Output, Pending
-from annspark.spark import files
+from annspark.spark import files, leftovers
 from annspark.spark.leftovers import OWNER, clear, this_owner, working_in
 from annspark.spark.places import identity_of
 from tests.helpers import REPOSITORY
@@ -36,6 +36,7 @@ def endpoint():
 def store(endpoint, monkeypatch):
     """Give the store to PyArrow by Spark's confs, and empty it."""
     monkeypatch.setattr(filesystem, "_TOLD", {})
+    monkeypatch.setattr(leftovers, "_FAILED", {})  # later tests do not reach the store
     filesystem.learn_store(PLACE, confs_of(endpoint).get)
     for name in files.names_in(f"s3a://{BUCKET}"):
         files.remove(f"s3a://{BUCKET}/{name}")
