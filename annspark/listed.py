@@ -46,6 +46,11 @@ def current(place: str) -> str:
     return f"{place}/{names[0].rpartition('/')[0]}" if names else place
 
 
+def is_in_run(path: str) -> bool:
+    """Say whether a file is in the folder of a run."""
+    return _OURS.fullmatch(path) is not None
+
+
 def run_in(text: str) -> str:
     """Return the name of the run's folder that a list leads to; "" where it is none of annspark's."""
     return next(iter(_names_in(text)), "").partition("/")[0]

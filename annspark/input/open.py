@@ -7,7 +7,7 @@ from pyspark.sql import DataFrame, SparkSession
 from annspark.errors import InputError, known_failure, reason_of
 from annspark.filesystem import is_on_store
 from annspark.job import is_catalog_table
-from annspark.listed import LIST, LOOK_INSIDE, run_in
+from annspark.listed import LIST, LOOK_INSIDE, is_in_run
 from annspark.spark import files
 from annspark.spark.places import DELTA, exists, format_of
 from annspark.spark.steps import digest_of
@@ -89,11 +89,11 @@ def _matches(spark: SparkSession, name: str) -> bool:
 
 def _is_listed(spark: SparkSession, name: str) -> bool:
     """Say whether a path is on an object store, and has a list of the files that annspark has published there."""
-    listed = f"{name.rstrip('/')}/{LIST}/0"
-    if not is_on_store(name) or not files.is_seen(spark, listed):
+    # PyArrow may not reach what is only read, so Spark is asked.
+    if not is_on_store(name) or not files.is_seen(spark, f"{name.rstrip('/')}/{LIST}/0"):
         return False
-    lines = spark.read.option(*files.LITERAL).text(listed).head(2)  # PyArrow may not reach what is only read
-    return run_in("\n".join(line[0] for line in lines)) != ""
+    reader = spark.read.format("binaryFile").option(*files.LITERAL).option(*LOOK_INSIDE)
+    return any(is_in_run(path) for path in reader.load(name).inputFiles())
 
 
 def _why_missing(spark: SparkSession, name: str, role: str) -> str:
