@@ -10,7 +10,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from annspark.errors import SettingsError
-from annspark.output.outputs import Output, Pending, kept_error
+from annspark.output.outputs import Pending, kept_error
 from annspark.spark.places import DELTA, set_properties
 from annspark.spark.versions import RUN, Version, named_in_sql, versions_of
 
@@ -54,6 +54,7 @@ def _newest(pending: Pending) -> Version | None:
 
 
 def _facts(pending: Pending) -> dict[str, str]:
+    """Return what the commit, or the table, says of itself."""
     return pending.properties | {RUN: pending.output.mark}
 
 
@@ -62,7 +63,7 @@ def _write(pending: Pending, before: Version | None) -> None:
 
     before : the version of the table that it replaces; None where there is no table
     """
-    table, output, facts = pending.read(), pending.output, _facts(pending)
+    table, output = pending.read(), pending.output
     if before is None:
         _create(pending, output.place)
     elif not _fits(table, _open(pending)):
@@ -71,33 +72,35 @@ def _write(pending: Pending, before: Version | None) -> None:
     elif pending.format == DELTA:
         _save(pending, {"replaceWhere": "true"})  # a plain overwrite would lose the columns of CLUSTER BY
     else:
-        options = _in_commit(pending.format, facts) | {"isolation-level": "serializable"}
+        options = _in_commit(pending) | {"isolation-level": "serializable"}
         if before.number:
             options["validate-from-snapshot-id"] = str(before.number)
         table.writeTo(output.place).options(**options).overwrite(F.lit(True))
 
 
 def _create(pending: Pending, place: str) -> None:
-    table, facts = pending.read(), _facts(pending)
-    options = _in_commit(pending.format, facts)
+    """Make a table of the rows, where none may be."""
+    table, options = pending.read(), _in_commit(pending)
     if not pending.output.is_table:
         table.write.format(pending.format).options(**options).save(place)
         return
     writer = table.writeTo(place).using(pending.format).options(**options)
-    for name, value in facts.items():
+    for name, value in _facts(pending).items():
         writer = writer.tableProperty(name, value)
     writer.create()
 
 
 def _save(pending: Pending, options: dict[str, str]) -> None:
-    output, options = pending.output, options | _in_commit(pending.format, _facts(pending))
-    writer = pending.read().write.format(pending.format).mode("overwrite").options(**options)
+    """Replace all rows of the table at the output."""
+    output = pending.output
+    writer = pending.read().write.format(pending.format).mode("overwrite").options(**options, **_in_commit(pending))
     writer.saveAsTable(output.place) if output.is_table else writer.save(output.place)
 
 
-def _in_commit(file_format: str, facts: dict[str, str]) -> dict[str, str]:
-    """Return the options that write facts into the metadata of a commit."""
-    if file_format == DELTA:
+def _in_commit(pending: Pending) -> dict[str, str]:
+    """Return the options that write the facts into the metadata of a commit."""
+    facts = _facts(pending)
+    if pending.format == DELTA:
         return {"userMetadata": json.dumps(facts)}
     return {f"snapshot-property.{name}": value for name, value in facts.items()}
 
@@ -127,7 +130,7 @@ def _require_next(pending: Pending, before: Version) -> None:
 
 def _keep(pending: Pending, why: str = "") -> SettingsError:
     """Copy the pending table to output.kept, and return the error that says so."""
-    output: Output = pending.output
+    output = pending.output
     _create(pending, output.kept)
     command = f"INSERT OVERWRITE {named_in_sql(output.place)} SELECT * FROM {named_in_sql(output.kept)}"
     return kept_error(output, output.kept, f"run: {command}", why)
