@@ -14,6 +14,7 @@ __all__ = [
     "RecallMissed",
     "SettingsError",
     "build_neighbors",
+    "files_of",
     "fit",
     "load",
     "open_index",
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from annspark import uses
     from annspark.errors import AnnsparkError, BuildNeeded, ClusterError, InputError, RecallMissed, SettingsError
     from annspark.index import Index, fit, load
+    from annspark.listed import files_of
     from annspark.local import LocalIndex, open_index
     from annspark.neighbors import build_neighbors
 
@@ -31,6 +33,7 @@ _HOMES = {
     "build_neighbors": "neighbors",
     **dict.fromkeys(("Index", "fit", "load"), "index"),
     **dict.fromkeys(("LocalIndex", "open_index"), "local"),
+    "files_of": "listed",
 }
 
 

@@ -1,5 +1,6 @@
 """Allowed: what one setting may be. Checks, messages, flags and pages all follow from it."""
 
+import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -165,6 +166,19 @@ class Folder(Text):
     """The name of a folder, or None."""
 
 
+def require_no_credentials(name: str, value: object) -> None:
+    """Raise SettingsError for a path that holds a user or a password; neither is in the message.
+
+    name : of the setting that gives the path
+    """
+    if isinstance(value, str) and re.match("s3[an]?://[^/]*@|[^/]+://[^/@]*:[^/]*@", value, re.IGNORECASE):
+        raise SettingsError(
+            f"'{name}' is a path with a user or a password in it, which logs and reports would show. Leave them out, "
+            "and give them to Spark (spark.hadoop.fs.s3a.access.key and secret.key) or in the environment "
+            "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)."
+        )
+
+
 @dataclass(frozen=True)
 class Setting:
     """One setting: its entry in Settings or Job.
@@ -204,6 +218,8 @@ class Setting:
 
     def require(self, name: str, value: object) -> None:
         """Raise SettingsError when the value is not allowed."""
+        if isinstance(self.allowed, Folder | PathOrTable):
+            require_no_credentials(name, value)
         if not (self.allowed.takes(value) or (value is None and self.default is None)):
             hint = f" {self.hint}" if self.hint else ""
             raise SettingsError(f"'{name}' is {value!r}; it must be {self.allowed}.{hint}")

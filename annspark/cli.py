@@ -159,9 +159,9 @@ def _update(given: dict[str, Any]) -> None:
 
 
 def _info(given: dict[str, Any]) -> None:
-    from annspark.saved.manifest import manifest_as_text, read_manifest
+    from annspark.saved.manifest import find_index, manifest_as_text, read_manifest
 
-    print(manifest_as_text(read_manifest(given["index"])))
+    print(manifest_as_text(read_manifest(find_index(given["index"]))))
 
 
 def _evaluate(given: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from pyspark.sql import DataFrame, SparkSession
 
 from annspark import __version__
+from annspark.allowed import require_no_credentials
 from annspark.core.recall import measure_recall, recall_by_user
 from annspark.errors import InputError, spark_errors_explained
 from annspark.flow.audit import limit_of, spreads_of
@@ -42,12 +43,15 @@ def evaluate(
 
     Raises as evaluate_neighbors does, and SettingsError for a folder that cannot be written to.
     """
+    names = {"input": input, "neighbors": neighbors, "format": format, "report": report, "scratch": scratch}
+    for name, place in names.items():
+        require_no_credentials(name, place)
     if report:
         files.require_whole_name(spark, "report", report)
+        files.learn(spark, report)
         require_folder(report, report)
     vectors = open_input(spark, input, format)
     table = open_input(spark, neighbors, format, role="neighbors")
-    names = {"input": input, "neighbors": neighbors, "format": format, "report": report, "scratch": scratch}
     found = evaluate_neighbors(vectors, table, settings, names | asdict(settings), scratch)
     if report:
         with reports_once_done(report, found):

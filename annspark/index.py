@@ -21,7 +21,7 @@ from annspark.output.outputs import Pending
 from annspark.pipeline import Result, build_tuned, exclude_pairs, require_recall, start_run, tune
 from annspark.pipeline import fit as fit_tuned
 from annspark.query import ask
-from annspark.saved.manifest import read_manifest
+from annspark.saved.manifest import find_index, read_manifest
 from annspark.settings import Settings, make_settings, require_known, settings_of_candidates, takes_settings
 from annspark.spark import files
 from annspark.spark.cluster import count_cores
@@ -169,7 +169,8 @@ class Index:
             raise SettingsError("'path' is not given, and this index is in no folder. Give a folder for the new index.")
         place = require_folder_name("path", path or self._folder)
         output = check_index(self._spark, place, overwrite or path is None)
-        old = Saved(self._folder, read_manifest(self._folder)) if self._folder else None
+        folder = find_index(self._folder) if self._folder else None
+        old = Saved(folder, read_manifest(folder)) if folder else None
         with (
             publish.aside(self._spark, output),
             staging(folder_name_if_any("scratch", scratch), self._spark) as stage,
@@ -249,7 +250,7 @@ def load(spark: SparkSession, path: str | PathLike[str]) -> Index:
     Raises InputError where there is no index, or one that is newer than this code, damaged or not whole.
     """
     folder = files.resolve(spark, "index", require_folder_name("path", path, "the folder of an index"))
-    return Index(spark, read_index(spark, folder), None, ExitStack(), folder)
+    return Index(spark, read_index(spark, find_index(folder)), None, ExitStack(), folder)
 
 
 def settings_for(own: Settings, given: dict[str, Any], names: tuple[str, ...], call: str) -> Settings:

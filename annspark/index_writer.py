@@ -23,6 +23,7 @@ from annspark.flow.first_rows import FirstRows
 from annspark.flow.read import Users
 from annspark.flow.route import ship_vectors
 from annspark.index_rows import CANNOT, cannot_write, write_lists
+from annspark.listed import LIST, current
 from annspark.output.folders import check_folder
 from annspark.output.outputs import Output, Pending
 from annspark.saved.kept import write_visitors
@@ -65,7 +66,10 @@ def check_index(spark: SparkSession, name: str, overwrite: bool) -> Output:
 
 
 def _require_index_like(name: str, place: str) -> None:
-    names = files.names_in(place)
+    folder = current(place)
+    names = files.own_names(folder)
+    if folder != place:  # beside what is published there nothing is to be lost
+        names += [name for name in files.own_names(place) if name != LIST]
     other = [
         one for one in names if one not in (MANIFEST, ARRAYS, FIRST) and not one.startswith((*_KINDS, files.PUBLISHED))
     ]

@@ -7,7 +7,18 @@ from dataclasses import MISSING, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from annspark.allowed import Flag, Folder, PathOrTable, Setting, Text, Whole, check_each, setting, settings_in
+from annspark.allowed import (
+    Flag,
+    Folder,
+    PathOrTable,
+    Setting,
+    Text,
+    Whole,
+    check_each,
+    require_no_credentials,
+    setting,
+    settings_in,
+)
 from annspark.errors import SettingsError
 from annspark.settings import Settings, require_given, require_known
 
@@ -31,16 +42,23 @@ class Job:
         PathOrTable(),
         "Table of user vectors. Only if a path does not exist is it tried as a pattern, such as day=*.",
     )
+    input_version: int | None = setting(
+        None,
+        Whole(0, 2**63 - 1),
+        "Version of the input, if it is a Delta Lake table, or id of the snapshot, if it is an Iceberg table.",
+        unset="the newest",
+        example=12,
+    )
     output: str = setting(
         MISSING,
         PathOrTable(),
-        "Table of neighbors to publish. On an object store, which cannot rename a folder, use a catalog table.",
+        "Table of neighbors to publish. On s3a:// readers follow a list of its files: see On object stores.",
     )
     format: str | None = setting(
         None,
         Text(),
-        "File format to read and to write.",
-        unset="parquet for paths, the catalog's own for catalog tables",
+        "File format to read and to write. With delta, only the output is one: an input is read as what it is.",
+        unset="that of the output, if it exists; else parquet for paths, the catalog's own for catalog tables",
         example="parquet",
     )
     report: str | None = setting(
@@ -117,6 +135,7 @@ class FitJob:
     """One run of `annspark fit`: where the rows are, where the index goes, and the settings."""
 
     input: str = setting_like(Job, "input", "Table of vectors to index.")
+    input_version: int | None = setting_like(Job, "input_version")
     index: str = setting(MISSING, Folder(), "Folder to save the index in.")
     format: str | None = setting_like(Job, "format", "File format to read.")
     scratch: str | None = setting_like(Job, "scratch")
@@ -137,6 +156,7 @@ class QueryJob:
 
     index: str = setting(MISSING, Folder(), "Folder of the index, as `annspark fit` has saved it.")
     input: str = setting_like(Job, "input", "Table of queries.")
+    input_version: int | None = setting_like(Job, "input_version")
     output: str = setting_like(Job, "output")
     format: str | None = setting_like(Job, "format")
     report: str | None = setting_like(Job, "report")
@@ -159,6 +179,7 @@ class UpdateJob:
 
     index: str = setting(MISSING, Folder(), "Folder of the index, as `annspark build --index` has saved it.")
     input: str = setting_like(Job, "input", "Table of vectors as they are now.")
+    input_version: int | None = setting_like(Job, "input_version")
     output: str = setting(MISSING, PathOrTable(), "Table of neighbors that was published with the index.")
     format: str | None = setting_like(Job, "format")
     report: str | None = setting_like(Job, "report")
@@ -226,6 +247,7 @@ _TABLES = (
 def require_folder_name(name: str, value: object, allowed: str = "a folder") -> str:
     """Return the folder that a call names, or raise SettingsError, which says what is allowed."""
     folder = os.fspath(value) if isinstance(value, os.PathLike) else value
+    require_no_credentials(name, folder)
     if isinstance(folder, str) and Folder().takes(folder):
         return folder
     raise SettingsError(f"'{name}' is {value!r}; it must be {allowed}.")
@@ -248,7 +270,7 @@ def _lies_in(inner: str, outer: str) -> bool:
 
 
 def _whole_path(place: str) -> str:
-    local = re.sub("^file:(//)?", "", place)
+    local = re.sub("^s3[an]://", "s3://", re.sub("^file:(//)?", "", place))
     return local if "://" in local else os.path.realpath(local)
 
 

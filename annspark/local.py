@@ -34,7 +34,7 @@ from annspark.core.search_sparse import SparseLeaf, SparseQuery, nearest_rows, s
 from annspark.core.vectors import Vectors, len_of, slice_rows
 from annspark.errors import InputError, SettingsError
 from annspark.saved.asked import asked_dense, asked_sparse, asked_weighted, names_columns
-from annspark.saved.manifest import Manifest, manifest_as_text, read_manifest
+from annspark.saved.manifest import Manifest, find_index, manifest_as_text, read_manifest
 from annspark.saved.parts import numbers_in
 from annspark.saved.store import Store
 
@@ -62,13 +62,14 @@ def open_index(path: str) -> "LocalIndex":
         if path_like is None:
             raise SettingsError(f"'path' is {path!r}; it must be the path of a folder.")
         path = str(path_like())
-    manifest = read_manifest(path)
+    folder = find_index(path)
+    manifest = read_manifest(folder)
     if manifest.grouped:
         raise InputError(
             f"index {path!r} has groups, by {manifest.settings['within']!r}, and open_index does not search within "
             "groups. Ask it with Spark: annspark query, or annspark.load(spark, path).query(table)."
         )
-    return LocalIndex(path, manifest)
+    return LocalIndex(path, manifest, Store(folder, manifest))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +83,8 @@ class _Held:
 class LocalIndex:
     """A saved index, opened by open_index.  Any number of threads may search it at once."""
 
-    def __init__(self, path: str, manifest: Manifest):
-        self._path, self._manifest, self._store = path, manifest, Store(path, manifest)
+    def __init__(self, path: str, manifest: Manifest, store: Store):
+        self._path, self._manifest, self._store = path, manifest, store
         self._coordinates = manifest.coordinates
         forest = manifest.forest
         self._held: list[_Held | None] = [None] * len(manifest.leaf_rows)

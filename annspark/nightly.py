@@ -17,19 +17,18 @@ from annspark.index_reader import read_index
 from annspark.index_writer import check_index, write_aside
 from annspark.indexing import index_of
 from annspark.input.given import select_candidates
-from annspark.input.open import open_input
+from annspark.input.open import open_input, version_read
 from annspark.job import FitJob, Job, QueryJob, UpdateJob
 from annspark.neighbors import Built, build_between
-from annspark.output import publish, renames
+from annspark.output import publish
 from annspark.output.outputs import Output, Pending
 from annspark.pipeline import fit, require_recall, start_run
 from annspark.query import ask
 from annspark.report import Report, versions
 from annspark.report.store import reports_once_done, require_folder, write_missed
 from annspark.run import Run
-from annspark.saved.manifest import Manifest, read_manifest
+from annspark.saved.manifest import Manifest, find_index, read_manifest
 from annspark.spark import files, leftovers
-from annspark.spark.places import fingerprint_of
 from annspark.spark.staging import Stage, staging
 from annspark.spark.steps import Steps, digest_of, forget_steps, steps_kept
 from annspark.update import ON_DRIFT, finish_update, require_updatable, update
@@ -48,7 +47,7 @@ def publish_neighbors(spark: SparkSession, job: Job) -> Report:
     with ready_to_write(spark, job, job.overwrite) as ready, ExitStack() as opened:
         if index:
             opened.enter_context(publish.aside(spark, index))
-        vectors = open_input(spark, job.input, job.format)
+        vectors = open_input(spark, job.input, job.format, version=job.input_version)
         others = open_input(spark, job.candidates, job.format, role="candidates") if job.candidates else None
         publish.require_apart(spark, ready.output, vectors, job.input)
         if others is not None and job.candidates:
@@ -56,7 +55,7 @@ def publish_neighbors(spark: SparkSession, job: Job) -> Report:
         pairs = _open_pairs(spark, job, ready)
         tables = [table for table in (vectors, others, pairs) if table is not None]
         steps = opened.enter_context(_steps_of(spark, job, ready.output, tables))
-        run = start_run(spark, ready.stage, ready.keep, steps)
+        run = start_run(spark, ready.stage, ready.keep, steps, version_read(vectors, job.input, job.input_version))
         built = build_between(vectors, others, job.settings, _asked(job), run, pairs, keep=index is not None)
         _publish_built(ready, built, index, run)
     return built.result.report
@@ -85,20 +84,21 @@ def publish_update(spark: SparkSession, job: UpdateJob) -> Report:
     Raises as build_neighbors does, InputError for a folder that holds no index, and SettingsError for an index that
     cannot be updated, for an output that does not go with it, and for a report or scratch that cannot be written to.
     """
-    folder = files.resolve(spark, "index", job.index)
+    folder = find_index(files.resolve(spark, "index", job.index))
     old, indexed = Saved(folder, read_manifest(folder)), read_index(spark, folder)
     kept = require_updatable(indexed, job.index)
     settings = settings_for(indexed.settings, job.settings, OF_UPDATE, "update")
     index = check_index(spark, job.index, overwrite=True)
     with ready_to_write(spark, job, True, settings.shape) as ready, publish.aside(spark, index):
-        if fingerprint_of(spark, ready.output.place) != kept.table:
+        if publish.fingerprint_at(spark, ready.output) != kept.table:
             raise SettingsError(
                 f"output {job.output!r} is not the table that was published with the index {job.index!r}. Give that "
                 "table, or make both anew: annspark build --index --overwrite."
             )
-        vectors = open_input(spark, job.input, job.format)
+        vectors = open_input(spark, job.input, job.format, version=job.input_version)
         publish.require_apart(spark, ready.output, vectors, job.input)
-        run = start_run(spark, ready.stage, ready.keep)
+        version = version_read(vectors, job.input, job.input_version)
+        run = start_run(spark, ready.stage, ready.keep, input_version=version)
         asked = {name: value for name, value in asdict(job).items() if name != "settings"} | asdict(settings)
         pending = Pending(spark, f"{index.aside}/index", index)
         files.make_folder(pending.name)
@@ -129,7 +129,7 @@ def publish_index(spark: SparkSession, job: FitJob) -> Manifest:
     output = check_index(spark, job.index, job.overwrite)
     with publish.aside(spark, output), staging(job.scratch, spark) as stage:
         run = start_run(spark, stage, stage)
-        vectors = open_input(spark, job.input, job.format)
+        vectors = open_input(spark, job.input, job.format, version=job.input_version)
         publish.require_apart(spark, output, vectors, job.input)
         tuned = fit(select_candidates(vectors, job.settings.candidate_col), job.settings, run)
         with run.clock.step("index", "writing the index"):
@@ -137,7 +137,7 @@ def publish_index(spark: SparkSession, job: FitJob) -> Manifest:
         with run.clock.step("publish") as facts, publish.undisturbed(output):
             publish.commit(pending)
             facts += [output.place]
-    return read_manifest(output.place)
+    return read_manifest(find_index(output.place))
 
 
 @spark_errors_explained()
@@ -147,13 +147,14 @@ def publish_queries(spark: SparkSession, job: QueryJob) -> Report:
     Raises as Index.query does, InputError for a folder that holds no index, and SettingsError for an output, report or
     scratch that cannot be written to.
     """
-    indexed = read_index(spark, files.resolve(spark, "index", job.index))
+    indexed = read_index(spark, find_index(files.resolve(spark, "index", job.index)))
     settings = settings_for(indexed.settings, job.settings, OF_QUERIES, "query")
     with ready_to_write(spark, job, job.overwrite, settings.shape) as ready:
-        table = open_input(spark, job.input, job.format)
+        table = open_input(spark, job.input, job.format, version=job.input_version)
         publish.require_apart(spark, ready.output, table, job.input)
         pairs = _open_pairs(spark, job, ready)
-        run = start_run(spark, ready.stage, ready.keep)
+        version = version_read(table, job.input, job.input_version)
+        run = start_run(spark, ready.stage, ready.keep, input_version=version)
         places = {name: value for name, value in asdict(job).items() if name != "settings"}
         answered = ask(table, indexed, settings, places | asdict(settings), run, exclude=pairs)
         _require_recall(ready, answered.result.report, answered.advice)
@@ -179,13 +180,12 @@ class Ready:
     spark: SparkSession
     output: Output
     folder: str
-    file_format: str | None
     stage: Stage
     written: list[Pending] = field(default_factory=list)
 
     def keep(self, table: DataFrame) -> DataFrame:
         """Write a table aside, and return a DataFrame that reads it."""
-        self.written.append(publish.write_pending(table, self.output, self.file_format))
+        self.written.append(publish.write_pending(table, self.output))
         return self.written[-1].read()
 
     def pending(self, table: DataFrame) -> Pending:
@@ -193,8 +193,8 @@ class Ready:
         return next(pending for pending in self.written if pending.table is table)
 
     def fingerprint(self, table: DataFrame) -> str:
-        """Return the fingerprint of a table written aside."""
-        return fingerprint_of(self.spark, self.pending(table).name)
+        """Return what will tell a table written aside from others, once it is published."""
+        return publish.fingerprint_to_come(self.pending(table))
 
 
 @contextmanager
@@ -205,14 +205,15 @@ def ready_to_write(
 
     shape : of the table; None for that of the job's settings
     """
-    output = publish.check_output(spark, job.output, overwrite)
+    output = publish.check_output(spark, job.output, overwrite, job.format)
     folder = job.report or output.report
     files.require_whole_name(spark, "report", folder)
+    files.learn(spark, folder)
     require_folder(folder, job.report)
     shape = shape or (job.settings.shape if isinstance(job, Job) else "nested")
     with publish.aside(spark, output), staging(job.scratch, spark) as stage:
-        publish.require_format(spark, output, job.format, shape)
-        yield Ready(spark, output, folder, job.format, stage)
+        publish.require_format(spark, output, shape)
+        yield Ready(spark, output, folder, stage)
 
 
 def _open_pairs(spark: SparkSession, job: Job | QueryJob, ready: Ready) -> DataFrame | None:
@@ -251,7 +252,7 @@ def _require_recall(ready: Ready, report: Report, advice: str) -> None:
 
 
 def _publish(ready: Ready, table: DataFrame, report: Report, run: Run, more: list[Pending]) -> None:
-    """Rename the table and what else was written aside into place, and write the report.
+    """Put the table and what else was written aside in place, and write the report.
 
     The table comes last: a place that somebody has taken meanwhile raises SettingsError, and no table may appear
     without its report.
@@ -260,14 +261,21 @@ def _publish(ready: Ready, table: DataFrame, report: Report, run: Run, more: lis
     with run.clock.step("publish") as facts, reports_once_done(ready.folder, report, quietly):
         done = []
         try:
-            for pending in (*more, ready.pending(table)):
+            for pending in (*more, replace(ready.pending(table), properties=_properties(report))):
                 publish.commit(pending)
                 done.append(pending)
         except BaseException:  # the index goes with the table, so that it is not published alone
             for pending in done:
-                renames.take_back(pending)
+                publish.take_back(pending)
             raise
         facts += [ready.output.place, *(pending.output.place for pending in more), f"report in {ready.folder}"]
+
+
+def _properties(report: Report) -> dict[str, str]:
+    """Return what a published table says of itself in the catalog, or in its commit."""
+    told = {name: report.settings.get(name) for name in ("input", "metric", "k", "seed")}
+    told |= {"version": report.version, "recall": round(report.recall.mean, 4), "input_version": report.input_version}
+    return {f"annspark.{name}": str(value) for name, value in told.items() if value is not None}
 
 
 def _asked(job: Job) -> dict[str, Any]:

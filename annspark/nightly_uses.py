@@ -1,6 +1,6 @@
 """The nightly jobs of the uses: read tables by name, publish what is made of them and its report, both or neither."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from pyspark.sql import DataFrame, SparkSession
 
@@ -57,12 +57,12 @@ def _made(job: UseJob, tables: dict[str, DataFrame], run: Run) -> Used:
 
 
 def _publish(ready: Ready, table: DataFrame, report: UseReport, run: Run) -> None:
-    """Rename the table into place, and write the report."""
+    """Put the table in place, and write the report."""
     path = f"{ready.folder}/report.json"
     with (
         run.clock.step("publish") as facts,
         publish.undisturbed(ready.output),
         files.text_once_done(path, report.as_json()),
     ):
-        publish.commit(next(pending for pending in ready.written if pending.table is table))
+        publish.commit(replace(ready.pending(table), properties={"annspark.version": report.version}))
         facts += [ready.output.place, f"report in {ready.folder}"]

@@ -458,6 +458,7 @@ def report_on(
         versions=versions(found.table.sparkSession.version),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         settings=asked,
+        input_version=run.input_version,
         rows=Rows(
             read=asking.read,
             valid=asking.rows,
@@ -505,13 +506,16 @@ def count_trees(sparse: bool, settings: Settings) -> int:
     return settings.trees or (2 if sparse else 1)
 
 
-def start_run(spark: SparkSession, stage: Stage, keep: Store, steps: Steps | None = None) -> Run:
+def start_run(
+    spark: SparkSession, stage: Stage, keep: Store, steps: Steps | None = None, input_version: str | None = None
+) -> Run:
     """Return a new run, and start Python's workers while the driver reads the schema of the input.
 
-    steps : keeps what finished steps have made; None keeps nothing
+    steps         : keeps what finished steps have made; None keeps nothing
+    input_version : for the report
     """
     told = start_beside(spark, start_workers, spark)
-    return Run(count_cores(spark), stage, keep, steps or Steps(spark), told=told)
+    return Run(count_cores(spark), stage, keep, steps or Steps(spark), told=told, input_version=input_version)
 
 
 def require_recall(report: Report, advice: str) -> None:

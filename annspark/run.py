@@ -83,6 +83,7 @@ class Run:
     steps : keeps what finished steps have made, where a job asks for it
     clock : times the steps
     told  : will have the bytes of memory that are free for a Python worker
+    input_version : which state of the input is read, as in Report; None where nobody asks
     """
 
     cores: int
@@ -91,6 +92,7 @@ class Run:
     steps: Steps
     clock: Clock = field(default_factory=Clock)
     told: Future[int] | None = None
+    input_version: str | None = None
 
     @property
     def free_bytes(self) -> int:

@@ -20,6 +20,7 @@ NEEDED = {
     "jinja2": "Jinja2 (extra test)",
     "matplotlib": "Matplotlib (extra test)",
     "sklearn": "scikit-learn (extra test)",
+    "moto": "moto (extra test)",
     "umap": "umap-learn (extra uses)",
     "openTSNE": "openTSNE (extra uses)",
     "hdbscan": "hdbscan (extra uses)",

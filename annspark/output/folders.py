@@ -3,40 +3,66 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from pyspark.sql import DataFrame, SparkSession
 
 from annspark.errors import SettingsError, reason_of
-from annspark.output.outputs import REPLACED, Output, Pending, hidden
+from annspark.filesystem import is_on_store
+from annspark.listed import LIST, current, read_list, run_in
+from annspark.output import stores
+from annspark.output.outputs import REPLACED, Output, Pending, format_to_write, found_at, where_aside
 from annspark.saved.manifest import MANIFEST
 from annspark.spark import files
 from annspark.spark.leftovers import clear, working_in
-from annspark.spark.places import identity_of, reader_of, shown
+from annspark.spark.places import DELTA, ICEBERG, format_of, identity_of, kind_at, shown
 
 logger = logging.getLogger("annspark")
 
 
+def check_path(spark: SparkSession, name: str, overwrite: bool, file_format: str | None) -> Output:
+    """Return the output of a table's path, and clear what dead runs to it have left."""
+    there = format_of(spark, name)
+    written = format_to_write(f"output {name!r}", there, file_format)
+    if written == ICEBERG:
+        raise SettingsError(
+            f"output {name!r} is a path, and Iceberg tables are published by name. Give a name, with its catalog."
+        )
+    if written != DELTA:
+        return replace(check_folder(spark, name, overwrite, "output", _require_table_like), format=written)
+    output = check_folder(spark, name, overwrite, "output", _require_delta_like, as_folder=False)
+    return replace(output, format=written, found=found_at(spark, output.role, name, output.place, DELTA))
+
+
 def check_folder(
-    spark: SparkSession, name: str, overwrite: bool, role: str, require_like: Callable[[str, str], None]
+    spark: SparkSession,
+    name: str,
+    overwrite: bool,
+    role: str,
+    require_like: Callable[[str, str], None],
+    as_folder: bool = True,
 ) -> Output:
     """Return the output of the name of a folder, and clear what dead runs to it have left.
 
     role         : the setting that gives the name
     require_like : called with the name and the place of a folder that may be replaced; raises SettingsError where it
                    holds what must not be deleted
+    as_folder    : whether it is published as a folder, and not by a commit to a table
     """
-    files.require_rename(name, role)
+    if as_folder:
+        files.require_whole(name, role)
     files.require_whole_name(spark, role, name)
     named = files.resolve(spark, role, name)
-    files.require_rename(named, role)
+    if as_folder:
+        files.require_whole(named, role)
     place = files.behind_link(named)  # the link stays, and will lead to the new table
     files.require_reach(role, place)
-    parent = place.rpartition("/")[0]
+    parent, begin = where_aside(place, listed=as_folder and is_on_store(place))
     try:
         if files.exists(parent):
             with files.alone(parent):
-                clear(parent, hidden(place), lambda folder: _rescue_folder(folder, place))
-        kind = files.kind_of(place)
+                clear(parent, begin, lambda folder: _rescue_folder(folder, place))
+        kind = kind_at(place)
     except OSError as error:
         raise SettingsError(f"{role} {name!r} cannot be looked at ({reason_of(error)}). Choose another.") from error
     _require_replaceable(f"{role} {name!r}", place, kind, overwrite)
@@ -68,29 +94,37 @@ def aside(spark: SparkSession, output: Output) -> Iterator[None]:
     made = files.missing_folders(output.parent)
     with working_in(output.aside, output.role, output.name, spark):
         yield
+        if output.is_listed:
+            stores.tidy(output)
     files.remove_empty(made)  # they are empty when nothing was published
 
 
-def write_pending(table: DataFrame, output: Output, file_format: str | None) -> Pending:
+def write_pending(table: DataFrame, output: Output) -> Pending:
     """Write a table into the folder for tables written aside."""
     spark = table.sparkSession
     folder = f"{output.aside}/table{len(output.written) or ''}"
     output.written.append(folder)
-    files.write_table(table, folder, file_format or "parquet")
-    reader = reader_of(spark, file_format).option(*files.LITERAL)
-    if file_format in (None, "parquet"):  # known, the schema takes no job to be read from a file
+    file_format = output.format or "parquet"
+    files.write_table(table, folder, file_format)
+    reader = spark.read.format(file_format).option(*files.LITERAL)
+    if file_format == "parquet":  # known, the schema takes no job to be read from a file
         reader = reader.schema(table.schema)
-    return Pending(spark, folder, output, reader.load(folder))
+    return Pending(spark, folder, output, reader.load(folder), file_format)
 
 
-def require_table_like(name: str, place: str) -> None:
+def _require_table_like(name: str, place: str) -> None:
     """Raise SettingsError for a folder that is no table: a mistyped name must not delete everything in it."""
-    if MANIFEST in files.names_in(place):
+    if MANIFEST in files.names_in(current(place)):
         raise SettingsError(
             f"output {name!r} holds an index, which a table must not replace. Give a folder of its own."
         )
     if files.is_published(place):
         return
+    if is_on_store(place) and (followed := read_list(place)) and not run_in(followed):
+        raise SettingsError(
+            f"output {name!r} holds a list of files that another program writes ({LIST}), as streams of Spark do. "
+            "Give a folder of its own."
+        )
     if files.is_around_here(place):
         raise SettingsError(f"output {name!r} is or holds the folder this job runs in. Give a folder of its own.")
     others = [folder for folder in files.folders_in(place) if "=" not in folder and not folder.startswith(("_", "."))]
@@ -98,6 +132,16 @@ def require_table_like(name: str, place: str) -> None:
         raise SettingsError(
             f"output {name!r} holds folders that no table has ({', '.join(map(repr, others[:3]))}), and they would be "
             "deleted. Give a folder of its own, or empty this one."
+        )
+
+
+def _require_delta_like(name: str, place: str) -> None:
+    """Raise SettingsError for a folder with anything but a Delta table, whose files would lie among the table's."""
+    names = files.names_in(place)
+    if names and "_delta_log" not in names:
+        raise SettingsError(
+            f"output {name!r} holds something else than a Delta table ({names[0]!r}). Give a folder of its own, or "
+            "empty this one."
         )
 
 

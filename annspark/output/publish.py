@@ -1,4 +1,7 @@
-"""Publish: write the table or the index aside, and rename it to its place once it is complete and audited.
+"""Publish: write the table or the index aside, and put it in its place once it is complete and audited.
+
+A folder or a catalog table is renamed.  On an object store readers are led to the folder by a list.  Rows for a Delta
+Lake or Iceberg table are written aside, and then to the table by one commit.
 
 With --overwrite a run may replace the table that was at the output when the run began, or one that annspark has
 published there since.  Anything else at the output stays, and the finished table is kept beside it.
@@ -15,20 +18,23 @@ from pyspark.sql import DataFrame, SparkSession
 
 from annspark.errors import SettingsError, reason_of
 from annspark.job import is_catalog_table
-from annspark.output import folders, renames, tables
+from annspark.output import commits, folders, renames, stores, tables
 from annspark.output.outputs import Output, Pending
 from annspark.spark import files
-from annspark.spark.places import drop
+from annspark.spark.places import drop, fingerprint_of, format_of
+from annspark.spark.versions import WITH_VERSIONS, versions_of
 
 
-def check_output(spark: SparkSession, name: str, overwrite: bool) -> Output:
+def check_output(spark: SparkSession, name: str, overwrite: bool, file_format: str | None = None) -> Output:
     """Return the output of a name, and clear what dead runs to it have left.
+
+    file_format : the setting `format`
 
     Raises SettingsError when something there may not be replaced, or when no table can be published there whole.
     """
     if is_catalog_table(name):
-        return tables.check_table(spark, name, overwrite)
-    return folders.check_folder(spark, name, overwrite, "output", folders.require_table_like)
+        return tables.check_table(spark, name, overwrite, file_format)
+    return folders.check_path(spark, name, overwrite, file_format)
 
 
 def aside(spark: SparkSession, output: Output) -> AbstractContextManager[None]:
@@ -39,9 +45,9 @@ def aside(spark: SparkSession, output: Output) -> AbstractContextManager[None]:
     return tables.aside(spark, output) if output.is_table else folders.aside(spark, output)
 
 
-def write_pending(table: DataFrame, output: Output, file_format: str | None) -> Pending:
+def write_pending(table: DataFrame, output: Output) -> Pending:
     """Write a table beside its output, under a name that readers skip."""
-    return (tables if output.is_table else folders).write_pending(table, output, file_format)
+    return (tables if output.is_table else folders).write_pending(table, output)
 
 
 def commit(pending: Pending) -> None:
@@ -50,12 +56,31 @@ def commit(pending: Pending) -> None:
     Raises SettingsError when something is at the output that may not be replaced; it stays, and what was written aside
     is kept beside it.
     """
-    renames.commit(pending)
+    way = commits if pending.format in WITH_VERSIONS else (stores if pending.output.is_listed else renames)
+    way.commit(pending)
+
+
+def take_back(pending: Pending) -> None:
+    """Undo the commit of a folder: what it has replaced is back, and it is pending again."""
+    (stores if pending.output.is_listed else renames).take_back(pending)
 
 
 def discard(pending: Pending) -> None:
     """Delete a table written aside that is not needed any more."""
     drop(pending.spark, pending.name)
+
+
+def fingerprint_to_come(pending: Pending) -> str:
+    """Return what fingerprint_at will return once the table is published."""
+    return pending.output.mark if pending.format in WITH_VERSIONS else fingerprint_of(pending.spark, pending.name)
+
+
+def fingerprint_at(spark: SparkSession, output: Output) -> str:
+    """Return what tells the table at an output from others; "" where there is none, or a commit of somebody else."""
+    file_format = format_of(spark, output.place)
+    if file_format in WITH_VERSIONS:
+        return versions_of(spark, output.place, file_format)[0].run
+    return fingerprint_of(spark, output.place)
 
 
 def require_apart(spark: SparkSession, output: Output, vectors: DataFrame, given: str, role: str = "input") -> None:
@@ -81,26 +106,26 @@ def require_apart(spark: SparkSession, output: Output, vectors: DataFrame, given
         )
 
 
-def require_format(spark: SparkSession, output: Output, file_format: str | None, shape: str) -> None:
-    """Raise SettingsError when a neighbor table cannot be written in a format, or not be read again.
+def require_format(spark: SparkSession, output: Output, shape: str) -> None:
+    """Raise SettingsError when a neighbor table cannot be written in the output's format, or not be read again.
 
     A table of one row is written aside to find out, except in formats that are known to work.
     """
-    if file_format is None or file_format.lower() in ("parquet", "orc", "json"):
+    if output.format in (None, "parquet", "orc", "json") or (output.found and output.format in WITH_VERSIONS):
         return
     neighbor = ["id AS neighbor_id", "0F AS distance"]
     columns = [f"array(struct({', '.join(neighbor)})) AS neighbors"] if shape == "nested" else ["1 AS rank", *neighbor]
     table = spark.range(1).selectExpr("id", *columns)
     try:
-        pending = write_pending(table, output, file_format)
+        pending = write_pending(table, output)
         why = "" if pending.table and pending.table.columns == table.columns else "names of columns are lost"
         discard(pending)
     except Exception as error:
         why = reason_of(error)
     if why:
         raise SettingsError(
-            f"'format' is {file_format!r}, which tables of the {shape} shape cannot be published in ({why}). Give "
-            "parquet, orc or json."
+            f"'format' is {output.format!r}, which tables of the {shape} shape cannot be published in ({why}). Give "
+            "parquet, orc or json; or delta or iceberg, where Spark is started with their jar."
         )
 
 

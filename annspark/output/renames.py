@@ -5,7 +5,7 @@ import logging
 from pyspark.sql import SparkSession
 
 from annspark.errors import SettingsError
-from annspark.output.outputs import REPLACED, Output, Pending
+from annspark.output.outputs import REPLACED, Output, Pending, is_taken, kept_error
 from annspark.spark import files
 from annspark.spark.places import (
     FILES,
@@ -13,9 +13,8 @@ from annspark.spark.places import (
     exists,
     identifier,
     identity_of,
-    is_published,
     rename,
-    set_property,
+    set_properties,
     shown,
     table_files,
 )
@@ -32,21 +31,21 @@ def commit(pending: Pending) -> None:
     spark, output = pending.spark, pending.output
     replaced = f"{output.aside}_{REPLACED}" if output.is_table else f"{output.aside}/{REPLACED}"
     if output.is_table:
-        set_property(spark, pending.name, FILES, table_files(spark, pending.name))
+        set_properties(spark, pending.name, pending.properties | {FILES: table_files(spark, pending.name)})
     else:
         files.mark_published(pending.name)
     now = identity_of(spark, output.place)
-    if now and not (output.overwrite and (now == output.found or is_published(spark, output.place))):
+    if is_taken(spark, output, now):
         raise _keep(spark, pending)
     if now:
         rename(spark, output.place, replaced)
     try:
         rename(spark, pending.name, output.place)
     except BaseException as error:
-        taken = isinstance(error, FileExistsError)
+        came_between = isinstance(error, FileExistsError)
         if now:
-            _put_back(spark, output, replaced, taken)
-        if taken:
+            _put_back(spark, output, replaced, came_between)
+        if came_between:
             raise _keep(spark, pending) from error
         raise
     if now and output.is_table:
@@ -61,13 +60,13 @@ def take_back(pending: Pending) -> None:
         rename(spark, f"{output.aside}/{REPLACED}", output.place)
 
 
-def _put_back(spark: SparkSession, output: Output, replaced: str, taken: bool) -> None:
+def _put_back(spark: SparkSession, output: Output, replaced: str, came_between: bool) -> None:
     """Rename the replaced table back after a failed commit; where its place is taken, keep it beside its place.
 
-    replaced : where the table is now
-    taken    : the commit failed because another program has written to the output
+    replaced     : where the table is now
+    came_between : the commit failed because another program has written to the output
     """
-    if not (taken or (exists(spark, output.place) if output.is_table else files.exists(output.place))):
+    if not (came_between or (exists(spark, output.place) if output.is_table else files.exists(output.place))):
         rename(spark, replaced, output.place)
         return
     # Of the three tables, the replaced, the pending and the other program's, none is lost.
@@ -85,12 +84,4 @@ def _keep(spark: SparkSession, pending: Pending) -> SettingsError:
         )
     else:
         command = f"mv '{shown(output.kept)}' '{shown(output.place)}'"
-    why = (
-        "what was there when the job began was changed or replaced meanwhile, and not by annspark"
-        if output.found
-        else "something appeared there while the job ran"
-    )
-    return SettingsError(
-        f"{output.role} {output.name!r}: {why}; it was left as it is. What was made is kept at {shown(output.kept)!r}. "
-        f"To publish it, move away what is at the output, and run: {command}"
-    )
+    return kept_error(output, output.kept, f"move away what is at the output, and run: {command}")

@@ -10,25 +10,27 @@ from pyspark.errors import ParseException
 from pyspark.sql import DataFrame, SparkSession
 
 from annspark.errors import SettingsError
-from annspark.output.outputs import REPLACED, Output, Pending
+from annspark.output.outputs import REPLACED, Output, Pending, format_to_write, found_at
 from annspark.spark import files
 from annspark.spark.leftovers import is_dead, this_owner
 from annspark.spark.places import (
     drop,
     exists,
+    format_of,
     identifier,
     identity_of,
     is_published,
     properties_of,
     rename,
-    set_property,
+    set_properties,
 )
+from annspark.spark.versions import WITH_VERSIONS
 
 logger = logging.getLogger("annspark")
 _OWNER = "annspark.owner"  # property of a catalog table: the process that writes the table
 
 
-def check_table(spark: SparkSession, name: str, overwrite: bool) -> Output:
+def check_table(spark: SparkSession, name: str, overwrite: bool, file_format: str | None) -> Output:
     """Return the output of the name of a catalog table, and drop what dead runs to it have left."""
     database = name.rpartition(".")[0]
     try:
@@ -49,7 +51,15 @@ def check_table(spark: SparkSession, name: str, overwrite: bool) -> Output:
         raise SettingsError(f"output {name!r} is a view, which is never replaced. Choose another name, or drop it.")
     if is_taken and not overwrite:
         raise SettingsError(f"output {name!r} exists. Choose another, or replace it with --overwrite.")
-    return Output(name=name, place=name, mark=files.new_mark(), overwrite=overwrite, found=identity_of(spark, name))
+    there = format_of(spark, name) if is_taken else ""
+    return Output(
+        name=name,
+        place=name,
+        mark=files.new_mark(),
+        overwrite=overwrite,
+        found=found_at(spark, "output", name, name, there) if there in WITH_VERSIONS else identity_of(spark, name),
+        format=format_to_write(f"output {name!r}", there, file_format),
+    )
 
 
 @contextmanager
@@ -62,15 +72,15 @@ def aside(spark: SparkSession, output: Output) -> Iterator[None]:
             drop(spark, name)
 
 
-def write_pending(table: DataFrame, output: Output, file_format: str | None) -> Pending:
+def write_pending(table: DataFrame, output: Output) -> Pending:
     """Write a table under a name that is not the output's."""
     spark = table.sparkSession
     name = f"{output.aside}_{len(output.written)}" if output.written else output.aside
     output.written.append(name)
-    writer = table.write if file_format is None else table.write.format(file_format)
+    writer = table.write if output.format is None else table.write.format(output.format)
     writer.saveAsTable(name)
-    set_property(spark, name, _OWNER, json.dumps(this_owner()))
-    return Pending(spark, name, output, spark.read.table(name))
+    set_properties(spark, name, {_OWNER: json.dumps(this_owner())})
+    return Pending(spark, name, output, spark.read.table(name), format_of(spark, name))
 
 
 def _clear_tables(spark: SparkSession, name: str) -> None:

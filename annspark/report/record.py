@@ -83,6 +83,8 @@ class Report:
     versions    : versions of Python, Spark, NumPy and PyArrow on the driver
     created     : when the run ended, in ISO 8601 and UTC
     settings    : settings as the user gave them
+    input_version : of the input's table, such as "delta version 12", or a digest of the input's files; None where there
+                  is no name, as in a notebook, or nothing is known
     rows        : rows read, dropped and written
     recall      : recall that the audit measured
     calibration : recall asked for and recall predicted; None when the user gave probes instead
@@ -107,6 +109,7 @@ class Report:
     cost: Cost | None
     leaves: Leaves | None
     seconds: dict[str, float]
+    input_version: str | None = None
 
     @property
     def passed(self) -> bool:

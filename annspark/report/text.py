@@ -28,6 +28,8 @@ def report_as_text(report: Report) -> str:
         f"({recall.low:.4f} to {recall.high:.4f}, 95 %, measured on {recall.users:,} users)",
         f"spread   5 % of users have a recall of {recall.p5:.2f} or less, {recall.below_half:.1%} one below 0.5",
     ]
+    if report.input_version:
+        lines.insert(0, f"input    {report.settings['input']}, {report.input_version}")
     if report.calibration:
         goal = report.calibration
         lines.append(

@@ -7,7 +7,8 @@ without it is no index.
 import io
 import json
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from itertools import pairwise
@@ -17,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import fs
 
+from annspark.allowed import require_no_credentials
 from annspark.core.centre_forest import CentreForest
 from annspark.core.column_forest import ColumnForest
 from annspark.core.coordinates import Coordinates
@@ -26,6 +28,7 @@ from annspark.core.metric import METRICS
 from annspark.core.routing_space import PLAIN, RoutingSpace
 from annspark.errors import InputError, reason_of
 from annspark.filesystem import open_place
+from annspark.listed import current
 
 FORMAT = 2  # a change of the files that this code cannot read makes it one more
 MANIFEST, ARRAYS, FIRST, PART = "index.json", "forest.npz", "first.arrow", "part-"
@@ -303,20 +306,36 @@ def _arrays_of_forest(forest: Forest) -> dict[str, Any]:
     raise TypeError(f"no arrays are known of a {type(forest).__name__}")
 
 
+def find_index(place: str) -> str:
+    """Return the folder that has the files of the index at a place: on an object store it is one below the place.
+
+    Raises InputError where PyArrow cannot reach it, and SettingsError for a path with a password in it.
+    """
+    require_no_credentials("index", place)
+    with _reached(f"index {place!r}"):
+        return current(place)
+
+
+@contextmanager
+def _reached(role: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(
+            f"{role}: PyArrow cannot reach it ({reason_of(error)}). Give a folder on a mounted file system, or one "
+            "PyArrow knows: file, hdfs, s3, gs or abfss."
+        ) from error
+
+
 def read_manifest(folder: str) -> Manifest:
     """Read the manifest of an index; no vector is read.
 
     Raises InputError where there is no index, or one that is newer than this code, damaged or not whole.
     """
     role = f"index {folder!r}"
-    try:
+    with _reached(role):
         system, inside = open_place(folder)
         found = system.get_file_info(inside)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(
-            f"{role}: PyArrow cannot reach it ({reason_of(error)}). Give a folder on a mounted file system, or one "
-            "PyArrow knows: file, hdfs, s3, gs or abfss."
-        ) from error
     if found.type != fs.FileType.Directory:
         kind = "there is no such folder" if found.type == fs.FileType.NotFound else "this is a file and no folder"
         raise InputError(f"{role}: {kind}. Give the folder of an index that annspark saved.")

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import posixpath
+import random
 import re
 import time
 from collections.abc import Iterator
@@ -15,9 +16,11 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 
 from annspark.errors import SettingsError, reason_of
-from annspark.filesystem import open_place, scheme_of
+from annspark.filesystem import is_on_store, learn_store, open_place, scheme_of
+from annspark.listed import CLAIM, LIST, RUN, current
 
-# Schemes under which renaming a folder is one operation.  Object stores copy it, and readers could see half of it.
+# Schemes under which renaming a folder is one operation.  Object stores copy it, and readers could see half of it; for
+# s3a there is another way, see listed.
 _RENAMES = ("", "file", "hdfs", "viewfs", "abfs", "abfss")
 # An internal option of Spark: with it a path with [, {, * or ? is a name and not a pattern.
 LITERAL = ("__globPaths__", "false")
@@ -28,12 +31,12 @@ PUBLISHED = "_annspark-"
 _PATIENCE = 15.0  # seconds to wait for another run that publishes to the same folder
 
 
-def require_rename(path: str, role: str = "output") -> None:
-    """Raise SettingsError when a folder cannot be renamed at this path, so that readers could see half a table."""
-    if scheme_of(path) not in _RENAMES:
+def require_whole(path: str, role: str = "output") -> None:
+    """Raise SettingsError when no folder can be published whole at this path, so that readers could see half of it."""
+    if scheme_of(path) not in _RENAMES and not is_on_store(path):
         raise SettingsError(
             f"{role} {path!r}: {scheme_of(path)!r} cannot rename a folder, so readers could see half of it. "
-            f"Write to {'a catalog table, or to ' if role == 'output' else ''}a path on {', '.join(_RENAMES[1:])}."
+            f"Write to {'a catalog table, or to ' if role == 'output' else ''}a path on {', '.join(_RENAMES[1:])}, s3a."
         )
 
 
@@ -162,8 +165,26 @@ def resolve(spark: SparkSession, name: str, given: str) -> str:
     try:
         found = look(spark, f"{given.rstrip('/')}/{_NOWHERE}")[0]
     except Exception as error:
-        raise SettingsError(f"{name} {given!r} is no path that Spark can name ({reason_of(error)}).") from error
-    return (found.removesuffix(f"/{_NOWHERE}") if found.endswith(f"/{_NOWHERE}") else given).rstrip("/")
+        reason = f"{reason_of(error)}).{how_to_reach(given)}"
+        raise SettingsError(f"{name} {given!r} is no path that Spark can name ({reason}") from error
+    place = (found.removesuffix(f"/{_NOWHERE}") if found.endswith(f"/{_NOWHERE}") else given).rstrip("/")
+    learn(spark, place)
+    return place
+
+
+def how_to_reach(path: str) -> str:
+    """Return a sentence on how Spark reaches an object store, with a blank before it; "" for other paths."""
+    if not is_on_store(path):
+        return ""
+    return (
+        " Spark reaches object stores under s3a:// with the package org.apache.hadoop:hadoop-aws of its Hadoop's "
+        "version (conf/spark-cluster.conf)."
+    )
+
+
+def learn(spark: SparkSession, path: str) -> None:
+    """Let PyArrow reach a path as Spark does; nothing happens for a path that is on no object store."""
+    learn_store(path, lambda name: spark.conf.get(name, None))
 
 
 def new_mark() -> str:
@@ -250,6 +271,8 @@ def folders_in(path: str) -> list[str]:
 
 def plain(path: str) -> str:
     """Return a path in the form in which paths are compared: a local one without scheme, and with links resolved."""
+    if is_on_store(path):
+        return re.sub("^[^:]+:", "s3:", path)
     return os.path.realpath(re.sub("^file:(//)?", "", path)) if scheme_of(path) in ("", "file") else path
 
 
@@ -264,8 +287,9 @@ def mark_published(path: str) -> None:
 
 
 def is_published(path: str) -> bool:
-    """Say whether annspark published the folder, and no file was added, removed or resized since."""
-    return exists(f"{path}/{PUBLISHED}{contents(path)}")
+    """Say whether annspark published what is at a path, and no file was added, removed or resized since."""
+    folder = current(path)
+    return exists(f"{folder}/{PUBLISHED}{contents(folder)}") and (folder == path or own_names(path) == [LIST])
 
 
 def contents(path: str) -> str:
@@ -276,7 +300,8 @@ def contents(path: str) -> str:
 def _listing(path: str) -> list[tuple[str, fs.FileInfo]]:
     system, inside = open_place(path)
     found = system.get_file_info(fs.FileSelector(inside, recursive=True))
-    return sorted(((posixpath.relpath(info.path, inside), info) for info in found), key=lambda pair: pair[0])
+    named = ((posixpath.relpath(info.path, inside), info) for info in found)
+    return sorted((pair for pair in named if not pair[0].startswith((RUN, CLAIM))), key=lambda pair: pair[0])
 
 
 def _digest(lines: list[str]) -> str:
@@ -285,10 +310,14 @@ def _digest(lines: list[str]) -> str:
 
 @contextmanager
 def alone(folder: str) -> Iterator[None]:
-    """Lock a local folder, so that other runs that publish to it wait; elsewhere nothing is locked.
+    """Lock a folder, local or on an object store, so that other runs that publish to it wait.
 
-    After 15 s the block runs without the lock.
+    Elsewhere nothing is locked.  After 15 s the block runs without the lock.
     """
+    if is_on_store(folder):
+        with _claimed(folder):
+            yield
+        return
     system, inside = open_place(folder)
     held = -1
     if isinstance(system, fs.LocalFileSystem):
@@ -308,6 +337,38 @@ def alone(folder: str) -> Iterator[None]:
     finally:
         if held >= 0:
             os.close(held)
+
+
+@contextmanager
+def _claimed(folder: str) -> Iterator[None]:
+    """Lock a folder on an object store by a file of this run's own.
+
+    A run that sees another's file takes its own away, and tries again.  The file is there before the run looks, and all
+    that is written is seen at once, so of two runs one at least sees the other.  PyArrow has no conditional put.
+    """
+    claim, end = f"{folder}/{CLAIM}{new_mark()}", time.monotonic() + _PATIENCE
+    seen: set[str] | None = None  # the claims that were there all the time
+    while True:
+        write_text(claim, "")
+        others = {f"{folder}/{name}" for name in names_in(folder) if name.startswith(CLAIM)} - {claim}
+        seen = others if seen is None else seen & others
+        if not others or time.monotonic() > end:
+            break
+        remove(claim)
+        time.sleep(random.uniform(0.05, 0.5))
+    for dead in seen if others else ():
+        with suppress(OSError):
+            remove(dead)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            remove(claim)
+
+
+def own_names(path: str) -> list[str]:
+    """Return the names in a folder, sorted, without those that runs to an object store write for a time."""
+    return [name for name in names_in(path) if not name.startswith((RUN, CLAIM))]
 
 
 def names_in(path: str) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from annspark.errors import AnnsparkError, SettingsError, reason_of
+from annspark.filesystem import is_on_store
 from annspark.spark import files
 
 logger = logging.getLogger("annspark")
@@ -67,12 +68,15 @@ def is_dead(owner: Any) -> bool | None:
 def working_in(folder: str, role: str, given: str, spark: SparkSession | None) -> Iterator[None]:
     """Make a run's folder with its owner's file; when the block ends, delete the folder with all it holds.
 
+    It stays where the block has deleted the owner's file: on an object store a run's folder is what is published.
+
     role, given : name and value of the setting that the folder follows from
     Raises SettingsError, which names the setting, when the folder cannot be made or Spark does not see it.
     """
     files.require_reach(role, folder)
     made = files.missing_folders(folder)
     opened = (threading.get_ident(), folder)
+    owned = False
     _OPEN.append(opened)
     try:
         try:
@@ -80,10 +84,13 @@ def working_in(folder: str, role: str, given: str, spark: SparkSession | None) -
             files.write_text(f"{folder}/{OWNER}", json.dumps(this_owner()))
         except OSError as error:
             raise SettingsError(files.unwritable(role, given, error)) from error
+        owned = True
         if spark is not None:
             files.require_seen(spark, role, given, f"{folder}/{OWNER}")
         yield
     except BaseException as error:
+        if owned and _is_handed_over(folder):
+            raise
         clean(folder)
         if not isinstance(error, AnnsparkError):  # tasks of Spark may still be writing
             _FAILED[folder] = made[1:]
@@ -94,7 +101,14 @@ def working_in(folder: str, role: str, given: str, spark: SparkSession | None) -
         raise
     finally:
         _OPEN.remove(opened)
-    clean(folder)
+    if not _is_handed_over(folder):
+        clean(folder)
+
+
+def _is_handed_over(folder: str) -> bool:
+    with suppress(OSError):
+        return not files.exists(f"{folder}/{OWNER}")
+    return True  # nothing could be deleted either
 
 
 def sweep() -> None:
@@ -106,9 +120,10 @@ def sweep() -> None:
     end = time.monotonic() + _PATIENCE
     while time.monotonic() < min(calm, end):
         for folder in _FAILED:
-            if files.exists(folder):
-                clean(folder)
-                calm = time.monotonic() + _CALM
+            with suppress(OSError):  # an object store that cannot be reached
+                if files.exists(folder):
+                    clean(folder)
+                    calm = time.monotonic() + _CALM
         time.sleep(0.05)
     for made in _FAILED.values():
         files.remove_empty(made)
@@ -123,7 +138,10 @@ def clear(parent: str, prefix: str, rescue: Callable[[str], bool]) -> None:
     unknown = []
     for name in _names(parent, prefix):
         folder = f"{parent}/{name}"
-        dead = is_dead(_read_owner(folder))
+        owner = _read_owner(folder)
+        if owner is None and is_on_store(folder):  # published, or kept
+            continue
+        dead = is_dead(owner)
         if dead is None:
             unknown.append(folder)
         elif dead and rescue(folder):
@@ -156,8 +174,10 @@ def clean(folder: str) -> None:
             return
         except OSError as error:
             problem = reason_of(error)
-    if files.exists(folder):
-        logger.warning("left over: %s could not be deleted (%s); delete it by hand.", folder, problem)
+    with suppress(OSError):
+        if not files.exists(folder):
+            return
+    logger.warning("left over: %s could not be deleted (%s); delete it by hand.", folder, problem)
 
 
 def _namespace() -> str:

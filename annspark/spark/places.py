@@ -5,14 +5,17 @@ import logging
 from contextlib import suppress
 
 from pyspark.errors import AnalysisException, ParseException
-from pyspark.sql import DataFrameReader, SparkSession
+from pyspark.sql import SparkSession
 
 from annspark.errors import reason_of
+from annspark.filesystem import is_on_store, scheme_of
 from annspark.job import is_catalog_table
+from annspark.listed import current
 from annspark.spark import files
 from annspark.tables import quoted
 
 logger = logging.getLogger("annspark")
+DELTA, ICEBERG = "delta", "iceberg"
 FILES = "annspark.files"  # property of a catalog table: a digest of its files when annspark published it
 
 
@@ -26,10 +29,31 @@ def exists(spark: SparkSession, name: str) -> bool:
         return False
 
 
+def kind_at(place: str) -> str:
+    """Return what is at a path, as files.kind_of; "" where runs write that have not published."""
+    kind = files.kind_of(place)
+    return "" if kind == "folder" and is_on_store(place) and not files.own_names(place) else kind
+
+
+def format_of(spark: SparkSession, place: str) -> str:
+    """Return the format of the table at a place, in small letters; of paths only delta; else ""."""
+    if not is_catalog_table(place):
+        log = f"{place.rstrip('/')}/_delta_log"
+        with suppress(Exception):  # a path that cannot be looked at
+            # Spark takes half a second.  PyArrow tries for minutes to reach a store without the right keys.
+            is_there = files.exists(log) if scheme_of(log) in ("", "file") else files.is_seen(spark, log)
+            return DELTA if is_there else ""
+        return ""
+    with suppress(Exception):  # there is no such table, or it has no such details
+        rows = spark.sql(f"DESCRIBE TABLE EXTENDED {identifier(place)}").collect()
+        return str({row[0]: row[1] for row in rows}.get("Provider") or "").lower()
+    return ""
+
+
 def identity_of(spark: SparkSession, place: str) -> str:
     """Return a digest of the table at a place, which changes when the table changes; "" where there is nothing."""
     if not is_catalog_table(place):
-        kind = files.kind_of(place)
+        kind = kind_at(place)
         return files.fingerprint(place) if kind == "folder" else kind
     if not exists(spark, place):
         return ""
@@ -62,7 +86,7 @@ def fingerprint_of(spark: SparkSession, place: str) -> str:
     """Return a digest of a table's files, which stays when it is renamed; "" where there is no table."""
     if is_catalog_table(place):
         return table_files(spark, place) if exists(spark, place) else ""
-    return files.contents(place) if files.kind_of(place) == "folder" else ""
+    return files.contents(current(place)) if files.kind_of(place) == "folder" else ""
 
 
 def rename(spark: SparkSession, old: str, new: str) -> None:
@@ -91,18 +115,24 @@ def drop(spark: SparkSession, name: str) -> None:
     """Delete a table; a failure is only logged, so that it neither fails a good run nor hides why a run failed."""
     try:
         if is_catalog_table(name):
-            spark.sql(f"DROP TABLE IF EXISTS {identifier(name)}")
+            purge = " PURGE" if format_of(spark, name) == ICEBERG else ""  # without it most catalogs leave the files
+            spark.sql(f"DROP TABLE IF EXISTS {identifier(name)}{purge}")
         elif files.exists(name):
             files.remove(name)
     except Exception as error:
         logger.warning("publish: %s could not be deleted (%s); delete it by hand.", name, reason_of(error))
 
 
-def set_property(spark: SparkSession, name: str, key: str, value: str) -> None:
-    """Set a property of a catalog table; nothing happens where the catalog has no properties."""
-    text = value.replace("\\", "\\\\").replace("'", "\\'")
+def set_properties(spark: SparkSession, name: str, properties: dict[str, str]) -> None:
+    """Set properties of a catalog table; nothing happens where the catalog has no properties."""
+    told = ", ".join(f"{_text(key)} = {_text(value)}" for key, value in properties.items())
     with suppress(Exception):
-        spark.sql(f"ALTER TABLE {identifier(name)} SET TBLPROPERTIES ('{key}' = '{text}')")
+        spark.sql(f"ALTER TABLE {identifier(name)} SET TBLPROPERTIES ({told})")
+
+
+def _text(value: str) -> str:
+    """Return a text in quotes, for SQL."""
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def properties_of(spark: SparkSession, name: str) -> dict[str, str]:
@@ -110,11 +140,6 @@ def properties_of(spark: SparkSession, name: str) -> dict[str, str]:
     with suppress(Exception):
         return {row[0]: row[1] for row in spark.sql(f"SHOW TBLPROPERTIES {identifier(name)}").collect()}
     return {}
-
-
-def reader_of(spark: SparkSession, file_format: str | None) -> DataFrameReader:
-    """Return a reader of a file format, which is parquet where none is given."""
-    return spark.read.format(file_format or "parquet")
 
 
 def shown(place: str) -> str:

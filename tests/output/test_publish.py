@@ -1,3 +1,4 @@
+from dataclasses import replace
 from functools import partial
 from uuid import uuid4
 
@@ -8,7 +9,7 @@ from chispa import assert_df_equality
 from pyspark.sql import functions as F
 
 from annspark.errors import InputError, SettingsError
-from annspark.input.open import open_input
+from annspark.input.open import open_input, version_read
 from annspark.job import is_catalog_table
 from annspark.output.publish import (
     aside,
@@ -25,11 +26,11 @@ from tests.helpers import files_in
 
 def write(spark, first, name, overwrite=False, file_format=None):
     """Write rows aside, as a run does that began now."""
-    return write_pending(rows(spark, first), opened(spark, name, overwrite), file_format)
+    return write_pending(rows(spark, first), opened(spark, name, overwrite, file_format))
 
 
-def opened(spark, name, overwrite=False):
-    output = check_output(spark, name, overwrite)
+def opened(spark, name, overwrite=False, file_format=None):
+    output = check_output(spark, name, overwrite, file_format)
     if not output.is_table:
         files.make_folder(output.aside)
     return output
@@ -37,9 +38,9 @@ def opened(spark, name, overwrite=False):
 
 def put(spark, first, name, overwrite=False, file_format=None):
     """Publish rows, and leave nothing aside."""
-    output = check_output(spark, name, overwrite)
+    output = check_output(spark, name, overwrite, file_format)
     with aside(spark, output):
-        commit(write_pending(rows(spark, first), output, file_format))
+        commit(write_pending(rows(spark, first), output))
 
 
 def names(spark, database):
@@ -87,7 +88,7 @@ def test_a_new_target_appears_only_when_committed_and_whole(spark, place):
     output, listing = place
     checked = check_output(spark, output, overwrite=False)
     with aside(spark, checked):
-        pending = write_pending(rows(spark, 0), checked, None)
+        pending = write_pending(rows(spark, 0), checked)
         assert output.rpartition("/")[2].rpartition(".")[2] not in listing()
         assert_df_equality(pending.table, rows(spark, 0), ignore_row_order=True, ignore_nullable=True)
         commit(pending)
@@ -106,8 +107,8 @@ def test_a_discarded_table_leaves_nothing(spark, place):
     output, listing = place
     checked = check_output(spark, output, overwrite=False)
     with aside(spark, checked):
-        discard(write_pending(rows(spark, 0), checked, None))
-        write_pending(rows(spark, 0), checked, None)
+        discard(write_pending(rows(spark, 0), checked))
+        write_pending(rows(spark, 0), checked)
     assert listing() == []
 
 
@@ -137,7 +138,7 @@ def test_a_crash_while_writing_keeps_the_last_table_and_leaves_nothing_else(spar
     before = listing()
     checked = check_output(spark, output, overwrite=True)
     with pytest.raises(Exception, match="disk is on fire"), aside(spark, checked):
-        write_pending(broken(spark), checked, None)
+        write_pending(broken(spark), checked)
     assert listing() == before
     assert read(spark, output).count() == 20
 
@@ -157,7 +158,7 @@ def test_a_crash_while_the_new_table_takes_its_place_keeps_the_last_one(spark, t
 
     monkeypatch.setattr(files, "move", fail_second)
     with pytest.raises(error), aside(spark, checked):
-        commit(write_pending(rows(spark, 100), checked, None))
+        commit(write_pending(rows(spark, 100), checked))
     assert_df_equality(read(spark, output), rows(spark, 0), ignore_row_order=True, ignore_nullable=True)
     assert files_in(tmp_path) == ["neighbors"]
 
@@ -195,9 +196,16 @@ def test_other_formats_are_written_and_read(spark, tmp_path):
     )
 
 
-@pytest.mark.parametrize("name", ["s3://bucket/table", "s3a://bucket/table", "gs://bucket/table"])
-def test_a_store_that_cannot_rename_is_refused_with_what_can(spark, name):
-    with pytest.raises(SettingsError, match=r"cannot rename a folder.*catalog table"):
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("gs://bucket/table", r"cannot rename a folder.*catalog table.*s3a"),
+        ("s3://bucket/table", "under s3a:// with the package org.apache.hadoop:hadoop-aws"),
+        ("s3a://bucket/table", "under s3a:// with the package org.apache.hadoop:hadoop-aws"),
+    ],
+)
+def test_a_store_on_which_nothing_can_be_published_is_refused_with_what_to_do(spark, name, said):
+    with pytest.raises(SettingsError, match=said):
         check_output(spark, name, overwrite=True)
 
 
@@ -250,6 +258,40 @@ def test_a_text_leaves_nothing_when_the_block_fails(tmp_path, existing):
     assert not existing or (folder / "report.json").read_text() == "last night's"
 
 
+def test_a_catalog_table_says_how_it_was_made(spark):
+    checked = check_output(spark, "default.told", overwrite=False)
+    with aside(spark, checked):
+        commit(replace(write_pending(rows(spark, 0), checked), properties={"annspark.input": "it's \\ here"}))
+    told = {row["key"]: row["value"] for row in spark.sql("SHOW TBLPROPERTIES default.told").collect()}
+    assert told["annspark.input"] == "it's \\ here"
+    check_output(spark, "default.told", overwrite=True)
+    spark.sql("DROP TABLE default.told")
+
+
+def test_only_formats_with_versions_are_read_by_version(spark, place):
+    output, _ = place
+    put(spark, 0, output)
+    with pytest.raises(InputError, match=r"version 3 is asked for, and this is no Delta Lake or Iceberg table"):
+        open_input(spark, output, None, version=3)
+    first = version_read(open_input(spark, output, None), output, None)
+    assert first.startswith("files ")
+    put(spark, 0, output, overwrite=True)
+    spark.catalog.clearCache()
+    assert version_read(open_input(spark, output, None), output, None) not in (None, first)
+
+
+def test_a_delta_table_is_not_taken_for_parquet_where_spark_has_no_delta(spark, tmp_path):
+    path = str(tmp_path / "table")
+    rows(spark, 0).write.parquet(path)
+    (tmp_path / "table" / "_delta_log").mkdir()
+    with pytest.raises(InputError, match="delta"):
+        open_input(spark, path, None)
+    with pytest.raises(SettingsError, match="is a delta table whose history cannot be read"):
+        check_output(spark, path, overwrite=True)
+    with pytest.raises(SettingsError, match="of the format delta, and 'format' is 'parquet'"):
+        check_output(spark, path, overwrite=True, file_format="parquet")
+
+
 @pytest.mark.spark35
 def test_a_three_part_name_is_published_and_replaced(spark):
     database = f"night_{uuid4().hex[:8]}"
@@ -292,7 +334,7 @@ def publish_after(spark, first, output, overwrite, happens):
     """Publish rows, having let something happen since the run began."""
     checked = check_output(spark, output, overwrite)
     with aside(spark, checked):
-        pending = write_pending(rows(spark, first), checked, None)
+        pending = write_pending(rows(spark, first), checked)
         happens()
         commit(pending)
 
@@ -356,7 +398,7 @@ def test_who_comes_between_the_look_and_the_rename_loses_nothing(spark, tmp_path
 
     monkeypatch.setattr(files, "move", be_quicker)
     with pytest.raises(SettingsError, match="kept at"), aside(spark, checked):
-        commit(write_pending(rows(spark, 100), checked, None))
+        commit(write_pending(rows(spark, 100), checked))
     assert (tmp_path / "out" / "data.csv").read_text() == "somebody's"
     assert len(files_in(tmp_path)) == 2 + overwriting  # and what was to be replaced
 
@@ -424,16 +466,16 @@ def test_a_name_that_leaves_no_room_for_what_is_written_aside_is_refused(spark, 
 )
 def test_a_format_that_cannot_hold_neighbors_is_refused_before_any_work(spark, place, file_format, shape):
     output, listing = place
-    checked = check_output(spark, output, False)
+    checked = check_output(spark, output, False, file_format)
     with aside(spark, checked), pytest.raises(SettingsError, match=r"'format' is .* Give parquet, orc or json"):
-        require_format(spark, checked, file_format, shape)
+        require_format(spark, checked, shape)
     assert listing() == []
 
 
 def test_a_format_that_loses_the_names_of_columns_is_for_catalogs_only(spark, tmp_path):
-    checked = check_output(spark, str(tmp_path / "out"), False)
+    checked = check_output(spark, str(tmp_path / "out"), False, "csv")
     with aside(spark, checked), pytest.raises(SettingsError, match="names of columns are lost"):
-        require_format(spark, checked, "csv", "long")
+        require_format(spark, checked, "long")
 
 
 def test_a_view_is_no_output(spark):

@@ -113,13 +113,13 @@ def test_catalog_tables_of_dead_runs_go_and_the_only_copy_is_put_back(spark, mon
         patched.setattr("annspark.output.tables.this_owner", ended)
         patched.setattr("annspark.output.tables.drop", lambda *_: None)  # as when the process is killed
         with aside(spark, output):
-            write_pending(spark.range(5), output, None)
+            write_pending(spark.range(5), output)
     spark.sql(f"ALTER TABLE {database}.out RENAME TO {database}.{output.aside.split('.')[1]}_replaced")
     output = check_output(spark, f"{database}.out", overwrite=True)
     assert [table.name for table in spark.catalog.listTables(database)] == ["out"]
     assert spark.table(f"{database}.out").count() == 3
     with aside(spark, output):
-        pending = write_pending(spark.range(5), output, None)
+        pending = write_pending(spark.range(5), output)
         check_output(spark, f"{database}.out", overwrite=True)  # another run leaves it alone
         commit(pending)
     assert spark.table(f"{database}.out").count() == 5
