@@ -1,5 +1,6 @@
 """Open: read the table at a path or catalog name."""
 
+import logging
 from contextlib import suppress
 
 from pyspark.sql import DataFrame, SparkSession
@@ -9,6 +10,7 @@ from annspark.job import is_catalog_table
 from annspark.spark import files
 from annspark.spark.places import exists, reader_of
 
+logger = logging.getLogger("annspark")
 _PATTERN = frozenset("[]{}*?\\")
 
 
@@ -33,6 +35,7 @@ def open_input(spark: SparkSession, name: str, file_format: str | None, role: st
         else:
             table = (reader if pattern else reader.option(*files.LITERAL)).load(name)
         _ = table.schema  # Connect reads nothing until the schema is needed
+        logger.info("%-9s             %s", role, name)
         return table
     except Exception as error:  # a broken file and an unknown format raise different classes
         if known := known_failure(error):

@@ -81,6 +81,7 @@ class Report:
 
     version     : version of annspark
     versions    : versions of Python, Spark, NumPy and PyArrow on the driver
+    cluster     : master, application and cores of the session, as far as it tells
     created     : when the run ended, in ISO 8601 and UTC
     settings    : settings as the user gave them
     rows        : rows read, dropped and written
@@ -96,6 +97,7 @@ class Report:
 
     version: str
     versions: dict[str, str]
+    cluster: dict[str, Any]
     created: str
     settings: dict[str, Any]
     rows: Rows

@@ -48,7 +48,10 @@ def report_as_text(report: Report) -> str:
         )
     if report.leaves:
         lines.append(f"leaves   {report.leaves.count:,}, the largest with {report.leaves.max_rows:,} users")
-    return "\n".join([*lines, f"seconds  {report.seconds['total']:.1f} ({steps})"])
+    lines.append(f"seconds  {report.seconds['total']:.1f} ({steps})")
+    asked = {name: report.settings[name] for name in ("input", "seed") if name in report.settings}
+    made = asked | {"annspark": report.version} | report.versions | report.cluster
+    return "\n".join([*lines, f"made     {', '.join(f'{name} {value}' for name, value in made.items())}"])
 
 
 def preview_as_text(preview: Preview) -> str:
