@@ -18,6 +18,7 @@ from annspark import __version__
 from annspark.allowed import settings_in
 from annspark.errors import AnnsparkError, InputError, RecallMissed, SettingsError, known_failure, reason_of
 from annspark.flags import FOLDER, PLACE, add_debug, add_flag
+from annspark.hide import hidden
 from annspark.job import (
     FitJob,
     Job,
@@ -88,12 +89,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         known = error if isinstance(error, AnnsparkError) else known_failure(error)
         if debug:
-            traceback.print_exc()
+            print(hidden(traceback.format_exc()), end="", file=sys.stderr)
         code = next((code for kind, code in _CODES.items() if isinstance(known, kind)), FAILED)
         more = "" if known or debug else " Run again with --debug for the trace."
         if code == FAILED and count_killed() > killed:
             more += " Meanwhile the kernel killed a process of this machine for want of memory."
-        print(f"annspark: {known or f'the job failed: {reason_of(error)}.'}{more}", file=sys.stderr)
+        told = known or f"the job failed: {hidden(reason_of(error))}."
+        print(f"annspark: {told}{more}", file=sys.stderr)
         return code
 
 
@@ -290,8 +292,13 @@ _COMMANDS: dict[str, Callable[[dict[str, Any]], None]] = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:  # which repeats arguments that it does not know
+        super().error(hidden(message))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="annspark", description=purpose)
+    parser: argparse.ArgumentParser = _Parser(prog="annspark", description=purpose)
     parser.add_argument("--version", action="version", version=f"annspark {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     _add_fit(commands)

@@ -7,6 +7,7 @@ from annspark import __version__
 from annspark.allowed import settings_in
 from annspark.errors import InputError, SettingsError, reason_of
 from annspark.filesystem import open_place
+from annspark.hide import HIDDEN
 from annspark.job import Job, make_job
 from annspark.settings import Settings
 
@@ -64,6 +65,12 @@ def job_of_report(told: dict[str, Any], given: dict[str, Any]) -> Job:
         raise SettingsError(
             f"{' and '.join(map(repr, changed))} given with --from-report: then the settings of the table are those of "
             "the report. Leave one of them out."
+        )
+    concealed = [name for name, value in told["settings"].items() if HIDDEN in str(value) and name not in given]
+    if concealed:
+        raise SettingsError(
+            f"--from-report: the report does not show the credentials in {' and '.join(map(repr, concealed))}. Give "
+            f"{' and '.join(f'--{name}' for name in concealed)} again."
         )
     dropped = (*_OF_ONE_RUN, *(_BESIDE_OUTPUT if "output" in given else ()))
     return make_job({name: value for name, value in told["settings"].items() if name not in dropped} | given)

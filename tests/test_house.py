@@ -15,6 +15,7 @@ RECORDS = {
     "annspark.settings",
     "annspark.job",
     "annspark.errors",
+    "annspark.hide",
     "annspark.uses.settings",
     "annspark.uses.jobs",
     "annspark",
