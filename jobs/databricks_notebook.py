@@ -2,12 +2,11 @@
 # MAGIC %md
 # MAGIC # Every user's nearest neighbors
 # MAGIC It reads one table of Unity Catalog and writes another, on serverless or any other compute.
-# MAGIC Put the wheel of annspark into a volume first. It is installed without its dependencies, which are there:
-# MAGIC another PySpark would stop the session.
+# MAGIC Put the wheel of annspark into a volume first. It brings no PySpark, which would stop the session.
 
 # COMMAND ----------
 
-# MAGIC %pip install --no-deps /Volumes/main/ml/annspark/annspark-0.1.0-py3-none-any.whl
+# MAGIC %pip install /Volumes/main/ml/annspark/annspark-0.1.0-py3-none-any.whl
 
 # COMMAND ----------
 

@@ -102,6 +102,9 @@ def test_wheel_and_sdist_hold_the_package_and_nothing_else(tmp_path):
     about = {"METADATA", "WHEEL", "entry_points.txt", "licenses/LICENSE", "RECORD"}
     version = archive.name.removesuffix(".tar.gz")
     assert set(zipfile.ZipFile(wheel).namelist()) == package | {f"{version}.dist-info/{name}" for name in about}
+    metadata = zipfile.ZipFile(wheel).read(f"{version}.dist-info/METADATA").decode()
+    needed = [line for line in metadata.splitlines() if line.startswith("Requires-Dist") and "extra" not in line]
+    assert needed == ["Requires-Dist: numpy>=1.26", "Requires-Dist: pyarrow>=15"]  # no Spark but the cluster's
     beside = {"README.md", "LICENSE", "CHANGELOG.md", "pyproject.toml", "PKG-INFO", ".gitignore"}
     with tarfile.open(archive) as files:
         assert set(files.getnames()) == {f"{version}/{name}" for name in package | beside}

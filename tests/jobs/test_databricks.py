@@ -69,7 +69,7 @@ def test_the_notebook_is_in_databricks_source_format():
     cells = NOTEBOOK.split("\n\n# COMMAND ----------\n\n")
     assert NOTEBOOK.startswith("# Databricks notebook source\n")
     assert len(cells) == 1 + NOTEBOOK.count("COMMAND")
-    assert any(cell.startswith("# MAGIC %pip install --no-deps") for cell in cells)
+    assert any(cell.startswith("# MAGIC %pip install /Volumes/") for cell in cells)
 
 
 def test_the_bundle_has_fields_that_databricks_knows_and_builds_our_wheel():
