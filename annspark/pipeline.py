@@ -50,7 +50,15 @@ from annspark.run import Run
 from annspark.settings import Settings
 from annspark.spark.block import id_type
 from annspark.spark.cluster import cluster_of, count_cores, start_beside, start_workers
-from annspark.spark.meter import Counts, Meter, read_meter, watch_joined, watch_merged, watch_shipped
+from annspark.spark.meter import (
+    Counts,
+    Meter,
+    read_meter,
+    require_observations,
+    watch_joined,
+    watch_merged,
+    watch_shipped,
+)
 from annspark.spark.staging import Stage, Store
 from annspark.spark.steps import Steps, store_once
 from annspark.spark.types import is_collated
@@ -505,7 +513,10 @@ def start_run(spark: SparkSession, stage: Stage, keep: Store, steps: Steps | Non
     """Return a new run, and start Python's workers while the driver reads the schema of the input.
 
     steps : keeps what finished steps have made; None keeps nothing
+
+    Raises SettingsError for a session that annspark cannot work in.
     """
+    require_observations(spark)
     told = start_beside(spark, start_workers, spark)
     cores = count_cores(spark)
     made = {"annspark": __version__} | versions(spark.version) | cluster_of(spark, cores)

@@ -66,14 +66,14 @@ def job_of_report(told: dict[str, Any], given: dict[str, Any]) -> Job:
             f"{' and '.join(map(repr, changed))} given with --from-report: then the settings of the table are those of "
             "the report. Leave one of them out."
         )
-    concealed = [name for name, value in told["settings"].items() if HIDDEN in str(value) and name not in given]
-    if concealed:
+    dropped = (*_OF_ONE_RUN, *(_BESIDE_OUTPUT if "output" in given else ()))
+    values = {name: value for name, value in told["settings"].items() if name not in dropped} | given
+    if concealed := [name for name, value in values.items() if HIDDEN in str(value)]:
         raise SettingsError(
             f"--from-report: the report does not show the credentials in {' and '.join(map(repr, concealed))}. Give "
             f"{' and '.join(f'--{name}' for name in concealed)} again."
         )
-    dropped = (*_OF_ONE_RUN, *(_BESIDE_OUTPUT if "output" in given else ()))
-    return make_job({name: value for name, value in told["settings"].items() if name not in dropped} | given)
+    return make_job(values)
 
 
 def require_rows(told: dict[str, Any], rows: int) -> None:
@@ -91,20 +91,20 @@ def require_same(told: dict[str, Any], now: dict[str, Any]) -> None:
     told : the report on the table that is built again
     now  : the report on the table that this run has built
     """
-    different = [name for name in _MEASURED if _without_examples(told[name]) != _without_examples(now[name])]
+    different = [name for name in _MEASURED if _as_text(told[name]) != _as_text(now[name])]
     if not different:
         return
-    software = [f"{name} {old} and {now['versions'].get(name)}" for name, old in told["versions"].items()
-                if now["versions"].get(name) != old]  # fmt: skip
-    why = f"they are of {', '.join(software)}" if software else "the input has changed since, or this is another CPU"
+    before, here = told["versions"], now["versions"]
+    changed = [f"{name} was {before.get(name)} and is {here[name]}" for name in here if before.get(name) != here[name]]
+    why = ", ".join(changed) or "the rows of the input have changed since, or this is another kind of CPU"
     raise InputError(
-        f"--from-report: the table is not that of the report, as {' and '.join(different)} differ; {why}. Nothing was "
+        f"--from-report: the table is not that of the report, as {' and '.join(different)} differ: {why}. Nothing was "
         "published. Give the rows and the software of that night, or build without --from-report."
     )
 
 
-def _without_examples(measured: Any) -> Any:
-    """Return a part of a report without the ids of dropped rows, any of which may be an example."""
+def _as_text(measured: Any) -> str:
+    """Return a part of a report as JSON, without the ids of dropped rows, any of which may be an example."""
     if isinstance(measured, dict):
-        return {name: value for name, value in measured.items() if name != "examples"}
-    return measured
+        measured = {name: value for name, value in measured.items() if name != "examples"}
+    return json.dumps(measured)
