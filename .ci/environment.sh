@@ -60,7 +60,7 @@ if ! grep -qxF "$base [$extras]" "$stamp" 2>/dev/null; then
     case ${ANNSPARK_PYSPARK:-} in *=3.*) arrow='pyarrow<26' ;; *) arrow= ;; esac
     # PySpark is named so that pip changes its version when ANNSPARK_PYSPARK changes.
     "$python" -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy only-if-needed \
-        --editable "$root${extras:+[$extras]}" "${ANNSPARK_PYSPARK:-pyspark[sql]}" ${arrow:+"$arrow"} ||
+        --editable "$root[spark${extras:+,$extras}]" "${ANNSPARK_PYSPARK:-pyspark[sql]}" ${arrow:+"$arrow"} ||
         fail "the install into $venv failed; see above."
     printf '%s\n' "$before" "$base []" "$base [$extras]" >"$stamp"
 fi

@@ -1,7 +1,10 @@
 """Approximate k nearest neighbors of every user at once, on Apache Spark: a table in, a table out."""
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from annspark.hide import hide_in_record
 
 __version__ = "0.1.0"
 __all__ = [
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from annspark.local import LocalIndex, open_index
     from annspark.neighbors import build_neighbors
 
+logging.getLogger("annspark").addFilter(hide_in_record)  # every module logs to it
 _HOMES = {
     "build_neighbors": "neighbors",
     **dict.fromkeys(("Index", "fit", "load"), "index"),

@@ -18,6 +18,7 @@ from annspark import __version__
 from annspark.allowed import settings_in
 from annspark.errors import AnnsparkError, InputError, RecallMissed, SettingsError, known_failure, reason_of
 from annspark.flags import FOLDER, PLACE, add_debug, add_flag
+from annspark.hide import hidden
 from annspark.job import (
     FitJob,
     Job,
@@ -30,6 +31,7 @@ from annspark.job import (
     make_update_job,
     read_config,
 )
+from annspark.rebuild import job_of_report, read_build_report
 from annspark.settings import Settings
 from annspark.spark.memory import count_killed
 from annspark.start.death import explain_death
@@ -87,12 +89,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         known = error if isinstance(error, AnnsparkError) else known_failure(error)
         if debug:
-            traceback.print_exc()
+            print(hidden(traceback.format_exc()), end="", file=sys.stderr)
         code = next((code for kind, code in _CODES.items() if isinstance(known, kind)), FAILED)
         more = "" if known or debug else " Run again with --debug for the trace."
         if code == FAILED and count_killed() > killed:
             more += " Meanwhile the kernel killed a process of this machine for want of memory."
-        print(f"annspark: {known or f'the job failed: {reason_of(error)}.'}{more}", file=sys.stderr)
+        told = known or f"the job failed: {hidden(reason_of(error))}."
+        print(f"annspark: {told}{more}", file=sys.stderr)
         return code
 
 
@@ -105,6 +108,7 @@ def script() -> None:
 
 def _build(given: dict[str, Any]) -> None:
     config, plan_only = given.pop("config", None), given.pop("plan", False)
+    told = read_build_report(given.pop("from_report")) if "from_report" in given else None
     size = {name: given.pop(name) for name in settings_in(PlanFor) if name in given}
     if size and not plan_only:
         raise SettingsError(
@@ -112,12 +116,7 @@ def _build(given: dict[str, Any]) -> None:
             "that size would cost, or leave them out to build."
         )
     planned = PlanFor(**size)
-    configured = read_config(config) if config else {}
-    for pair in _EITHER:
-        for flag, other in (pair, pair[::-1]):
-            if flag in given:
-                configured.pop(other, None)
-    job = make_job(configured | given)
+    job = job_of_report(told, given) if told else make_job(_configured(config, given) | given)
     reads = [place for place in (job.input, job.candidates, job.exclude) if place]
     with _session("build", reads, "annspark.nightly", "annspark.preview", "matplotlib.figure") as spark:
         from annspark.nightly import publish_neighbors
@@ -127,7 +126,17 @@ def _build(given: dict[str, Any]) -> None:
         if plan_only:
             print(preview_as_text(preview(spark, job, planned)))
         else:
-            print(report_as_text(publish_neighbors(spark, job)))
+            print(report_as_text(publish_neighbors(spark, job, told)))
+
+
+def _configured(config: str | None, given: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of the config file, without those that a flag excludes."""
+    configured = read_config(config) if config else {}
+    for pair in _EITHER:
+        for flag, other in (pair, pair[::-1]):
+            if flag in given:
+                configured.pop(other, None)
+    return configured
 
 
 def _fit(given: dict[str, Any]) -> None:
@@ -283,8 +292,13 @@ _COMMANDS: dict[str, Callable[[dict[str, Any]], None]] = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:  # which repeats arguments that it does not know
+        super().error(hidden(message))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="annspark", description=purpose)
+    parser: argparse.ArgumentParser = _Parser(prog="annspark", description=purpose)
     parser.add_argument("--version", action="version", version=f"annspark {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     _add_fit(commands)
@@ -310,10 +324,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     for name, setting in settings_in(PlanFor).items():
         add_flag(build, name, setting)
-    build.add_argument(
+    source = build.add_mutually_exclusive_group()
+    source.add_argument(
         "--config",
         metavar="FILE.toml",
         help="A TOML file of settings, named like these flags, with _ instead of -.",
+    )
+    source.add_argument(
+        "--from-report",
+        metavar="REPORT.json",
+        help="The report.json of a finished build, whose table is built again: from the same input, with the same "
+        "settings. Places may be given anew by their flags. Nothing is published where the table is not the same.",
     )
     add_debug(build)
     return parser

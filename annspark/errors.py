@@ -4,9 +4,14 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from annspark.hide import hidden
+
 
 class AnnsparkError(Exception):
-    """The base of annspark's errors; itself raised for a defect of annspark."""
+    """The base of annspark's errors; itself raised for a defect of annspark. Its message shows no credentials."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(hidden(message))
 
 
 class SettingsError(AnnsparkError, ValueError):

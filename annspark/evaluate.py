@@ -23,7 +23,7 @@ from annspark.report.store import reports_once_done, require_folder
 from annspark.run import Clock
 from annspark.settings import Settings
 from annspark.spark import files
-from annspark.spark.cluster import count_cores
+from annspark.spark.cluster import cluster_of, count_cores
 from annspark.spark.partitions import estimate_bytes, put_together
 from annspark.spark.staging import staging
 
@@ -97,6 +97,7 @@ def evaluate_neighbors(
     return Report(
         version=__version__,
         versions=versions(vectors.sparkSession.version),
+        cluster=cluster_of(vectors.sparkSession, cores),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         settings=asked,
         rows=Rows(

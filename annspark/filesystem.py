@@ -33,6 +33,7 @@ def is_on_store(path: str) -> bool:
 
 def open_place(path: str) -> tuple[fs.FileSystem, str]:
     """Return the file system of a path, and the path inside it."""
+    path = re.sub("^dbfs:(//)?(?=/Volumes/)", "", path)  # Spark's name on Databricks for what is mounted there
     scheme = scheme_of(path)
     if scheme in ("", "file"):
         return fs.LocalFileSystem(), posixpath.abspath(re.sub("^file:(//)?", "", path))

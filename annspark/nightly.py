@@ -1,5 +1,6 @@
 """The nightly jobs: read the input by name, publish the table, its report and the index, each whole or not at all."""
 
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,6 +25,7 @@ from annspark.output import publish
 from annspark.output.outputs import Output, Pending
 from annspark.pipeline import fit, require_recall, start_run
 from annspark.query import ask
+from annspark.rebuild import require_rows, require_same
 from annspark.report import Report, versions
 from annspark.report.store import reports_once_done, require_folder, write_missed
 from annspark.run import Run
@@ -38,16 +40,21 @@ logger = logging.getLogger("annspark")
 
 
 @spark_errors_explained()
-def publish_neighbors(spark: SparkSession, job: Job) -> Report:
+def publish_neighbors(spark: SparkSession, job: Job, told: dict[str, Any] | None = None) -> Report:
     """Read the job's input, and publish the neighbor table, its report and the index; each appears whole or not at all.
 
-    Raises as build_neighbors does, and SettingsError for an output, index, report or scratch that cannot be written to.
+    told : the report of the night whose table is to be built again; None for a new table
+
+    Raises as build_neighbors does, SettingsError for an output, index, report or scratch that cannot be written to, and
+    InputError for a table that is not the one of the night told of.
     """
     index = check_index(spark, job.index, job.overwrite) if job.index else None
     with ready_to_write(spark, job, job.overwrite) as ready, ExitStack() as opened:
         if index:
             opened.enter_context(publish.aside(spark, index))
         vectors = open_input(spark, job.input, job.format, version=job.input_version)
+        if told:
+            require_rows(told, vectors.count())
         others = open_input(spark, job.candidates, job.format, role="candidates") if job.candidates else None
         publish.require_apart(spark, ready.output, vectors, job.input)
         if others is not None and job.candidates:
@@ -57,6 +64,8 @@ def publish_neighbors(spark: SparkSession, job: Job) -> Report:
         steps = opened.enter_context(_steps_of(spark, job, ready.output, tables))
         run = start_run(spark, ready.stage, ready.keep, steps, version_read(vectors, job.input, job.input_version))
         built = build_between(vectors, others, job.settings, _asked(job), run, pairs, keep=index is not None)
+        if told:
+            require_same(told, json.loads(built.result.report.as_json()))
         _publish_built(ready, built, index, run)
     return built.result.report
 
@@ -96,6 +105,8 @@ def publish_update(spark: SparkSession, job: UpdateJob) -> Report:
                 "table, or make both anew: annspark build --index --overwrite."
             )
         vectors = open_input(spark, job.input, job.format, version=job.input_version)
+        if told:
+            require_rows(told, vectors.count())
         publish.require_apart(spark, ready.output, vectors, job.input)
         version = version_read(vectors, job.input, job.input_version)
         run = start_run(spark, ready.stage, ready.keep, input_version=version)
@@ -130,6 +141,8 @@ def publish_index(spark: SparkSession, job: FitJob) -> Manifest:
     with publish.aside(spark, output), staging(job.scratch, spark) as stage:
         run = start_run(spark, stage, stage)
         vectors = open_input(spark, job.input, job.format, version=job.input_version)
+        if told:
+            require_rows(told, vectors.count())
         publish.require_apart(spark, output, vectors, job.input)
         tuned = fit(select_candidates(vectors, job.settings.candidate_col), job.settings, run)
         with run.clock.step("index", "writing the index"):

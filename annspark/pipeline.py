@@ -49,8 +49,16 @@ from annspark.report import Cost, Leaves, Report, Rows, versions
 from annspark.run import Run
 from annspark.settings import Settings
 from annspark.spark.block import id_type
-from annspark.spark.cluster import count_cores, start_beside, start_workers
-from annspark.spark.meter import Counts, Meter, read_meter, watch_joined, watch_merged, watch_shipped
+from annspark.spark.cluster import cluster_of, count_cores, start_beside, start_workers
+from annspark.spark.meter import (
+    Counts,
+    Meter,
+    read_meter,
+    require_observations,
+    watch_joined,
+    watch_merged,
+    watch_shipped,
+)
 from annspark.spark.staging import Stage, Store
 from annspark.spark.steps import Steps, store_once
 from annspark.spark.types import is_collated
@@ -456,6 +464,7 @@ def report_on(
     return Report(
         version=__version__,
         versions=versions(found.table.sparkSession.version),
+        cluster=cluster_of(found.table.sparkSession, run.cores),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         settings=asked,
         input_version=run.input_version,
@@ -513,9 +522,15 @@ def start_run(
 
     steps         : keeps what finished steps have made; None keeps nothing
     input_version : for the report
+
+    Raises SettingsError for a session that annspark cannot work in.
     """
+    require_observations(spark)
     told = start_beside(spark, start_workers, spark)
-    return Run(count_cores(spark), stage, keep, steps or Steps(spark), told=told, input_version=input_version)
+    cores = count_cores(spark)
+    made = {"annspark": __version__} | versions(spark.version) | cluster_of(spark, cores)
+    logger.info("%-9s             %s", "run", ", ".join(f"{name} {value}" for name, value in made.items()))
+    return Run(cores, stage, keep, steps or Steps(spark), told=told, input_version=input_version)
 
 
 def require_recall(report: Report, advice: str) -> None:

@@ -78,6 +78,8 @@ def make_session(warehouse: str):
     os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
     from pyspark.sql import SparkSession
 
+    if remote := os.environ.get("SPARK_REMOTE"):  # tests/matrix.py sets it
+        return SparkSession.builder.remote(remote).config("spark.sql.shuffle.partitions", "2").getOrCreate()
     session = (
         SparkSession.builder.master("local[2]")
         .appName("annspark tests")

@@ -15,6 +15,7 @@ RECORDS = {
     "annspark.settings",
     "annspark.job",
     "annspark.errors",
+    "annspark.hide",
     "annspark.uses.settings",
     "annspark.uses.jobs",
     "annspark",
@@ -92,16 +93,18 @@ ALLOWED = {
     "annspark.update": LINE | SAVING | {"annspark.pipeline"},
     "annspark.nightly": LINE
     | SAVING
-    | {f"annspark.{name}" for name in ("pipeline", "query", "indexing", "neighbors", "index", "update")},
+    | {f"annspark.{name}" for name in ("pipeline", "query", "indexing", "neighbors", "index", "update", "rebuild")},
     "annspark.nightly_uses": LINE | {"annspark.nightly", "annspark.uses"},
     "annspark.foresee": LINE,
     "annspark.preview": LINE | {"annspark.pipeline", "annspark.nightly", "annspark.foresee"},
     "annspark.evaluate": LINE,
+    "annspark.rebuild": SPARKLESS,
     "annspark.start": BELOW | {"annspark.start"},
     "annspark.flags": {"records"},
     "annspark.cli": {
         *("annspark.nightly", "annspark.nightly_uses", "annspark.preview", "annspark.evaluate", "annspark.report"),
         *("annspark.saved", "annspark.flags", "annspark.uses.commands", "annspark.spark", "annspark.start", "records"),
+        "annspark.rebuild",
     },
     "annspark.__main__": {"annspark.cli"},
 }

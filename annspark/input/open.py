@@ -1,5 +1,6 @@
 """Open: read the table at a path or catalog name."""
 
+import logging
 from contextlib import suppress
 
 from pyspark.sql import DataFrame, SparkSession
@@ -13,6 +14,7 @@ from annspark.spark.places import DELTA, exists, format_of
 from annspark.spark.steps import digest_of
 from annspark.spark.versions import WITH_VERSIONS, versions_of
 
+logger = logging.getLogger("annspark")
 _PATTERN = frozenset("[]{}*?\\")
 
 
@@ -52,6 +54,7 @@ def open_input(
             reader = reader if pattern else reader.option(*files.LITERAL)
             table = (reader.option(*LOOK_INSIDE) if not there and _is_listed(spark, name) else reader).load(name)
         _ = table.schema  # Connect reads nothing until the schema is needed
+        logger.info("%-9s             %s", role, name)
         return table
     except Exception as error:  # a broken file and an unknown format raise different classes
         if known := known_failure(error):

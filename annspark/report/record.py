@@ -81,6 +81,7 @@ class Report:
 
     version     : version of annspark
     versions    : versions of Python, Spark, NumPy and PyArrow on the driver
+    cluster     : master, application and cores of the session, as far as it tells
     created     : when the run ended, in ISO 8601 and UTC
     settings    : settings as the user gave them
     input_version : of the input's table, such as "delta version 12", or a digest of the input's files; None where there
@@ -98,6 +99,7 @@ class Report:
 
     version: str
     versions: dict[str, str]
+    cluster: dict[str, Any]
     created: str
     settings: dict[str, Any]
     rows: Rows

@@ -3,12 +3,14 @@
 import json
 from dataclasses import asdict
 
+from annspark.hide import hidden_values
 from annspark.report.record import Preview, Report
 
 
 def report_as_json(report: Report) -> str:
-    """Return the text of report.json."""
-    return json.dumps(asdict(report) | {"passed": report.passed}, indent=2, default=str) + "\n"
+    """Return the text of report.json, without credentials in settings."""
+    told = asdict(report) | {"settings": hidden_values(report.settings), "passed": report.passed}
+    return json.dumps(told, indent=2, default=str) + "\n"
 
 
 def report_as_text(report: Report) -> str:
@@ -50,7 +52,10 @@ def report_as_text(report: Report) -> str:
         )
     if report.leaves:
         lines.append(f"leaves   {report.leaves.count:,}, the largest with {report.leaves.max_rows:,} users")
-    return "\n".join([*lines, f"seconds  {report.seconds['total']:.1f} ({steps})"])
+    lines.append(f"seconds  {report.seconds['total']:.1f} ({steps})")
+    asked = {name: value for name, value in hidden_values(report.settings).items() if name in ("input", "seed")}
+    made = asked | {"annspark": report.version} | report.versions | report.cluster
+    return "\n".join([*lines, f"made     {', '.join(f'{name} {value}' for name, value in made.items())}"])
 
 
 def preview_as_text(preview: Preview) -> str:

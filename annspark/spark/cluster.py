@@ -7,11 +7,11 @@ import gc
 import re
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from functools import partial
 from inspect import signature
 from io import StringIO
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,12 @@ from annspark.spark.memory import bytes_free_for_worker
 P = ParamSpec("P")
 R = TypeVar("R")
 _CORES = (("executor.cores", ""), ("task.cpus", "1"))  # settings of Spark, and what they are where they are not set
+# What names a cluster, and the settings that hold it; the last one is of Databricks.
+_TOLD = {
+    "master": "spark.master",
+    "application": "spark.app.id",
+    "cluster": "spark.databricks.clusterUsageTags.clusterId",
+}
 _SEED = 42  # the seed of Spark's hash function
 
 
@@ -38,6 +44,16 @@ def count_cores(spark: SparkSession) -> int:
         return int(splits[1])
     placed = spark.range(0, 100_000).select(F.spark_partition_id().alias("place"))
     return 1 + int(placed.agg(F.max("place")).collect()[0][0])
+
+
+def cluster_of(spark: SparkSession, cores: int) -> dict[str, Any]:
+    """Return what tells a session's cluster from others, as far as the session tells."""
+    told: dict[str, Any] = {"cores": cores}
+    for name, setting in _TOLD.items():
+        with suppress(Exception):  # serverless sessions refuse settings that they do not know
+            if value := spark.conf.get(setting, ""):
+                told[name] = value
+    return told
 
 
 def printed_plan(table: DataFrame, mode: str = "simple") -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 
 from annspark import __version__
+from annspark.hide import hidden_values
 from annspark.job import folder_name_if_any
 from annspark.run import Run
 from annspark.spark.cluster import count_cores
@@ -45,8 +46,8 @@ class UseReport:
         return "\n".join([*lines, f"{'seconds':24} {self.seconds['total']:.1f} ({steps})", *warned])
 
     def as_json(self) -> str:
-        """Return the text of report.json."""
-        return json.dumps(asdict(self), indent=2, default=str) + "\n"
+        """Return the text of report.json, without credentials in settings."""
+        return json.dumps(asdict(self) | {"settings": hidden_values(self.settings)}, indent=2, default=str) + "\n"
 
 
 @dataclass(frozen=True)

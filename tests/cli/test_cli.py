@@ -16,6 +16,7 @@ from tests.helpers import count_cached, files_in, lists_of, read_report
 KEYS = {
     "version": None,
     "versions": {"python", "spark", "numpy", "pyarrow"},
+    "cluster": {"cores", "master", "application"},
     "created": None,
     "input_version": None,
     "settings": {
@@ -75,11 +76,15 @@ def test_a_build_publishes_the_table_and_its_report_and_says_so(spark, inputs, t
     # One line is logged for every step.
     lines = [record.getMessage() for record in caplog.records if record.name == "annspark"]
     assert [line.split()[0] for line in lines if line.endswith(" ...")] == ["join"]  # the long one says so at its start
-    done = [line for line in lines if not line.endswith(" ...")]
+    assert lines[0] == f"input                 {inputs / 'good'}"
+    where = f"cores 2, master local[2], application {report['cluster']['application']}"
+    assert lines[1].startswith(f"run                   annspark {__version__}, python ")
+    assert lines[1].endswith(where)
+    done = [line for line in lines[2:] if not line.endswith(" ...")]
     assert [line.split()[0] for line in done] == ["read", "sample", "grow", "calibrate", "join", "audit", "publish"]
     assert all(line.split()[2] == "s" for line in done)
     assert str(tmp_path / "out") in lines[-1]
-    assert "400 users" in lines[0]
+    assert "400 users" in done[0]
 
 
 def test_the_long_shape_other_names_another_place_for_the_report_and_flags_that_win_over_the_config_file(

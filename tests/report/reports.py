@@ -58,6 +58,7 @@ def make_report(**changed):
     report = Report(
         version="0.1.0",
         versions={"Python": "3.11.7", "Spark": "4.1.0", "NumPy": "2.4.6", "PyArrow": "22.0.0"},
+        cluster={"cores": 16, "master": "yarn", "application": "application_1764_0007"},
         created="2026-11-22T03:12:45+00:00",
         settings={
             "input": "warehouse.vectors",

@@ -103,6 +103,7 @@ def test_a_full_report_has_every_section_in_order():
         "Recall",
         *SECTIONS,
         "Versions",
+        "Cluster",
         "Trend",
     ]
     assert outline.count("svg") == 7
@@ -112,7 +113,7 @@ def test_a_full_report_has_every_section_in_order():
 @pytest.mark.parametrize("section", SECTIONS)
 def test_a_section_without_data_is_left_out_and_no_other(section):
     outline = Outline(render_page(make_held(**SECTIONS[section]), []))
-    assert outline.headings[1:] == ["Recall", *(name for name in SECTIONS if name != section), "Versions"]
+    assert outline.headings[1:] == ["Recall", *(name for name in SECTIONS if name != section), "Versions", "Cluster"]
 
 
 def test_the_numbers_are_on_the_page():
@@ -195,6 +196,7 @@ def test_hostile_strings_are_text():
     report = make_held(
         version=EVIL,
         versions={EVIL: EVIL},
+        cluster={EVIL: EVIL},
         created=EVIL,
         settings={EVIL: EVIL, "k": f'" onload="{EVIL}', "style": "</style>", "math": "$\\frac{$"},
         rows=make_rows(8, read=9, dropped={EVIL: 1}, examples={EVIL: EVIL}),

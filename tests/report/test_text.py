@@ -18,7 +18,9 @@ target   0.95 reached: 7.25 probes, predicted 0.9540 (0.9450 to 0.9620)
 digits   distances right to 2e-07 of themselves, joined in float32; 0.12% of the neighbors lost to rounding
 cost     5,321 distances and 7.25 copies a user, 8,612 MB shuffled, 272 MB of vectors in Java's heap or on disk
 leaves   2,400, the largest with 1,311 users
-seconds  312.4 (read 21.2, sample 14.0, grow 5.3, route 61.7, join 170.9, audit 30.1)"""
+seconds  312.4 (read 21.2, sample 14.0, grow 5.3, route 61.7, join 170.9, audit 30.1)
+made     input warehouse.vectors, annspark 0.1.0, Python 3.11.7, Spark 4.1.0, NumPy 2.4.6, PyArrow 22.0.0, cores 16, \
+master yarn, application application_1764_0007"""
 PREVIEW = """\
 users    990 of 1,000 rows would be in the table
 planned  990 rows, 2 cores
@@ -80,7 +82,7 @@ def test_a_report_shows_itself_in_the_same_words():
 def test_lines_without_data_are_left_out():
     nothing = dict.fromkeys(("calibration", "precision", "cost", "leaves"))
     lines = report_as_text(make_report(**nothing, rows=make_rows(7))).split("\n")
-    assert [line.split()[0] for line in lines] == ["users", "recall", "spread", "seconds"]
+    assert [line.split()[0] for line in lines] == ["users", "recall", "spread", "seconds", "made"]
     assert lines[0] == "users    7 written of 7 read; dropped: none"
 
 
