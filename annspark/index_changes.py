@@ -365,7 +365,15 @@ def _join_mapper(
             return
         met = _gather(part, told, asking, replaced, wire, coordinates)
         joined = join_changed(
-            met.vectors, met.things, met.home, met.visits, met.meetings, met.bars, width, coordinates.metric, shared
+            met.vectors,
+            met.things,
+            met.home,
+            met.visits,
+            met.meetings,
+            met.bars,
+            width,
+            coordinates.metric,
+            shared=shared,
         )
         joined = replace(joined, distances=coordinates.in_input_units(joined.distances))
         # A resident that is replaced asks for its list.

@@ -12,7 +12,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from annspark.core.excluded import Excluded, pairs_of
+from annspark.core.excluded import Excluded, excluded_by
 from annspark.core.plan import count_staged_bytes
 from annspark.core.sampling import slot_of
 from annspark.core.vectors import Vectors, narrowed, take_rows
@@ -142,7 +142,7 @@ def _attach_mapper(wire: Wire) -> Mapper:
             return
         ids, hashes, vectors = elements(users[IDS]), numbers(users[HASHES], np.int64), wire.read(users)
         named, others = (numbers(pairs[name], np.int64) for name in (HASHES, EXCLUDED))
-        excluded = _excluded_by(hashes, named, others)
+        excluded = excluded_by(hashes, named, others)
         # In the order of hashes, so that each block holds users of neighboring hashes.
         order = np.argsort(hashes, kind="stable")
         for start in range(0, len(order), OUT_ROWS):
@@ -155,22 +155,6 @@ def _attach_mapper(wire: Wire) -> Mapper:
 def _blocks_of(ids: pa.Array, hashes: np.ndarray, vectors: Vectors, excluded: Excluded, wire: Wire) -> pa.RecordBatch:
     blocks = block_users(ids, hashes, narrowed(vectors), wire, excluded)
     return pa.RecordBatch.from_arrays(blocks, [IDS, HASHES, *wire.names, LOWEST, EXCLUDED, N_EXCLUDED])
-
-
-def _excluded_by(hashes: np.ndarray, named: np.ndarray, others: np.ndarray) -> Excluded:
-    """Return what users exclude.
-
-    hashes        : int64 (n,), of the users' ids
-    named, others : int64 (n_pairs,), hashes of both ends of pairs
-    """
-    order = np.argsort(hashes, kind="stable")
-    place = np.searchsorted(hashes, named, sorter=order).clip(max=len(hashes) - 1)
-    row = order.take(place)
-    here = np.flatnonzero(hashes.take(row) == named)
-    distinct, code = np.unique(others.take(here), return_inverse=True)
-    pairs = pairs_of(row.take(here), code.reshape(-1), len(hashes), len(distinct))
-    counts = np.bincount(pairs.row, minlength=len(hashes)).astype(np.int32)
-    return Excluded(counts, distinct.take(pairs.other) if len(distinct) else distinct)
 
 
 def _count(batches: Batches) -> Batches:
