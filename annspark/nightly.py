@@ -86,8 +86,8 @@ def publish_update(spark: SparkSession, job: UpdateJob) -> Report:
     """
     folder = files.resolve(spark, "index", job.index)
     old, indexed = Saved(folder, read_manifest(folder)), read_index(spark, folder)
-    kept = require_updatable(indexed, job.index)
     settings = settings_for(indexed.settings, job.settings, OF_UPDATE, "update")
+    kept = require_updatable(indexed, job.index, settings, has_excluded=job.exclude is not None)
     index = check_index(spark, job.index, overwrite=True)
     with ready_to_write(spark, job, True, settings.shape) as ready, publish.aside(spark, index):
         if fingerprint_of(spark, ready.output.place) != kept.table:
@@ -97,12 +97,13 @@ def publish_update(spark: SparkSession, job: UpdateJob) -> Report:
             )
         vectors = open_input(spark, job.input, job.format)
         publish.require_apart(spark, ready.output, vectors, job.input)
+        pairs = _open_pairs(spark, job, ready)
         run = start_run(spark, ready.stage, ready.keep)
         asked = {name: value for name, value in asdict(job).items() if name != "settings"} | asdict(settings)
         pending = publish.Pending(spark, f"{index.aside}/index", index)
         files.make_folder(pending.name)
         try:
-            tonight = update(vectors, indexed, old, pending.name, job.index, settings, asked, run)
+            tonight = update(vectors, indexed, old, pending.name, job.index, settings, asked, run, pairs)
             result = tonight.joined.result
             _require_recall(ready, result.report, tonight.joined.advice or ON_DRIFT)
         except (BuildNeeded, RecallMissed) as error:
@@ -111,7 +112,7 @@ def publish_update(spark: SparkSession, job: UpdateJob) -> Report:
             logger.info("%s", error)
             logger.info("update: table and index are built anew")
             files.remove(pending.name)
-            built = build_between(vectors, None, settings, asked, run, keep=True)
+            built = build_between(vectors, None, settings, asked, run, pairs, keep=True)
             _publish_built(ready, built, index, run)
             return built.result.report
         finish_update(tonight, pending.name, job.index, ready.fingerprint(result.table))
@@ -214,7 +215,7 @@ def ready_to_write(
         yield Ready(spark, output, folder, job.format, stage)
 
 
-def _open_pairs(spark: SparkSession, job: Job | QueryJob, ready: Ready) -> DataFrame | None:
+def _open_pairs(spark: SparkSession, job: Job | QueryJob | UpdateJob, ready: Ready) -> DataFrame | None:
     """Return the job's table of excluded pairs, None where it names none."""
     if job.exclude is None:
         return None

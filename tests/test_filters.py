@@ -300,17 +300,31 @@ def test_candidates_may_have_any_columns(spark):
 
 
 @SLOW
-def test_an_index_that_was_built_with_a_filter_is_not_updated(spark, tmp_path, capsys):
-    """An update knows nothing of excluded pairs and of who may be a neighbor, and would publish them."""
-    table = make_table(spark, ROWS[:300]).selectExpr("*", "user_id % 2 = 0 as ok")
+def test_an_update_excludes_the_pairs_of_tonight(spark, tmp_path, capsys):
+    """An update without pairs would publish those of last night."""
+    table, far = make_table(spark, ROWS[:300]), distances_of(ROWS[:300], "cosine")
     table.write.parquet(str(tmp_path / "in"))
-    as_table(spark, banned_pairs(distances_of(ROWS[:300], "cosine"))).write.parquet(str(tmp_path / "pairs"))
-    out, places = tmp_path / "out", ["--index", str(tmp_path / "index")]
-    assert build(tmp_path / "in", out, *places, "--exclude", str(tmp_path / "pairs")) == 0
+    banned, out = banned_pairs(far), tmp_path / "out"
+    as_table(spark, banned).write.parquet(str(tmp_path / "pairs"))
+    banned[10:30] = ~banned[10:30] & (np.arange(300) < 200)
+    as_table(spark, banned).write.parquet(str(tmp_path / "tonight"))
+    places = ["--index", str(tmp_path / "index")]
+    assert build(tmp_path / "in", out, *places, "--exclude", str(tmp_path / "pairs"), "--k", str(K)) == 0
     before = lists_of(spark.read.parquet(str(out)))
-    assert main(["update", "--input", str(tmp_path / "in"), "--output", str(out), *places]) == 2
-    assert "was built with excluded pairs" in capsys.readouterr().err
+    update = ["update", "--input", str(tmp_path / "in"), "--output", str(out), *places]
+    assert main(update) == 2
+    assert "excluded pairs, and 'exclude' is not given" in capsys.readouterr().err
     assert lists_of(spark.read.parquet(str(out))) == before
+    assert main([*update, "--exclude", str(tmp_path / "tonight")]) == 0
+    lists, far = lists_of(spark.read.parquet(str(out))), np.where(banned, np.inf, far)
+    assert all(np.isfinite(far[row, other]) for row, found in lists.items() for other, _ in found)
+    assert all(len(found) == min(K, np.isfinite(far[row]).sum()) for row, found in lists.items())
+    assert [row for row in lists if lists[row] != before[row]] == [row for row in lists if 10 <= row < 30]
+
+
+@SLOW
+def test_an_index_of_some_rows_only_is_not_updated(spark, tmp_path):
+    table = make_table(spark, ROWS[:300]).selectExpr("*", "user_id % 2 = 0 as ok")
     with fit(table, candidate_col="ok", **QUICK) as index, pytest.raises(SettingsError, match="cannot be updated"):
         index.update(table, tmp_path / "updated")
     assert not (tmp_path / "updated").exists()
