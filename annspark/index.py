@@ -17,6 +17,7 @@ from annspark.indexing import index_of
 from annspark.input.given import require_table, select_candidates
 from annspark.job import folder_name_if_any, require_folder_name
 from annspark.output import publish
+from annspark.output.outputs import Pending
 from annspark.pipeline import Result, build_tuned, exclude_pairs, require_recall, start_run, tune
 from annspark.pipeline import fit as fit_tuned
 from annspark.query import ask
@@ -179,7 +180,7 @@ class Index:
             staging(folder_name_if_any("scratch", scratch), self._spark) as stage,
         ):
             run = start_run(self._spark, stage, partial(stage, keep=True))
-            pending = publish.Pending(self._spark, f"{output.aside}/index", output)
+            pending = Pending(self._spark, f"{output.aside}/index", output)
             files.make_folder(pending.name)
             tonight = update(table, self._indexed, old, pending.name, place, asked, asdict(asked), run, pairs)
             joined = tonight.joined

@@ -23,7 +23,8 @@ from annspark.flow.first_rows import FirstRows
 from annspark.flow.read import Users
 from annspark.flow.route import ship_vectors
 from annspark.index_rows import CANNOT, cannot_write, write_lists
-from annspark.output import publish
+from annspark.output.folders import check_folder
+from annspark.output.outputs import Output, Pending
 from annspark.saved.kept import write_visitors
 from annspark.saved.manifest import (
     ARRAYS,
@@ -55,12 +56,12 @@ WRITTEN = (
 )
 
 
-def check_index(spark: SparkSession, name: str, overwrite: bool) -> publish.Output:
+def check_index(spark: SparkSession, name: str, overwrite: bool) -> Output:
     """Return the place where an index is to be saved, and clear what dead runs to it have left.
 
     Raises SettingsError when something there may not be replaced, or when no folder can be published there whole.
     """
-    return publish.check_folder(spark, name, overwrite, "index", _require_index_like)
+    return check_folder(spark, name, overwrite, "index", _require_index_like)
 
 
 def _require_index_like(name: str, place: str) -> None:
@@ -75,12 +76,12 @@ def _require_index_like(name: str, place: str) -> None:
         )
 
 
-def write_aside(spark: SparkSession, indexed: Indexed, output: publish.Output, cores: int) -> publish.Pending:
+def write_aside(spark: SparkSession, indexed: Indexed, output: Output, cores: int) -> Pending:
     """Write an index beside its place, under a name that readers skip."""
     folder = f"{output.aside}/index"
     files.make_folder(folder)
     write_index(indexed, folder, output.name, cores)
-    return publish.Pending(spark, folder, output)
+    return Pending(spark, folder, output)
 
 
 def write_index(indexed: Indexed, folder: str, given: str, cores: int) -> Manifest:

@@ -20,7 +20,8 @@ from annspark.input.given import select_candidates
 from annspark.input.open import open_input
 from annspark.job import FitJob, Job, QueryJob, UpdateJob
 from annspark.neighbors import Built, build_between
-from annspark.output import publish
+from annspark.output import publish, renames
+from annspark.output.outputs import Output, Pending
 from annspark.pipeline import fit, require_recall, start_run
 from annspark.query import ask
 from annspark.report import Report, versions
@@ -61,7 +62,7 @@ def publish_neighbors(spark: SparkSession, job: Job) -> Report:
     return built.result.report
 
 
-def _publish_built(ready: "Ready", built: Built, index: publish.Output | None, run: Run) -> None:
+def _publish_built(ready: "Ready", built: Built, index: Output | None, run: Run) -> None:
     """Publish a table that was built, and the index with it where there is a place for one."""
     _require_recall(ready, built.result.report, built.advice)
     more = []
@@ -100,7 +101,7 @@ def publish_update(spark: SparkSession, job: UpdateJob) -> Report:
         pairs = _open_pairs(spark, job, ready)
         run = start_run(spark, ready.stage, ready.keep)
         asked = {name: value for name, value in asdict(job).items() if name != "settings"} | asdict(settings)
-        pending = publish.Pending(spark, f"{index.aside}/index", index)
+        pending = Pending(spark, f"{index.aside}/index", index)
         files.make_folder(pending.name)
         try:
             tonight = update(vectors, indexed, old, pending.name, job.index, settings, asked, run, pairs)
@@ -177,18 +178,18 @@ class Ready:
     """
 
     spark: SparkSession
-    output: publish.Output
+    output: Output
     folder: str
     file_format: str | None
     stage: Stage
-    written: list[publish.Pending] = field(default_factory=list)
+    written: list[Pending] = field(default_factory=list)
 
     def keep(self, table: DataFrame) -> DataFrame:
         """Write a table aside, and return a DataFrame that reads it."""
         self.written.append(publish.write_pending(table, self.output, self.file_format))
         return self.written[-1].read()
 
-    def pending(self, table: DataFrame) -> publish.Pending:
+    def pending(self, table: DataFrame) -> Pending:
         """Return the table written aside that a DataFrame reads."""
         return next(pending for pending in self.written if pending.table is table)
 
@@ -225,7 +226,7 @@ def _open_pairs(spark: SparkSession, job: Job | QueryJob | UpdateJob, ready: Rea
 
 
 @contextmanager
-def _steps_of(spark: SparkSession, job: Job, output: publish.Output, tables: list[DataFrame]) -> Iterator[Steps]:
+def _steps_of(spark: SparkSession, job: Job, output: Output, tables: list[DataFrame]) -> Iterator[Steps]:
     """Yield the steps that the job keeps; without resume none, and those of a dead run are deleted.
 
     tables : that the job reads
@@ -250,7 +251,7 @@ def _require_recall(ready: Ready, report: Report, advice: str) -> None:
         require_recall(report, advice)
 
 
-def _publish(ready: Ready, table: DataFrame, report: Report, run: Run, more: list[publish.Pending]) -> None:
+def _publish(ready: Ready, table: DataFrame, report: Report, run: Run, more: list[Pending]) -> None:
     """Rename the table and what else was written aside into place, and write the report.
 
     The table comes last: a place that somebody has taken meanwhile raises SettingsError, and no table may appear
@@ -265,7 +266,7 @@ def _publish(ready: Ready, table: DataFrame, report: Report, run: Run, more: lis
                 done.append(pending)
         except BaseException:  # the index goes with the table, so that it is not published alone
             for pending in done:
-                publish.take_back(pending)
+                renames.take_back(pending)
             raise
         facts += [ready.output.place, *(pending.output.place for pending in more), f"report in {ready.folder}"]
 

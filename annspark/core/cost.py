@@ -38,11 +38,8 @@ class Rates:
     fixed            : of each step, however few the rows
     read_row         : to read and check a row
     read_byte        : to read, check and store a byte of a vector in float32
-    sample_row       : to pass over a row and its hash
     exact_number     : to compare a number of a row with one of a user whose exact neighbors are found
-    copy             : to ship a copy of a vector, and to merge its list
-    copy_byte        : to ship a byte of it
-    copy_neighbor    : to ship and merge a neighbor of its list
+    copy_byte        : to ship a byte of a copy of a vector, with its list
     written_neighbor : to write a neighbor of the table
     audit_row        : to pass over a row of the table
     """
@@ -51,30 +48,24 @@ class Rates:
     fixed: dict[str, float]
     read_row: float
     read_byte: float
-    sample_row: float
     exact_number: float
-    copy: float
     copy_byte: float
-    copy_neighbor: float
     written_neighbor: float
     audit_row: float
 
 
-# Fitted by python -m jobs.benchmark.rates on 2026-11-29: five builds on two cores of an AMD EPYC that other programs
-# kept busy, with Java 17 and PySpark 4.3.0.  The core-seconds of steps of two and more come out within 30 % of those
-# measured, those of the join within 15 %.  Rates of 0 could not be told from those beside them.
+# Fitted by python -m jobs.benchmark.rates on 2026-11-29: five builds on two cores of an AMD EPYC, with Java 17 and
+# PySpark 4.3.0.  The core-seconds of the join come out within 12 % of those measured, and of all other steps together
+# within 15 %.
 RATES = Rates(
-    reference=0.0378,
-    fixed={"start": 9.8, "read": 6.9, "sample": 0.8, "grow": 1.0, "join": 3.6, "audit": 1.1, "publish": 0.6},
-    read_row=6.8e-6,
-    read_byte=4.4e-9,
-    sample_row=1.2e-7,
-    exact_number=6.4e-11,
-    copy=0.0,
-    copy_byte=3.6e-8,
-    copy_neighbor=0.0,
-    written_neighbor=6.5e-7,
-    audit_row=1.6e-6,
+    reference=0.0336,
+    fixed={"start": 6.3, "read": 4.4, "sample": 0.6, "grow": 0.6, "join": 2.3, "audit": 0.2, "publish": 0.4},
+    read_row=1.6e-6,
+    read_byte=1.2e-8,
+    exact_number=4.9e-11,
+    copy_byte=2.2e-8,
+    written_neighbor=8.7e-7,
+    audit_row=2.2e-6,
 )
 
 
@@ -126,14 +117,12 @@ class Spent:
 def count_core_seconds(work: Work, kernels: Kernels, rates: Rates) -> dict[str, Spent]:
     """Return the core-seconds of each step of a build, in the order of the steps."""
     speed, rows = kernels.reference / rates.reference, work.rows
-    copies = rows * work.copies
     grows = {
         "start": 0.0,
         "read": rows * (rates.read_row + 4 * work.width * rates.read_byte),
-        "sample": rows * rates.sample_row,
+        "sample": 0.0,
         "grow": rows * work.exact * work.width * rates.exact_number,
-        "join": copies * (rates.copy + 4 * work.width * rates.copy_byte + work.k * rates.copy_neighbor)
-        + rows * work.k * rates.written_neighbor,
+        "join": rows * (4 * work.width * work.copies * rates.copy_byte + work.k * rates.written_neighbor),
         "audit": rows * rates.audit_row,
         "publish": 0.0,
     }

@@ -40,8 +40,8 @@ def explain_death(error: BaseException, reads: Sequence[str]) -> ClusterError | 
         return ClusterError(
             "Java was killed (SIGKILL). The kernel kills what takes most when the machine or its container runs out of "
             f"memory, of which {bytes_free() >> 20:,} MB are free now. Java may take {heap} ({MEMORY}). Take a machine "
-            f"or a container with more, give Java less, or run fewer tasks at once (--master local[N]). "
-            + _HOW.format("2g")
+            "or a container with more memory, give Java less where that is more than it needs, or run one task at a "
+            'time: PYSPARK_SUBMIT_ARGS="--master local[1] pyspark-shell".'
         )
     delete_archive(os.environ.get("PYSPARK_SUBMIT_ARGS", ""))  # a damaged one may have made Java crash
     return ClusterError(f"Java was ended by {signal.Signals(status).name}. {_SEE}")

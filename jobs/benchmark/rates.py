@@ -43,6 +43,7 @@ BUILDS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("synthetic:1000000x16", {"probes": 2}),
 )
 _STEPS = {"calibrate": "grow", "exit": "publish"}  # steps of a report that the model counts with others
+_RESOLVED = 1.0  # core-seconds: reports tell whole seconds, so a shorter step may be measured as nothing
 _JOINED, _ROUTED = 30_000, 4_000  # vectors by which kernels and routing are timed
 
 
@@ -151,6 +152,8 @@ def _grow(sample: np.ndarray, n_leaves: int, settings: Settings) -> Any:
 def fit(measured: list[Measured]) -> Rates:
     """Return the rates, none below 0, with the least squares of relative errors, step by step.
 
+    Below a core-second the errors are absolute.
+
     The model is linear in the rates.  So the column of a rate is what the model tells with that rate alone at 1.
     """
     reference = float(np.mean([one.kernels.reference for one in measured]))
@@ -167,8 +170,9 @@ def fit(measured: list[Measured]) -> Rates:
         base, spent = told(nothing), np.array([one.spent[step] for one in measured])
         columns = np.stack([told(replace(nothing, fixed=nothing.fixed | {step: 1.0})), *map(told, alone)], axis=1)
         columns -= base[:, None]
-        scale = np.maximum(np.abs(columns / spent[:, None]).max(axis=0), 1e-300)
-        best, _ = nnls(columns / spent[:, None] / scale, (spent - base) / spent)
+        weight = np.maximum(spent, _RESOLVED)
+        scale = np.maximum(np.abs(columns / weight[:, None]).max(axis=0), 1e-300)
+        best, _ = nnls(columns / weight[:, None] / scale, (spent - base) / weight)
         fixed[step] = float(best[0] / scale[0])
         found |= {name: value for name, value in zip(names, (best / scale)[1:].tolist(), strict=True) if value > 0}
     return replace(nothing, fixed=fixed, **found)

@@ -25,11 +25,8 @@ RATES = Rates(
     fixed=dict(zip(STEPS, range(1, 8), strict=True)),
     read_row=0.01,
     read_byte=0.001,
-    sample_row=0.002,
     exact_number=1e-6,
-    copy=0.1,
     copy_byte=0.01,
-    copy_neighbor=0.02,
     written_neighbor=0.03,
     audit_row=0.004,
 )
@@ -44,9 +41,9 @@ def test_every_step_takes_what_its_work_takes():
         {
             "start": 0,
             "read": 1000 * 0.01 + 1000 * 256 * 0.001,
-            "sample": 2,
+            "sample": 0,
             "grow": 1000 * 2000 * 64 * 1e-6,
-            "join": 1500 * (0.1 + 256 * 0.01 + 10 * 0.02) + 1000 * 10 * 0.03 + 1000 * (2e-3 + 1e-3 + 500 * 1e-6),
+            "join": 1500 * 256 * 0.01 + 1000 * 10 * 0.03 + 1000 * (2e-3 + 1e-3 + 500 * 1e-6),
             "audit": 4,
             "publish": 0,
         }

@@ -110,8 +110,8 @@ def test_catalog_tables_of_dead_runs_go_and_the_only_copy_is_put_back(spark, mon
     spark.range(3).write.saveAsTable(f"{database}.out")
     output = check_output(spark, f"{database}.out", overwrite=True)
     with monkeypatch.context() as patched:
-        patched.setattr("annspark.output.publish.this_owner", ended)
-        patched.setattr("annspark.output.publish.drop", lambda *_: None)  # as when the process is killed
+        patched.setattr("annspark.output.tables.this_owner", ended)
+        patched.setattr("annspark.output.tables.drop", lambda *_: None)  # as when the process is killed
         with aside(spark, output):
             write_pending(spark.range(5), output, None)
     spark.sql(f"ALTER TABLE {database}.out RENAME TO {database}.{output.aside.split('.')[1]}_replaced")
