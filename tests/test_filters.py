@@ -1,11 +1,16 @@
 """Filters: lists hold only those who may be neighbors, as many as there are, and the recall is of these."""
 
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from annspark import InputError, SettingsError, build_neighbors, fit, load, open_index
+from annspark import InputError, RecallMissed, SettingsError, build_neighbors, fit, load, open_index
 from annspark.cli import main
+from annspark.core import calibrate
+from annspark.core.calibrate import choose_probes
 from tests import oracle
 from tests.cli.builds import build
 from tests.helpers import clustered, lists_of, long_lists_of, make_table, read_report
@@ -234,6 +239,31 @@ def test_all_filters_together(spark, metric, kind):
     again.table.unpersist()
 
 
+@SLOW
+@pytest.mark.parametrize(("metric", "kind"), [("euclidean", "dense"), ("jaccard", "sets")])
+def test_a_second_tree_finds_more_within_groups(spark, monkeypatch, metric, kind):
+    """A tree of the settings, and one that is added after the audit."""
+    group, texts = grouped_world(SIZES)
+    rows = rows_for(metric, kind, len(group))
+    far = distances_of(rows if kind == "dense" else csr_array(rows), metric, group[:, None] != group)
+    table, settings = grouped_table(spark, rows, texts, kind=kind), {"metric": metric, "within": "language", **QUICK}
+    one, two = (build_neighbors(table, probes=1, trees=trees, **settings) for trees in (1, 2))
+    assert two.report.leaves.count > one.report.leaves.count
+    promising = partial(replace, probes=1, target=0.999)  # so that another tree is wanted
+    monkeypatch.setattr(calibrate, "choose_probes", lambda *told: promising(choose_probes(*told)))
+    with pytest.raises(RecallMissed) as missed:
+        build_neighbors(table, recall=0.9, trees=1, top_up=True, **settings)
+    assert missed.value.report.topped_up == 1
+    assert min(missed.value.report.recall.mean, two.report.recall.mean) > one.report.recall.mean
+    lists = [lists_of(result.table) for result in (one, two)]
+    for result, found in zip((one, two), lists, strict=True):
+        assert_filtered(found, far, result.report, least=0.5)
+        result.table.unpersist()
+    if kind == "dense":  # the first tree is the same; of sparse rows, short lists of one tree are completed exactly
+        for row, before in lists[0].items():
+            assert all(now <= d for (_, now), (_, d) in zip(lists[1][row], before, strict=True))
+
+
 def test_groups_that_cannot_be_used_are_refused(spark):
     table = make_table(spark, ROWS[:50])
     for named, words in (
@@ -242,9 +272,6 @@ def test_groups_that_cannot_be_used_are_refused(spark):
     ):
         with pytest.raises(InputError, match=words):
             build_neighbors(table, **named)
-    for named in ({"top_up": True}, {"trees": 2}):
-        with pytest.raises(SettingsError, match="each group has one tree"):
-            build_neighbors(table, within="user_id", **named)
     with pytest.raises(SettingsError, match="'within' is 'a,,b'; it must be names of columns with commas between"):
         build_neighbors(table, within="a,,b")
 
