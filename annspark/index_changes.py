@@ -30,7 +30,7 @@ from annspark.index_writer import CALLERS, VISITED, WRITTEN, PartRows, number_ki
 from annspark.saved.kept import Gone, read_digests, read_rows, read_visitors
 from annspark.saved.manifest import Manifest
 from annspark.saved.parts import read_part
-from annspark.spark.arrow import Batches, Mapper, collect, elements, numbers, to_binary, to_lists
+from annspark.spark.arrow import Batches, Mapper, collect, elements, gathered, numbers, to_binary, to_lists
 from annspark.spark.block import block_lengths, block_users, id_type
 from annspark.spark.cluster import partition_keys
 from annspark.spark.meter import Meter, watch_joined, watch_shipped
@@ -375,7 +375,9 @@ def _join_mapper(
     width = join_facts.width
 
     def join(batches: Batches) -> Batches:
-        shipped = pa.Table.from_batches([batch for batch in batches if batch.num_rows])
+        shipped = gathered(batches)
+        if shipped is None:  # a part of a tree that is not joined
+            return
         part = parts[number_of[shipped[PARTITION_KEY][0].as_py()]]
         told, asking = shipped.filter(shipped[_BARS].is_valid()), shipped.filter(shipped[IDS].is_valid())
         del shipped
