@@ -11,6 +11,7 @@ from annspark import InputError, RecallMissed, SettingsError, build_neighbors, f
 from annspark.cli import main
 from annspark.core import calibrate
 from annspark.core.calibrate import choose_probes
+from annspark.saved.manifest import read_manifest
 from tests import oracle
 from tests.cli.builds import build
 from tests.helpers import clustered, lists_of, long_lists_of, make_table, read_report
@@ -237,6 +238,29 @@ def test_all_filters_together(spark, metric, kind):
     assert lists_of(again.table) == lists_of(result.table)
     result.table.unpersist()
     again.table.unpersist()
+
+
+@SLOW
+def test_groups_on_the_command_line(spark, tmp_path, capsys):
+    """Table and index are built and updated; the index, which has trees for queries only, is queried."""
+    group, texts = grouped_world(SIZES)
+    rows = rows_for("cosine", "sparse", len(group) + 100)[:-100]
+    grouped_table(spark, rows, texts, kind="sparse").write.parquet(str(tmp_path / "in"))
+    places = ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
+    index = ["--index", str(tmp_path / "index")]
+    assert main(["build", *places, *index, "--within", "language", "--k", str(K), "--leaf-rows", "60"]) == 0
+    before = lists_of(spark.read.parquet(str(tmp_path / "out")))
+    assert main(["update", *places, *index]) == 0
+    assert lists_of(spark.read.parquet(str(tmp_path / "out"))) == before
+    assert main(["query", *places[:2], "--output", str(tmp_path / "asked"), *index, "--same-ids"]) == 0
+    far = distances_of(csr_array(rows), "cosine", group[:, None] != group)
+    for row, found in lists_of(spark.read.parquet(str(tmp_path / "asked"))).items():
+        assert len(found) == min(K, SIZES[group[row]] - 1)
+        assert np.isfinite([far[row, other] for other, _ in found]).all()
+    manifest = read_manifest(str(tmp_path / "index"))
+    assert len(manifest.forest.sizes) > len(manifest.join_reach)
+    assert main(["info", *index]) == 0
+    assert "groups:   by language" in capsys.readouterr().out
 
 
 @SLOW
