@@ -12,7 +12,7 @@ from annspark.core.join import join_changed, join_leaves, meetings_of
 from annspark.core.keeper import NO_BAR
 from annspark.core.metric import METRICS
 from annspark.core.routes import EVERY_LEAF, Visits
-from annspark.core.vectors import in_kind, take_rows
+from annspark.core.vectors import Grouped, in_kind, take_rows
 from tests.core.test_distance import KINDS, sparse
 from tests.core.test_join_queries import make
 
@@ -189,3 +189,6 @@ def test_a_content_is_that_of_the_numbers_whatever_holds_them():
     np.testing.assert_array_equal(contents_of(in_kind(rows, np.float64)), contents_of(rows))
     np.testing.assert_array_equal(contents_of(take_rows(rows, np.arange(50, 90))), contents_of(rows)[50:90])
     np.testing.assert_array_equal(contents_of(rows.toarray()), contents_of(rows))
+    grouped = [contents_of(Grouped(dense, np.full(300, group))) for group in (1, 1, -1)]
+    np.testing.assert_array_equal(grouped[0], grouped[1])
+    assert not np.isin(grouped[2], grouped[0]).any()
