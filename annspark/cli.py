@@ -160,7 +160,8 @@ def _query(given: dict[str, Any]) -> None:
 
 def _update(given: dict[str, Any]) -> None:
     job = make_update_job(given)
-    with _session("update", [job.input], "annspark.nightly", "matplotlib.figure") as spark:
+    reads = [place for place in (job.input, job.exclude) if place]
+    with _session("update", reads, "annspark.nightly", "matplotlib.figure") as spark:
         from annspark.nightly import publish_update
         from annspark.report.text import report_as_text
 

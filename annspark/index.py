@@ -143,6 +143,7 @@ class Index:
         vectors: DataFrame,
         path: str | PathLike[str] | None = None,
         *,
+        exclude: DataFrame | None = None,
         overwrite: bool = False,
         scratch: str | PathLike[str] | None = None,
         **settings: Any,
@@ -151,12 +152,15 @@ class Index:
 
         vectors   : the table of rows, of which some may be new, others changed or gone since the index was made
         path      : folder to save the new index in.  Default: that of this index, if it was loaded, which is replaced
+        exclude   : all pairs that must not be in the table, as for build_neighbors.  An index that was made with pairs
+                    needs them, if only an empty table
         overwrite : replace an index that is at path
         settings  : on_bad_row, audit_users and top_up, as for build_neighbors.  Default: those of the index
         scratch   : as for build_neighbors
 
         The forest and the probes stay, and the table is the one that a join of all rows gives with these, to the bit.
-        Only rows that are new or changed are joined, and some that have lost neighbors.  All rows are joined where more
+        Only rows that are new or changed are joined, those that do not exclude the same others any more, and some that
+        have lost neighbors.  All rows are joined where more
         than a quarter has changed, and where the index keeps no lists of neighbors: `annspark build --index` and this
         call keep them, fit does not.
 
@@ -165,6 +169,7 @@ class Index:
         """
         self._require_open()
         table, asked = require_table(vectors), settings_for(self.settings, settings, OF_UPDATE, "update")
+        pairs = None if exclude is None else require_table(exclude, "exclude")
         if path is None and self._folder is None:
             raise SettingsError("'path' is not given, and this index is in no folder. Give a folder for the new index.")
         place = require_folder_name("path", path or self._folder)
@@ -178,7 +183,7 @@ class Index:
             run = start_run(self._spark, stage, partial(stage, keep=True))
             pending = Pending(self._spark, f"{output.aside}/index", output)
             files.make_folder(pending.name)
-            tonight = update(table, self._indexed, old, pending.name, place, asked, asdict(asked), run)
+            tonight = update(table, self._indexed, old, pending.name, place, asked, asdict(asked), run, pairs)
             joined = tonight.joined
             require_recall(joined.result.report, joined.advice or ON_DRIFT)
             finish_update(tonight, pending.name, place, "")

@@ -9,10 +9,11 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import types as T
 
-from annspark.core.arrays import ranges
+from annspark.core.arrays import are_in, ranges
 from annspark.core.contents import contents_of
 from annspark.core.coordinates import Coordinates
 from annspark.core.copies import Callers, callers_of, route_changed, route_homes
+from annspark.core.excluded import Pairs, excluded_by, pairs_of
 from annspark.core.forest import Forest
 from annspark.core.join import join_changed, meetings_of
 from annspark.core.keeper import NO_BAR, Meetings
@@ -21,15 +22,16 @@ from annspark.core.routes import Visits
 from annspark.core.sampling import slot_of
 from annspark.core.vectors import Vectors, concatenate_rows, in_kind, numbers_of, take_rows
 from annspark.core.visitors import renew_visitors
+from annspark.flow.exclude import digests_of, pairs_with
 from annspark.flow.join import joined_batches, joined_schema
 from annspark.flow.read import Users
 from annspark.flow.route import ship_vectors
-from annspark.index_rows import are_in, block_facts, cannot_write, facts_schema, one_row_each
+from annspark.index_rows import block_facts, cannot_write, digests_in, facts_schema, one_row_each
 from annspark.index_writer import CALLERS, VISITED, WRITTEN, PartRows, number_kind_of, write_files
-from annspark.saved.kept import Gone, read_rows, read_visitors
+from annspark.saved.kept import Gone, read_digests, read_rows, read_visitors
 from annspark.saved.manifest import Manifest
 from annspark.saved.parts import read_part
-from annspark.spark.arrow import Batches, Mapper, collect, elements, numbers, to_binary, to_lists
+from annspark.spark.arrow import Batches, Mapper, collect, elements, gathered, numbers, to_binary, to_lists
 from annspark.spark.block import block_lengths, block_users, id_type
 from annspark.spark.cluster import partition_keys
 from annspark.spark.meter import Meter, watch_joined, watch_shipped
@@ -45,7 +47,7 @@ from annspark.tables import (
     VISITS,
 )
 
-_BARS, _ADDED, _GONE = "bars", "added", "gone"
+_BARS, _ADDED, _AGAIN, _GONE = "bars", "added", "again", "gone"
 _SLACK = np.float32(1e-5)  # share by which a bar is raised: more than turning it into a raw distance can lose
 
 
@@ -55,17 +57,18 @@ class Changes:
 
     gone  : rows of the index that are not there any more, or have other vectors now
     added : int64 (n,), ascending, hashes of the ids of rows that are new, or have other vectors now
-    short : int64 (n,), ascending, hashes of other rows, of whose neighbors so many are gone that the next are not known
+    again : int64 (n,), ascending, hashes of other rows whose lists are made anew: of their neighbors so many are gone
+            that the next are not known, or they do not exclude the same others any more
     """
 
     gone: Gone
     added: np.ndarray
-    short: np.ndarray
+    again: np.ndarray
 
     @property
     def asking(self) -> np.ndarray:
         """Hashes of the rows that are joined: int64 (n,), ascending."""
-        return np.union1d(self.added, self.short)
+        return np.union1d(self.added, self.again)
 
     @property
     def replaced(self) -> np.ndarray:
@@ -118,24 +121,30 @@ def _parts_of(saved: Saved) -> list[_Part]:
 
 
 def find_changes(users: Users, old: Saved) -> Changes:
-    """Compare tonight's rows with those of an index, by the hashes of their ids and of their vectors."""
+    """Compare tonight's rows with those of an index, by hashes of their ids, of their vectors and of excluded pairs."""
     spark, paths, manifest = users.table.sparkSession, old.slots, old.manifest
     keys, kind = partition_keys(len(paths)), id_type(users.table)
     told = users.table.select(HASHES, *users.wire.names).mapInArrow(
         _contents_mapper(keys, users.wire), f"{PARTITION_KEY} int, {HASHES} binary, {CONTENTS} binary"
     )
     told = told.unionByName(one_row_each(spark, keys), allowMissingColumns=True)
+    if (digests := digests_of(users, keys)) is not None:
+        told = told.unionByName(digests, allowMissingColumns=True)
     schema = T.StructType(
-        [T.StructField(IDS, T.ArrayType(kind)), *(T.StructField(name, T.BinaryType()) for name in (_GONE, _ADDED))]
+        [
+            T.StructField(IDS, T.ArrayType(kind)),
+            *(T.StructField(name, T.BinaryType()) for name in (_GONE, _ADDED, _AGAIN)),
+        ]
     )
     found = collect(told.repartition(len(paths), PARTITION_KEY).mapInArrow(_compare_mapper(paths, keys), schema))
     gone = Gone(elements(found[IDS]), np.sort(numbers(found[_GONE], np.int64)))
-    added, short = np.sort(numbers(found[_ADDED], np.int64)), np.empty(0, np.int64)
+    added, again = (np.sort(numbers(found[name], np.int64)) for name in (_ADDED, _AGAIN))
     if len(gone.hashes):
         numbered = spark.range(0, len(paths), 1, len(paths))
         mapper = _short_mapper(paths, gone, manifest.settings["k"])
-        short = np.sort(numbers(collect(numbered.mapInArrow(mapper, f"{HASHES} binary"))[HASHES], np.int64))
-    return Changes(gone=gone, added=added, short=short)
+        short = numbers(collect(numbered.mapInArrow(mapper, f"{HASHES} binary"))[HASHES], np.int64)
+        again = np.union1d(again, short)
+    return Changes(gone=gone, added=added, again=again)
 
 
 def _contents_mapper(keys: np.ndarray, wire: Wire) -> Mapper:
@@ -159,14 +168,17 @@ def _compare_mapper(paths: list[str], keys: np.ndarray) -> Mapper:
     def compare(batches: Batches) -> Batches:
         shipped = pa.Table.from_batches([batch for batch in batches if batch.num_rows])
         slot = slot_of_key[shipped[PARTITION_KEY][0].as_py()]
-        shipped = shipped.filter(shipped[HASHES].is_valid())
-        hashes, contents = numbers(shipped[HASHES], np.int64), numbers(shipped[CONTENTS], np.int64)
+        told = shipped.filter(shipped[CONTENTS].is_valid())
+        hashes, contents = numbers(told[HASHES], np.int64), numbers(told[CONTENTS], np.int64)
         rows = read_rows(paths[slot])
         changed = _changed(rows.hashes, rows.contents, hashes, contents)
+        digests = digests_in(shipped, rows.hashes)
+        exclude_others = read_digests(paths[slot]) != (0 if digests is None else digests)
+        again = rows.hashes[exclude_others & ~are_in(rows.hashes, changed)]
         gone, added = np.flatnonzero(are_in(rows.hashes, changed)), hashes[are_in(hashes, changed)]
         columns = [to_lists(rows.ids.take(pa.array(gone)), np.array([len(gone)]))]
-        columns += [to_binary(part, np.array([len(part)])) for part in (rows.hashes[gone], added)]
-        yield pa.RecordBatch.from_arrays(columns, [IDS, _GONE, _ADDED])
+        columns += [to_binary(part, np.array([len(part)])) for part in (rows.hashes[gone], added, again)]
+        yield pa.RecordBatch.from_arrays(columns, [IDS, _GONE, _ADDED, _AGAIN])
 
     return compare
 
@@ -314,7 +326,8 @@ def join_asking(
         _bars_mapper(old.slots, changes, plan, keys), f"{PARTITION_KEY} int, {HASHES} binary, {_BARS} binary"
     )
     together = shipped.unionByName(bars, allowMissingColumns=True).repartition(plan.n_partitions, PARTITION_KEY)
-    mapper = _join_mapper(keys, slot_keys, wire, coordinates, new, changes.replaced)
+    pairs = pairs_with(users, changes.asking)
+    mapper = _join_mapper(keys, slot_keys, wire, coordinates, new, changes.replaced, pairs)
     return watch_joined(together.mapInArrow(mapper, joined_schema(id_type(users.table))), meter)
 
 
@@ -348,15 +361,21 @@ def _join_mapper(
     coordinates: Coordinates,
     new: Saved,
     replaced: np.ndarray,
+    pairs: tuple[np.ndarray, np.ndarray] | None,
 ) -> Mapper:
-    """Return the function that joins the rows that ask with the residents of a part."""
+    """Return the function that joins the rows that ask with the residents of a part.
+
+    pairs : hashes of excluded pairs of which an end asks; None where no pairs are excluded
+    """
     number_of = {int(key): number for number, key in enumerate(keys)}
     parts, join_facts, shared = _parts_of(new), new.manifest.join, new.manifest.forest.shared_leaves
     assert join_facts is not None
     width = join_facts.width
 
     def join(batches: Batches) -> Batches:
-        shipped = pa.Table.from_batches([batch for batch in batches if batch.num_rows])
+        shipped = gathered(batches)
+        if shipped is None:  # a part of a tree that is not joined
+            return
         part = parts[number_of[shipped[PARTITION_KEY][0].as_py()]]
         told, asking = shipped.filter(shipped[_BARS].is_valid()), shipped.filter(shipped[IDS].is_valid())
         del shipped
@@ -364,7 +383,16 @@ def _join_mapper(
             return
         met = _gather(part, told, asking, replaced, wire, coordinates)
         joined = join_changed(
-            met.vectors, met.things, met.home, met.visits, met.meetings, met.bars, width, coordinates.metric, shared
+            met.vectors,
+            met.things,
+            met.home,
+            met.visits,
+            met.meetings,
+            met.bars,
+            width,
+            coordinates.metric,
+            met.excluded(*pairs) if pairs else None,
+            shared,
         )
         joined = replace(joined, distances=coordinates.in_input_units(joined.distances))
         # A resident that is replaced asks for its list.
@@ -403,6 +431,20 @@ class _Met:
         begins = np.ones(len(self.ids), bool)
         begins[1:] = pc.not_equal(self.ids[1:], self.ids[:-1]).to_numpy(zero_copy_only=False)
         return np.cumsum(begins)
+
+    def excluded(self, named: np.ndarray, others: np.ndarray) -> Pairs:
+        """Return the excluded pairs of a row that asks and a resident, whichever excludes the other.
+
+        named, others : int64 (n_pairs,), hashes of both ends of pairs
+        """
+        residents, asking = np.flatnonzero(self.home >= 0), np.flatnonzero(self.home < 0)
+        ends = [(residents[:0], asking[:0])]
+        for some, among in ((residents, asking), (asking, residents)):
+            if len(some) and len(among):
+                found = excluded_by(self.hashes[some], named, others).among(self.hashes[among])
+                ends.append((some[found.row], among[found.other]))
+        row, other = (np.concatenate(part) for part in zip(*ends, strict=True))
+        return pairs_of(row, other, len(self.ids), len(self.ids))
 
 
 def _gather(

@@ -54,6 +54,7 @@ def _kept_of(manifest: Manifest) -> Kept | None:
         calibration=_calibration_of(join.calibrated),
         width=join.width,
         lists=None,
+        pairs=join.pairs,
         table=join.table,
     )
 

@@ -7,6 +7,7 @@ in one task, as in a merge, and last night's lists are read there from a file.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -14,11 +15,12 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
 
-from annspark.core.arrays import ranges
+from annspark.core.arrays import are_in, ranges
 from annspark.core.contents import contents_of
 from annspark.core.packing import EMPTY, merge_lists, pack, unpack
 from annspark.core.sampling import slot_of
 from annspark.errors import AnnsparkError
+from annspark.flow.exclude import digests_of
 from annspark.flow.merge import table_as_candidates
 from annspark.flow.read import Users
 from annspark.output.layout import Layout
@@ -42,6 +44,7 @@ from annspark.spark.cluster import partition_keys
 from annspark.tables import (
     CONTENTS,
     COUNTS,
+    DIGESTS,
     DISTANCE,
     DISTANCES,
     HASHES,
@@ -54,6 +57,21 @@ from annspark.tables import (
     USER_ID,
 )
 from annspark.tuned import Kept
+
+
+@dataclass(frozen=True)
+class Before:
+    """The lists of last night.
+
+    paths : their files, slot by slot
+    gone  : what is gone of them
+    again : int64 (n,), ascending, hashes of the other rows whose lists are made anew
+    """
+
+    paths: list[str]
+    gone: Gone
+    again: np.ndarray
+
 
 CANNOT = "an executor cannot write there"  # begins the message of a task
 _LISTS = Layout(USER_ID, long=False, value=DISTANCE)  # of merged lists
@@ -69,13 +87,14 @@ def cannot_write() -> Iterator[None]:
         raise OSError(f"{CANNOT}: {os.strerror(error.errno) if error.errno else error}") from error
 
 
-def write_lists(users: Users, kept: Kept, manifest: Manifest, folder: str, n_slots: int) -> list[SavedFile]:
+def write_lists(kept: Kept, manifest: Manifest, folder: str, n_slots: int) -> list[SavedFile]:
     """Write the lists of a join of all rows beside the parts of an index, and return the files."""
     assert kept.lists is not None
-    spark = users.table.sparkSession
+    assert kept.users is not None
+    users, spark = kept.users, kept.users.table.sparkSession
     candidates = table_as_candidates(kept.lists, _LISTS, users, n_slots, manifest.settings["seed"])
-    facts = read_facts(spark, folder, manifest, users, n_slots)
-    return write_slots(spark, candidates, facts, folder, manifest, n_slots, manifest.settings["k"], None)
+    facts, digests = read_facts(spark, folder, manifest, users, n_slots), digests_of(users, partition_keys(n_slots))
+    return write_slots(spark, candidates, facts, digests, folder, manifest, n_slots, manifest.settings["k"], None)
 
 
 def read_facts(spark: SparkSession, folder: str, manifest: Manifest, users: Users, n_slots: int) -> DataFrame:
@@ -131,31 +150,23 @@ def block_facts(
     return pa.RecordBatch.from_arrays(columns, [PARTITION_KEY, IDS, HASHES, CONTENTS, HOMES])
 
 
-def are_in(hashes: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Return which hashes are among others: bool (n,).
-
-    wanted : int64 (m,), ascending
-    """
-    if len(wanted) == 0:
-        return np.zeros(len(hashes), bool)
-    return wanted[np.searchsorted(wanted, hashes).clip(max=len(wanted) - 1)] == hashes
-
-
 def write_slots(
     spark: SparkSession,
     candidates: DataFrame,
     facts: DataFrame,
+    digests: DataFrame | None,
     folder: str,
     manifest: Manifest,
     n_slots: int,
     k: int,
-    before: "tuple[list[str], Gone] | None",
+    before: Before | None,
 ) -> list[SavedFile]:
     """Merge last night's lists with candidates, write them, and return the files.
 
     candidates : lists of rows that were joined, and neighbors for the lists of others, as for merge_neighbors
     facts      : of rows that are new or changed
-    before     : files of last night's lists, slot by slot, and what is gone of them; None where there are none
+    digests    : of what all rows exclude, as digests_of returns them
+    before     : last night's lists; None where there are none
     """
     keys = partition_keys(n_slots)
     first_leaf = np.cumsum([0, *manifest.forest.sizes])[: len(manifest.join_reach) + 1]
@@ -163,6 +174,8 @@ def write_slots(
     mapper = _slot_mapper(folder, keys, first_leaf, k, width, before)
     together = candidates.select(PARTITION_KEY, IDS, NEIGHBOR_IDS, DISTANCES, COUNTS)
     together = together.unionByName(facts, allowMissingColumns=True)
+    if digests is not None:
+        together = together.unionByName(digests, allowMissingColumns=True)
     together = together.unionByName(one_row_each(spark, keys), allowMissingColumns=True)
     told = collect(together.repartition(n_slots, PARTITION_KEY).mapInArrow(mapper, _TOLD)).sort_by("slot")
     return [SavedFile(name=one["file"], rows=one["rows"], bytes=one["bytes"]) for one in told.to_pylist()]
@@ -184,7 +197,7 @@ def _slot_mapper(
     first_leaf: np.ndarray,
     k: int,
     width: int,
-    before: "tuple[list[str], Gone] | None",
+    before: Before | None,
 ) -> Mapper:
     number_of = {int(key): slot for slot, key in enumerate(keys)}
 
@@ -195,15 +208,14 @@ def _slot_mapper(
         lists = shipped.filter(shipped[COUNTS].is_valid())
         rows = _new_rows(told, first_leaf)
         if before is not None:
-            paths, gone = before
-            rows = _with_old(read_rows(paths[slot]).without(gone), rows, k)
+            rows = _with_old(read_rows(before.paths[slot]).without(before.gone), rows, before.again)
         rows = merged(rows, lists, width)
         if rows.are_short(k).any():
             raise AnnsparkError("update: a list of neighbors is not known to its end. This is a defect of annspark.")
         rows = rows.take(np.argsort(rows.hashes, kind="stable"))
         name = f"{ROWS}{slot:05d}-{files.new_mark()}.arrow"
         with cannot_write():
-            write_rows(f"{folder}/{name}", rows)
+            write_rows(f"{folder}/{name}", rows, digests_in(shipped, rows.hashes))
             n_bytes = files.size_of(f"{folder}/{name}")
         columns = [pa.array([slot], pa.int32()), pa.array([name]), pa.array([len(rows.ids)]), pa.array([n_bytes])]
         yield pa.RecordBatch.from_arrays(columns, ["slot", "file", "rows", "bytes"])
@@ -241,9 +253,29 @@ def _new_rows(told: pa.Table, first_leaf: np.ndarray) -> KeptRows:
     )
 
 
-def _with_old(old: KeptRows, new: KeptRows, k: int) -> KeptRows:
-    """Return both; an old row whose list is too short is joined anew, so that its list is made anew, too."""
-    short = old.are_short(k)
+def digests_in(shipped: pa.Table, hashes: np.ndarray) -> np.ndarray | None:
+    """Return the digests of what rows exclude: int64 (n,), 0 where they exclude nobody; None without excluded pairs.
+
+    shipped : perhaps with what digests_of returns
+    hashes  : int64 (n,), of the rows
+    """
+    if DIGESTS not in shipped.schema.names:
+        return None
+    told = shipped.filter(shipped[DIGESTS].is_valid())
+    named, digests = numbers(told[HASHES], np.int64), numbers(told[DIGESTS], np.int64)
+    order = np.argsort(named, kind="stable")
+    found = np.zeros(len(hashes), np.int64)
+    here = are_in(hashes, named[order])
+    found[here] = digests[order][np.searchsorted(named[order], hashes[here])]
+    return found
+
+
+def _with_old(old: KeptRows, new: KeptRows, again: np.ndarray) -> KeptRows:
+    """Return both; an old row that is joined anew has an empty list.
+
+    again : int64 (n,), ascending, hashes of these rows
+    """
+    short = are_in(old.hashes, again)
     stays = np.repeat(~short, old.counts)
     return KeptRows(
         ids=pa.concat_arrays([old.ids, new.ids.cast(old.ids.type)]),

@@ -117,7 +117,7 @@ def write_rows_of(indexed: Indexed, folder: str, given: str, cores: int) -> Mani
     if kept is not None and with_lists:
         slots = count_slots(users.rows, kept.width, users.id_bytes, cores)
         with explained(given):
-            manifest = manifest.with_files(write_lists(users, kept, manifest, folder, slots))
+            manifest = manifest.with_files(write_lists(kept, manifest, folder, slots))
     return manifest
 
 
@@ -179,7 +179,7 @@ def manifest_of(indexed: Indexed, written: pa.Table, n_leaves: int) -> Manifest:
         batch_rows=numbers(written[_BATCH_ROWS], np.int64),
         part_batches=np.array([len(one) // 8 for one in written[_BATCH_ROWS].to_pylist()], np.int64),
         files=tuple(saved),
-        join=JoinFacts(kept.probes, kept.width, kept.table, _calibrated(kept.calibration, kept.probes))
+        join=JoinFacts(kept.probes, kept.width, kept.table, _calibrated(kept.calibration, kept.probes), kept.pairs)
         if kept
         else None,
         join_reach=np.array(kept.reach if kept else (), np.float64),

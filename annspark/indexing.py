@@ -25,8 +25,8 @@ from annspark.tuned import Indexed, Kept, Tuned
 def index_of(tuned: Tuned, kept: Kept | None = None) -> Indexed:
     """Return what an index keeps of a tuned one, and of the join of its rows where they were joined.
 
-    Where pairs were excluded, or only some rows may be neighbors, it keeps nothing of the join: an update, which knows
-    nothing of that, would publish what must not appear.
+    Where only some rows may be neighbors, it keeps nothing of the join: an update, which knows nothing of that, would
+    publish what must not appear.
 
     The probes for queries are chosen by the users whose exact neighbors are known, taken for queries.  So they hold for
     queries that are like the users.
@@ -50,8 +50,7 @@ def index_of(tuned: Tuned, kept: Kept | None = None) -> Indexed:
             calibration = choose_probes(forest, routed, distances.first(len(forest.sizes)), recall)
     probes = calibration.probes if calibration else settings.probes or 1
     plan = tuned.plan
-    is_filtered = users.excluded is not None or settings.candidate_col is not None
-    if kept is None and not is_filtered:
+    if kept is None and settings.candidate_col is None:
         kept = Kept(plan.probes, plan.reach, tuned.calibration, width=count_kept(settings.k), lists=None)
     return Indexed(
         settings=settings,

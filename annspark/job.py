@@ -184,6 +184,7 @@ class UpdateJob:
     format: str | None = setting_like(Job, "format")
     report: str | None = setting_like(Job, "report")
     scratch: str | None = setting_like(Job, "scratch")
+    exclude: str | None = setting_like(Job, "exclude")
     rebuild_if_missed: bool = setting(
         False,
         Flag(),
@@ -193,7 +194,7 @@ class UpdateJob:
 
     def __post_init__(self) -> None:
         check_each(self)
-        require_apart(self, ("output", "index"), ("input",), ("report", "scratch"))
+        require_apart(self, ("output", "index"), ("input", "exclude"), ("report", "scratch"))
 
 
 _OfIndex = TypeVar("_OfIndex", QueryJob, UpdateJob)

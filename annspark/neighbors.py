@@ -102,7 +102,7 @@ def build_between(
         candidates, settings = select_candidates(vectors, settings.candidate_col), replace(settings, same_ids=True)
     if candidates is None:
         tuned = fit(vectors, settings, run, exclude)
-        joined = build_tuned(tuned, asked, run, keep=keep and exclude is None)  # see index_of
+        joined = build_tuned(tuned, asked, run, keep=keep)
         return Built(joined.result, joined.advice, partial(index_of, tuned, joined.kept))
     indexed = index_candidates(candidates, settings_of_candidates(settings), run)
     answered = ask(vectors, indexed, settings, asked, run, role="input", exclude=exclude)

@@ -95,8 +95,8 @@ def publish_update(spark: SparkSession, job: UpdateJob) -> Report:
     """
     folder = find_index(files.resolve(spark, "index", job.index))
     old, indexed = Saved(folder, read_manifest(folder)), read_index(spark, folder)
-    kept = require_updatable(indexed, job.index)
     settings = settings_for(indexed.settings, job.settings, OF_UPDATE, "update")
+    kept = require_updatable(indexed, job.index, settings, has_excluded=job.exclude is not None)
     index = check_index(spark, job.index, overwrite=True)
     with ready_to_write(spark, job, True, settings.shape) as ready, publish.aside(spark, index):
         if publish.fingerprint_at(spark, ready.output) != kept.table:
@@ -105,16 +105,15 @@ def publish_update(spark: SparkSession, job: UpdateJob) -> Report:
                 "table, or make both anew: annspark build --index --overwrite."
             )
         vectors = open_input(spark, job.input, job.format, version=job.input_version)
-        if told:
-            require_rows(told, vectors.count())
         publish.require_apart(spark, ready.output, vectors, job.input)
+        pairs = _open_pairs(spark, job, ready)
         version = version_read(vectors, job.input, job.input_version)
         run = start_run(spark, ready.stage, ready.keep, input_version=version)
         asked = {name: value for name, value in asdict(job).items() if name != "settings"} | asdict(settings)
         pending = Pending(spark, f"{index.aside}/index", index)
         files.make_folder(pending.name)
         try:
-            tonight = update(vectors, indexed, old, pending.name, job.index, settings, asked, run)
+            tonight = update(vectors, indexed, old, pending.name, job.index, settings, asked, run, pairs)
             result = tonight.joined.result
             _require_recall(ready, result.report, tonight.joined.advice or ON_DRIFT)
         except (BuildNeeded, RecallMissed) as error:
@@ -123,7 +122,7 @@ def publish_update(spark: SparkSession, job: UpdateJob) -> Report:
             logger.info("%s", error)
             logger.info("update: table and index are built anew")
             files.remove(pending.name)
-            built = build_between(vectors, None, settings, asked, run, keep=True)
+            built = build_between(vectors, None, settings, asked, run, pairs, keep=True)
             _publish_built(ready, built, index, run)
             return built.result.report
         finish_update(tonight, pending.name, job.index, ready.fingerprint(result.table))
@@ -141,8 +140,6 @@ def publish_index(spark: SparkSession, job: FitJob) -> Manifest:
     with publish.aside(spark, output), staging(job.scratch, spark) as stage:
         run = start_run(spark, stage, stage)
         vectors = open_input(spark, job.input, job.format, version=job.input_version)
-        if told:
-            require_rows(told, vectors.count())
         publish.require_apart(spark, output, vectors, job.input)
         tuned = fit(select_candidates(vectors, job.settings.candidate_col), job.settings, run)
         with run.clock.step("index", "writing the index"):
@@ -229,7 +226,7 @@ def ready_to_write(
         yield Ready(spark, output, folder, stage)
 
 
-def _open_pairs(spark: SparkSession, job: Job | QueryJob, ready: Ready) -> DataFrame | None:
+def _open_pairs(spark: SparkSession, job: Job | QueryJob | UpdateJob, ready: Ready) -> DataFrame | None:
     """Return the job's table of excluded pairs, None where it names none."""
     if job.exclude is None:
         return None

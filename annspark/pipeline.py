@@ -321,7 +321,7 @@ def find(
     if stage is not None:
         lists = stage(merge_neighbors([joined], n_merge_partitions, width))
         found = find_in_lists(lists, tuned, meter, layout, store, n_merge_partitions)
-        kept = Kept(plan.probes, plan.reach, tuned.calibration, width, lists)
+        kept = Kept(plan.probes, plan.reach, tuned.calibration, width, lists, users, users.excluded)
         return replace(found, kept=kept)
     candidates = [joined]
     if earlier is not None:

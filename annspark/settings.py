@@ -195,12 +195,6 @@ class Settings:
         for one, other in combinations(named, 2):
             if getattr(self, one) == getattr(self, other):
                 raise SettingsError(f"'{one}' and '{other}' are both {getattr(self, one)!r}; they must be two columns.")
-        for name, value in (("top_up", self.top_up), ("trees", (self.trees or 1) > 1)):
-            if self.within is not None and value:
-                raise SettingsError(
-                    f"'{name}' is {getattr(self, name)!r}, and 'within' {self.within!r}: each group has one tree. "
-                    f"Leave '{name}' out; more probes find more."
-                )
         if self.id_col.lower() in _MADE[self.shape]:
             raise SettingsError(
                 f"'id_col' is {self.id_col!r}, which is also a column of the {self.shape} output. "

@@ -30,6 +30,9 @@ NEIGHBOR_IDS, DISTANCES, COUNTS, PAIRS, MAX_ROWS = "neighbor_ids", "distances", 
 
 # Blocks of rows of an index also have the hashes of their vectors (binary int64), by which changed rows are found.
 CONTENTS = "contents"
+# Where pairs are excluded: the digests of what users exclude (binary int64), by which it is found who excludes others
+# than before.
+DIGESTS = "digests"
 
 
 def quoted(column: str) -> str:

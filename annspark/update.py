@@ -20,6 +20,7 @@ from annspark.core.plan import PLAN_SAMPLE, Expected, Plan, count_exact_users, c
 from annspark.errors import BuildNeeded, SettingsError
 from annspark.flow.audit import noise_of
 from annspark.flow.exact import find_exact
+from annspark.flow.exclude import digests_of, without_excluded
 from annspark.flow.first_rows import FirstRows, pick_first_rows, pick_for_queries
 from annspark.flow.groups import with_groups, with_too_small
 from annspark.flow.grow import count_forest_sample
@@ -35,10 +36,11 @@ from annspark.index_changes import (
     pick_rows,
     write_parts,
 )
-from annspark.index_rows import read_lists, write_slots
+from annspark.index_rows import Before, read_lists, write_slots
 from annspark.index_writer import explained, finish_index, manifest_of, write_rows_of
 from annspark.pipeline import (
     Outcome,
+    exclude_pairs,
     find,
     find_in_lists,
     finish_build,
@@ -51,6 +53,7 @@ from annspark.run import Run
 from annspark.saved.manifest import Manifest
 from annspark.settings import Settings
 from annspark.spark.block import id_type
+from annspark.spark.cluster import partition_keys
 from annspark.spark.meter import Meter
 from annspark.tuned import Found, Indexed, Kept, Known, Tuned
 
@@ -60,7 +63,7 @@ ON_DRIFT = (
     "index anew: annspark build --index."
 )
 _MOST_CHANGED = 0.25  # share of the rows: if more have changed, joining all of them anew takes less time
-_MOST_TOLD = 5_000_000  # most hashes of changed rows that the driver hands to the tasks
+_MOST_TOLD = 5_000_000  # most hashes of changed rows, and of their excluded pairs, that the driver hands to the tasks
 
 
 @dataclass(frozen=True)
@@ -77,14 +80,28 @@ class Tonight:
     manifest: Manifest
 
 
-def require_updatable(indexed: Indexed, named: str) -> Kept:
-    """Return what an index keeps of the join of its rows; SettingsError for one that keeps nothing of it."""
-    if indexed.kept is None:
+def require_updatable(indexed: Indexed, named: str, settings: Settings, *, has_excluded: bool) -> Kept:
+    """Return what an index keeps of the join of its rows.
+
+    settings     : of the update
+    has_excluded : whether pairs are excluded tonight
+
+    Raises SettingsError for an index that keeps nothing of the join, and where an update would list what must not
+    appear.
+    """
+    kept = indexed.kept
+    if kept is None:
         raise SettingsError(
-            f"index {named!r} cannot be updated: it holds candidates, or its table was built with excluded pairs. An "
-            "update would list what must not appear. Build both anew: annspark build --index --overwrite."
+            f"index {named!r} cannot be updated: it holds candidates, or rows of a candidate_col, which have no lists "
+            "of their own. Build both anew: annspark build --index --overwrite."
         )
-    return indexed.kept
+    if kept.pairs is not None and not has_excluded:
+        raise SettingsError(
+            f"index {named!r} was made with {kept.pairs:,} excluded pairs, and 'exclude' is not given. Give the pairs "
+            "that must not appear tonight, all of them, or an empty table."
+        )
+    settings.require_pairing(False, has_excluded)
+    return kept
 
 
 def update(
@@ -96,6 +113,7 @@ def update(
     settings: Settings,
     asked: dict[str, Any],
     run: Run,
+    exclude: DataFrame | None = None,
 ) -> Tonight:
     """Find the neighbors of tonight's rows, and write tonight's index but for its manifest.
 
@@ -104,22 +122,26 @@ def update(
     named    : the index as messages name it
     settings : those of the index, with what may be changed
     asked    : settings as the report gives them
+    exclude  : all pairs that must not be in tonight's table, see with_excluded
 
     Raises BuildNeeded where tonight's rows do not fit the index.
     """
-    kept = require_updatable(indexed, named)
+    kept = require_updatable(indexed, named, settings, has_excluded=exclude is not None)
     users = read_users(vectors, settings, run, like=replace(indexed.users, role="index"))
     users = with_groups(users, settings, run.stage, indexed.forest)
     _require_fitting(users, indexed.users)
+    users = exclude_pairs(users, exclude, users.id_kind, settings, run)
+    kept = replace(kept, pairs=users.excluded)
     known, forest = _know(users, settings, run), indexed.forest.first(len(kept.reach))
     first_rows = known.first_rows or pick_for_queries(known.users, indexed.forest, settings.k)
-    indexed = replace(indexed, users=replace(users, role="index"), first_rows=first_rows)
+    rows = without_excluded(replace(users, role="index"))
+    indexed = replace(indexed, users=rows, first_rows=first_rows, kept=kept)
     if old is not None and old.manifest.visitors:
         with run.clock.step("changes") as facts:
             changes = find_changes(users, old)
             facts += [
                 f"{len(changes.added):,} rows are new or changed, {len(changes.gone.hashes):,} gone or changed",
-                f"{len(changes.short):,} others are joined anew",
+                f"{len(changes.again):,} others are joined anew",
             ]
         if _pays(changes, users, old.manifest, first_rows):
             tuned = _tuned(known, forest, kept, settings, _plan_of(old.manifest, kept))
@@ -199,7 +221,7 @@ def _know(users: Users, settings: Settings, run: Run) -> Known:
         samples=samples,
         audited=audited,
         nearest=audited,
-        first_rows=pick_first_rows(users, settings.k) if by_length else None,
+        first_rows=pick_first_rows(users, settings.k + users.spare) if by_length else None,
         neighbors=neighbors,
     )
 
@@ -207,7 +229,8 @@ def _know(users: Users, settings: Settings, run: Run) -> Known:
 def _pays(changes: Changes, users: Users, manifest: Manifest, first_rows: FirstRows | None) -> bool:
     """Return whether only what has changed is to be joined: whether that gives the same lists, and takes less time."""
     n_joined = sum(manifest.forest.sizes[: len(manifest.join_reach)])
-    if len(changes.asking) > min(_MOST_CHANGED * users.rows, _MOST_TOLD) or (manifest.part_of_leaf < 0).any():
+    told = len(changes.asking) * (1 + 2 * (users.excluded or 0) / users.rows)  # with their excluded pairs
+    if len(changes.asking) > _MOST_CHANGED * users.rows or told > _MOST_TOLD or (manifest.part_of_leaf < 0).any():
         return False
     # Whether a pair is compared in a crowded leaf of sparse rows depends on all other rows there.
     largest = int(manifest.leaf_rows[:n_joined].max(initial=0)) + len(changes.added)
@@ -245,8 +268,9 @@ def _join_changes(
         plan, callers = _plan_of(manifest, kept), callers_told(written, _plan_of(manifest, kept))
         lists = join_asking(asking, users, forest, plan, callers, changes, old, Saved(new, manifest), meter)
         facts = facts_of(asking, users, forest, changes.added, len(slots))
-        before = slots, changes.gone
-        manifest = manifest.with_files(write_slots(spark, lists, facts, new, manifest, len(slots), k, before))
+        digests, before = digests_of(users, partition_keys(len(slots))), Before(slots, changes.gone, changes.again)
+        saved = write_slots(spark, lists, facts, digests, new, manifest, len(slots), k, before)
+        manifest = manifest.with_files(saved)
     tuned = replace(tuned, plan=plan)
     layout, store, _ = where_found(tuned, run)
     lists = read_lists(spark, new, manifest, id_type(users.table), k)

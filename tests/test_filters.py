@@ -1,11 +1,17 @@
 """Filters: lists hold only those who may be neighbors, as many as there are, and the recall is of these."""
 
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from annspark import InputError, SettingsError, build_neighbors, fit, load, open_index
+from annspark import InputError, RecallMissed, SettingsError, build_neighbors, fit, load, open_index
 from annspark.cli import main
+from annspark.core import calibrate
+from annspark.core.calibrate import choose_probes
+from annspark.saved.manifest import read_manifest
 from tests import oracle
 from tests.cli.builds import build
 from tests.helpers import clustered, lists_of, long_lists_of, make_table, read_report
@@ -234,6 +240,54 @@ def test_all_filters_together(spark, metric, kind):
     again.table.unpersist()
 
 
+@SLOW
+def test_groups_on_the_command_line(spark, tmp_path, capsys):
+    """Table and index are built and updated; the index, which has trees for queries only, is queried."""
+    group, texts = grouped_world(SIZES)
+    rows = rows_for("cosine", "sparse", len(group) + 100)[:-100]
+    grouped_table(spark, rows, texts, kind="sparse").write.parquet(str(tmp_path / "in"))
+    places = ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
+    index = ["--index", str(tmp_path / "index")]
+    assert main(["build", *places, *index, "--within", "language", "--k", str(K), "--leaf-rows", "60"]) == 0
+    before = lists_of(spark.read.parquet(str(tmp_path / "out")))
+    assert main(["update", *places, *index]) == 0
+    assert lists_of(spark.read.parquet(str(tmp_path / "out"))) == before
+    assert main(["query", *places[:2], "--output", str(tmp_path / "asked"), *index, "--same-ids"]) == 0
+    far = distances_of(csr_array(rows), "cosine", group[:, None] != group)
+    for row, found in lists_of(spark.read.parquet(str(tmp_path / "asked"))).items():
+        assert len(found) == min(K, SIZES[group[row]] - 1)
+        assert np.isfinite([far[row, other] for other, _ in found]).all()
+    manifest = read_manifest(str(tmp_path / "index"))
+    assert len(manifest.forest.sizes) > len(manifest.join_reach)
+    assert main(["info", *index]) == 0
+    assert "groups:   by language" in capsys.readouterr().out
+
+
+@SLOW
+@pytest.mark.parametrize(("metric", "kind"), [("euclidean", "dense"), ("jaccard", "sets")])
+def test_a_second_tree_finds_more_within_groups(spark, monkeypatch, metric, kind):
+    """A tree of the settings, and one that is added after the audit."""
+    group, texts = grouped_world(SIZES)
+    rows = rows_for(metric, kind, len(group))
+    far = distances_of(rows if kind == "dense" else csr_array(rows), metric, group[:, None] != group)
+    table, settings = grouped_table(spark, rows, texts, kind=kind), {"metric": metric, "within": "language", **QUICK}
+    one, two = (build_neighbors(table, probes=1, trees=trees, **settings) for trees in (1, 2))
+    assert two.report.leaves.count > one.report.leaves.count
+    promising = partial(replace, probes=1, target=0.999)  # so that another tree is wanted
+    monkeypatch.setattr(calibrate, "choose_probes", lambda *told: promising(choose_probes(*told)))
+    with pytest.raises(RecallMissed) as missed:
+        build_neighbors(table, recall=0.9, trees=1, top_up=True, **settings)
+    assert missed.value.report.topped_up == 1
+    assert min(missed.value.report.recall.mean, two.report.recall.mean) > one.report.recall.mean
+    lists = [lists_of(result.table) for result in (one, two)]
+    for result, found in zip((one, two), lists, strict=True):
+        assert_filtered(found, far, result.report, least=0.5)
+        result.table.unpersist()
+    if kind == "dense":  # the first tree is the same; of sparse rows, short lists of one tree are completed exactly
+        for row, before in lists[0].items():
+            assert all(now <= d for (_, now), (_, d) in zip(lists[1][row], before, strict=True))
+
+
 def test_groups_that_cannot_be_used_are_refused(spark):
     table = make_table(spark, ROWS[:50])
     for named, words in (
@@ -242,9 +296,6 @@ def test_groups_that_cannot_be_used_are_refused(spark):
     ):
         with pytest.raises(InputError, match=words):
             build_neighbors(table, **named)
-    for named in ({"top_up": True}, {"trees": 2}):
-        with pytest.raises(SettingsError, match="each group has one tree"):
-            build_neighbors(table, within="user_id", **named)
     with pytest.raises(SettingsError, match="'within' is 'a,,b'; it must be names of columns with commas between"):
         build_neighbors(table, within="a,,b")
 
@@ -300,17 +351,31 @@ def test_candidates_may_have_any_columns(spark):
 
 
 @SLOW
-def test_an_index_that_was_built_with_a_filter_is_not_updated(spark, tmp_path, capsys):
-    """An update knows nothing of excluded pairs and of who may be a neighbor, and would publish them."""
-    table = make_table(spark, ROWS[:300]).selectExpr("*", "user_id % 2 = 0 as ok")
+def test_an_update_excludes_the_pairs_of_tonight(spark, tmp_path, capsys):
+    """An update without pairs would publish those of last night."""
+    table, far = make_table(spark, ROWS[:300]), distances_of(ROWS[:300], "cosine")
     table.write.parquet(str(tmp_path / "in"))
-    as_table(spark, banned_pairs(distances_of(ROWS[:300], "cosine"))).write.parquet(str(tmp_path / "pairs"))
-    out, places = tmp_path / "out", ["--index", str(tmp_path / "index")]
-    assert build(tmp_path / "in", out, *places, "--exclude", str(tmp_path / "pairs")) == 0
+    banned, out = banned_pairs(far), tmp_path / "out"
+    as_table(spark, banned).write.parquet(str(tmp_path / "pairs"))
+    banned[10:30] = ~banned[10:30] & (np.arange(300) < 200)
+    as_table(spark, banned).write.parquet(str(tmp_path / "tonight"))
+    places = ["--index", str(tmp_path / "index")]
+    assert build(tmp_path / "in", out, *places, "--exclude", str(tmp_path / "pairs"), "--k", str(K)) == 0
     before = lists_of(spark.read.parquet(str(out)))
-    assert main(["update", "--input", str(tmp_path / "in"), "--output", str(out), *places]) == 2
-    assert "was built with excluded pairs" in capsys.readouterr().err
+    update = ["update", "--input", str(tmp_path / "in"), "--output", str(out), *places]
+    assert main(update) == 2
+    assert "excluded pairs, and 'exclude' is not given" in capsys.readouterr().err
     assert lists_of(spark.read.parquet(str(out))) == before
+    assert main([*update, "--exclude", str(tmp_path / "tonight")]) == 0
+    lists, far = lists_of(spark.read.parquet(str(out))), np.where(banned, np.inf, far)
+    assert all(np.isfinite(far[row, other]) for row, found in lists.items() for other, _ in found)
+    assert all(len(found) == min(K, np.isfinite(far[row]).sum()) for row, found in lists.items())
+    assert [row for row in lists if lists[row] != before[row]] == [row for row in lists if 10 <= row < 30]
+
+
+@SLOW
+def test_an_index_of_some_rows_only_is_not_updated(spark, tmp_path):
+    table = make_table(spark, ROWS[:300]).selectExpr("*", "user_id % 2 = 0 as ok")
     with fit(table, candidate_col="ok", **QUICK) as index, pytest.raises(SettingsError, match="cannot be updated"):
         index.update(table, tmp_path / "updated")
     assert not (tmp_path / "updated").exists()

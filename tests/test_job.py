@@ -182,7 +182,7 @@ def test_a_file_shows_every_setting_once_and_what_is_commented_out_would_be_take
     assert sorted([*told, *shown]) == sorted(EVERY)
     for line in commented:
         given = tomllib.loads(line)
-        alone = {"candidate_col", "within"} & set(given)  # these need no candidates, and go without top_up, too
+        alone = "candidate_col" in given  # it needs no candidates, and goes without top_up, too
         pairing = not alone and any(name.startswith("candidate") or name == "same_ids" for name in given)
         without = ("recall", "top_up") if "probes" in given else ("top_up",) if pairing or alone else ()
         rest = {name: value for name, value in told.items() if name not in without}

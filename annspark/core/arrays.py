@@ -31,3 +31,13 @@ def sort_pairs(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.nd
     keys = first.astype(np.int64) << 32 | second
     keys.sort()
     return keys >> 32, keys.astype(np.int32)
+
+
+def are_in(numbers: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Return which numbers are among others: bool (n,).
+
+    wanted : int64 (m,), ascending
+    """
+    if len(wanted) == 0:
+        return np.zeros(len(numbers), bool)
+    return wanted[np.searchsorted(wanted, numbers).clip(max=len(wanted) - 1)] == numbers

@@ -24,6 +24,16 @@ class Excluded:
         """The most others that a row excludes."""
         return int(self.counts.max(initial=0))
 
+    @property
+    def digests(self) -> np.ndarray:
+        """A number for each row that is another one where it excludes others: int64 (n,); 0 where it excludes nobody.
+
+        Hashes are added up modulo 2**64.  So two sets have the same number with a probability of some 2**-64.
+        """
+        sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(self.hashes.view(np.uint64), dtype=np.uint64)])
+        ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.counts, dtype=np.int64)])
+        return np.diff(sums[ends]).view(np.int64)
+
     def take(self, rows: np.ndarray) -> "Excluded":
         """Return what some of the rows exclude, in the order given: int (m,)."""
         rows = rows.astype(np.intp, copy=False)
@@ -43,6 +53,22 @@ class Excluded:
         other = order.take(np.searchsorted(hashes, self.hashes, sorter=order), mode="clip")
         here = np.flatnonzero(hashes.take(other) == self.hashes)
         return pairs_of(row.take(here), other.take(here), n, len(hashes))
+
+
+def excluded_by(hashes: np.ndarray, named: np.ndarray, others: np.ndarray) -> Excluded:
+    """Return what some rows exclude.
+
+    hashes        : int64 (n,), of the rows' ids
+    named, others : int64 (n_pairs,), hashes of both ends of pairs; those whose first end is no row are left out
+    """
+    order = np.argsort(hashes, kind="stable")
+    place = np.searchsorted(hashes, named, sorter=order).clip(max=len(hashes) - 1)
+    row = order.take(place)
+    here = np.flatnonzero(hashes.take(row) == named)
+    distinct, code = np.unique(others.take(here), return_inverse=True)
+    pairs = pairs_of(row.take(here), code.reshape(-1), len(hashes), len(distinct))
+    counts = np.bincount(pairs.row, minlength=len(hashes)).astype(np.int32)
+    return Excluded(counts, distinct.take(pairs.other) if len(distinct) else distinct)
 
 
 def concatenate(parts: list[Excluded]) -> Excluded:

@@ -78,7 +78,7 @@ def join_leaves(
     distances = np.full((n, k), np.inf, np.float32)
     # Of equal vectors (twins) no list needs more than the first k + 1.  Further ones, the surplus, are not joined: they
     # get the list of the last one that is, their model.  So 10^5 equal vectors cost no more than k + 1.
-    surplus, model = _surplus(vectors, k, excluded)
+    surplus, model = _surplus(vectors, np.arange(n), k, excluded)
     rows = np.delete(np.arange(n), surplus)
     rows = rows[np.argsort(np.where(home[rows] < 0, np.iinfo(np.int32).max, home[rows]), kind="stable")]
     group = groups_of(vectors)
@@ -119,7 +119,8 @@ def join_queries(
     if n + m > MAX_ROWS:
         raise ValueError(f"join_queries: {n + m:,} rows in one partition; at most {MAX_ROWS:,} are allowed.")
     both = None if excluded is None else pairs_of(excluded.row + n, excluded.other, n + m, n + m)
-    surplus, _ = _surplus(residents, k - 1, both)  # a list that holds one of these holds k nearer ones before it
+    # A list that holds one of these holds k nearer ones before it.
+    surplus, _ = _surplus(residents, np.arange(n), k - 1, both)
     rows = np.delete(np.arange(n), surplus)
     rows = np.concatenate([rows[np.argsort(home[rows], kind="stable")], n + np.arange(m)])
     homes = np.concatenate([home, np.full(m, -1, home.dtype)])
@@ -133,14 +134,17 @@ def join_queries(
     return Joined(neighbors=neighbors, distances=distances, pairs=pairs, max_rows=_largest_leaf(home))
 
 
-def _surplus(vectors: Vectors, most: int, excluded: Pairs | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return surplus_twins, without vectors that exclude others or are excluded: their twins cannot stand for them."""
-    if excluded is None or len(excluded.row) == 0:
+def _surplus(vectors: Vectors, some: np.ndarray, most: int, excluded: Pairs | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return surplus_twins among some of the vectors, ascending.
+
+    Vectors that exclude others or are excluded are left out: their twins cannot stand for them.
+    """
+    if excluded is not None and len(excluded.row):
+        some = np.setdiff1d(some, np.concatenate([excluded.row, excluded.other]))
+    if len(some) == len_of(vectors):
         return surplus_twins(vectors, most)
-    named = np.concatenate([excluded.row, excluded.other])
-    others = np.delete(np.arange(len_of(vectors)), np.unique(named[named < len_of(vectors)]))
-    surplus, model = surplus_twins(take_rows(vectors, others), most)
-    return others[surplus], others[model]
+    surplus, model = surplus_twins(take_rows(vectors, some), most)
+    return some[surplus], some[model]
 
 
 def join_changed(
@@ -152,6 +156,7 @@ def join_changed(
     bars: np.ndarray,
     k: int,
     metric: str,
+    excluded: Pairs | None = None,
     shared: range = range(0),
 ) -> Joined:
     """Compare rows that ask with residents; both ends keep their k nearest of these.
@@ -165,6 +170,8 @@ def join_changed(
     visits  : the leaves of this partition that each row that asks goes to
     meetings : rows that ask, and the residents that visit a home of theirs; equal vectors are in the same meetings
     bars    : float32 (n,), raw distance up to which a resident keeps neighbors; NO_BAR for one that keeps none
+    excluded : pairs of a row that asks and a resident, or the other way round, of which the first must not keep the
+               second
     shared  : the leaves that small groups share
     returns : lists of row numbers: residents for rows that ask, and rows that ask for residents
 
@@ -178,11 +185,8 @@ def join_changed(
     bars = np.where(home < 0, np.float32(np.inf), bars)
     # As in join_leaves, of either side's twins only the first k + 1 are joined.  Their model keeps what is near enough
     # for any of them.
-    surplus, model = [], []
-    for side in (np.flatnonzero(home < 0), np.flatnonzero(home >= 0)):
-        further, like = surplus_twins(take_rows(vectors, side), k)
-        surplus.append(side[further])
-        model.append(side[like])
+    sides = np.flatnonzero(home < 0), np.flatnonzero(home >= 0)
+    surplus, model = zip(*(_surplus(vectors, side, k, excluded) for side in sides), strict=True)
     further, like = np.concatenate(surplus), np.concatenate(model)
     np.maximum.at(bars, like, bars[further])
     rows = np.delete(np.arange(n), further)
@@ -191,7 +195,7 @@ def join_changed(
     place[rows] = np.arange(len(rows))
     by_place = [(_at_places(asking, place), _at_places(calling, place)) for asking, calling in meetings]
     group = groups_of(vectors)
-    keeper = Keeper(plain(vectors), rows, home, visits, k, metric, bars, things, group=group, shared=shared)
+    keeper = Keeper(plain(vectors), rows, home, visits, k, metric, bars, things, excluded, group, shared)
     compare = compare_sparse if is_sparse(vectors) else compare_dense
     pairs = compare(keeper, [group for group in by_place if len(group[0]) and len(group[1])])
     neighbors[rows], distances[rows] = keeper.nearest()

@@ -218,12 +218,14 @@ class _Tiles:
         return flat - column * len(rows), column
 
     def _excluded_places(self, rows: np.ndarray, residents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the excluded pairs of rows and residents of a leaf, as places in rows and in residents."""
+        """Return the excluded pairs of rows and some residents of a leaf, as places in rows and in residents."""
         if self.keeper.excluded is None:
             return np.empty(0, np.int64), np.empty(0, np.int64)
         place, other = self.keeper.excluded.of_rows(rows)
-        inside = np.flatnonzero((other >= residents[0]) & (other <= residents[-1]))
-        return place.take(inside), other.take(inside) - residents[0]
+        order = np.argsort(residents, kind="stable")
+        at = order.take(np.searchsorted(residents, other, sorter=order), mode="clip")
+        inside = np.flatnonzero(residents.take(at) == other)
+        return place.take(inside), at.take(inside)
 
     def _tile(self, left: Side, right: Facing, less: Any, less_right: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return bounds less a number of the row and one of the column, and room for as many bools."""

@@ -261,8 +261,10 @@ def _compare_at_once(
     raw = raw.astype(np.float32)
     unrelated = keeper.facts.to_raw(np.array(keeper.facts.unrelated, np.float32))
     bar = keeper.bar.take(one) if at_home else np.maximum(keeper.bar.take(one), keeper.bar.take(other))
-    near = np.flatnonzero((one != other) & (raw <= bar))
-    near = near[(raw.take(near) < unrelated) | keeper.small.take(one.take(near))]
+    counts = raw < unrelated
+    if keeper.group is not None:
+        counts |= keeper.small.take(one)
+    near = np.flatnonzero((one != other) & (raw <= bar) & counts)
     if at_home:
         near = keeper.allowed(near, one, other)
         near = near[_fold_some_first(keeper, one.take(near), other.take(near), raw.take(near))]

@@ -12,7 +12,8 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from annspark.core.excluded import Excluded, pairs_of
+from annspark.core.arrays import are_in
+from annspark.core.excluded import Excluded, excluded_by
 from annspark.core.plan import count_staged_bytes
 from annspark.core.sampling import slot_of
 from annspark.core.vectors import Vectors, narrowed, take_rows
@@ -20,14 +21,14 @@ from annspark.errors import InputError
 from annspark.flow.read import Users
 from annspark.input.given import find_column, shown
 from annspark.settings import Settings
-from annspark.spark.arrow import OUT_ROWS, Batches, Mapper, elements, gathered, numbers, to_binary, to_lists
-from annspark.spark.block import block_fields, block_lengths, block_users, id_type, seeded_hash
+from annspark.spark.arrow import OUT_ROWS, Batches, Mapper, collect, elements, gathered, numbers, to_binary, to_lists
+from annspark.spark.block import block_fields, block_lengths, block_users, id_type, read_excluded, seeded_hash
 from annspark.spark.cluster import partition_keys
 from annspark.spark.partitions import count_partitions
 from annspark.spark.staging import Store
 from annspark.spark.types import is_collated, is_whole, widens
 from annspark.spark.wire import Wire, row_bytes
-from annspark.tables import EXCLUDED, HASHES, IDS, LOWEST, N_EXCLUDED, NEIGHBOR_ID, PARTITION_KEY, quoted
+from annspark.tables import DIGESTS, EXCLUDED, HASHES, IDS, LOWEST, N_EXCLUDED, NEIGHBOR_ID, PARTITION_KEY, quoted
 
 _MOST, _SUM = "most", "sum"
 
@@ -61,6 +62,55 @@ def with_excluded(
     counted = table.select(N_EXCLUDED).mapInArrow(_count, f"{_MOST} long, {_SUM} long")
     most, total = counted.agg(F.max(_MOST), F.sum(_SUM)).collect()[0]
     return replace(users, table=table, excluded=total or 0, most_excluded=most or 0)
+
+
+def digests_of(users: Users, keys: np.ndarray) -> DataFrame | None:
+    """Return the digests of what users exclude, of those who exclude somebody, in blocks; None without excluded pairs.
+
+    keys    : int32, the targets of the slots of hashes
+    returns : partition_key (of the slot), hashes, digests
+    """
+    if users.excluded is None:
+        return None
+
+    def tell(batches: Batches) -> Batches:
+        for batch in batches:
+            excluded = read_excluded(batch)
+            assert excluded is not None
+            row = np.flatnonzero(excluded.counts)
+            hashes, digests = numbers(batch.column(0), np.int64)[row], excluded.digests[row]
+            slot = slot_of(hashes, len(keys))
+            order = np.argsort(slot, kind="stable")
+            first, lengths = block_lengths(slot[order], 16)
+            columns = [pa.array(keys[slot[order][first]]), *(to_binary(x[order], lengths) for x in (hashes, digests))]
+            yield pa.RecordBatch.from_arrays(columns, [PARTITION_KEY, HASHES, DIGESTS])
+
+    schema = f"{PARTITION_KEY} int, {HASHES} binary, {DIGESTS} binary"
+    return users.table.select(HASHES, EXCLUDED, N_EXCLUDED).mapInArrow(tell, schema)
+
+
+def pairs_with(users: Users, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the excluded pairs of which one end or both have some hashes, on the driver; None without excluded pairs.
+
+    wanted  : int64 (n,), ascending
+    returns : int64 (n_pairs,) each, the hashes of both ends
+    """
+    if users.excluded is None:
+        return None
+
+    def pick(batches: Batches) -> Batches:
+        for batch in batches:
+            excluded = read_excluded(batch)
+            assert excluded is not None
+            owner = np.repeat(numbers(batch.column(0), np.int64), excluded.counts)
+            here = np.flatnonzero(are_in(owner, wanted) | are_in(excluded.hashes, wanted))
+            once = np.array([len(here)])
+            columns = [to_binary(part[here], once) for part in (owner, excluded.hashes)]
+            yield pa.RecordBatch.from_arrays(columns, [HASHES, EXCLUDED])
+
+    blocks = users.table.select(HASHES, EXCLUDED, N_EXCLUDED)
+    found = collect(blocks.mapInArrow(pick, f"{HASHES} binary, {EXCLUDED} binary"))
+    return numbers(found[HASHES], np.int64), numbers(found[EXCLUDED], np.int64)
 
 
 def without_excluded(users: Users) -> Users:
@@ -142,7 +192,7 @@ def _attach_mapper(wire: Wire) -> Mapper:
             return
         ids, hashes, vectors = elements(users[IDS]), numbers(users[HASHES], np.int64), wire.read(users)
         named, others = (numbers(pairs[name], np.int64) for name in (HASHES, EXCLUDED))
-        excluded = _excluded_by(hashes, named, others)
+        excluded = excluded_by(hashes, named, others)
         # In the order of hashes, so that each block holds users of neighboring hashes.
         order = np.argsort(hashes, kind="stable")
         for start in range(0, len(order), OUT_ROWS):
@@ -155,22 +205,6 @@ def _attach_mapper(wire: Wire) -> Mapper:
 def _blocks_of(ids: pa.Array, hashes: np.ndarray, vectors: Vectors, excluded: Excluded, wire: Wire) -> pa.RecordBatch:
     blocks = block_users(ids, hashes, narrowed(vectors), wire, excluded)
     return pa.RecordBatch.from_arrays(blocks, [IDS, HASHES, *wire.names, LOWEST, EXCLUDED, N_EXCLUDED])
-
-
-def _excluded_by(hashes: np.ndarray, named: np.ndarray, others: np.ndarray) -> Excluded:
-    """Return what users exclude.
-
-    hashes        : int64 (n,), of the users' ids
-    named, others : int64 (n_pairs,), hashes of both ends of pairs
-    """
-    order = np.argsort(hashes, kind="stable")
-    place = np.searchsorted(hashes, named, sorter=order).clip(max=len(hashes) - 1)
-    row = order.take(place)
-    here = np.flatnonzero(hashes.take(row) == named)
-    distinct, code = np.unique(others.take(here), return_inverse=True)
-    pairs = pairs_of(row.take(here), code.reshape(-1), len(hashes), len(distinct))
-    counts = np.bincount(pairs.row, minlength=len(hashes)).astype(np.int32)
-    return Excluded(counts, distinct.take(pairs.other) if len(distinct) else distinct)
 
 
 def _count(batches: Batches) -> Batches:

@@ -27,16 +27,15 @@ def with_groups(users: Users, settings: Settings, stage: Store, forest: Forest |
     if not users.wire.grouped or users.groups is not None:
         return users
     table, rows = stage(_counted(users)), F.col(_ROWS)
-    from_here = LARGE * max(settings.leaf_rows, 4 * settings.k)
-    small = F.when(rows < from_here, rows).otherwise(0)
-    count, largest, small_rows = table.agg(F.count("*"), F.max(rows), F.sum(small)).collect()[0]
-    groups = GroupSizes(table=table, count=count, largest=largest, large={}, small_rows=small_rows, too_small=0)
+    count, largest = table.agg(F.count("*"), F.max(rows)).collect()[0]
+    groups = GroupSizes(table=table, count=count, largest=largest, large={}, small_rows=users.rows, too_small=0)
     if isinstance(forest, GroupedForest):
         sizes = sizes_of_groups(groups, forest.names)
         large = {name: size for name, size in zip(forest.names.tolist(), sizes.tolist(), strict=True) if size}
     else:
+        from_here = LARGE * max(settings.leaf_rows, 4 * settings.k)
         large = {row[_GROUP]: row[_ROWS] for row in table.where(rows >= from_here).collect()}
-    return replace(users, groups=replace(groups, large=large))
+    return replace(users, groups=replace(groups, large=large, small_rows=users.rows - sum(large.values())))
 
 
 def with_too_small(users: Users, neighbors: int) -> Users:

@@ -11,6 +11,8 @@ from annspark.core.visitors import Visitors
 from annspark.filesystem import open_place
 from annspark.saved.parts import numbers_in, open_part
 
+_DIGESTS = "digests"
+
 
 @dataclass(frozen=True)
 class KeptRows:
@@ -102,8 +104,11 @@ class Gone:
     hashes: np.ndarray
 
 
-def write_rows(path: str, rows: KeptRows) -> None:
-    """Write rows as one Arrow file."""
+def write_rows(path: str, rows: KeptRows, digests: np.ndarray | None = None) -> None:
+    """Write rows as one Arrow file.
+
+    digests : int64 (n,), of what each row excludes; None where no pairs are excluded
+    """
     trees = rows.homes.shape[1]
     ends = pa.array(np.concatenate([np.zeros(1, np.int32), np.cumsum(rows.counts).astype(np.int32)]))
     homes = pa.array(np.ascontiguousarray(rows.homes, np.int32).ravel())
@@ -115,6 +120,7 @@ def write_rows(path: str, rows: KeptRows) -> None:
         "neighbors": pa.ListArray.from_arrays(ends, rows.neighbor_ids),
         "distances": pa.ListArray.from_arrays(ends, pa.array(rows.distances.astype(np.float32, copy=False))),
         "whole": pa.array(rows.whole.astype(np.uint8)),
+        **({} if digests is None else {_DIGESTS: pa.array(digests)}),
     }
     _write(path, pa.RecordBatch.from_arrays(list(columns.values()), list(columns)))
 
@@ -133,6 +139,12 @@ def read_rows(path: str) -> KeptRows:
         counts=np.diff(numbers_in(lists.offsets)).astype(np.int64),
         whole=numbers_in(batch.column(6)).astype(bool),
     )
+
+
+def read_digests(path: str) -> np.ndarray:
+    """Read the digests of a file that write_rows has written: int64 (n,), 0 for rows that exclude nobody."""
+    batch = open_part(path).get_batch(0)
+    return numbers_in(batch[_DIGESTS]) if _DIGESTS in batch.schema.names else np.zeros(len(batch), np.int64)
 
 
 def write_visitors(path: str, visitors: Visitors) -> None:

@@ -72,12 +72,14 @@ class JoinFacts:
     width      : neighbors that a list has room for
     table      : fingerprint of the table that was published with the index; "" for none
     calibrated : the recall that was expected of the join
+    pairs      : number of excluded pairs; None where none were given
     """
 
     probes: float
     width: int
     table: str
     calibrated: QueryCalibration
+    pairs: int | None = None
 
 
 @dataclass(frozen=True)

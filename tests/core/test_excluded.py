@@ -5,7 +5,7 @@ import pytest
 from scipy.sparse import csr_array
 
 from annspark.core.exact import search_exactly
-from annspark.core.excluded import Excluded, concatenate, pairs_of
+from annspark.core.excluded import Excluded, concatenate, excluded_by, pairs_of
 from annspark.core.first_rows import nearest_first_rows
 from annspark.core.join import join_leaves, join_queries
 from annspark.core.metric import prepare
@@ -133,3 +133,18 @@ def test_excluded_among_some_rows():
     assert (pairs.row.tolist(), pairs.other.tolist()) == ([0, 2, 2], [1, 0, 1])
     assert excluded.take(np.array([2, 1])).hashes.tolist() == [5, 5, 9]
     assert len(excluded.among(np.empty(0, np.int64)).row) == 0
+
+
+def test_a_digest_is_that_of_a_set():
+    named, others = np.array([5, 7, 5, 7, 9, 5, 2]), np.array([-1, 11, 4, -1, 4, 4, 1])
+    found = excluded_by(np.array([7, 5, 3, 9]), named, others)  # 2 is no row, and 3 excludes nobody
+    assert [sorted(some) for some in np.split(found.hashes, np.cumsum(found.counts)[:-1])] == [
+        [-1, 11],
+        [-1, 4],
+        [],
+        [4],
+    ]
+    again = excluded_by(np.array([7, 5, 3, 9]), named[::-1], others[::-1])
+    assert found.digests.tolist() == again.digests.tolist()
+    assert len(set(found.digests.tolist())) == 4
+    assert found.digests[2] == 0

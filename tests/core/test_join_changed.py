@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 
 from annspark.core import join
 from annspark.core.contents import contents_of
+from annspark.core.excluded import pairs_of
 from annspark.core.join import join_changed, join_leaves, meetings_of
 from annspark.core.keeper import NO_BAR
 from annspark.core.metric import METRICS
 from annspark.core.routes import EVERY_LEAF, Visits
-from annspark.core.vectors import in_kind, take_rows
+from annspark.core.vectors import Grouped, in_kind, take_rows
 from tests.core.test_distance import KINDS, sparse
 from tests.core.test_join_queries import make
 
@@ -43,13 +44,23 @@ class World:
         return set(range(self.n_leaves)) if EVERY_LEAF in visited else {int(self.home[row]), *visited.tolist()}
 
 
-def full(world, night, width):
-    """Return the lists of a join of all rows: {id: [(distance, id), ...]}; night is {id: vector}."""
+def full(world, night, width, banned=()):
+    """Return the lists of a join of all rows: {id: [(distance, id), ...]}; night is {id: vector}.
+
+    banned : pairs of ids, of which the first must not be given the second
+    """
     ids = sorted(night)
     rows = np.array([night[i] for i in ids], np.int64)
     visits = Visits(*world.visits(rows))
-    joined = join_leaves(take_rows(world.vectors, rows), world.home[rows], visits, width, world.metric)
+    numbered = [(ids.index(i), ids.index(j)) for i, j in banned if i in night and j in night]
+    joined = join_leaves(
+        take_rows(world.vectors, rows), world.home[rows], visits, width, world.metric, as_pairs(numbered, len(ids))
+    )
     return lists_in(joined, ids, ids)
+
+
+def as_pairs(numbered, n):
+    return pairs_of(*np.array(numbered, np.int64).reshape(-1, 2).T, n, n)
 
 
 def lists_in(joined, owners, ids):
@@ -62,12 +73,15 @@ def lists_in(joined, owners, ids):
     return lists
 
 
-def update(world, before, kept, night, k, width):
-    """Return the lists of tonight, {id: (list, whole)}, from those of last night."""
+def update(world, before, kept, night, k, width, banned, again):
+    """Return the lists of tonight, {id: (list, whole)}, from those of last night.
+
+    again : ids that do not exclude the same others as last night
+    """
     gone = {i for i in before if night.get(i) != before[i]}
     trimmed = {i: ([e for e in kept[i][0] if e[1] not in gone], kept[i][1]) for i in before if i not in gone}
     asks = {i for i in night if i not in trimmed}
-    asks |= {i for i, (found, whole) in trimmed.items() if len(found) < k and not whole}
+    asks |= {i for i, (found, whole) in trimmed.items() if i in again or (len(found) < k and not whole)}
     ids = sorted(night)
     both = sorted([(i, False) for i in ids] + [(i, True) for i in asks])
     rows = np.array([night[i] for i, _ in both], np.int64)
@@ -91,7 +105,10 @@ def update(world, before, kept, night, k, width):
     visits = Visits(*np.array(goes, np.int64).reshape(-1, 2).T)
     vectors = take_rows(world.vectors, rows)
     home = np.where(asking, np.int32(-1), home_of)
-    joined = join_changed(vectors, things, home, visits, meetings, bars, width, world.metric)
+    copies = {both_copies: n for n, both_copies in enumerate(both)}
+    named = [((i, a), (j, not a)) for i, j in banned for a in (True, False)]
+    pairs = as_pairs([(copies[one], copies[other]) for one, other in named if {one, other} <= copies.keys()], len(both))
+    joined = join_changed(vectors, things, home, visits, meetings, bars, width, world.metric, pairs)
     names = [i for i, _ in both]
     asked = lists_in(joined, [i if a else None for i, a in both], names)
     offered = lists_in(joined, [None if a else i for i, a in both], names)
@@ -112,23 +129,27 @@ def update(world, before, kept, night, k, width):
     st.sampled_from(KINDS),
     st.booleans(),
     st.integers(1, 4),
+    st.booleans(),
 )
 def test_nights_of_changes_leave_the_lists_of_a_join_of_all_rows(
-    seed, distinct, n_leaves, k, spare, kind, few_values, nights
+    seed, distinct, n_leaves, k, spare, kind, few_values, nights, excludes
 ):
     rng, width = np.random.default_rng(seed), k + spare
     world = World(*kind, rng, distinct=distinct, n_leaves=n_leaves, few_values=few_values)
     before = {int(i): int(rng.integers(distinct)) for i in rng.permutation(60)[: rng.integers(1, 50)]}
-    kept = {i: (found, len(found) < width) for i, found in full(world, before, width).items()}
+    banned = set(map(tuple, rng.integers(60, size=(800 * excludes, 2)).tolist()))
+    kept = {i: (found, len(found) < width) for i, found in full(world, before, width, banned).items()}
     for _ in range(nights):
+        differ = set(map(tuple, rng.integers(60, size=(5 * excludes, 2)).tolist()))
+        banned ^= differ
         night = dict(before)
         for i in rng.permutation(60)[: rng.integers(0, 20)].tolist():
             if rng.random() < 0.4:
                 night.pop(i, None)
             else:
                 night[i] = int(rng.integers(distinct))
-        kept = update(world, before, kept, night, k, width)
-        assert {i: found[:k] for i, (found, _) in kept.items()} == full(world, night, k)
+        kept = update(world, before, kept, night, k, width, banned, {i for i, _ in differ})
+        assert {i: found[:k] for i, (found, _) in kept.items()} == full(world, night, k, banned)
         before = night
 
 
@@ -168,3 +189,6 @@ def test_a_content_is_that_of_the_numbers_whatever_holds_them():
     np.testing.assert_array_equal(contents_of(in_kind(rows, np.float64)), contents_of(rows))
     np.testing.assert_array_equal(contents_of(take_rows(rows, np.arange(50, 90))), contents_of(rows)[50:90])
     np.testing.assert_array_equal(contents_of(rows.toarray()), contents_of(rows))
+    grouped = [contents_of(Grouped(dense, np.full(300, group))) for group in (1, 1, -1)]
+    np.testing.assert_array_equal(grouped[0], grouped[1])
+    assert not np.isin(grouped[2], grouped[0]).any()
