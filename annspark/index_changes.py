@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import types as T
 
-from annspark.core.arrays import are_in
+from annspark.core.arrays import are_in, ranges
 from annspark.core.contents import contents_of
 from annspark.core.coordinates import Coordinates
 from annspark.core.copies import Callers, callers_of, route_changed, route_homes
@@ -21,6 +21,7 @@ from annspark.core.plan import Plan
 from annspark.core.routes import Visits
 from annspark.core.sampling import slot_of
 from annspark.core.vectors import Vectors, concatenate_rows, in_kind, numbers_of, take_rows
+from annspark.core.visitors import renew_visitors
 from annspark.flow.exclude import digests_of, pairs_with
 from annspark.flow.join import joined_batches, joined_schema
 from annspark.flow.read import Users
@@ -93,13 +94,13 @@ class _Part:
     """A part of a saved index.
 
     path      : of its rows
-    visits    : path of who visits which leaf; None for a tree that is not joined
+    visitors  : path of who visits which leaf; None for a tree that is not joined
     leaves    : int32 (n,), its leaves, ascending
     leaf_rows : int64 (n,), rows of each
     """
 
     path: str
-    visits: str | None
+    visitors: str | None
     leaves: np.ndarray
     leaf_rows: np.ndarray
 
@@ -114,8 +115,8 @@ def _parts_of(saved: Saved) -> list[_Part]:
     found = []
     for number, name in enumerate(manifest.parts):
         leaves = np.flatnonzero(manifest.part_of_leaf == number).astype(np.int32)
-        visits = f"{saved.folder}/{manifest.visits[number]}" if number < len(manifest.visits) else None
-        found.append(_Part(f"{saved.folder}/{name}", visits, leaves, manifest.leaf_rows[leaves]))
+        visitors = f"{saved.folder}/{manifest.visitors[number]}" if number < len(manifest.visitors) else None
+        found.append(_Part(f"{saved.folder}/{name}", visitors, leaves, manifest.leaf_rows[leaves]))
     return found
 
 
@@ -261,30 +262,27 @@ def _rewrite_mapper(
         shipped = shipped.filter(shipped[IDS].is_valid())
         part = parts[number]
         ids, hashes, vectors = read_part(part.path, wire.dim, sparse=wire.sparse)
-        leaf = part.leaf
-        stays = ~are_in(hashes, replaced)
+        row = np.flatnonzero(~are_in(hashes, replaced))
         new_ids, new_leaf = elements(shipped[IDS]), numbers(shipped[HOMES], np.int32)
-        row = np.flatnonzero(stays)
         rows = PartRows(
             ids=pa.concat_arrays([ids.take(pa.array(row)), new_ids.cast(ids.type)]),
             hashes=np.concatenate([hashes[row], numbers(shipped[HASHES], np.int64)]),
             vectors=_together(take_rows(vectors, row), wire.read(shipped)),
-            leaf=np.concatenate([leaf[row], new_leaf]),
+            leaf=np.concatenate([part.leaf[row], new_leaf]),
         )
+        if len(rows.leaf) == 0:
+            return
+        order = rows.order()
         visitors = None
-        if part.visits is not None:
-            visiting, visited = read_visitors(part.visits).visits(leaf)
-            here = stays[visiting]
-            place = np.cumsum(stays) - 1
-            owner = len(row) + np.repeat(np.arange(len(new_leaf)), numbers(shipped[N_VISITS], np.int32))
-            visitors = Visits(
-                np.concatenate([place[visiting[here]], owner]),
-                np.concatenate([visited[here], numbers(shipped[VISITS], np.int32)]),
-            )
-        if len(rows.leaf):
-            with cannot_write():
-                told = write_files(folder, number, rows, visitors, number_kind)
-            yield told
+        if part.visitors is not None:
+            before = np.concatenate([row, np.full(len(new_leaf), -1)])[order]
+            counts = np.concatenate([np.zeros(len(row), np.int32), numbers(shipped[N_VISITS], np.int32)])
+            at = ranges((np.cumsum(counts) - counts)[order], counts[order])
+            visited = numbers(shipped[VISITS], np.int32)[at]
+            visitors = renew_visitors(read_visitors(part.visitors), rows.leaf[order], before, counts[order], visited)
+        with cannot_write():
+            told = write_files(folder, number, rows.take(order), visitors, number_kind)
+        yield told
 
     return write
 
@@ -458,11 +456,11 @@ def _gather(
     asking   : as ship_vectors returns it, routed by route_changed
     replaced : int64 (n,), ascending, hashes of residents that keep no neighbors, as they ask
     """
-    assert part.visits is not None
+    assert part.visitors is not None
     n_visits, visits = numbers(asking[N_VISITS], np.int32), numbers(asking[VISITS], np.int32)
     n_asking, goes, target = len(n_visits), visits >= 0, -3 - visits
     ids, hashes, vectors = read_part(part.path, wire.dim, sparse=wire.sparse)
-    calling, called = read_visitors(part.visits).visits(part.leaf, np.unique(target[~goes]))
+    calling, called = read_visitors(part.visitors).visits(part.leaf, np.unique(target[~goes]))
     wanted = np.isin(part.leaf, visits[goes])
     wanted[calling] = True
     row = np.flatnonzero(wanted)

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
 
-from annspark.core.arrays import are_in
+from annspark.core.arrays import are_in, ranges
 from annspark.core.contents import contents_of
 from annspark.core.packing import EMPTY, merge_lists, pack, unpack
 from annspark.core.sampling import slot_of
@@ -336,7 +336,7 @@ def _replaced(
     counts, first = rows.counts.copy(), np.cumsum(rows.counts) - rows.counts
     counts[touched] = new
     first[touched] = len(rows.neighbor_ids) + np.cumsum(new) - new
-    at = np.repeat(first - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
+    at = ranges(first, counts)
     all_whole = rows.whole.copy()
     all_whole[touched] = whole
     return KeptRows(
@@ -376,7 +376,7 @@ def _first_of(rows: KeptRows, start: int, k: int) -> pa.RecordBatch:
     ends = np.cumsum(rows.counts)
     counts, first = rows.counts[start:end], (ends - rows.counts)[start:end]
     kept = np.minimum(counts, k)
-    at = np.repeat(first - (np.cumsum(kept) - kept), kept) + np.arange(kept.sum())
+    at = ranges(first, kept)
     pairs = [rows.neighbor_ids.take(pa.array(at)), pa.array(rows.distances[at])]
     lists = to_lists(pa.StructArray.from_arrays(pairs, [NEIGHBOR_ID, DISTANCE]), kept)
     return pa.RecordBatch.from_arrays([rows.ids.slice(start, end - start), lists], [USER_ID, NEIGHBORS])

@@ -12,12 +12,12 @@ from pyspark.sql import SparkSession
 from pyspark.sql import types as T
 
 from annspark import __version__
+from annspark.core.arrays import ranges
 from annspark.core.calibrate import Calibration
 from annspark.core.copies import route_homes, route_residents
 from annspark.core.plan import Plan, count_slots, plan_parts
-from annspark.core.routes import Visits
 from annspark.core.vectors import Vectors, take_rows
-from annspark.core.visitors import NO_VISITORS, gather_visitors
+from annspark.core.visitors import Visitors, gather_visitors
 from annspark.errors import SettingsError, reason_of
 from annspark.flow.first_rows import FirstRows
 from annspark.flow.read import Users
@@ -32,13 +32,13 @@ from annspark.saved.manifest import (
     MANIFEST,
     PART,
     ROWS,
+    VISITORS,
     JoinFacts,
     Manifest,
     QueryCalibration,
     SavedFile,
     write_manifest,
 )
-from annspark.saved.manifest import VISITS as VISITS_OF
 from annspark.saved.parts import write_part
 from annspark.spark import files
 from annspark.spark.arrow import Batches, Mapper, collect, elements, gathered, numbers, to_binary
@@ -47,7 +47,7 @@ from annspark.spark.wire import Wire
 from annspark.tables import HASHES, HOMES, IDS, N_VISITS, PARTITION_KEY, VISITS
 from annspark.tuned import Indexed
 
-_KINDS = (PART, ROWS, VISITS_OF)  # begin the names of files that tasks write
+_KINDS = (PART, ROWS, VISITORS)  # begin the names of files that tasks write
 _NUMBER, _FILES, _BYTES, _LEAVES, _LEAF_ROWS, _BATCH_ROWS = "number", "files", "bytes", "leaves", "leaf_rows", "batches"
 CALLERS, VISITED = "callers", "visited"
 WRITTEN = (
@@ -200,12 +200,14 @@ def _write_mapper(folder: str, plan: Plan, wire: Wire, number_kind: str, *, visi
         number = number_of[shipped[PARTITION_KEY][0].as_py()]
         leaf = numbers(shipped[HOMES], np.int32)
         rows = PartRows(elements(shipped[IDS]), numbers(shipped[HASHES], np.int64), wire.read(shipped), leaf)
+        order = rows.order()
         visitors = None
         if visits:
-            owner = np.repeat(np.arange(len(leaf)), numbers(shipped[N_VISITS], np.int32))
-            visitors = Visits(owner, numbers(shipped[VISITS], np.int32))
+            counts = numbers(shipped[N_VISITS], np.int32)
+            at = ranges((np.cumsum(counts) - counts)[order], counts[order])
+            visitors = gather_visitors(leaf[order], counts[order], numbers(shipped[VISITS], np.int32)[at])
         with cannot_write():
-            told = write_files(folder, number, rows, visitors, number_kind)
+            told = write_files(folder, number, rows.take(order), visitors, number_kind)
         yield told
 
     return write
@@ -213,7 +215,7 @@ def _write_mapper(folder: str, plan: Plan, wire: Wire, number_kind: str, *, visi
 
 @dataclass(frozen=True)
 class PartRows:
-    """Rows of a part, in any order.
+    """Rows of a part.
 
     ids     : (n,)
     hashes  : int64 (n,)
@@ -226,39 +228,42 @@ class PartRows:
     vectors: Vectors
     leaf: np.ndarray
 
+    def order(self) -> np.ndarray:
+        """Return the rows in the order of (leaf, id), in which a part has them: int (n,)."""
+        by = [("leaf", "ascending"), ("id", "ascending")]
+        order = pc.sort_indices(pa.table({"leaf": self.leaf, "id": self.ids}), sort_keys=by)
+        return order.to_numpy().astype(np.int64)
 
-def write_files(folder: str, number: int, rows: PartRows, visits: Visits | None, number_kind: str) -> pa.RecordBatch:
+    def take(self, row: np.ndarray) -> "PartRows":
+        """Return some of the rows."""
+        return PartRows(
+            ids=self.ids.take(pa.array(row)),
+            hashes=self.hashes[row],
+            vectors=take_rows(self.vectors, row),
+            leaf=self.leaf[row],
+        )
+
+
+def write_files(
+    folder: str, number: int, rows: PartRows, visitors: Visitors | None, number_kind: str
+) -> pa.RecordBatch:
     """Write a part of an index, and who visits which leaf if that is given; return what a task tells of it: WRITTEN.
 
-    number : of the part
-    visits : of the rows
+    number   : of the part
+    rows     : in the order of (leaf, id)
+    visitors : of the rows
     """
-    sort_keys = [("leaf", "ascending"), ("id", "ascending")]
-    order = pc.sort_indices(pa.table({"leaf": rows.leaf, "id": rows.ids}), sort_keys=sort_keys)
-    row = order.to_numpy()
-    leaf, mark = rows.leaf[row], files.new_mark()
+    mark, called = files.new_mark(), np.empty((2, 0), np.int32)
     names = [f"{PART}{number:05d}-{mark}.arrow"]
-    batch_rows = write_part(
-        f"{folder}/{names[0]}",
-        leaf,
-        rows.ids.take(order),
-        rows.hashes[row],
-        take_rows(rows.vectors, row),
-        number_kind,
-    )
-    if visits is not None:
-        names.append(f"{VISITS_OF}{number:05d}-{mark}.arrow")
-        place = np.empty(len(row), np.int64)
-        place[row] = np.arange(len(row))
-        by_place = np.argsort(place[visits.row], kind="stable")
-        visitors = gather_visitors(leaf, place[visits.row][by_place], visits.leaf[by_place])
+    batch_rows = write_part(f"{folder}/{names[0]}", rows.leaf, rows.ids, rows.hashes, rows.vectors, number_kind)
+    if visitors is not None:
+        names.append(f"{VISITORS}{number:05d}-{mark}.arrow")
         write_visitors(f"{folder}/{names[1]}", visitors)
-    else:
-        visitors = NO_VISITORS
+        called = np.stack([visitors.leaf, visitors.visited])
     sizes = [files.size_of(f"{folder}/{name}") for name in names]
-    leaves, counts = np.unique(leaf, return_counts=True)
+    leaves, counts = np.unique(rows.leaf, return_counts=True)
     binary = [to_binary(part.astype(np.int64), np.array([len(part)])) for part in (leaves, counts, batch_rows)]
-    binary += [to_binary(part, np.array([len(part)])) for part in (visitors.leaf, visitors.visited)]
+    binary += [to_binary(part, np.array([len(part)])) for part in called]
     facts = [pa.array([number], pa.int32()), pa.array([" ".join(names)]), pa.array([" ".join(map(str, sizes))])]
     columns = [_NUMBER, _FILES, _BYTES, _LEAVES, _LEAF_ROWS, _BATCH_ROWS, CALLERS, VISITED]
     return pa.RecordBatch.from_arrays([*facts, *binary], columns)

@@ -136,7 +136,7 @@ def update(
     first_rows = known.first_rows or pick_for_queries(known.users, indexed.forest, settings.k)
     rows = without_excluded(replace(users, role="index"))
     indexed = replace(indexed, users=rows, first_rows=first_rows, kept=kept)
-    if old is not None and old.manifest.slots:
+    if old is not None and old.manifest.visitors:
         with run.clock.step("changes") as facts:
             changes = find_changes(users, old)
             facts += [

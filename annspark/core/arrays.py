@@ -1,4 +1,4 @@
-"""Three array operations that NumPy lacks."""
+"""Array operations that NumPy lacks."""
 
 import numpy as np
 
@@ -10,6 +10,16 @@ def places_in_groups(counts: np.ndarray) -> np.ndarray:
     returns : int (sum of counts,); counts of [3, 1, 2] give [0, 1, 2, 0, 0, 1]
     """
     return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+
+
+def ranges(first: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return the numbers in some ranges, one range after the other.
+
+    first   : int (n,), where each begins
+    counts  : int (n,), how many numbers it has
+    returns : int (sum of counts,); first of [4, 0] and counts of [2, 3] give [4, 5, 0, 1, 2]
+    """
+    return np.repeat(first, counts) + places_in_groups(counts)
 
 
 def sort_pairs(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

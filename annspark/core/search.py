@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from annspark.core.arrays import places_in_groups
+from annspark.core.arrays import places_in_groups, ranges
 from annspark.core.coordinates import Coordinates
 from annspark.core.distance import Kernel, kernel_for
 from annspark.core.metric import Metric, prepare
@@ -361,7 +361,7 @@ def least_of_many(
     hit = pair.take(hits)
     start = begin.take(hits)
     rows = np.minimum(start + step.take(hit), begins.take(hit + 1)) - start
-    places = np.repeat(start, rows) + places_in_groups(rows)
+    places = ranges(start, rows)
     return places[scores.take(places) <= limit.take(np.repeat(hit, rows))]
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from annspark.core.arrays import ranges
 from annspark.core.visitors import Visitors
 from annspark.filesystem import open_place
 from annspark.saved.parts import numbers_in, open_part
@@ -42,7 +43,7 @@ class KeptRows:
         """Return some of the rows."""
         counts = self.counts[row]
         first = (np.cumsum(self.counts) - self.counts)[row]
-        at = np.repeat(first - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
+        at = ranges(first, counts)
         return KeptRows(
             ids=self.ids.take(pa.array(row)),
             hashes=self.hashes[row],
@@ -147,24 +148,16 @@ def read_digests(path: str) -> np.ndarray:
 
 
 def write_visitors(path: str, visitors: Visitors) -> None:
-    """Write who visits which leaf as one Arrow file."""
-    ends = np.append(visitors.first, len(visitors.bits))
-    bits = pa.Array.from_buffers(
-        pa.large_binary(), len(visitors.leaf), [None, pa.py_buffer(ends.astype(np.int64)), pa.py_buffer(visitors.bits)]
-    )
-    columns = [pa.array(visitors.leaf), pa.array(visitors.visited), bits]
-    _write(path, pa.RecordBatch.from_arrays(columns, ["leaf", "visited", "bits"]))
+    """Write who visits which leaf as one Arrow file, of a single row of whole arrays."""
+    arrays = [visitors.leaf, visitors.visited, visitors.first, visitors.bits, visitors.place]
+    columns = [pa.LargeListArray.from_arrays(pa.array([0, len(one)]), pa.array(one)) for one in arrays]
+    _write(path, pa.RecordBatch.from_arrays(columns, ["leaf", "visited", "first", "bits", "place"]))
 
 
 def read_visitors(path: str) -> Visitors:
     """Read a file that write_visitors has written; a local one is not copied."""
     batch = open_part(path).get_batch(0)
-    bits = batch.column(2)
-    ends = np.frombuffer(bits.buffers()[1], np.int64)[bits.offset : bits.offset + len(bits) + 1]
-    data = np.frombuffer(bits.buffers()[2], np.uint8) if len(bits) else np.empty(0, np.uint8)
-    return Visitors(
-        leaf=numbers_in(batch.column(0)), visited=numbers_in(batch.column(1)), first=ends[: len(bits)], bits=data
-    )
+    return Visitors(*(numbers_in(column.flatten()) for column in batch.columns))
 
 
 def _write(path: str, batch: pa.RecordBatch) -> None:

@@ -27,9 +27,9 @@ from annspark.core.routing_space import PLAIN, RoutingSpace
 from annspark.errors import InputError, reason_of
 from annspark.filesystem import open_place
 
-FORMAT = 1  # a change of the files that this code cannot read makes it one more
+FORMAT = 2  # a change of the files that this code cannot read makes it one more
 MANIFEST, ARRAYS, FIRST, PART = "index.json", "forest.npz", "first.arrow", "part-"
-ROWS, VISITS = "rows-", "visits-"
+ROWS, VISITORS = "rows-", "visitors-"
 _SAVE_AGAIN = "Save the index again"
 
 
@@ -153,9 +153,9 @@ class Manifest:
         return self._named(PART)
 
     @property
-    def visits(self) -> tuple[str, ...]:
+    def visitors(self) -> tuple[str, ...]:
         """Names of the files that tell who visits which leaf, one for each part of the trees that were joined."""
-        return self._named(VISITS)
+        return self._named(VISITORS)
 
     @property
     def slots(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from annspark.core.arrays import places_in_groups
+from annspark.core.arrays import ranges
 from annspark.errors import ClusterError, InputError
 from annspark.output.layout import negated
 from annspark.spark.arrow import collect, ranks_of_ids
@@ -84,7 +84,7 @@ def number(table: pa.Table, value: str) -> Numbered:
     order = np.argsort(users)
     starts = np.cumsum(lengths) - lengths
     lengths, users = lengths[order], users[order]
-    pairs = np.repeat(starts[order], lengths) + places_in_groups(lengths)
+    pairs = ranges(starts[order], lengths)
     return Numbered(
         ids=ids.to_numpy(zero_copy_only=False),
         rows=np.repeat(users, lengths),

@@ -1,5 +1,6 @@
 """Items: what a user's neighbors took and the user did not."""
 
+import math
 from functools import partial
 from os import PathLike
 from typing import Any
@@ -22,6 +23,9 @@ from annspark.uses.sums import sum_in_order, sum_of
 _ITEM, _STRENGTH, _SCORE, _FALLBACK, _TAKERS = "item", "strength", "score", "fallback", "takers"
 _SHARE = "share"
 _MOST_SIMILAR = 2  # the largest distance under cosine and jaccard
+# Scores are added up as whole numbers of this part of the largest strength, so that they do not depend on the order of
+# the rows.  The shares of a user's neighbors add up to 1, so a sum stays below 2**61, and a bigint holds it.
+_UNIT = 2.0**-60
 
 
 @spark_errors_explained()
@@ -77,7 +81,8 @@ def recommend_items(neighbors: DataFrame, interactions: DataFrame, settings: Rec
         facts += [f"{users.count():,} users, {popular.count():,} items"]
     with run.clock.step("score") as facts:
         weighted = _weighted(lists, value, settings.weights)
-        own = run.stage(_best(_scored(weighted, taken, popular, settings.popularity), settings.k))
+        scored = _scored(weighted, taken, popular, _largest_strength(taken), settings.popularity)
+        own = run.stage(_best(scored, settings.k))
         facts += [f"{own.count():,} rows"]
     with run.clock.step("fill") as facts:
         found = own.unionByName(_filled(users, own, taken, popular, settings.k)) if settings.fallback else own
@@ -134,13 +139,25 @@ def _similarity(distance: Column, value: str, weights: str) -> Column:
     return F.greatest(-distance if value == INNER_PRODUCT else 1 - distance, F.lit(0.0))
 
 
-def _scored(weighted: DataFrame, taken: DataFrame, popular: DataFrame, popularity: float) -> DataFrame:
-    """Return what neighbors took and the user did not: user_id, item, score, neighbors."""
+def _largest_strength(taken: DataFrame) -> float:
+    """Return the largest strength, whatever its sign; InputError where one is not finite."""
+    largest = taken.agg(F.max(F.abs(_STRENGTH))).collect()[0][0] or 1.0
+    if not math.isfinite(largest):
+        raise InputError(f"interactions: a strength is {largest}, and it must be finite. Leave such rows out.")
+    return float(largest)
+
+
+def _scored(weighted: DataFrame, taken: DataFrame, popular: DataFrame, largest: float, popularity: float) -> DataFrame:
+    """Return what neighbors took and the user did not: user_id, item, score, neighbors.
+
+    largest : strength
+    """
     of_neighbors = taken.withColumnRenamed(USER_ID, NEIGHBOR_ID)
+    units = F.rint(F.col(_SHARE) * (F.col(_STRENGTH) / largest) / _UNIT).cast("bigint")
     scored = (
         weighted.join(of_neighbors, NEIGHBOR_ID)
         .groupBy(USER_ID, _ITEM)
-        .agg(sum_in_order(F.col(_SHARE) * F.col(_STRENGTH)).alias(_SCORE), F.count("*").cast("int").alias(NEIGHBORS))
+        .agg((F.sum(units) * _UNIT * largest).alias(_SCORE), F.count("*").cast("int").alias(NEIGHBORS))
         .join(taken, [USER_ID, _ITEM], "left_anti")
     )
     if popularity == 0:

@@ -67,7 +67,7 @@ def test_visits_come_back_as_they_were_written(tmp_path):
     leaf = np.sort(rng.integers(0, 9, 100))
     visits = rng.random((100, 9)) < 0.2
     row, visited = np.nonzero(visits)
-    write_visitors(str(tmp_path / "visits"), gather_visitors(leaf, row, visited.astype(np.int32)))
+    write_visitors(str(tmp_path / "visits"), gather_visitors(leaf, visits.sum(axis=1), visited.astype(np.int32)))
     back = read_visitors(str(tmp_path / "visits"))
     found = np.zeros_like(visits)
     found[back.visits(leaf)] = True

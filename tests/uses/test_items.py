@@ -140,3 +140,6 @@ def test_what_does_not_belong_together_is_refused(spark):
         recommend(table, spark.createDataFrame([], "user_id bigint, item string"))
     with pytest.raises(InputError, match="interactions: 'times' is string, and it must be a number"):
         recommend(table, spark.createDataFrame([], f"{TAKEN}, times string"), strength_col="times")
+    endless = spark.createDataFrame([(2, "x", float("inf"))], f"{TAKEN}, times double")
+    with pytest.raises(InputError, match="interactions: a strength is inf, and it must be finite"):
+        recommend(table, endless, strength_col="times", weights="uniform")
