@@ -373,11 +373,9 @@ for name, value in confs(folder).items():
     builder = builder.config(name, value)
 spark = builder.getOrCreate()
 assert "connect" in type(spark).__module__
-outputs = ("ice.night.connected", str(folder / "connected"))
-for name in outputs:
-    publish_neighbors(spark, night(name, vectors, folder / "report", format="delta" if "/" in name else None))
+job = night(sys.argv[3], vectors, folder / "report", format="delta" if "/" in sys.argv[3] else None)
+publish_neighbors(spark, job)
 print("published", flush=True)
-writes = []
 
 
 def die(pending, before):
@@ -385,7 +383,7 @@ def die(pending, before):
 
 
 commits._write = die
-publish_neighbors(spark, night(sys.argv[3], vectors, folder / "report"))
+publish_neighbors(spark, job)
 """
 
 

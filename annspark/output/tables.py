@@ -77,9 +77,11 @@ def write_pending(table: DataFrame, output: Output) -> Pending:
     spark = table.sparkSession
     name = f"{output.aside}_{len(output.written)}" if output.written else output.aside
     output.written.append(name)
-    writer = table.write if output.format is None else table.write.format(output.format)
-    writer.saveAsTable(name)
+    # In two steps, because Spark loses what observes the rows of a Delta table that is made with them.
+    empty = spark.createDataFrame([], table.schema).write
+    (empty if output.format is None else empty.format(output.format)).saveAsTable(name)
     set_properties(spark, name, {_OWNER: json.dumps(this_owner())})
+    table.write.insertInto(name)
     return Pending(spark, name, output, spark.read.table(name), format_of(spark, name))
 
 
