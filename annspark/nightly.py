@@ -12,6 +12,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from annspark import __version__
 from annspark.errors import BuildNeeded, RecallMissed, SettingsError, spark_errors_explained
+from annspark.hide import hidden_values
 from annspark.index import OF_QUERIES, OF_UPDATE, settings_for
 from annspark.index_changes import Saved
 from annspark.index_reader import read_index
@@ -283,7 +284,8 @@ def _publish(ready: Ready, table: DataFrame, report: Report, run: Run, more: lis
 
 def _properties(report: Report) -> dict[str, str]:
     """Return what a published table says of itself in the catalog, or in its commit."""
-    told = {name: report.settings.get(name) for name in ("input", "metric", "k", "seed")}
+    settings = hidden_values(report.settings)
+    told = {name: settings.get(name) for name in ("input", "metric", "k", "seed")}
     told |= {"version": report.version, "recall": round(report.recall.mean, 4), "input_version": report.input_version}
     return {f"annspark.{name}": str(value) for name, value in told.items() if value is not None}
 

@@ -1,6 +1,7 @@
 """Rebuild: build the table of a finished night again, from its report."""
 
 import json
+import re
 from typing import Any
 
 from annspark import __version__
@@ -13,6 +14,7 @@ from annspark.settings import Settings
 
 _OF_ONE_RUN = ("overwrite", "resume")  # they are about what that night found; this run has to be told
 _BESIDE_OUTPUT = ("report", "index")  # they belong to the output that the report names
+_NUMBERED = re.compile(r"(?:delta version|iceberg snapshot) (\d+)")  # as annspark.input.open tells a version
 _MEASURED = ("rows", "recall", "calibration", "distances")  # the same for the same table, on any number of cores
 
 
@@ -56,6 +58,8 @@ def _maker_of(told: dict[str, Any]) -> str:
 def job_of_report(told: dict[str, Any], given: dict[str, Any]) -> Job:
     """Return the job that builds a night's table again.
 
+    An input with numbered versions is read in the version of that night.
+
     told  : what read_build_report has returned
     given : what the command line says: where and how to read and write
 
@@ -67,7 +71,10 @@ def job_of_report(told: dict[str, Any], given: dict[str, Any]) -> Job:
             "the report. Leave one of them out."
         )
     dropped = (*_OF_ONE_RUN, *(_BESIDE_OUTPUT if "output" in given else ()))
-    values = {name: value for name, value in told["settings"].items() if name not in dropped} | given
+    values = {name: value for name, value in told["settings"].items() if name not in dropped}
+    if "input" not in given and (found := _NUMBERED.fullmatch(told["input_version"] or "")):
+        values["input_version"] = int(found[1])
+    values |= given
     if concealed := [name for name, value in values.items() if HIDDEN in str(value)]:
         raise SettingsError(
             f"--from-report: the report does not show the credentials in {' and '.join(map(repr, concealed))}. Give "

@@ -7,6 +7,7 @@ import pytest
 
 from annspark import __version__
 from annspark.cli import main
+from annspark.rebuild import job_of_report
 from tests.cli.builds import QUICK, build
 from tests.helpers import files_in, lists_of, read_report
 
@@ -45,6 +46,13 @@ def test_places_may_be_given_anew_and_nothing_else(night, tmp_path, capsys):
     places = {"input": "copy", "output": "again", "report": "told", "index": "index", "scratch": "scratch"}
     assert rebuild(report, *(word for flag, name in places.items() for word in (f"--{flag}", tmp_path / name))) == 0
     assert set(files_in(tmp_path)) == set(places.values())
+
+
+@pytest.mark.parametrize(("told", "number"), [("delta version 3", 3), ("iceberg snapshot 5", 5), ("files 12ab", None)])
+def test_an_input_with_versions_is_read_in_that_of_the_night(night, told, number):
+    report = read_report(night / "out.report") | {"input_version": told}
+    assert job_of_report(report, {}).input_version == number
+    assert job_of_report(report, {"input": "other"}).input_version is None
 
 
 @pytest.mark.parametrize("change", ["rows", "vectors"])
