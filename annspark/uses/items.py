@@ -21,7 +21,7 @@ from annspark.uses.settings import RecommendSettings
 from annspark.uses.sums import sum_in_order, sum_of
 
 _ITEM, _STRENGTH, _SCORE, _FALLBACK, _TAKERS = "item", "strength", "score", "fallback", "takers"
-_SHARE = "share"
+_SHARE, _OFFERED = "share", "offered"
 _MOST_SIMILAR = 2  # the largest distance under cosine and jaccard
 # Scores are added up as whole numbers of this part of the largest strength, so that they do not depend on the order of
 # the rows.  The shares of a user's neighbors add up to 1, so a sum stays below 2**61, and a bigint holds it.
@@ -154,11 +154,20 @@ def _scored(weighted: DataFrame, taken: DataFrame, popular: DataFrame, largest: 
     """
     of_neighbors = taken.withColumnRenamed(USER_ID, NEIGHBOR_ID)
     units = F.rint(F.col(_SHARE) * (F.col(_STRENGTH) / largest) / _UNIT).cast("bigint")
+    offered = weighted.join(of_neighbors, NEIGHBOR_ID).select(USER_ID, _ITEM, units.alias(_SCORE))
+    own = taken.select(USER_ID, _ITEM, F.lit(None).alias(_SCORE))
+    # Rows are shipped once, by user, as sums and ranks both need.  An item with a null is one of the user's own.
     scored = (
-        weighted.join(of_neighbors, NEIGHBOR_ID)
+        offered.unionByName(own)
+        .repartition(USER_ID)
         .groupBy(USER_ID, _ITEM)
-        .agg((F.sum(units) * _UNIT * largest).alias(_SCORE), F.count("*").cast("int").alias(NEIGHBORS))
-        .join(taken, [USER_ID, _ITEM], "left_anti")
+        .agg(
+            (F.sum(_SCORE) * _UNIT * largest).alias(_SCORE),
+            F.count("*").cast("int").alias(NEIGHBORS),
+            F.count(_SCORE).alias(_OFFERED),
+        )
+        .where(F.col(_OFFERED) == F.col(NEIGHBORS))
+        .drop(_OFFERED)
     )
     if popularity == 0:
         return scored
