@@ -77,11 +77,11 @@ class Output:
 class Pending:
     """A table or an index written aside.
 
-    spark  : the session
-    name   : where it is now: a folder with its scheme, or a catalog table
-    output : where it is to be published
-    table  : reads the written table; None for an index
-    format : of the table, in small letters; "" for an index
+    spark      : the session
+    name       : where it is now: a folder with its scheme, or a catalog table
+    output     : where it is to be published
+    table      : reads the written table; None for an index
+    format     : of the table, in small letters; "" for an index
     properties : what the published table is to say of itself, by names that begin with annspark.
     """
 
