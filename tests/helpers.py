@@ -122,3 +122,8 @@ def python_environment() -> dict[str, str]:
 
 def run_process(*command: str, cwd: Path | str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=cwd, env=python_environment(), capture_output=True, text=True, timeout=240)
+
+
+def tables_in(spark, database) -> list[str]:
+    """Return the names of a database's tables, without temporary views, which are in every database."""
+    return sorted(table.name for table in spark.catalog.listTables(database) if not table.isTemporary)

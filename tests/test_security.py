@@ -47,7 +47,7 @@ def test_hostile_names_of_tables_are_refused_and_nothing_is_dropped(spark, tmp_p
         with pytest.raises(error):
             publish_neighbors(spark, make_job(places | {role: name} | NAMED))
     assert spark.read.table("canaries.canary").count() == 3
-    assert [table.name for table in spark.catalog.listTables("canaries")] == ["canary"]
+    assert tables_in(spark, "canaries") == ["canary"]
     spark.sql("DROP DATABASE canaries CASCADE")
 
 

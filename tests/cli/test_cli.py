@@ -11,7 +11,7 @@ from annspark import __version__
 from annspark.cli import main
 from annspark.start.session import quiet_java
 from tests.cli.builds import ROWS, build, damaged
-from tests.helpers import count_cached, files_in, lists_of, read_report
+from tests.helpers import count_cached, files_in, lists_of, read_report, tables_in
 
 KEYS = {
     "version": None,
@@ -237,7 +237,7 @@ def test_input_and_output_may_be_catalog_tables(spark, inputs, tmp_path, monkeyp
     assert build(*names, *report) == 2
     assert build(*names, *report, "--overwrite", "--k", "3") == 0
     assert {len(neighbors) for neighbors in lists_of(spark.read.table(names[1])).values()} == {3}
-    assert sorted(table.name for table in spark.catalog.listTables(database)) == ["neighbors", "users"]
+    assert tables_in(spark, database) == ["neighbors", "users"]
     assert read_report(tmp_path / "report")["settings"]["output"] == names[1]
     spark.sql(f"DROP DATABASE {database} CASCADE")
 

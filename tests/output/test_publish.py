@@ -44,7 +44,7 @@ def put(spark, first, name, overwrite=False, file_format=None):
 
 
 def names(spark, database):
-    return sorted(t.name for t in spark.catalog.listTables(database))
+    return tables_in(spark, database)
 
 
 def rows(spark, first):
@@ -70,7 +70,7 @@ def place(request, spark, tmp_path):
     else:
         database = f"night_{uuid4().hex[:8]}"
         spark.sql(f"CREATE DATABASE {database}")
-        yield f"{database}.neighbors", lambda: sorted(t.name for t in spark.catalog.listTables(database))
+        yield f"{database}.neighbors", lambda: tables_in(spark, database)
         spark.sql(f"DROP DATABASE {database} CASCADE")
 
 
@@ -300,7 +300,7 @@ def test_a_three_part_name_is_published_and_replaced(spark):
     for start in (0, 100):
         put(spark, start, output, overwrite=start > 0)
         assert spark.table(output).agg({"user_id": "min"}).collect()[0][0] == start
-    assert [table.name for table in spark.catalog.listTables(database)] == ["neighbors"]
+    assert tables_in(spark, database) == ["neighbors"]
     spark.sql(f"DROP DATABASE {database} CASCADE")
 
 

@@ -10,7 +10,7 @@ from annspark.output.publish import aside, check_output, commit, write_pending
 from annspark.spark import files
 from annspark.spark.leftovers import OWNER, is_dead, sweep, this_owner, working_in
 from annspark.spark.staging import staging
-from tests.helpers import files_in
+from tests.helpers import files_in, tables_in
 
 
 def ended():
@@ -116,7 +116,7 @@ def test_catalog_tables_of_dead_runs_go_and_the_only_copy_is_put_back(spark, mon
             write_pending(spark.range(5), output)
     spark.sql(f"ALTER TABLE {database}.out RENAME TO {database}.{output.aside.split('.')[1]}_replaced")
     output = check_output(spark, f"{database}.out", overwrite=True)
-    assert [table.name for table in spark.catalog.listTables(database)] == ["out"]
+    assert tables_in(spark, database) == ["out"]
     assert spark.table(f"{database}.out").count() == 3
     with aside(spark, output):
         pending = write_pending(spark.range(5), output)
