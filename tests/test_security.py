@@ -15,7 +15,7 @@ from annspark import InputError, SettingsError, build_neighbors, load, open_inde
 from annspark.job import make_job
 from annspark.nightly import publish_neighbors
 from annspark.spark.files import LITERAL
-from tests.helpers import REPOSITORY, clustered, lists_of, make_table, run_process
+from tests.helpers import REPOSITORY, clustered, lists_of, make_table, run_process, tables_in
 from tests.test_house import MODULES, name_of
 
 HOSTILE = "a`b'c\"d; DROP TABLE canary; --.e\\f\n\t*{[?é名\U0001f600"

@@ -21,7 +21,7 @@ from annspark.output.publish import (
     write_pending,
 )
 from annspark.spark import files
-from tests.helpers import files_in
+from tests.helpers import files_in, tables_in
 
 
 def write(spark, first, name, overwrite=False, file_format=None):
@@ -41,10 +41,6 @@ def put(spark, first, name, overwrite=False, file_format=None):
     output = check_output(spark, name, overwrite, file_format)
     with aside(spark, output):
         commit(write_pending(rows(spark, first), output))
-
-
-def names(spark, database):
-    return tables_in(spark, database)
 
 
 def rows(spark, first):
