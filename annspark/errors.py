@@ -141,6 +141,8 @@ def known_failure(error: BaseException) -> AnnsparkError | None:
             "cleans that folder meanwhile."
         )
     if isinstance(error, ModuleNotFoundError):
+        if error.name == "pyspark":  # annspark does not bring it, as a cluster has its own
+            return ClusterError("this Python has no pyspark. Where there is no cluster, pip install 'annspark[spark]'.")
         return ClusterError(f"this Python has no {error.name}: install it on the driver and the executors.")
     if _is_cut(error):
         return ClusterError(

@@ -12,7 +12,7 @@ from typing import Any
 
 
 def outcome(packages: Sequence[dict[str, Any]]) -> tuple[str, int]:
-    """Return what to say of the packages in pip-audit's JSON, and the exit code: 1 where one is vulnerable."""
+    """Return what to say of the packages in pip-audit's JSON, and the exit code: 1 where an upgrade would help one."""
     known = [one for one in packages if "vulns" in one]
     found = [
         f"{one['name']} {one['version']}: {flaw['id']}, fixed in {', '.join(flaw['fix_versions']) or 'no version yet'}"
@@ -22,7 +22,7 @@ def outcome(packages: Sequence[dict[str, Any]]) -> tuple[str, int]:
     if not known:
         return "audit: NOT DONE, because PyPI's list of vulnerabilities cannot be reached from here.", 0
     told = f"audit: {len(known)} of {len(packages)} packages are known there, {len(found)} vulnerabilities."
-    return "\n".join([told, *found]), int(bool(found))
+    return "\n".join([told, *found]), int(any(flaw["fix_versions"] for one in known for flaw in one["vulns"]))
 
 
 def main() -> int:

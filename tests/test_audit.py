@@ -16,6 +16,12 @@ def test_a_vulnerable_package_fails_and_is_named():
     ]
 
 
+def test_a_vulnerability_that_no_version_fixes_is_named_and_does_not_fail():
+    told, code = outcome([{"name": "old", "version": "9.0", "vulns": [FLAW | {"fix_versions": []}]}])
+    assert code == 0
+    assert told.endswith("old 9.0: PYSEC-2026-1, fixed in no version yet")
+
+
 def test_an_audit_of_nothing_says_so_and_does_not_fail():
     assert outcome([SAFE]) == ("audit: 1 of 1 packages are known there, 0 vulnerabilities.", 0)
     for packages in ([], [UNKNOWN]):

@@ -136,6 +136,13 @@ def test_a_java_that_has_ended_is_told_as_that(error):
     assert is_java_lost(error)
 
 
+@pytest.mark.parametrize(("name", "how"), [("pyspark", "pip install 'annspark[spark]'"), ("scipy", "the executors")])
+def test_a_module_that_is_missing_is_named_with_what_to_install(name, how):
+    told = str(known_failure(ModuleNotFoundError(f"No module named {name!r}", name=name)))
+    assert f"has no {name}" in told
+    assert how in told
+
+
 def test_an_error_that_came_of_a_lost_java_is_one_of_a_lost_java():
     error = ClusterError("something else")
     error.__context__ = ConnectionResetError(104, "reset")
