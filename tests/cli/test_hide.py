@@ -61,6 +61,7 @@ def test_other_texts_stay_as_they_are(text):
 
 
 PLACE = f"nofs://AKIA7:{SECRET}@bucket/users"
+SIGNED = f"nofs://bucket/users?sig={SECRET}"
 
 
 def test_neither_log_nor_errors_nor_reports_show_credentials(caplog):
@@ -82,8 +83,9 @@ def test_neither_log_nor_errors_nor_reports_show_credentials(caplog):
 
 @pytest.mark.parametrize("more", [[], ["--debug"]])
 def test_the_command_line_shows_no_credentials(spark, inputs, tmp_path, capfd, caplog, more):
-    assert build(inputs / "good", PLACE, *more) == 2
-    assert build(PLACE, tmp_path / "out", *more) == 3
+    assert build(inputs / "good", SIGNED, *more) == 2
+    assert build(SIGNED, tmp_path / "out", *more) == 3
+    assert build(PLACE, tmp_path / "out", *more) == 2
     with pytest.raises(SystemExit):
         main(["build", "--inptu", PLACE])
     said = capfd.readouterr()
@@ -96,7 +98,7 @@ def test_a_report_with_hidden_credentials_asks_for_the_place_again(tmp_path, cap
     from annspark.job import make_job
     from annspark.nightly import _asked
 
-    asked = _asked(make_job({"input": PLACE, "output": "out"}))
+    asked = _asked(make_job({"input": SIGNED, "output": "out"}))
     held = make_bare_held(settings=asked, version=__version__)
     (tmp_path / "report.json").write_text(json.dumps(held))
     assert main(["build", "--from-report", str(tmp_path / "report.json"), "--output", "again"]) == 2
