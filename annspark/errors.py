@@ -10,7 +10,7 @@ from annspark.hide import hidden
 class AnnsparkError(Exception):
     """The base of annspark's errors; itself raised for a defect of annspark. Its message shows no credentials."""
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str = "") -> None:
         super().__init__(hidden(message))
 
 
@@ -85,7 +85,9 @@ _KNOWN = {
         "Java ran out of memory ({reason}). Give it more: spark.driver.memory on one machine, spark.executor.memory on "
         "a cluster"
     ),
-    r"Python worker exited unexpectedly|Python worker failed to connect back|[Ee]xit code:? 137|OOMKilled": (
+    # The last is a worker that died before Spark handed it a task.
+    r"Python worker exited unexpectedly|Python worker failed to connect back|[Ee]xit code:? 137|OOMKilled"
+    r"|java\.io\.EOFException(?:\s+at \S+)*?\s+at org\.apache\.spark\.api\.python": (
         f"a Python worker died ({{reason}}), most often for want of memory. {_MORE_FOR_PYTHON}"
     ),
     r"bigger than (?:local maxResultSize|spark\.driver\.maxResultSize)": (

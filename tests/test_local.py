@@ -18,7 +18,7 @@ from annspark.core.routing_space import RoutingSpace
 from annspark.core.vectors import slice_rows, sparse_rows
 from annspark.errors import InputError, SettingsError
 from annspark.local import open_index
-from annspark.saved.manifest import manifest_as_text, read_manifest
+from annspark.saved.manifest import FORMAT, manifest_as_text, read_manifest
 from annspark.saved.store import Store
 from tests.core.test_search import SPARSE, sparse_world, world
 from tests.core.worlds import DENSE
@@ -422,8 +422,8 @@ def test_a_folder_that_is_no_index(tmp_path):
 
 
 def test_an_index_of_a_newer_format(saved):
-    change(saved, format=2, version="9.1")
-    assert refused(saved).startswith("made by annspark 9.1 with format 2; this annspark reads 1. Upgrade")
+    change(saved, format=FORMAT + 1, version="9.1")
+    assert refused(saved).startswith(f"made by annspark 9.1 with format {FORMAT + 1}; this annspark reads {FORMAT}. ")
 
 
 def change(folder, **facts):

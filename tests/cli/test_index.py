@@ -190,7 +190,7 @@ def test_an_index_is_replaced_only_when_that_is_asked_for(inputs, tmp_path, caps
         ("fit", ["--index", "GOOD"], 2, "one is or holds the other"),
         ("fit", ["--index", "GOOD/below"], 2, "one is or holds the other"),
         ("fit", ["--index", "TABLE", "--overwrite"], 2, "something else than an index"),
-        ("fit", ["--index", "s3a://bucket/index"], 2, "cannot rename a folder"),
+        ("fit", ["--index", "gs://bucket/index"], 2, "cannot rename a folder"),
         ("fit", ["--k", "0"], 2, "'k' is 0"),
         ("info", ["--index", "nowhere"], 3, "there is no such folder"),
         ("info", ["--index", "TABLE"], 3, "there is no index.json in it"),

@@ -37,8 +37,8 @@ def test_a_process_of_its_own_publishes_the_same_table(spark, inputs, here, tmp_
     assert done.returncode == 0, done.stderr[-3000:]
     assert lists_of(spark.read.parquet(str(tmp_path / "out"))) == here
     assert [line.split()[0] for line in done.stdout.splitlines()] == [
-        "read", "sample", "grow", "calibrate", "join", "join", "audit", "publish",
-        "users", "recall", "spread", "target", "digits", "cost", "leaves", "seconds",
+        "input", "run", "read", "sample", "grow", "calibrate", "join", "join", "audit", "publish",
+        "users", "recall", "spread", "target", "digits", "cost", "leaves", "seconds", "made",
     ]  # fmt: skip
     assert files_in(tmp_path / "out.report") == ["earlier", "report.html", "report.json"]
 
