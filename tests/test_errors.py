@@ -73,7 +73,7 @@ WORKER = 'An exception was thrown from the Python worker:\nTraceback (most recen
         (CLASSIC.format("Exception thrown in awaitResult: ", "Caused by: a.b.SparkException: Python worker exited "
                         "unexpectedly (crashed). Consider setting 'a' or'b' to 'true' for the better traceback\n"),
          ["a Python worker died (Python worker exited unexpectedly (crashed)), most"]),
-        (CLASSIC.format("Job aborted", "Caused by: java.io.EOFException\n\tat java.base/java.io.DataInput.readInt(D.java)"
+        (CLASSIC.format("Job aborted", "Caused by: java.io.EOFException\n\tat java.base/java.io.Data.readInt(D.java)"
                         "\n\tat org.apache.spark.api.python.PythonWorkerFactory.create(P.scala:1)"), ["worker died"]),
         (OLD.format("System memory 9 must be at least 10", ""), ["Java ran out of memory", "spark.driver.memory"]),
         (CLASSIC.format("Cannot run program \"python9\": error=2", ""), ["cannot run 'python9'", "PYSPARK_PYTHON"]),
