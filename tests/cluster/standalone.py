@@ -147,7 +147,8 @@ def end(processes: Callable[[], list[psutil.Process]]) -> None:
         for process in left:
             with suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGKILL)
-        psutil.wait_procs(left, timeout=5)
+        # Not psutil.wait_procs: it takes the exit codes of children, which their Popen then tells as 0.
+        time.sleep(0.05)
 
 
 def wait_for(happened: Callable[[], object], what: str, seconds: float = _PATIENCE) -> None:
