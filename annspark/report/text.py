@@ -30,8 +30,6 @@ def report_as_text(report: Report) -> str:
         f"({recall.low:.4f} to {recall.high:.4f}, 95 %, measured on {recall.users:,} users)",
         f"spread   5 % of users have a recall of {recall.p5:.2f} or less, {recall.below_half:.1%} one below 0.5",
     ]
-    if report.input_version:
-        lines.insert(0, f"input    {report.settings['input']}, {report.input_version}")
     if report.calibration:
         goal = report.calibration
         lines.append(
@@ -54,6 +52,8 @@ def report_as_text(report: Report) -> str:
         lines.append(f"leaves   {report.leaves.count:,}, the largest with {report.leaves.max_rows:,} users")
     lines.append(f"seconds  {report.seconds['total']:.1f} ({steps})")
     asked = {name: value for name, value in hidden_values(report.settings).items() if name in ("input", "seed")}
+    if report.input_version:
+        asked["input"] = f"{asked['input']} ({report.input_version})"
     made = asked | {"annspark": report.version} | report.versions | report.cluster
     return "\n".join([*lines, f"made     {', '.join(f'{name} {value}' for name, value in made.items())}"])
 
