@@ -31,8 +31,9 @@ _LOCAL = {
     "spark.executorEnv.OPENBLAS_NUM_THREADS": "1",
     "spark.executorEnv.MKL_NUM_THREADS": "1",
 }
-# Java and a worker were once seen to wait for each other forever.  Spark 4.1 and newer then kill the worker and try its
-# task again; older ones ignore both settings.  A worker is silent while it joins a partition, minutes at most.
+# Over TCP, Java and a worker can wait for each other forever: conf/spark-cluster.conf says why.  Spark 4.1 and newer
+# then kill the worker and try its task again; older ones ignore both settings.  A worker is silent while it joins a
+# partition, minutes at most.
 _STALLS = {"spark.python.worker.idleTimeoutSeconds": "1800", "spark.python.worker.killOnIdleTimeout": "true"}
 MEMORY = "spark.driver.memory"
 # Of the memory that is free, Java's heap may take a third, and the Python workers' partitions take a quarter.  The rest
