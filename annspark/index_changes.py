@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import types as T
 
-from annspark.core.arrays import are_in, ranges
+from annspark.core.arrays import are_in, distinct, ranges
 from annspark.core.contents import contents_of
 from annspark.core.coordinates import Coordinates
 from annspark.core.copies import Callers, callers_of, route_changed, route_homes
@@ -197,7 +197,7 @@ def _changed(before: np.ndarray, contents: np.ndarray, tonight: np.ndarray, new_
         same = (before[at] == tonight) & (contents[at] == new_contents)
     lost = np.ones(len(before), bool)
     lost[at[same]] = False
-    return np.unique(np.concatenate([tonight[~same], before[lost], *twice]))
+    return distinct(np.concatenate([tonight[~same], before[lost], *twice]))
 
 
 def _short_mapper(paths: list[str], gone: Gone, k: int) -> Mapper:
@@ -460,7 +460,7 @@ def _gather(
     n_visits, visits = numbers(asking[N_VISITS], np.int32), numbers(asking[VISITS], np.int32)
     n_asking, goes, target = len(n_visits), visits >= 0, -3 - visits
     ids, hashes, vectors = read_part(part.path, wire.dim, sparse=wire.sparse)
-    calling, called = read_visitors(part.visitors).visits(part.leaf, np.unique(target[~goes]))
+    calling, called = read_visitors(part.visitors).visits(part.leaf, distinct(target[~goes]))
     wanted = np.isin(part.leaf, visits[goes])
     wanted[calling] = True
     row = np.flatnonzero(wanted)

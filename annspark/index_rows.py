@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
 
-from annspark.core.arrays import are_in, ranges
+from annspark.core.arrays import are_in, distinct, ranges
 from annspark.core.contents import contents_of
 from annspark.core.packing import EMPTY, merge_lists, pack, unpack
 from annspark.core.sampling import slot_of
@@ -304,7 +304,7 @@ def merged(rows: KeptRows, lists: pa.Table, width: int) -> KeptRows:
     found_ids, found = elements(lists[NEIGHBOR_IDS]).cast(id_kind), numbers(lists[DISTANCES], np.float32)
     counts = numbers(lists[COUNTS], np.int32).astype(np.int64)
     owner = pc.index_in(elements(lists[IDS]).cast(id_kind), rows.ids).to_numpy(zero_copy_only=False).astype(np.int64)
-    touched = np.unique(owner)
+    touched = distinct(owner)
     own = rows.take(touched)
     n_found = len(counts)
     counts = np.concatenate([counts, own.counts])

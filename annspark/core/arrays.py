@@ -12,6 +12,18 @@ def places_in_groups(counts: np.ndarray) -> np.ndarray:
     return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
+def distinct(numbers: np.ndarray) -> np.ndarray:
+    """Return the different numbers of an array (n,), ascending.
+
+    np.unique of NumPy 2.3 and newer hashes them, which takes 16 times as long for 53,000 numbers of which 2,000 differ,
+    and 120 times as long for 4,500,000 that all differ.
+    """
+    ordered = np.sort(numbers)
+    is_first = np.ones(len(ordered), bool)
+    is_first[1:] = ordered[1:] != ordered[:-1]
+    return ordered[is_first]
+
+
 def ranges(first: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Return the numbers in some ranges, one range after the other.
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from annspark.core.arrays import distinct, ranges
 from annspark.core.forest import Forest
 from annspark.core.plan import Plan
 from annspark.core.routes import EVERY_LEAF, Routes
@@ -96,8 +97,7 @@ class Callers:
     def of(self, homes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return who calls some leaves: int (n_found,), the place of a leaf in homes; int32 (n_found,), partitions."""
         counts = np.diff(self.first)[homes]
-        at = np.repeat(self.first[homes] - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
-        return np.repeat(np.arange(len(homes)), counts), self.partition[at]
+        return np.repeat(np.arange(len(homes)), counts), self.partition[ranges(self.first[homes], counts)]
 
 
 def callers_of(leaf: np.ndarray, visited: np.ndarray, partition_of_leaf: np.ndarray) -> Callers:
@@ -106,9 +106,9 @@ def callers_of(leaf: np.ndarray, visited: np.ndarray, partition_of_leaf: np.ndar
     leaf, visited : int32 (n,), pairs of a leaf and one that its residents visit, or EVERY_LEAF
     """
     partition, every = partition_of_leaf[leaf], visited == EVERY_LEAF
-    keys = np.unique(visited[~every].astype(np.int64) << 32 | partition[~every])
+    keys = distinct(visited[~every].astype(np.int64) << 32 | partition[~every])
     first = np.searchsorted(keys >> 32, np.arange(len(partition_of_leaf) + 1))
-    return Callers(first=first, partition=keys.astype(np.int32), hubs=np.unique(partition[every]))
+    return Callers(first=first, partition=keys.astype(np.int32), hubs=distinct(partition[every]))
 
 
 def route_changed(callers: Callers, forest: Forest, plan: Plan, vectors: Vectors) -> Copies:

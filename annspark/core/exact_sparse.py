@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from annspark.core.arrays import distinct
 from annspark.core.distance import SparseProducts
 from annspark.core.excluded import Pairs
 from annspark.core.metric import METRICS
@@ -90,7 +91,7 @@ class _Pairs:
         self.facts = METRICS[metric]
         self.from_raw, self.to_raw = self.facts.from_raw, self.facts.to_raw
         self.lengths, self.query_lengths = squared_lengths(vectors), squared_lengths(queries)
-        columns = np.unique(queries.indices)
+        columns = distinct(queries.indices)
         self.vectors = renumbered(vectors, columns).astype(np.float64)
         self.queries = renumbered(queries, columns).astype(np.float64)
         self.right = self.queries.T.tocsr()

@@ -5,7 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
-from annspark.core.arrays import places_in_groups
+from annspark.core.arrays import distinct, places_in_groups
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,10 @@ def excluded_by(hashes: np.ndarray, named: np.ndarray, others: np.ndarray) -> Ex
     place = np.searchsorted(hashes, named, sorter=order).clip(max=len(hashes) - 1)
     row = order.take(place)
     here = np.flatnonzero(hashes.take(row) == named)
-    distinct, code = np.unique(others.take(here), return_inverse=True)
-    pairs = pairs_of(row.take(here), code.reshape(-1), len(hashes), len(distinct))
+    hashes_of_others, code = np.unique(others.take(here), return_inverse=True)
+    pairs = pairs_of(row.take(here), code.reshape(-1), len(hashes), len(hashes_of_others))
     counts = np.bincount(pairs.row, minlength=len(hashes)).astype(np.int32)
-    return Excluded(counts, distinct.take(pairs.other) if len(distinct) else distinct)
+    return Excluded(counts, hashes_of_others.take(pairs.other) if len(hashes_of_others) else hashes_of_others)
 
 
 def concatenate(parts: list[Excluded]) -> Excluded:
@@ -130,5 +130,5 @@ class Pairs:
 
 def pairs_of(row: np.ndarray, other: np.ndarray, n: int, m: int) -> Pairs:
     """Return pairs, given in any order, each perhaps several times."""
-    keys = np.unique(row.astype(np.int64) * max(m, 1) + other)
+    keys = distinct(row.astype(np.int64) * max(m, 1) + other)
     return Pairs(keys // max(m, 1), keys % max(m, 1), n, max(m, 1))

@@ -11,6 +11,7 @@ a small group.
 
 import numpy as np
 
+from annspark.core.arrays import distinct
 from annspark.core.distance import SparseProducts, measure_for
 from annspark.core.excluded import Pairs
 from annspark.core.metric import METRICS
@@ -92,7 +93,7 @@ def _all_raw(rows: Vectors, first: Vectors, metric: str) -> np.ndarray:
     if not is_sparse(rows):
         one, other = np.divmod(np.arange(n * m), max(1, m))
         return measure_for(metric, rows).exact(rows, one, first, other).astype(np.float32, copy=False).reshape(n, m)
-    columns = np.unique(first.indices)
+    columns = distinct(first.indices)
     left, right = (renumbered(part, columns).astype(np.float64) for part in (rows, first))
     products = (left @ right.T.tocsr()).toarray()
     raw = SparseProducts(metric).from_products(squared_lengths(rows)[:, None], squared_lengths(first), products)

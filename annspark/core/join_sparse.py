@@ -20,7 +20,7 @@ from math import isqrt
 
 import numpy as np
 
-from annspark.core.arrays import places_in_groups
+from annspark.core.arrays import distinct, places_in_groups
 from annspark.core.distance import SparseProducts
 from annspark.core.keeper import Keeper, Meetings
 from annspark.core.metric import Metric
@@ -240,7 +240,7 @@ def _compare_at_once(
     residents = leaves.rows[leaves.first[0] : leaves.first[-1] + leaves.count[-1]]
     right = take_rows(rows.marked, residents)
     # The columns of the residents of these leaves, and one more that stands for all others.
-    columns = np.unique(right.indices)
+    columns = distinct(right.indices)
     n_columns = len(columns) + 1
     half = len(leaves.count) // 2
     if half and len(leaves.count) * n_columns > _COLUMNS:

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from annspark.core.arrays import places_in_groups, sort_pairs
+from annspark.core.arrays import distinct, places_in_groups, sort_pairs
 from annspark.core.excluded import Pairs, pairs_of
 from annspark.core.metric import METRICS
 from annspark.core.packing import DISTANCE_BITS, from_ordered_bits, low_bits, ordered_bits
@@ -75,7 +75,7 @@ class Keeper:
         place = np.full(len(home), -1)
         place[rows] = np.arange(len(rows))
         row, every = place[visits.row], visits.leaf == EVERY_LEAF
-        self.hubs = np.unique(row[every & (row >= 0)])
+        self.hubs = distinct(row[every & (row >= 0)])
         here = np.flatnonzero((row >= 0) & ~every)
         self.excluded = None if excluded is None else _renumbered(excluded, place)
         self.group = None if group is None else group[rows]

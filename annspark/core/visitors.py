@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from annspark.core.arrays import distinct
+
 
 @dataclass(frozen=True)
 class Visitors:
@@ -141,7 +143,7 @@ def _widened(bits: np.ndarray, place: np.ndarray) -> np.ndarray:
 
 def _with_targets(targets: np.ndarray, bits: np.ndarray, more: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the leaves visited with more of them, ascending, and the bits of each, 0 for those that are new."""
-    both = np.union1d(targets, more)
+    both = distinct(np.concatenate([targets, more]))
     if len(both) == len(targets):
         return targets, bits
     wide = np.zeros((len(both), bits.shape[1]), np.uint8)
