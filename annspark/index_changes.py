@@ -68,12 +68,12 @@ class Changes:
     @property
     def asking(self) -> np.ndarray:
         """Hashes of the rows that are joined: int64 (n,), ascending."""
-        return np.union1d(self.added, self.again)
+        return distinct(np.concatenate([self.added, self.again]))
 
     @property
     def replaced(self) -> np.ndarray:
         """Hashes of all rows that have no list of last night that is still used: int64 (n,), ascending."""
-        return np.union1d(self.gone.hashes, self.asking)
+        return distinct(np.concatenate([self.gone.hashes, self.asking]))
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def find_changes(users: Users, old: Saved) -> Changes:
         numbered = spark.range(0, len(paths), 1, len(paths))
         mapper = _short_mapper(paths, gone, manifest.settings["k"])
         short = numbers(collect(numbered.mapInArrow(mapper, f"{HASHES} binary"))[HASHES], np.int64)
-        again = np.union1d(again, short)
+        again = distinct(np.concatenate([again, short]))
     return Changes(gone=gone, added=added, again=again)
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from annspark.core.arrays import distinct
 from annspark.core.excluded import Pairs, pairs_of
 from annspark.core.join_dense import compare_dense
 from annspark.core.join_sparse import compare_sparse
@@ -140,7 +141,9 @@ def _surplus(vectors: Vectors, some: np.ndarray, most: int, excluded: Pairs | No
     Vectors that exclude others or are excluded are left out: their twins cannot stand for them.
     """
     if excluded is not None and len(excluded.row):
-        some = np.setdiff1d(some, np.concatenate([excluded.row, excluded.other]))
+        is_free = np.ones(max(excluded.n, excluded.m), bool)
+        is_free[excluded.row] = is_free[excluded.other] = False
+        some = some[is_free[some]]
     if len(some) == len_of(vectors):
         return surplus_twins(vectors, most)
     surplus, model = surplus_twins(take_rows(vectors, some), most)
@@ -216,7 +219,7 @@ def meetings_of(asking: np.ndarray, home: np.ndarray, calling: np.ndarray, calle
     calling, called : int (m,), a resident, and a leaf that it visits
     """
     by_home, by_called = np.argsort(home, kind="stable"), np.argsort(called, kind="stable")
-    leaves = np.intersect1d(home, called)
+    leaves = distinct(home[np.isin(home, called)])
     sides = []
     for rows, keys in ((asking[by_home], home[by_home]), (calling[by_called], called[by_called])):
         cuts = [np.searchsorted(keys, leaves, side) for side in ("left", "right")]
