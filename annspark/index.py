@@ -160,9 +160,8 @@ class Index:
 
         The forest and the probes stay, and the table is the one that a join of all rows gives with these, to the bit.
         Only rows that are new or changed are joined, those that do not exclude the same others any more, and some that
-        have lost neighbors.  All rows are joined where more
-        than a quarter has changed, and where the index keeps no lists of neighbors: `annspark build --index` and this
-        call keep them, fit does not.
+        have lost neighbors.  All rows are joined where more than a quarter has changed, and where the index keeps no
+        lists of neighbors: `annspark build --index` and this call keep them, fit does not.
 
         Raises what build_neighbors raises: RecallMissed says that the rows have drifted from the forest, so that a new
         index is needed.  Raises BuildNeeded, an InputError, for rows that this index cannot hold.

@@ -1,54 +1,28 @@
-"""The steps of an update: find what has changed, write the parts anew, and join what has changed with what it meets."""
+"""Changes: which rows are new, changed or gone since an index was made, and whose lists are to be made anew."""
 
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import types as T
 
-from annspark.core.arrays import are_in, distinct, ranges
+from annspark.core.arrays import are_in, distinct
 from annspark.core.contents import contents_of
-from annspark.core.coordinates import Coordinates
-from annspark.core.copies import Callers, callers_of, route_changed, route_homes
-from annspark.core.excluded import Pairs, excluded_by, pairs_of
-from annspark.core.forest import Forest
-from annspark.core.join import join_changed, meetings_of
-from annspark.core.keeper import NO_BAR, Meetings
-from annspark.core.plan import Plan
-from annspark.core.routes import Visits
 from annspark.core.sampling import slot_of
-from annspark.core.vectors import Vectors, concatenate_rows, in_kind, numbers_of, take_rows
-from annspark.core.visitors import renew_visitors
-from annspark.flow.exclude import digests_of, pairs_with
-from annspark.flow.join import joined_batches, joined_schema
+from annspark.core.vectors import take_rows
+from annspark.flow.exclude import digests_of
 from annspark.flow.read import Users
-from annspark.flow.route import ship_vectors
-from annspark.index_rows import block_facts, cannot_write, digests_in, facts_schema, one_row_each
-from annspark.index_writer import CALLERS, VISITED, WRITTEN, PartRows, number_kind_of, write_files
-from annspark.saved.kept import Gone, read_digests, read_rows, read_visitors
+from annspark.index_rows import digests_in, one_row_each
+from annspark.saved.kept import Gone, read_digests, read_rows
 from annspark.saved.manifest import Manifest
-from annspark.saved.parts import read_part
-from annspark.spark.arrow import Batches, Mapper, collect, elements, gathered, numbers, to_binary, to_lists
-from annspark.spark.block import block_lengths, block_users, id_type
+from annspark.spark.arrow import Batches, Mapper, collect, elements, numbers, to_binary, to_lists
+from annspark.spark.block import block_numbers, block_users, id_type
 from annspark.spark.cluster import partition_keys
-from annspark.spark.meter import Meter, watch_joined, watch_shipped
 from annspark.spark.wire import Wire
-from annspark.tables import (
-    CONTENTS,
-    HASHES,
-    HOMES,
-    IDS,
-    LOWEST,
-    N_VISITS,
-    PARTITION_KEY,
-    VISITS,
-)
+from annspark.tables import CONTENTS, HASHES, IDS, LOWEST, PARTITION_KEY
 
-_BARS, _ADDED, _AGAIN, _GONE = "bars", "added", "again", "gone"
-_SLACK = np.float32(1e-5)  # share by which a bar is raised: more than turning it into a raw distance can lose
+_ADDED, _AGAIN, _GONE = "added", "again", "gone"
 
 
 @dataclass(frozen=True)
@@ -89,37 +63,6 @@ class Saved:
         return [f"{self.folder}/{name}" for name in self.manifest.slots]
 
 
-@dataclass(frozen=True)
-class _Part:
-    """A part of a saved index.
-
-    path      : of its rows
-    visitors  : path of who visits which leaf; None for a tree that is not joined
-    leaves    : int32 (n,), its leaves, ascending
-    leaf_rows : int64 (n,), rows of each
-    """
-
-    path: str
-    visitors: str | None
-    leaves: np.ndarray
-    leaf_rows: np.ndarray
-
-    @property
-    def leaf(self) -> np.ndarray:
-        """The leaf of each row: int32 (n_rows,)."""
-        return np.repeat(self.leaves, self.leaf_rows)
-
-
-def _parts_of(saved: Saved) -> list[_Part]:
-    manifest = saved.manifest
-    found = []
-    for number, name in enumerate(manifest.parts):
-        leaves = np.flatnonzero(manifest.part_of_leaf == number).astype(np.int32)
-        visitors = f"{saved.folder}/{manifest.visitors[number]}" if number < len(manifest.visitors) else None
-        found.append(_Part(f"{saved.folder}/{name}", visitors, leaves, manifest.leaf_rows[leaves]))
-    return found
-
-
 def find_changes(users: Users, old: Saved) -> Changes:
     """Compare tonight's rows with those of an index, by hashes of their ids, of their vectors and of excluded pairs."""
     spark, paths, manifest = users.table.sparkSession, old.slots, old.manifest
@@ -151,13 +94,8 @@ def _contents_mapper(keys: np.ndarray, wire: Wire) -> Mapper:
     def tell(batches: Batches) -> Batches:
         for batch in batches:
             hashes, contents = numbers(batch.column(0), np.int64), contents_of(wire.read(batch))
-            slot = slot_of(hashes, len(keys))
-            order = np.argsort(slot, kind="stable")
-            first, lengths = block_lengths(slot[order], 1)  # of some kilobytes, as there is no vector in them
-            columns = [to_binary(part[order], lengths) for part in (hashes, contents)]
-            yield pa.RecordBatch.from_arrays(
-                [pa.array(keys[slot[order][first]]), *columns], [PARTITION_KEY, HASHES, CONTENTS]
-            )
+            columns = block_numbers(slot_of(hashes, len(keys)), keys, hashes, contents)
+            yield pa.RecordBatch.from_arrays(columns, [PARTITION_KEY, HASHES, CONTENTS])
 
     return tell
 
@@ -230,289 +168,3 @@ def pick_rows(users: Users, wanted: np.ndarray) -> DataFrame:
 
     columns = [IDS, HASHES, *wire.names, LOWEST]
     return users.table.select(*columns).mapInArrow(pick, users.table.select(*columns).schema)
-
-
-def write_parts(
-    asking: DataFrame, users: Users, forest: Forest, plan: Plan, changes: Changes, old: Saved, folder: str
-) -> pa.Table:
-    """Write the parts of an index anew, with the rows that ask in place of those that are replaced.
-
-    asking  : blocks of the rows that ask
-    forest  : all trees of the index
-    plan    : its partitions are the parts of the index
-    folder  : where the parts are written to
-    returns : what the tasks told, part after part
-    """
-    keys = partition_keys(plan.n_partitions)
-    shipped = ship_vectors(asking, forest, plan, users.wire, users.coordinates, route_homes, prepared=False)
-    shipped = shipped.unionByName(one_row_each(users.table.sparkSession, keys), allowMissingColumns=True)
-    mapper = _rewrite_mapper(keys, users.wire, changes.replaced, old, folder, number_kind_of(users))
-    return collect(shipped.repartition(plan.n_partitions, PARTITION_KEY).mapInArrow(mapper, WRITTEN)).sort_by("number")
-
-
-def _rewrite_mapper(
-    keys: np.ndarray, wire: Wire, replaced: np.ndarray, old: Saved, folder: str, number_kind: str
-) -> Mapper:
-    parts = _parts_of(old)
-    number_of = {int(key): number for number, key in enumerate(keys)}
-
-    def write(batches: Batches) -> Batches:
-        shipped = pa.Table.from_batches([batch for batch in batches if batch.num_rows])
-        number = number_of[shipped[PARTITION_KEY][0].as_py()]
-        shipped = shipped.filter(shipped[IDS].is_valid())
-        part = parts[number]
-        ids, hashes, vectors = read_part(part.path, wire.dim, sparse=wire.sparse)
-        row = np.flatnonzero(~are_in(hashes, replaced))
-        new_ids, new_leaf = elements(shipped[IDS]), numbers(shipped[HOMES], np.int32)
-        rows = PartRows(
-            ids=pa.concat_arrays([ids.take(pa.array(row)), new_ids.cast(ids.type)]),
-            hashes=np.concatenate([hashes[row], numbers(shipped[HASHES], np.int64)]),
-            vectors=_together(take_rows(vectors, row), wire.read(shipped)),
-            leaf=np.concatenate([part.leaf[row], new_leaf]),
-        )
-        if len(rows.leaf) == 0:
-            return
-        order = rows.order()
-        visitors = None
-        if part.visitors is not None:
-            before = np.concatenate([row, np.full(len(new_leaf), -1)])[order]
-            counts = np.concatenate([np.zeros(len(row), np.int32), numbers(shipped[N_VISITS], np.int32)])
-            at = ranges((np.cumsum(counts) - counts)[order], counts[order])
-            visited = numbers(shipped[VISITS], np.int32)[at]
-            visitors = renew_visitors(read_visitors(part.visitors), rows.leaf[order], before, counts[order], visited)
-        with cannot_write():
-            told = write_files(folder, number, rows.take(order), visitors, number_kind)
-        yield told
-
-    return write
-
-
-def _together(old: Vectors, new: Vectors) -> Vectors:
-    """Return rows of both, in the wider of their types."""
-    kinds = [numbers_of(part).dtype for part in (old, new)]
-    wide = np.float64 if np.float64 in kinds else np.float32
-    return concatenate_rows([in_kind(part, wide) for part in (old, new)])
-
-
-def callers_told(written: pa.Table, plan: Plan) -> Callers:
-    """Return the callers of all leaves from what the tasks that wrote the parts told."""
-    leaf, visited = (numbers(written[name], np.int32) for name in (CALLERS, VISITED))
-    return callers_of(leaf, visited, plan.partition_of_leaf)
-
-
-def join_asking(
-    asking: DataFrame,
-    users: Users,
-    forest: Forest,
-    plan: Plan,
-    callers: Callers,
-    changes: Changes,
-    old: Saved,
-    new: Saved,
-    meter: Meter,
-) -> DataFrame:
-    """Compare the rows that ask with the residents that they meet; return the lists of both as candidates, by slot.
-
-    forest : the trees that are joined
-    plan   : its partitions are tonight's parts
-    old    : the index of last night
-    new    : tonight's parts
-    """
-    spark, wire, coordinates = users.table.sparkSession, users.wire, users.coordinates
-    shipped = ship_vectors(asking, forest, plan, wire, coordinates, partial(route_changed, callers))
-    shipped = watch_shipped(shipped, meter, wire)
-    keys, slot_keys, n_slots = partition_keys(plan.n_partitions), partition_keys(len(old.slots)), len(old.slots)
-    bars = spark.range(0, n_slots, 1, n_slots).mapInArrow(
-        _bars_mapper(old.slots, changes, plan, keys), f"{PARTITION_KEY} int, {HASHES} binary, {_BARS} binary"
-    )
-    together = shipped.unionByName(bars, allowMissingColumns=True).repartition(plan.n_partitions, PARTITION_KEY)
-    pairs = pairs_with(users, changes.asking)
-    mapper = _join_mapper(keys, slot_keys, wire, coordinates, new, changes.replaced, pairs)
-    return watch_joined(together.mapInArrow(mapper, joined_schema(id_type(users.table))), meter)
-
-
-def _bars_mapper(paths: list[str], changes: Changes, plan: Plan, keys: np.ndarray) -> Mapper:
-    """Return the function that yields for each part up to which distance the lists of its rows are known."""
-    gone, replaced = changes.gone, changes.replaced
-
-    def tell(batches: Batches) -> Batches:
-        for batch in batches:
-            for slot in batch.column(0).to_pylist():
-                rows = read_rows(paths[slot]).without(gone)
-                bars, stays = rows.farthest(), ~are_in(rows.hashes, replaced)
-                for homes in rows.homes.T:
-                    row = np.flatnonzero(stays & (homes >= 0))
-                    part = plan.partition_of_leaf[homes[row]]
-                    order = np.argsort(part, kind="stable")
-                    row, part = row[order], part[order]
-                    first, lengths = block_lengths(part, 1)
-                    columns = [to_binary(values[row], lengths) for values in (rows.hashes, bars)]
-                    yield pa.RecordBatch.from_arrays(
-                        [pa.array(keys[part[first]]), *columns], [PARTITION_KEY, HASHES, _BARS]
-                    )
-
-    return tell
-
-
-def _join_mapper(
-    keys: np.ndarray,
-    slot_keys: np.ndarray,
-    wire: Wire,
-    coordinates: Coordinates,
-    new: Saved,
-    replaced: np.ndarray,
-    pairs: tuple[np.ndarray, np.ndarray] | None,
-) -> Mapper:
-    """Return the function that joins the rows that ask with the residents of a part.
-
-    pairs : hashes of excluded pairs of which an end asks; None where no pairs are excluded
-    """
-    number_of = {int(key): number for number, key in enumerate(keys)}
-    parts, join_facts, shared = _parts_of(new), new.manifest.join, new.manifest.forest.shared_leaves
-    assert join_facts is not None
-    width = join_facts.width
-
-    def join(batches: Batches) -> Batches:
-        shipped = gathered(batches)
-        if shipped is None:  # a part of a tree that is not joined
-            return
-        part = parts[number_of[shipped[PARTITION_KEY][0].as_py()]]
-        told, asking = shipped.filter(shipped[_BARS].is_valid()), shipped.filter(shipped[IDS].is_valid())
-        del shipped
-        if len(asking) == 0:
-            return
-        met = _gather(part, told, asking, replaced, wire, coordinates)
-        joined = join_changed(
-            met.vectors,
-            met.things,
-            met.home,
-            met.visits,
-            met.meetings,
-            met.bars,
-            width,
-            coordinates.metric,
-            met.excluded(*pairs) if pairs else None,
-            shared,
-        )
-        joined = replace(joined, distances=coordinates.in_input_units(joined.distances))
-        # A resident that is replaced asks for its list.
-        listed = (joined.neighbors[:, 0] >= 0) & ((met.home < 0) | ~are_in(met.hashes, replaced))
-        yield from joined_batches(joined, np.flatnonzero(listed), met.hashes, slot_keys, met.ids)
-
-    return join
-
-
-@dataclass(frozen=True)
-class _Met:
-    """Rows that ask, and the residents of the leaves they go to, together in the order of their ids.
-
-    A row that asks and is a resident comes twice.
-
-    ids      : (n,)
-    hashes   : int64 (n,), of the ids
-    vectors  : ready to be joined
-    home     : int32 (n,), home leaf of a resident; -1 for a row that asks
-    bars     : float32 (n,), raw distance up to which a resident keeps neighbors
-    visits   : of rows that ask
-    meetings   : rows that ask, and residents that visit a home of theirs
-    """
-
-    ids: pa.Array
-    hashes: np.ndarray
-    vectors: Vectors
-    home: np.ndarray
-    bars: np.ndarray
-    visits: Visits
-    meetings: Meetings
-
-    @property
-    def things(self) -> np.ndarray:
-        """A number for each id: int (n,)."""
-        begins = np.ones(len(self.ids), bool)
-        begins[1:] = pc.not_equal(self.ids[1:], self.ids[:-1]).to_numpy(zero_copy_only=False)
-        return np.cumsum(begins)
-
-    def excluded(self, named: np.ndarray, others: np.ndarray) -> Pairs:
-        """Return the excluded pairs of a row that asks and a resident, whichever excludes the other.
-
-        named, others : int64 (n_pairs,), hashes of both ends of pairs
-        """
-        residents, asking = np.flatnonzero(self.home >= 0), np.flatnonzero(self.home < 0)
-        ends = [(residents[:0], asking[:0])]
-        for some, among in ((residents, asking), (asking, residents)):
-            if len(some) and len(among):
-                found = excluded_by(self.hashes[some], named, others).among(self.hashes[among])
-                ends.append((some[found.row], among[found.other]))
-        row, other = (np.concatenate(part) for part in zip(*ends, strict=True))
-        return pairs_of(row, other, len(self.ids), len(self.ids))
-
-
-def _gather(
-    part: _Part, told: pa.Table, asking: pa.Table, replaced: np.ndarray, wire: Wire, coordinates: Coordinates
-) -> _Met:
-    """Return the rows that ask and the residents that they may meet in a part.
-
-    told     : hashes and bars of rows
-    asking   : as ship_vectors returns it, routed by route_changed
-    replaced : int64 (n,), ascending, hashes of residents that keep no neighbors, as they ask
-    """
-    assert part.visitors is not None
-    n_visits, visits = numbers(asking[N_VISITS], np.int32), numbers(asking[VISITS], np.int32)
-    n_asking, goes, target = len(n_visits), visits >= 0, -3 - visits
-    ids, hashes, vectors = read_part(part.path, wire.dim, sparse=wire.sparse)
-    calling, called = read_visitors(part.visitors).visits(part.leaf, distinct(target[~goes]))
-    wanted = np.isin(part.leaf, visits[goes])
-    wanted[calling] = True
-    row = np.flatnonzero(wanted)
-    ids = pa.concat_arrays([ids.take(pa.array(row)), elements(asking[IDS]).cast(ids.type)])
-    order = pc.sort_indices(ids).to_numpy()
-    at = np.empty(len(order), np.int64)
-    at[order] = np.arange(len(order))
-    place = np.cumsum(wanted) - 1
-    owner = at[len(row) + np.repeat(np.arange(n_asking), n_visits)]
-    bars = _bars_of(hashes[row], told, replaced, coordinates)
-    return _Met(
-        ids=ids.take(pa.array(order)),
-        hashes=np.concatenate([hashes[row], numbers(asking[HASHES], np.int64)])[order],
-        vectors=take_rows(_together(coordinates.for_join(take_rows(vectors, row)), wire.read(asking)), order),
-        home=np.concatenate([part.leaf[row], np.full(n_asking, -1, np.int32)])[order],
-        bars=np.concatenate([bars, np.full(n_asking, np.inf, np.float32)])[order],
-        visits=Visits(owner[goes], visits[goes]),
-        meetings=meetings_of(owner[~goes], target[~goes], at[place[calling]], called),
-    )
-
-
-def _bars_of(hashes: np.ndarray, told: pa.Table, replaced: np.ndarray, coordinates: Coordinates) -> np.ndarray:
-    """Return the raw distance up to which each resident keeps neighbors: float32 (n,); NO_BAR for one that asks."""
-    known, distances = numbers(told[HASHES], np.int64), numbers(told[_BARS], np.float32)
-    raw = np.full(len(hashes), np.inf, np.float32)
-    if len(known):
-        order = np.argsort(known, kind="stable")
-        at = np.searchsorted(known[order], hashes).clip(max=len(known) - 1)
-        exact = coordinates.facts.to_raw(coordinates.in_join_units(distances[order][at]))
-        raw = np.where(known[order][at] == hashes, exact + np.abs(exact) * _SLACK, raw)
-    raw[are_in(hashes, replaced)] = NO_BAR
-    return raw
-
-
-def facts_of(asking: DataFrame, users: Users, forest: Forest, added: np.ndarray, n_slots: int) -> DataFrame:
-    """Return what is known of the rows that are new or changed, as read_facts does.
-
-    asking : blocks of rows, of which some are these
-    forest : the trees that are joined
-    added  : int64 (n,), ascending, their hashes
-    """
-    wire, coordinates, keys = users.wire, users.coordinates, partition_keys(n_slots)
-    first_leaf = np.cumsum([0, *forest.sizes])
-
-    def tell(batches: Batches) -> Batches:
-        for batch in batches:
-            hashes, vectors, ids = numbers(batch.column(1), np.int64), wire.read(batch), elements(batch.column(0))
-            new = np.flatnonzero(are_in(hashes, added))
-            vectors = take_rows(vectors, new)
-            for tree, of_tree in enumerate(forest.find_routes(coordinates.for_routing(vectors), 1)):
-                row, leaf = of_tree.row[of_tree.home], of_tree.leaf[of_tree.home] + np.int32(first_leaf[tree])
-                contents = contents_of(take_rows(vectors, row)) if tree == 0 else np.zeros(len(row), np.int64)
-                yield block_facts(ids.take(pa.array(new[row])), hashes[new[row]], contents, leaf, keys)
-
-    return asking.select(IDS, HASHES, *wire.names).mapInArrow(tell, facts_schema(users))

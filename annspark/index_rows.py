@@ -58,6 +58,10 @@ from annspark.tables import (
 )
 from annspark.tuned import Kept
 
+CANNOT = "an executor cannot write there"  # begins the message of a task
+_LISTS = Layout(USER_ID, long=False, value=DISTANCE)  # of merged lists
+_TOLD = "slot int, file string, rows long, bytes long"
+
 
 @dataclass(frozen=True)
 class Before:
@@ -71,11 +75,6 @@ class Before:
     paths: list[str]
     gone: Gone
     again: np.ndarray
-
-
-CANNOT = "an executor cannot write there"  # begins the message of a task
-_LISTS = Layout(USER_ID, long=False, value=DISTANCE)  # of merged lists
-_TOLD = "slot int, file string, rows long, bytes long"
 
 
 @contextmanager
@@ -275,8 +274,8 @@ def _with_old(old: KeptRows, new: KeptRows, again: np.ndarray) -> KeptRows:
 
     again : int64 (n,), ascending, hashes of these rows
     """
-    short = are_in(old.hashes, again)
-    stays = np.repeat(~short, old.counts)
+    anew = are_in(old.hashes, again)
+    stays = np.repeat(~anew, old.counts)
     return KeptRows(
         ids=pa.concat_arrays([old.ids, new.ids.cast(old.ids.type)]),
         hashes=np.concatenate([old.hashes, new.hashes]),
@@ -284,8 +283,8 @@ def _with_old(old: KeptRows, new: KeptRows, again: np.ndarray) -> KeptRows:
         homes=np.concatenate([old.homes, new.homes]),
         neighbor_ids=old.neighbor_ids.filter(pa.array(stays)),
         distances=old.distances[stays],
-        counts=np.concatenate([np.where(short, 0, old.counts), new.counts]),
-        whole=np.concatenate([old.whole | short, new.whole]),
+        counts=np.concatenate([np.where(anew, 0, old.counts), new.counts]),
+        whole=np.concatenate([old.whole | anew, new.whole]),
     )
 
 

@@ -12,7 +12,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import types as T
 
 from annspark import __version__
-from annspark.core.arrays import ranges
+from annspark.core.arrays import members_of
 from annspark.core.calibrate import Calibration
 from annspark.core.copies import route_homes, route_residents
 from annspark.core.plan import Plan, count_slots, plan_parts
@@ -208,8 +208,8 @@ def _write_mapper(folder: str, plan: Plan, wire: Wire, number_kind: str, *, visi
         visitors = None
         if visits:
             counts = numbers(shipped[N_VISITS], np.int32)
-            at = ranges((np.cumsum(counts) - counts)[order], counts[order])
-            visitors = gather_visitors(leaf[order], counts[order], numbers(shipped[VISITS], np.int32)[at])
+            visited = numbers(shipped[VISITS], np.int32)[members_of(order, counts)]
+            visitors = gather_visitors(leaf[order], counts[order], visited)
         with cannot_write():
             told = write_files(folder, number, rows.take(order), visitors, number_kind)
         yield told

@@ -26,16 +26,8 @@ from annspark.flow.groups import with_groups, with_too_small
 from annspark.flow.grow import count_forest_sample
 from annspark.flow.read import Users
 from annspark.flow.sample import Samples, sample_vectors
-from annspark.index_changes import (
-    Changes,
-    Saved,
-    callers_told,
-    facts_of,
-    find_changes,
-    join_asking,
-    pick_rows,
-    write_parts,
-)
+from annspark.index_changes import Changes, Saved, find_changes, pick_rows
+from annspark.index_join import callers_told, facts_of, join_asking, write_parts
 from annspark.index_rows import Before, read_lists, write_slots
 from annspark.index_writer import explained, finish_index, manifest_of, write_rows_of
 from annspark.pipeline import (

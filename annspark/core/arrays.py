@@ -34,6 +34,16 @@ def ranges(first: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return np.repeat(first, counts) + places_in_groups(counts)
 
 
+def members_of(groups: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return where the members of some consecutive groups are, one group after the other.
+
+    groups  : int (m,), the groups
+    counts  : int (n_groups,), members of each group
+    returns : int (members of these,); groups of [2, 0] and counts of [3, 1, 2] give [4, 5, 0, 1, 2]
+    """
+    return ranges((np.cumsum(counts) - counts)[groups], counts[groups])
+
+
 def sort_pairs(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sort pairs of integers by the first, then by the second.
 

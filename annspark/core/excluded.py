@@ -5,7 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
-from annspark.core.arrays import distinct, places_in_groups
+from annspark.core.arrays import distinct, members_of, places_in_groups
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,7 @@ class Excluded:
 
     def take(self, rows: np.ndarray) -> "Excluded":
         """Return what some of the rows exclude, in the order given: int (m,)."""
-        rows = rows.astype(np.intp, copy=False)
-        counts, first = self.counts.take(rows), np.cumsum(self.counts) - self.counts
-        at = np.repeat(first.take(rows), counts) + places_in_groups(counts)
-        return Excluded(counts, self.hashes.take(at))
+        return Excluded(self.counts[rows], self.hashes.take(members_of(rows, self.counts)))
 
     def among(self, hashes: np.ndarray) -> "Pairs":
         """Return the excluded pairs whose others are among some rows.

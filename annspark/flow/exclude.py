@@ -22,7 +22,15 @@ from annspark.flow.read import Users
 from annspark.input.given import find_column, shown
 from annspark.settings import Settings
 from annspark.spark.arrow import OUT_ROWS, Batches, Mapper, collect, elements, gathered, numbers, to_binary, to_lists
-from annspark.spark.block import block_fields, block_lengths, block_users, id_type, read_excluded, seeded_hash
+from annspark.spark.block import (
+    block_fields,
+    block_lengths,
+    block_numbers,
+    block_users,
+    id_type,
+    read_excluded,
+    seeded_hash,
+)
 from annspark.spark.cluster import partition_keys
 from annspark.spark.partitions import count_partitions
 from annspark.spark.staging import Store
@@ -79,10 +87,7 @@ def digests_of(users: Users, keys: np.ndarray) -> DataFrame | None:
             assert excluded is not None
             row = np.flatnonzero(excluded.counts)
             hashes, digests = numbers(batch.column(0), np.int64)[row], excluded.digests[row]
-            slot = slot_of(hashes, len(keys))
-            order = np.argsort(slot, kind="stable")
-            first, lengths = block_lengths(slot[order], 16)
-            columns = [pa.array(keys[slot[order][first]]), *(to_binary(x[order], lengths) for x in (hashes, digests))]
+            columns = block_numbers(slot_of(hashes, len(keys)), keys, hashes, digests)
             yield pa.RecordBatch.from_arrays(columns, [PARTITION_KEY, HASHES, DIGESTS])
 
     schema = f"{PARTITION_KEY} int, {HASHES} binary, {DIGESTS} binary"
@@ -172,10 +177,7 @@ def _pairs_mapper(keys: np.ndarray) -> Mapper:
     def send(batches: Batches) -> Batches:
         for batch in batches:
             user, other = (column.to_numpy() for column in batch.columns)
-            slot = slot_of(user, len(keys))
-            order = np.argsort(slot, kind="stable")
-            first, lengths = block_lengths(slot[order], 16)
-            columns = [pa.array(keys[slot[order][first]]), *(to_binary(part[order], lengths) for part in (user, other))]
+            columns = block_numbers(slot_of(user, len(keys)), keys, user, other)
             yield pa.RecordBatch.from_arrays(columns, [PARTITION_KEY, HASHES, EXCLUDED])
 
     return send

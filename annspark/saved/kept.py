@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from annspark.core.arrays import ranges
+from annspark.core.arrays import members_of
 from annspark.core.visitors import Visitors
 from annspark.filesystem import open_place
 from annspark.saved.parts import numbers_in, open_part
@@ -41,9 +41,7 @@ class KeptRows:
 
     def take(self, row: np.ndarray) -> "KeptRows":
         """Return some of the rows."""
-        counts = self.counts[row]
-        first = (np.cumsum(self.counts) - self.counts)[row]
-        at = ranges(first, counts)
+        at = members_of(row, self.counts)
         return KeptRows(
             ids=self.ids.take(pa.array(row)),
             hashes=self.hashes[row],
@@ -51,7 +49,7 @@ class KeptRows:
             homes=self.homes[row],
             neighbor_ids=self.neighbor_ids.take(pa.array(at)),
             distances=self.distances[at],
-            counts=counts,
+            counts=self.counts[row],
             whole=self.whole[row],
         )
 

@@ -83,6 +83,17 @@ def block_lengths(group: np.ndarray, row_bytes: int) -> tuple[np.ndarray, np.nda
     return first, np.diff(np.append(first, len(group)))
 
 
+def block_numbers(target: np.ndarray, keys: np.ndarray, *numbers_of_rows: np.ndarray) -> list[pa.Array]:
+    """Return numbers of rows in blocks, each with rows of a single target: its key, and a binary column for each array.
+
+    target : int (n,), which of the keys each row goes to
+    keys   : int32, partition_key of each target
+    """
+    order = np.argsort(target, kind="stable")
+    first, lengths = block_lengths(target[order], sum(part.itemsize for part in numbers_of_rows))
+    return [pa.array(keys[target[order][first]]), *(to_binary(part[order], lengths) for part in numbers_of_rows)]
+
+
 def block_users(
     ids: pa.Array, hashes: np.ndarray, vectors: Vectors, wire: Wire, excluded: Excluded | None = None
 ) -> list[pa.Array]:

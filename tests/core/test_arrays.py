@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from annspark.core.arrays import distinct, places_in_groups, ranges
+from annspark.core.arrays import distinct, members_of, places_in_groups, ranges
 
 
 @pytest.mark.parametrize("kind", [np.int32, np.int64])
@@ -21,4 +21,8 @@ def test_ranges_and_places_are_those_of_loops(counts):
     first = np.arange(len(counts))[::-1] * 10
     whole = [number for begin, count in zip(first, counts, strict=True) for number in range(begin, begin + count)]
     assert ranges(first, counts).tolist() == whole
+    groups = np.arange(len(counts))[::-1]
+    starts = np.cumsum(counts) - counts
+    members = [starts[group] + place for group in groups for place in range(counts[group])]
+    assert members_of(groups, counts).tolist() == members
     assert places_in_groups(counts).tolist() == [place for count in counts for place in range(count)]
