@@ -77,12 +77,13 @@ def _told_when_long(name: str) -> Iterator[None]:
 class Run:
     """What a run needs besides its data.
 
-    cores : number of tasks that run at once
-    stage : computes and stores a table that is read only within the run
-    keep  : computes and stores the finished table: in the cache or scratch for a notebook, beside the output for a job
-    steps : keeps what finished steps have made, where a job asks for it
-    clock : times the steps
-    told  : will have the bytes of memory that are free for a Python worker
+    cores         : number of tasks that run at once
+    stage         : computes and stores a table that is read only within the run
+    keep          : computes and stores the finished table: in the cache or scratch for a notebook, beside the output
+                    for a job
+    steps         : keeps what finished steps have made, where a job asks for it
+    clock         : times the steps
+    told          : will have the bytes of memory that are free for a Python worker
     input_version : which state of the input is read, as in Report; None where nobody asks
     """
 

@@ -79,22 +79,22 @@ class Leaves:
 class Report:
     """What a run did; report.json has the same fields, and `passed`.
 
-    version     : version of annspark
-    versions    : versions of Python, Spark, NumPy and PyArrow on the driver
-    cluster     : master, application and cores of the session, as far as it tells
-    created     : when the run ended, in ISO 8601 and UTC
-    settings    : settings as the user gave them
+    version       : version of annspark
+    versions      : versions of Python, Spark, NumPy and PyArrow on the driver
+    cluster       : master, application and cores of the session, as far as it tells
+    created       : when the run ended, in ISO 8601 and UTC
+    settings      : settings as the user gave them
     input_version : of the input's table, such as "delta version 12", or a digest of the input's files; None where there
-                  is no name, as in a notebook, or nothing is known
-    rows        : rows read, dropped and written
-    recall      : recall that the audit measured
-    calibration : recall asked for and recall predicted; None when the user gave probes instead
-    topped_up   : trees added because the first table missed the target
-    distances   : distances of the audited users, by rank
-    precision   : what rounding takes; None when annspark did not make the table
-    cost        : what the join took; None when annspark did not make the table
-    leaves      : how large the leaves are; None when annspark did not make the table
-    seconds     : seconds in all under "total", which comes first, then seconds by step
+                    is no name, as in a notebook, or nothing is known
+    rows          : rows read, dropped and written
+    recall        : recall that the audit measured
+    calibration   : recall asked for and recall predicted; None when the user gave probes instead
+    topped_up     : trees added because the first table missed the target
+    distances     : distances of the audited users, by rank
+    precision     : what rounding takes; None when annspark did not make the table
+    cost          : what the join took; None when annspark did not make the table
+    leaves        : how large the leaves are; None when annspark did not make the table
+    seconds       : seconds in all under "total", which comes first, then seconds by step
     """
 
     version: str
