@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 from annspark.errors import SettingsError
 from annspark.output.outputs import Pending, kept_error
 from annspark.spark.places import DELTA, set_properties
-from annspark.spark.versions import RUN, Version, named_in_sql, versions_of
+from annspark.spark.versions import MARK, Version, named_in_sql, versions_of
 
 _TRIES = 3  # of a commit that upkeep of the table, such as OPTIMIZE, got in the way of
 _FIRST = "another job published to it at the same moment"
@@ -55,7 +55,7 @@ def _newest(pending: Pending) -> Version | None:
 
 def _facts(pending: Pending) -> dict[str, str]:
     """Return what the commit, or the table, says of itself."""
-    return pending.properties | {RUN: pending.output.mark}
+    return pending.properties | {MARK: pending.output.mark}
 
 
 def _write(pending: Pending, before: Version | None) -> None:

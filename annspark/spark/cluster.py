@@ -46,6 +46,11 @@ def count_cores(spark: SparkSession) -> int:
     return 1 + int(placed.agg(F.max("place")).collect()[0][0])
 
 
+def is_connect(spark: SparkSession) -> bool:
+    """Say whether a session is one of Spark Connect, whose Java may run on another machine."""
+    return type(spark).__module__.startswith("pyspark.sql.connect")
+
+
 def cluster_of(spark: SparkSession, cores: int) -> dict[str, Any]:
     """Return what tells a session's cluster from others, as far as the session tells."""
     told: dict[str, Any] = {"cores": cores}

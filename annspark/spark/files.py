@@ -18,6 +18,7 @@ from pyspark.sql import DataFrame, SparkSession
 from annspark.errors import SettingsError, reason_of
 from annspark.filesystem import is_on_store, learn_store, open_place, scheme_of
 from annspark.listed import CLAIM, LIST, RUN, current
+from annspark.spark.cluster import is_connect
 
 # Schemes under which renaming a folder is one operation.  Object stores copy it, and readers could see half of it; for
 # s3a there is another way, see listed.
@@ -135,8 +136,8 @@ def is_seen(spark: SparkSession, path: str) -> bool:
     Asking Spark takes half a second, and seconds for a folder of 10,000 files, which it lists twice.  It is not asked
     for a local path in ASCII that this process sees, when its Java runs on this machine.
     """
-    is_classic = not type(spark).__module__.startswith("pyspark.sql.connect")
-    if is_classic and path.isascii() and scheme_of(path) in ("", "file") and os.path.exists(plain(path)):
+    is_local = path.isascii() and scheme_of(path) in ("", "file")
+    if is_local and not is_connect(spark) and os.path.exists(plain(path)):
         return True
     return look(spark, path)[1]
 

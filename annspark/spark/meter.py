@@ -10,6 +10,7 @@ from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 
 from annspark.errors import SettingsError
+from annspark.spark.cluster import is_connect
 from annspark.spark.wire import Wire
 from annspark.tables import IDS, MAX_ROWS, NEIGHBOR_IDS, NEIGHBORS, PAIRS, VISITS
 
@@ -68,8 +69,7 @@ class Meter:
 
 def require_observations(spark: SparkSession) -> None:
     """Raise SettingsError for a Connect session whose client cannot read observations, as that of Spark 3.5."""
-    is_connect = type(spark).__module__.startswith("pyspark.sql.connect")
-    if is_connect and find_spec("pyspark.sql.connect.observation") is None:
+    if is_connect(spark) and find_spec("pyspark.sql.connect.observation") is None:
         raise SettingsError(
             f"the client of this Spark Connect session, PySpark {pyspark.__version__}, cannot read what Spark "
             "counts during a join. Install PySpark 4.0 or newer where this runs, or take a classic session."

@@ -12,7 +12,7 @@ from annspark.spark.places import DELTA, ICEBERG, exists, format_of, identifier,
 from annspark.tables import quoted
 
 WITH_VERSIONS = (DELTA, ICEBERG)
-RUN = "annspark.run"  # in the metadata of a commit of annspark: the mark of the run
+MARK = "annspark.run"  # in the metadata of a commit of annspark: the mark of the run
 _CREATED = "CREATE TABLE AS SELECT"
 # Commits to a Delta table that leave its rows as they are.  Iceberg has one such kind.
 _UPKEEP = (
@@ -59,7 +59,7 @@ def _run_in(row: Any) -> str:
     if row["operation"] == _CREATED and told is None:
         told = (row["operationParameters"] or {}).get("properties")
     with suppress(ValueError, AttributeError, TypeError):  # metadata of others may be any text, or none
-        return str(json.loads(told).get(RUN, ""))
+        return str(json.loads(told).get(MARK, ""))
     return ""
 
 
@@ -72,6 +72,6 @@ def _of_iceberg(spark: SparkSession, place: str) -> list[Version]:
     found, number = [], int(current) if current.isdigit() else None
     while row := snapshots.get(number):
         if row["operation"] != _REWRITTEN:
-            found.append(Version(row["snapshot_id"], (row["summary"] or {}).get(RUN, "")))
+            found.append(Version(row["snapshot_id"], (row["summary"] or {}).get(MARK, "")))
         number = row["parent_id"]
     return found or [Version(0)]
