@@ -49,7 +49,8 @@ HEAD = """# One vector at a time, {date}
 Microseconds that one vector takes, which no index holds, at the first setting of each ladder that finds {target} of
 the 10 nearest; {queries:,} vectors, of which the systems answered {asks} in turn in each of {rounds} rounds.  A vector
 takes the median of its answers; "all p99" is that of all answers, with what else the machine did.  "x" is the p50, and
-the p99, over the least that an index of the system named takes.  Build seconds are on two cores, bytes those of the files.
+the p99, over the least that an index of the system named takes.  Build seconds are on two cores, bytes those of the
+files.
 """
 
 
