@@ -1,9 +1,10 @@
 """Where the time of a build goes: seconds and core-seconds by step, and what spent them. Linux only.
 
-    python -m jobs.benchmark.core_seconds --set synthetic:1000000x64 --probes 2
+    python -m jobs.benchmark.core_seconds --sets synthetic:1000000x64 --probes 2
+    python -m jobs.benchmark.core_seconds --sets synthetic-text:{100000,300000,1000000,3000000}x128 --recall 0.95
 
-Prints a Markdown table. A set is named and configured as in the benchmark. Linux tells what every thread has spent; the
-report of the build tells when its steps were.
+Prints a Markdown table for each set, and for several sets how core-seconds grow with the rows. A set is named as in the
+benchmark. Linux tells what every thread has spent; the report of the build tells when its steps were.
 """
 
 import argparse
@@ -13,11 +14,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from jobs.benchmark.commands import command, environment
-from jobs.benchmark.sets import prepare
+from jobs.benchmark.sets import Data, prepare
+from jobs.benchmark.systems import Setting
 from jobs.benchmark.watch import bind, family
 
 # The beginnings of names of Java's threads; the others are the driver's.
@@ -33,23 +37,67 @@ _EVERY = 0.5  # seconds between two looks
 
 Spent = dict[tuple[int, str], tuple[str, float]]  # by process and thread: kind and seconds
 Step = tuple[str, float, float]  # name, start and end
+Divided = list[tuple[str, float, dict[str, float]]]  # of each step: name, seconds, core-seconds by kind
+
+
+@dataclass(frozen=True)
+class Built:
+    """One build: its set, what its report tells, and what its steps took."""
+
+    data: Data
+    report: dict[str, Any]
+    steps: Divided
+
+    def core_seconds(self, step: str | None = None) -> float:
+        """Return the core-seconds of a step, 0 where the build did not have it, or of all steps."""
+        return sum(sum(spent.values()) for name, _, spent in self.steps if step in (None, name))
 
 
 def main() -> None:
-    """Run once and print the table."""
+    """Build once with each set and print the tables."""
     args = _parser().parse_args()
-    data = prepare(args.set, args.cache)
+    setting = {"probes": args.probes} if args.recall is None else {"recall": args.recall}
+    builds = []
+    for source in args.sets:
+        builds.append(build(prepare(source, args.cache), setting))
+        print(f"{builds[-1].data.name}\n\n{as_table(builds[-1].steps)}\n", flush=True)
+    if len(builds) > 1:
+        print(as_growth(builds))
+
+
+def build(data: Data, setting: Setting) -> Built:
+    """Build once, in a process of its own."""
     with tempfile.TemporaryDirectory(prefix="annspark-bench-") as folder:
         output = Path(folder) / "neighbors"
-        line = command("annspark", {"probes": args.probes}, data, output, sys.executable)
+        line = command("annspark", setting, data, output, sys.executable)
         started, ended, looks = run(line, environment("annspark", Path(folder), sys.executable))
-        steps = steps_of(Path(f"{output}.report") / "report.json", started, ended)
-    rows = divide(steps, looks)
-    totals = {kind: sum(spent[kind] for _, _, spent in rows) for kind in KINDS}
-    print(f"| step | seconds | core-seconds | {' | '.join(KINDS)} |\n|{'---|' * (3 + len(KINDS))}")
-    for name, seconds, spent in [*rows, ("all", ended - started, totals)]:
+        report = Path(f"{output}.report") / "report.json"
+        return Built(data, json.loads(report.read_text()), divide(steps_of(report, started, ended), looks))
+
+
+def as_table(steps: Divided) -> str:
+    """Return the seconds and core-seconds of each step, and of all."""
+    totals = {kind: sum(spent[kind] for _, _, spent in steps) for kind in KINDS}
+    lines = [f"| step | seconds | core-seconds | {' | '.join(KINDS)} |", f"|{'---|' * (3 + len(KINDS))}"]
+    for name, seconds, spent in [*steps, ("all", sum(seconds for _, seconds, _ in steps), totals)]:
         numbers = [seconds, sum(spent.values()), *spent.values()]
-        print(f"| {name} | {' | '.join(f'{number:.1f}' for number in numbers)} |")
+        lines.append(f"| {name} | {' | '.join(f'{number:.1f}' for number in numbers)} |")
+    return "\n".join(lines)
+
+
+def as_growth(builds: list[Built]) -> str:
+    """Return the core-microseconds that a row takes in each step, a column for each build."""
+    told = {
+        "recall": [f"{one.report['recall']['mean']:.4f}" for one in builds],
+        "probes": [f"{(one.report['calibration'] or one.report['settings'])['probes']:.1f}" for one in builds],
+        "pairs of a row": [f"{one.report['cost']['pairs_per_user']:,.0f}" for one in builds],
+        "copies of a row": [f"{one.report['cost']['copies_per_user']:.2f}" for one in builds],
+    }
+    for name in dict.fromkeys(step for one in builds for step, _, _ in one.steps):
+        told[f"{name}, us"] = [f"{1e6 * one.core_seconds(name) / one.data.rows:.1f}" for one in builds]
+    told["all, us"] = [f"{1e6 * one.core_seconds() / one.data.rows:.1f}" for one in builds]
+    lines = [f"| | {' | '.join(one.data.name for one in builds)} |", f"|---|{'---|' * len(builds)}"]
+    return "\n".join([*lines, *(f"| {name} | {' | '.join(cells)} |" for name, cells in told.items())])
 
 
 def run(line: list[str], environ: dict[str, str]) -> tuple[float, float, list[tuple[float, Spent]]]:
@@ -80,7 +128,7 @@ def steps_of(report: Path, started: float, ended: float) -> list[Step]:
     return [*steps, ("publish", steps[-1][2], ended)]
 
 
-def divide(steps: list[Step], looks: list[tuple[float, Spent]]) -> list[tuple[str, float, dict[str, float]]]:
+def divide(steps: list[Step], looks: list[tuple[float, Spent]]) -> Divided:
     """Divide what was spent between two looks among the steps they fall into, by time: name, seconds, by kind."""
     found, nothing = [], (steps[0][1], {})
     for name, first, last in steps:
@@ -117,8 +165,9 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--set", required=True)
-    parser.add_argument("--probes", type=float, default=2)
+    parser.add_argument("--sets", nargs="+", required=True, metavar="SET")
+    parser.add_argument("--probes", type=float, default=2, help="of each vector (2)")
+    parser.add_argument("--recall", type=float, help="asked for, in place of probes")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "annspark-bench")
     return parser
 

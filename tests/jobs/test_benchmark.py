@@ -296,13 +296,34 @@ def test_steps_are_placed_before_the_moment_their_report_was_made(tmp_path):
     assert steps == [("start", 100, 104.5), ("read", 104.5, 106.5), ("join", 106.5, 110.5), ("publish", 110.5, 112)]
 
 
+def test_growth_is_told_for_a_row_and_a_step(tmp_path):
+    def built(rows, join, calibration):
+        report = {"recall": {"mean": 0.951}, "calibration": calibration, "settings": {"probes": 2}}
+        report["cost"] = {"pairs_per_user": 1234.4, "copies_per_user": 3.5}
+        steps = [("read", 1.0, {"Python": 0.5, "collector": 0.5}), ("join", 2.0, {"Python": join})]
+        return core_seconds.Built(Data(f"{rows} rows", tmp_path, rows, 8, "cosine"), report, steps)
+
+    said = core_seconds.as_growth([built(10_000, 2.0, {"probes": 33.44}), built(100_000, 40.0, None)]).splitlines()
+    assert said[0] == "| | 10000 rows | 100000 rows |"
+    assert said[2:] == [
+        "| recall | 0.9510 | 0.9510 |",
+        "| probes | 33.4 | 2.0 |",
+        "| pairs of a row | 1,234 | 1,234 |",
+        "| copies of a row | 3.50 | 3.50 |",
+        "| read, us | 100.0 | 10.0 |",
+        "| join, us | 200.0 | 400.0 |",
+        "| all, us | 300.0 | 410.0 |",
+    ]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux what threads have spent")
 def test_core_seconds_of_a_build_are_told_by_step(tmp_path, monkeypatch, capsys):
-    words = ["core_seconds", "--set", "synthetic:500x8", "--cache", str(tmp_path)]
+    words = ["core_seconds", "--sets", "synthetic:500x8", "--cache", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", words)
     core_seconds.main()
-    _, _, *lines = capsys.readouterr().out.splitlines()
+    name, _, _, _, *lines = capsys.readouterr().out.strip().splitlines()
+    assert name == "synthetic:500x8"
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
     spent = {name: [float(cell) for cell in cells] for name, *cells in rows}
     assert {"start", "read", "join", "audit", "publish", "all"} <= set(spent)
