@@ -181,18 +181,17 @@ def measure_recommendations(spark: SparkSession, data: Path) -> None:
         list(zip(entries.coords[0].tolist(), entries.coords[1].tolist(), entries.data.tolist(), strict=True)),
         "user_id bigint, item_id int, strength double",
     )
-    for k in (K, 5 * K):
-        with neighbors_of(spark, kept, "cosine", k) as table:
-            for popularity in (0.0, 0.3):
-                found = recommend(table, taken, k=K, strength_col="strength", popularity=popularity)
-                rows = found.table.select("user_id", "item_id").collect()
-                hits = np.mean(_hits(rows, wanted))
-                facts = found.report.facts
-                _say(
-                    f"annspark, {k} neighbors, popularity {popularity}: hit rate {hits:.4f}, "
-                    f"{facts['recommended_items']:,} of {facts['items']:,} forums; {_seconds(found)}"
-                )
-                found.table.unpersist()
+    with neighbors_of(spark, kept, "cosine", K) as table:
+        for popularity in (0.0, 0.3):
+            found = recommend(table, taken, k=K, strength_col="strength", popularity=popularity)
+            rows = found.table.select("user_id", "item_id").collect()
+            hits = np.mean(_hits(rows, wanted))
+            facts = found.report.facts
+            _say(
+                f"annspark, {K} neighbors, popularity {popularity}: hit rate {hits:.4f}, "
+                f"{facts['recommended_items']:,} of {facts['items']:,} forums; {_seconds(found)}"
+            )
+            found.table.unpersist()
     _measure_others(kept, wanted)
 
 
