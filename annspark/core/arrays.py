@@ -63,3 +63,16 @@ def are_in(numbers: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     if len(wanted) == 0:
         return np.zeros(len(numbers), bool)
     return wanted[np.searchsorted(wanted, numbers).clip(max=len(wanted) - 1)] == numbers
+
+
+def looked_up(numbers: np.ndarray, named: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return the value of each number: (n,), 0 for one that has none.
+
+    named  : int64 (m,), numbers, each once
+    values : (m,), of these
+    """
+    order = np.argsort(named, kind="stable")
+    found = np.zeros(len(numbers), values.dtype)
+    here = are_in(numbers, named[order])
+    found[here] = values[order][np.searchsorted(named[order], numbers[here])]
+    return found
