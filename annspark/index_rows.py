@@ -286,7 +286,7 @@ def contents_with(contents: np.ndarray, hashes: np.ndarray, named: np.ndarray, t
     named            : int64 (m,), hashes of the ids of rows that may be neighbors
     theirs           : int64 (m,), contents of these
     """
-    return contents + 2 * looked_up(hashes, named, theirs)
+    return contents + looked_up(hashes, named, 2 * theirs + 1)  # odd, so that none is the other's, 0 included
 
 
 def digests_in(shipped: pa.Table, hashes: np.ndarray) -> np.ndarray | None:
