@@ -57,10 +57,6 @@ from annspark.tuned import Found, Indexed, Kept, Known, Tuned
 
 _BUILD = "Build table and index anew: annspark build --index, or --rebuild-if-missed"
 _TOO_NEAR = f"input: neighbors are too near each other for float32 now, in which the index compares them. {_BUILD}."
-ON_DRIFT = (
-    "The rows have drifted from the forest of the index. Add --top-up, or --rebuild-if-missed, or build table and "
-    "index anew: annspark build --index."
-)
 _MOST_CHANGED = 0.25  # share of the rows: if more have changed, joining all of them anew takes less time
 _MOST_ENTERING = 64 << 20  # bytes of new candidates that the driver hands to the tasks
 _MOST_TOLD = 5_000_000  # most hashes of changed rows, and of their excluded pairs, that the driver hands to the tasks
@@ -78,6 +74,15 @@ class Tonight:
     joined: Outcome
     indexed: Indexed
     manifest: Manifest
+
+
+def on_drift(settings: Settings) -> str:
+    """Return what to do where the recall was missed by an update."""
+    top_up = "" if settings.candidate_col else "--top-up, or "
+    return (
+        f"The rows have drifted from the forest of the index. Add {top_up}--rebuild-if-missed, or build table and "
+        "index anew: annspark build --index."
+    )
 
 
 def require_updatable(indexed: Indexed, named: str, settings: Settings, *, has_excluded: bool) -> Kept:
@@ -291,8 +296,8 @@ def _join_changes(
     assert kept is not None
     users, asking, forest = known.users, known.asking, tuned.forest
     spark, meter, slots = users.table.sparkSession, Meter(), old.slots
-    again = run.stage(pick_rows(asking, changes.asking))
-    entering, replaced = again, changes.replaced
+    anew = run.stage(pick_rows(asking, changes.asking))
+    entering, replaced = anew, changes.replaced
     if known.are_queries:
         entering, replaced = run.stage(pick_rows(users, changes.added)), changes.gone.hashes
     with explained(named):
@@ -301,12 +306,12 @@ def _join_changes(
         plan, saved = _plan_of(manifest, kept), Saved(new, manifest)
         facts = facts_of(entering, users, forest, changes.added, len(slots))
         if known.are_queries:
-            lists = ask_changed(again, entering, asking, forest, plan, changes, old, saved, meter)
-            new_rows = pick_rows(replace(asking, table=again), changes.added)
+            lists = ask_changed(anew, entering, asking, forest, plan, changes, old, saved, meter)
+            new_rows = pick_rows(replace(asking, table=anew), changes.added)
             facts = facts.unionByName(facts_of_asking(new_rows, asking, len(slots)))
         else:
             callers = callers_told(written, plan)
-            lists = join_asking(again, users, forest, plan, callers, changes, old, saved, meter)
+            lists = join_asking(anew, users, forest, plan, callers, changes, old, saved, meter)
         digests, before = digests_of(asking, partition_keys(len(slots))), Before(slots, changes.gone, changes.again)
         lists_saved = write_slots(spark, lists, facts, digests, new, manifest, len(slots), k, before)
         manifest = manifest.with_files(lists_saved)
