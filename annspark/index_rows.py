@@ -132,12 +132,8 @@ def facts_of_asking(blocks: DataFrame, users: Users, n_slots: int) -> DataFrame:
 
     def tell(batches: Batches) -> Batches:
         for batch in batches:
-            ids, hashes, contents = (
-                elements(batch.column(0)),
-                numbers(batch.column(1), np.int64),
-                contents_of(wire.read(batch)),
-            )
-            yield block_facts(ids, hashes, contents, np.full(len(ids), -1, np.int32), keys)
+            ids, hashes, vectors = elements(batch.column(0)), numbers(batch.column(1), np.int64), wire.read(batch)
+            yield block_facts(ids, hashes, contents_of(vectors), np.full(len(ids), -1, np.int32), keys)
 
     return blocks.select(IDS, HASHES, *wire.names).mapInArrow(tell, facts_schema(users))
 
@@ -286,7 +282,7 @@ def contents_with(contents: np.ndarray, hashes: np.ndarray, named: np.ndarray, t
     named            : int64 (m,), hashes of the ids of rows that may be neighbors
     theirs           : int64 (m,), contents of these
     """
-    return contents + looked_up(hashes, named, 2 * theirs + 1)  # odd, so that none is the other's, 0 included
+    return contents + looked_up(hashes, named, 2 * theirs + 1)  # what is added is odd, and so never 0
 
 
 def digests_in(shipped: pa.Table, hashes: np.ndarray) -> np.ndarray | None:
