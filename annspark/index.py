@@ -27,7 +27,7 @@ from annspark.spark import files
 from annspark.spark.cluster import count_cores
 from annspark.spark.staging import staging
 from annspark.tuned import Indexed, Tuned
-from annspark.update import ON_DRIFT, finish_update, update
+from annspark.update import finish_update, on_drift, update
 
 OF_NEIGHBORS = ("k", "recall", "probes", "shape", "audit_users", "top_up", "max_distance", "links")
 OF_QUERIES = (
@@ -163,6 +163,10 @@ class Index:
         have lost neighbors.  All rows are joined where more than a quarter has changed, and where the index keeps no
         lists of neighbors: `annspark build --index` and this call keep them, fit does not.
 
+        With candidate_col, a row that may be a neighbor now and might not before has changed, or the other way round.
+        The rows that are not joined are still sent through the forest, to find those that go to a leaf with a new
+        candidate.  This costs a build's routing, but neither its shuffle nor its join.
+
         Raises what build_neighbors raises: RecallMissed says that the rows have drifted from the forest, so that a new
         index is needed.  Raises BuildNeeded, an InputError, for rows that this index cannot hold.
         """
@@ -184,7 +188,7 @@ class Index:
             files.make_folder(pending.name)
             tonight = update(table, self._indexed, old, pending.name, place, asked, asdict(asked), run, pairs)
             joined = tonight.joined
-            require_recall(joined.result.report, joined.advice or ON_DRIFT)
+            require_recall(joined.result.report, joined.advice or on_drift(asked))
             finish_update(tonight, pending.name, place, "")
             with publish.undisturbed(output):
                 publish.commit(pending)

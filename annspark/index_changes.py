@@ -13,7 +13,7 @@ from annspark.core.sampling import slot_of
 from annspark.core.vectors import take_rows
 from annspark.flow.exclude import digests_of
 from annspark.flow.read import Users
-from annspark.index_rows import digests_in, one_row_each
+from annspark.index_rows import contents_with, digests_in, one_row_each
 from annspark.saved.kept import Gone, read_digests, read_rows
 from annspark.saved.manifest import Manifest
 from annspark.spark.arrow import Batches, Mapper, collect, elements, numbers, to_binary, to_lists
@@ -23,14 +23,16 @@ from annspark.spark.wire import Wire
 from annspark.tables import CONTENTS, HASHES, IDS, LOWEST, PARTITION_KEY
 
 _ADDED, _AGAIN, _GONE = "added", "again", "gone"
+_CANDIDATES = "candidates"
 
 
 @dataclass(frozen=True)
 class Changes:
     """What has changed since an index was made.
 
-    gone  : rows of the index that are not there any more, or have other vectors now
-    added : int64 (n,), ascending, hashes of the ids of rows that are new, or have other vectors now
+    gone  : rows of the index that are not there any more, or are among those added
+    added : int64 (n,), ascending, hashes of the ids of rows that are new, or have other vectors now, or may be
+            neighbors now and might not before, or the other way round
     again : int64 (n,), ascending, hashes of other rows whose lists are made anew: of their neighbors so many are gone
             that the next are not known, or they do not exclude the same others any more
     """
@@ -63,14 +65,17 @@ class Saved:
         return [f"{self.folder}/{name}" for name in self.manifest.slots]
 
 
-def find_changes(users: Users, old: Saved) -> Changes:
-    """Compare tonight's rows with those of an index, by hashes of their ids, of their vectors and of excluded pairs."""
+def find_changes(users: Users, old: Saved, candidates: Users | None = None) -> Changes:
+    """Compare tonight's rows with those of an index, by hashes of their ids, of their vectors and of excluded pairs.
+
+    candidates : those of the users who may be neighbors, where these are not all; a row that is one of them tonight and
+                 was not before, or the other way round, has changed
+    """
     spark, paths, manifest = users.table.sparkSession, old.slots, old.manifest
     keys, kind = partition_keys(len(paths)), id_type(users.table)
-    told = users.table.select(HASHES, *users.wire.names).mapInArrow(
-        _contents_mapper(keys, users.wire), f"{PARTITION_KEY} int, {HASHES} binary, {CONTENTS} binary"
-    )
-    told = told.unionByName(one_row_each(spark, keys), allowMissingColumns=True)
+    told = _contents_in(users, keys, CONTENTS).unionByName(one_row_each(spark, keys), allowMissingColumns=True)
+    if candidates is not None:
+        told = told.unionByName(_contents_in(candidates, keys, _CANDIDATES), allowMissingColumns=True)
     if (digests := digests_of(users, keys)) is not None:
         told = told.unionByName(digests, allowMissingColumns=True)
     schema = T.StructType(
@@ -90,12 +95,19 @@ def find_changes(users: Users, old: Saved) -> Changes:
     return Changes(gone=gone, added=added, again=again)
 
 
-def _contents_mapper(keys: np.ndarray, wire: Wire) -> Mapper:
+def _contents_in(users: Users, keys: np.ndarray, name: str) -> DataFrame:
+    """Return the hashes of all ids and vectors in blocks: partition_key (of the slot), hashes, and a column `name`."""
+    mapper = _contents_mapper(keys, users.wire, name)
+    schema = f"{PARTITION_KEY} int, {HASHES} binary, {name} binary"
+    return users.table.select(HASHES, *users.wire.names).mapInArrow(mapper, schema)
+
+
+def _contents_mapper(keys: np.ndarray, wire: Wire, name: str) -> Mapper:
     def tell(batches: Batches) -> Batches:
         for batch in batches:
             hashes, contents = numbers(batch.column(0), np.int64), contents_of(wire.read(batch))
             columns = block_numbers(slot_of(hashes, len(keys)), keys, hashes, contents)
-            yield pa.RecordBatch.from_arrays(columns, [PARTITION_KEY, HASHES, CONTENTS])
+            yield pa.RecordBatch.from_arrays(columns, [PARTITION_KEY, HASHES, name])
 
     return tell
 
@@ -108,6 +120,10 @@ def _compare_mapper(paths: list[str], keys: np.ndarray) -> Mapper:
         slot = slot_of_key[shipped[PARTITION_KEY][0].as_py()]
         told = shipped.filter(shipped[CONTENTS].is_valid())
         hashes, contents = numbers(told[HASHES], np.int64), numbers(told[CONTENTS], np.int64)
+        if _CANDIDATES in shipped.schema.names:
+            may = shipped.filter(shipped[_CANDIDATES].is_valid())
+            theirs = numbers(may[HASHES], np.int64), numbers(may[_CANDIDATES], np.int64)
+            contents = contents_with(contents, hashes, *theirs)
         rows = read_rows(paths[slot])
         changed = _changed(rows.hashes, rows.contents, hashes, contents)
         digests = digests_in(shipped, rows.hashes)

@@ -11,7 +11,7 @@ from pyspark.sql import DataFrame
 from annspark.core.arrays import are_in, distinct, members_of
 from annspark.core.contents import contents_of
 from annspark.core.coordinates import Coordinates
-from annspark.core.copies import Callers, callers_of, route_changed, route_homes
+from annspark.core.copies import Callers, callers_of, route_changed, route_homes, route_residents
 from annspark.core.excluded import Pairs, excluded_by, pairs_of
 from annspark.core.forest import Forest
 from annspark.core.join import join_changed, meetings_of
@@ -41,7 +41,7 @@ _SLACK = np.float32(1e-5)  # share by which a bar is raised: more than turning i
 
 
 @dataclass(frozen=True)
-class _Part:
+class SavedPart:
     """A part of a saved index.
 
     path      : of its rows
@@ -61,38 +61,40 @@ class _Part:
         return np.repeat(self.leaves, self.leaf_rows)
 
 
-def _parts_of(saved: Saved) -> list[_Part]:
+def parts_of(saved: Saved) -> list[SavedPart]:
+    """Return the parts of a saved index."""
     manifest = saved.manifest
     found = []
     for number, name in enumerate(manifest.parts):
         leaves = np.flatnonzero(manifest.part_of_leaf == number).astype(np.int32)
         visitors = f"{saved.folder}/{manifest.visitors[number]}" if number < len(manifest.visitors) else None
-        found.append(_Part(f"{saved.folder}/{name}", visitors, leaves, manifest.leaf_rows[leaves]))
+        found.append(SavedPart(f"{saved.folder}/{name}", visitors, leaves, manifest.leaf_rows[leaves]))
     return found
 
 
 def write_parts(
-    asking: DataFrame, users: Users, forest: Forest, plan: Plan, changes: Changes, old: Saved, folder: str
+    entering: DataFrame, users: Users, forest: Forest, plan: Plan, replaced: np.ndarray, old: Saved, folder: str
 ) -> pa.Table:
-    """Write the parts of an index anew, with the rows that ask in place of those that are replaced.
+    """Write the parts of an index anew, with some rows in place of others.
 
-    asking  : blocks of the rows that ask
-    forest  : all trees of the index
-    plan    : its partitions are the parts of the index
-    folder  : where the parts are written to
-    returns : what the tasks told, part after part
+    entering : blocks of the rows
+    forest   : all trees of the index
+    plan     : its partitions are the parts of the index
+    replaced : int64 (n,), ascending, hashes of the ids of the others
+    folder   : where the parts are written to
+    returns  : what the tasks told, part after part
     """
-    keys = partition_keys(plan.n_partitions)
-    shipped = ship_vectors(asking, forest, plan, users.wire, users.coordinates, route_homes, prepared=False)
+    keys, route = partition_keys(plan.n_partitions), route_homes if old.manifest.visitors else route_residents
+    shipped = ship_vectors(entering, forest, plan, users.wire, users.coordinates, route, prepared=False)
     shipped = shipped.unionByName(one_row_each(users.table.sparkSession, keys), allowMissingColumns=True)
-    mapper = _rewrite_mapper(keys, users.wire, changes.replaced, old, folder, number_kind_of(users))
+    mapper = _rewrite_mapper(keys, users.wire, replaced, old, folder, number_kind_of(users))
     return collect(shipped.repartition(plan.n_partitions, PARTITION_KEY).mapInArrow(mapper, WRITTEN)).sort_by("number")
 
 
 def _rewrite_mapper(
     keys: np.ndarray, wire: Wire, replaced: np.ndarray, old: Saved, folder: str, number_kind: str
 ) -> Mapper:
-    parts = _parts_of(old)
+    parts = parts_of(old)
     number_of = {int(key): number for number, key in enumerate(keys)}
 
     def write(batches: Batches) -> Batches:
@@ -200,7 +202,7 @@ def _join_mapper(
     pairs : hashes of excluded pairs of which an end asks; None where no pairs are excluded
     """
     number_of = {int(key): number for number, key in enumerate(keys)}
-    parts, join_facts, shared = _parts_of(new), new.manifest.join, new.manifest.forest.shared_leaves
+    parts, join_facts, shared = parts_of(new), new.manifest.join, new.manifest.forest.shared_leaves
     assert join_facts is not None
     width = join_facts.width
 
@@ -280,7 +282,7 @@ class _Met:
 
 
 def _gather(
-    part: _Part, told: pa.Table, asking: pa.Table, replaced: np.ndarray, wire: Wire, coordinates: Coordinates
+    part: SavedPart, told: pa.Table, asking: pa.Table, replaced: np.ndarray, wire: Wire, coordinates: Coordinates
 ) -> _Met:
     """Return the rows that ask and the residents that they may meet in a part.
 

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
 
-from annspark.core.arrays import are_in, distinct, ranges
+from annspark.core.arrays import are_in, distinct, looked_up, ranges
 from annspark.core.contents import contents_of
 from annspark.core.packing import EMPTY, merge_lists, pack, unpack
 from annspark.core.sampling import slot_of
@@ -93,6 +93,8 @@ def write_lists(kept: Kept, manifest: Manifest, folder: str, n_slots: int) -> li
     users, spark = kept.users, kept.users.table.sparkSession
     candidates = table_as_candidates(kept.lists, _LISTS, users, n_slots, manifest.settings["seed"])
     facts, digests = read_facts(spark, folder, manifest, users, n_slots), digests_of(users, partition_keys(n_slots))
+    if manifest.settings["candidate_col"]:
+        facts = facts.unionByName(facts_of_asking(users.table, users, n_slots))
     return write_slots(spark, candidates, facts, digests, folder, manifest, n_slots, manifest.settings["k"], None)
 
 
@@ -118,6 +120,22 @@ def read_facts(spark: SparkSession, folder: str, manifest: Manifest, users: User
                 yield block_facts(ids, hashes, contents, leaf, keys)
 
     return spark.range(0, len(names), 1, len(names)).mapInArrow(read, facts_schema(users))
+
+
+def facts_of_asking(blocks: DataFrame, users: Users, n_slots: int) -> DataFrame:
+    """Return what is known of rows that ask, as read_facts does, with -1 for the home of each.
+
+    blocks : of the rows
+    users  : whom they are of
+    """
+    wire, keys = users.wire, partition_keys(n_slots)
+
+    def tell(batches: Batches) -> Batches:
+        for batch in batches:
+            ids, hashes, vectors = elements(batch.column(0)), numbers(batch.column(1), np.int64), wire.read(batch)
+            yield block_facts(ids, hashes, contents_of(vectors), np.full(len(ids), -1, np.int32), keys)
+
+    return blocks.select(IDS, HASHES, *wire.names).mapInArrow(tell, facts_schema(users))
 
 
 def facts_schema(users: Users) -> T.StructType:
@@ -225,31 +243,46 @@ def _slot_mapper(
 def _new_rows(told: pa.Table, first_leaf: np.ndarray) -> KeptRows:
     """Return rows that have no list yet.
 
-    told : as read_facts returns it
+    told : as read_facts returns it; where only some rows may be neighbors, also as facts_of_asking does
     """
     ids, trees = elements(told[IDS]), len(first_leaf) - 1
     hashes, contents, leaf = (
         numbers(told[name], kind) for name, kind in ((HASHES, np.int64), (CONTENTS, np.int64), (HOMES, np.int32))
     )
     tree = np.searchsorted(first_leaf, leaf, side="right") - 1
-    own = np.flatnonzero(tree == 0)
+    asks, at_home = tree < 0, tree == 0
+    own = np.flatnonzero(asks if asks.any() else at_home)
+    own_contents = contents[own]
+    if asks.any():
+        own_contents = contents_with(own_contents, hashes[own], hashes[at_home], contents[at_home])
     homes = np.full((len(own), trees), -1, np.int32)
-    homes[:, 0] = leaf[own]
     order = np.argsort(hashes[own], kind="stable")
-    for number in range(1, trees):
+    for number in range(trees):
         here = np.flatnonzero(tree == number)
         homes[order[np.searchsorted(hashes[own][order], hashes[here])], number] = leaf[here]
     n = len(own)
     return KeptRows(
         ids=ids.take(pa.array(own)),
         hashes=hashes[own],
-        contents=contents[own],
+        contents=own_contents,
         homes=homes,
         neighbor_ids=ids.slice(0, 0),
         distances=np.empty(0, np.float32),
         counts=np.zeros(n, np.int64),
         whole=np.ones(n, bool),
     )
+
+
+def contents_with(contents: np.ndarray, hashes: np.ndarray, named: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    """Return the contents of all rows, so that they also tell which of the rows may be neighbors: int64 (n,).
+
+    Without that, nobody would notice a row that may be a neighbor tonight and might not before.
+
+    contents, hashes : int64 (n,), of the vectors and ids of all rows
+    named            : int64 (m,), hashes of the ids of rows that may be neighbors
+    theirs           : int64 (m,), contents of these
+    """
+    return contents + looked_up(hashes, named, 2 * theirs + 1)  # what is added is odd, and so never 0
 
 
 def digests_in(shipped: pa.Table, hashes: np.ndarray) -> np.ndarray | None:
@@ -261,12 +294,7 @@ def digests_in(shipped: pa.Table, hashes: np.ndarray) -> np.ndarray | None:
     if DIGESTS not in shipped.schema.names:
         return None
     told = shipped.filter(shipped[DIGESTS].is_valid())
-    named, digests = numbers(told[HASHES], np.int64), numbers(told[DIGESTS], np.int64)
-    order = np.argsort(named, kind="stable")
-    found = np.zeros(len(hashes), np.int64)
-    here = are_in(hashes, named[order])
-    found[here] = digests[order][np.searchsorted(named[order], hashes[here])]
-    return found
+    return looked_up(hashes, numbers(told[HASHES], np.int64), numbers(told[DIGESTS], np.int64))
 
 
 def _with_old(old: KeptRows, new: KeptRows, again: np.ndarray) -> KeptRows:

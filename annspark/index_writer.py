@@ -106,16 +106,17 @@ def write_rows_of(indexed: Indexed, folder: str, given: str, cores: int) -> Mani
     users, forest, kept = indexed.users, indexed.forest, indexed.kept
     residents = indexed.residents[: len(forest.sizes)]
     plan = plan_parts(forest.sizes, residents, users.rows, users.width, cores)
-    route, with_lists = route_residents, kept is not None and kept.lists is not None
-    if kept is not None and with_lists:
+    with_visits = kept is not None and kept.lists is not None and indexed.settings.candidate_col is None
+    route = route_residents
+    if kept is not None and with_visits:
         plan, route = replace(plan, probes=kept.probes, reach=kept.reach), route_homes
     shipped = ship_vectors(users.table, forest, plan, users.wire, users.coordinates, route, prepared=False)
-    mapper = _write_mapper(folder, plan, users.wire, number_kind_of(users), visits=with_lists)
+    mapper = _write_mapper(folder, plan, users.wire, number_kind_of(users), visits=with_visits)
     with explained(given):
         written = collect(shipped.repartition(plan.n_partitions, PARTITION_KEY).mapInArrow(mapper, WRITTEN))
     manifest = manifest_of(indexed, written.sort_by(_NUMBER), plan.n_leaves)
-    if kept is not None and with_lists:
-        slots = count_slots(users.rows, kept.width, users.id_bytes, cores)
+    if kept is not None and kept.lists is not None and kept.users is not None:
+        slots = count_slots(kept.users.rows, kept.width, users.id_bytes, cores)
         with explained(given):
             manifest = manifest.with_files(write_lists(kept, manifest, folder, slots))
     return manifest

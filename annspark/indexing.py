@@ -15,6 +15,7 @@ from annspark.flow.exclude import without_excluded
 from annspark.flow.first_rows import pick_for_queries
 from annspark.flow.groups import with_groups
 from annspark.flow.grow import count_forest_sample, grow
+from annspark.flow.read import in_double
 from annspark.flow.sample import sample_vectors
 from annspark.pipeline import count_trees, read_users
 from annspark.run import Run
@@ -24,9 +25,6 @@ from annspark.tuned import Indexed, Kept, Tuned
 
 def index_of(tuned: Tuned, kept: Kept | None = None) -> Indexed:
     """Return what an index keeps of a tuned one, and of the join of its rows where they were joined.
-
-    Where only some rows may be neighbors, it keeps nothing of the join: an update, which knows nothing of that, would
-    publish what must not appear.
 
     The probes for queries are chosen by the users whose exact neighbors are known, taken for queries.  So they hold for
     queries that are like the users.
@@ -49,16 +47,19 @@ def index_of(tuned: Tuned, kept: Kept | None = None) -> Indexed:
         else:
             calibration = choose_probes(forest, routed, distances.first(len(forest.sizes)), recall)
     probes = calibration.probes if calibration else settings.probes or 1
-    plan = tuned.plan
-    if kept is None and settings.candidate_col is None:
-        kept = Kept(plan.probes, plan.reach, tuned.calibration, width=count_kept(settings.k), lists=None)
+    reach = reach_of_queries(forest, routed, probes)
+    if kept is None:
+        how = tuned.plan.probes, tuned.plan.reach, tuned.calibration
+        if settings.candidate_col:  # the rows of the index are asked
+            how = probes, reach, calibration
+        kept = Kept(*how, width=count_kept(settings.k), lists=None)
     return Indexed(
         settings=settings,
         users=without_excluded(replace(users, role="index")),
         forest=forest,
         residents=residents[: len(forest.sizes)],
         first_rows=first_rows,
-        reach=reach_of_queries(forest, routed, probes),
+        reach=reach,
         calibration=calibration,
         kept=kept,
     )
@@ -83,19 +84,25 @@ def index_candidates(vectors: DataFrame, settings: Settings, run: Run) -> Indexe
     )
 
 
-def index_for_queries(indexed: Indexed, tuned: Tuned) -> Indexed:
+def index_for_queries(indexed: Indexed, tuned: Tuned, kept: Kept | None) -> Indexed:
     """Return an index with the trees and the probes that were chosen for queries.
 
     Its settings are those of the build, so that later queries have the columns of the users by default.
+
+    kept : what an update of the index needs; None where candidates are of another table
     """
-    n_trees = len(tuned.forest.sizes)
+    n_trees, users = len(tuned.forest.sizes), indexed.users
+    if tuned.known.users.coordinates.double and not users.coordinates.double:
+        users = in_double(users)
     return replace(
         indexed,
         settings=tuned.settings,
+        users=users,
         forest=tuned.forest,
         residents=indexed.residents[:n_trees],
         reach=tuned.plan.reach,
         calibration=tuned.calibration,
+        kept=kept,
     )
 
 

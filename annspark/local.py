@@ -5,22 +5,19 @@ import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from annspark.core.centre_forest import CentreForest
-from annspark.core.column_forest import ColumnForest
+from annspark.core.arrays import stretches
 from annspark.core.metric import METRICS
-from annspark.core.query_leaves import Extent, centre_router, column_leaves
+from annspark.core.query_leaves import Extent
 from annspark.core.search import (
-    Leaf,
     Query,
     TooLong,
-    leaf_of,
     least,
     least_of_many,
     measure,
@@ -30,18 +27,19 @@ from annspark.core.search import (
     score_one,
     space_of,
 )
-from annspark.core.search_sparse import SparseLeaf, SparseQuery, nearest_rows, sparse_leaf_of, sparse_query_of
-from annspark.core.vectors import Vectors, len_of, slice_rows
+from annspark.core.search_sparse import SparseQuery, nearest_rows, sparse_query_of
+from annspark.core.vectors import Vectors, len_of, plain, slice_rows, take_rows
 from annspark.errors import InputError, SettingsError
 from annspark.saved.asked import asked_dense, asked_sparse, asked_weighted, names_columns
+from annspark.saved.asked_groups import asked_groups
 from annspark.saved.manifest import Manifest, find_index, manifest_as_text, read_manifest
 from annspark.saved.parts import numbers_in
+from annspark.saved.region import Held, Region, plain_ids, region_of_group, whole_region
 from annspark.saved.store import Store
 
 _FEW = 10  # so many vectors, given together, are still searched one by one
 _AT_ONCE = 4096  # vectors that are routed together
 _IN_FLIGHT = 1 << 23  # scores of vectors searched together: 32 MB
-_SCANNED = 1 << 16  # sparse rows compared at once where all are
 
 Found = tuple[np.ndarray, np.ndarray]
 
@@ -54,8 +52,7 @@ def open_index(path: str) -> "LocalIndex":
 
     path : folder of an index that annspark saved, local or on a file system that PyArrow knows
 
-    Raises InputError where there is no index, or one that is newer than this annspark, damaged or not whole, and for an
-    index of groups.
+    Raises InputError where there is no index, or one that is newer than this annspark, damaged or not whole.
     """
     if not isinstance(path, str) or not path.strip():
         path_like = getattr(path, "__fspath__", None)
@@ -64,20 +61,7 @@ def open_index(path: str) -> "LocalIndex":
         path = str(path_like())
     folder = find_index(path)
     manifest = read_manifest(folder)
-    if manifest.grouped:
-        raise InputError(
-            f"index {path!r} has groups, by {manifest.settings['within']!r}, and open_index does not search within "
-            "groups. Ask it with Spark: annspark query, or annspark.load(spark, path).query(table)."
-        )
     return LocalIndex(path, manifest, Store(folder, manifest))
-
-
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """A leaf that was searched before, with the ids of its rows: int64, or as Arrow has them."""
-
-    leaf: Any
-    ids: Any
 
 
 class LocalIndex:
@@ -86,24 +70,16 @@ class LocalIndex:
     def __init__(self, path: str, manifest: Manifest, store: Store):
         self._path, self._manifest, self._store = path, manifest, store
         self._coordinates = manifest.coordinates
-        forest = manifest.forest
-        self._held: list[_Held | None] = [None] * len(manifest.leaf_rows)
         self._lock = threading.Lock()
         # A search of one vector is some sixty short calls of NumPy, each of which lets go of Python's lock and takes it
         # again.  Two threads that do so at once answer 40 % less than one alone, so they take turns.
         self._turn = threading.Lock() if _has_gil() else nullcontext()
         self._by_id: tuple[Any, np.ndarray] | None = None
-        # A row is stored once a tree, and the first rows once more.
-        self._copies = len(forest.sizes) + manifest.has_first
-        self._first: list[_Held] | None = None if manifest.has_first else []
         probes = manifest.query.probes if manifest.query else manifest.settings.get("probes") or 1
         self._extent = Extent(float(probes), tuple(manifest.reach.tolist()))
-        if isinstance(forest, CentreForest):
-            self._space = space_of(manifest.coordinates, manifest.dim, manifest.numbers)
-            self._router = centre_router(forest, manifest.leaf_rows)
-        else:
-            assert isinstance(forest, ColumnForest)
-            self._columns = forest
+        self._space = space_of(manifest.coordinates, manifest.dim, manifest.numbers)
+        self._whole = None if manifest.grouped else whole_region(manifest, store, self._space)
+        self._groups: dict[int, Region] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Another process opens it again, and maps the same files.
@@ -135,7 +111,7 @@ class LocalIndex:
         """Return some lines for a person: what the index holds, and what recall is expected of it."""
         return manifest_as_text(self._manifest)
 
-    def search(self, vectors: Any, k: int = 10, probes: int | None = None) -> Found:
+    def search(self, vectors: Any, k: int = 10, probes: int | None = None, within: Any = None) -> Found:
         """Return the ids of the k nearest vectors of the index, and their distances, nearest first, ties by id.
 
         vectors : one vector, or several.  Dense ones as an array or list of dim numbers, or of n rows of them.  Sparse
@@ -145,11 +121,18 @@ class LocalIndex:
         k       : how many neighbors; all vectors where the index holds fewer
         probes  : how many leaves of each tree to search; without it as many as the recall needs that the index was
                   calibrated for
+        within  : for an index of groups, the group that is searched: the value of its column, or {column: value}; for
+                  several vectors a list of values, or {column: list of values}.  Values are texts, whole numbers,
+                  booleans, dates, or None for null; any other as the text that Spark casts it to.  Null of a single
+                  column is given as {column: None}
         returns : ids (m,) and float32 distances (m,) for one vector, (n, m) for several; m is k, or the number of
                   vectors in the index if that is less.  Ids are int64, or of type object where they are no integers.
-                  Under inner_product the products come in place of distances, the largest first
+                  Under inner_product the products come in place of distances, the largest first.  Where the group of
+                  one vector has fewer than m, there are as many as it has, and none for an unknown group.  For several
+                  vectors the rest of the row has the id -1, or None for type object, and the distance inf (the product
+                  -inf)
 
-        Raises InputError for vectors that do not fit the index, SettingsError for k and probes.
+        Raises InputError for vectors and groups that do not fit the index, SettingsError for k and probes.
         """
         _require_whole("k", k)
         extent = self._extent
@@ -162,24 +145,63 @@ class LocalIndex:
         else:
             read = asked_sparse if self._manifest.sparse else asked_dense
             asked, single = read(vectors, self.dim, self.metric)
-        if self._manifest.sparse:
-            found = [
-                self._search_sparse(slice_rows(asked, row, row + 1), row, m, extent) for row in range(len_of(asked))
-            ]
-        elif len(asked) <= _FEW:
-            found = []
-            for row in range(len(asked)):
-                with self._turn:
-                    found.append(self._search_one(asked[row : row + 1], row, m, extent))
+        groups = asked_groups(within, self._manifest, len_of(asked), single=single)
+        if groups is None or single:
+            region = self._whole if groups is None else self._region_of(int(groups[0]))
+            assert region is not None
+            ids, distances = self._search_region(region, asked, np.arange(len_of(asked)), m, extent)
         else:
-            found = list(self._search_many(asked, m, extent))
+            ids, distances = self._search_groups(asked, groups, m, extent)
         if single:
-            ids, distances = found[0]
-        elif found:
-            ids, distances = (np.vstack(part) for part in zip(*found, strict=True))
-        else:
-            ids, distances = np.empty((0, m), self._kind_of_ids()), np.empty((0, m), np.float32)
+            ids, distances = ids[0], distances[0]
         return ids, published(distances, self._coordinates)
+
+    def _search_groups(self, asked: Vectors, groups: np.ndarray, m: int, extent: Extent) -> Found:
+        """Return what search returns for several vectors, each of a group: int64 (n,)."""
+        shape, kind = (len(groups), m), self._kind_of_ids
+        ids = np.full(shape, -1 if kind is np.int64 else None, kind)
+        distances = np.full(shape, np.inf, np.float32)
+        order = np.argsort(groups, kind="stable")
+        for numbers in np.split(order, np.flatnonzero(np.diff(groups[order])) + 1):
+            if len(numbers):
+                region = self._region_of(int(groups[numbers[0]]))
+                found = self._search_region(region, take_rows(asked, numbers), numbers, m, extent)
+                for part, of_group in zip((ids, distances), found, strict=True):
+                    part[numbers, : of_group.shape[1]] = of_group
+        return ids, distances
+
+    def _search_region(self, region: Region, asked: Vectors, numbers: np.ndarray, m: int, extent: Extent) -> Found:
+        """Return the m nearest vectors of a region, or all that it has: (n, m) each.
+
+        numbers : int (n,), the numbers of the vectors, for messages
+        """
+        m, n = min(m, region.rows), len(numbers)
+        if m == 0 or n == 0:
+            return np.empty((n, m), self._kind_of_ids), np.empty((n, m), np.float32)
+        if self._manifest.sparse:
+            rows = (slice_rows(asked, row, row + 1) for row in range(n))
+            found = [self._search_sparse(region, *one, m, extent) for one in zip(rows, numbers, strict=True)]
+        elif n <= _FEW:
+            found = []
+            for row in range(n):
+                with self._turn:
+                    found.append(self._search_one(region, asked[row : row + 1], numbers[row : row + 1], m, extent))
+        else:
+            found = list(self._search_many(region, asked, numbers, m, extent))
+        if len(found) == 1:
+            ids, distances = found[0]
+            return ids.reshape(n, m), distances.reshape(n, m)
+        ids, distances = (np.vstack(part) for part in zip(*found, strict=True))
+        return ids, distances
+
+    def _region_of(self, group: int) -> Region:
+        """Return the rows of a group; of a group that the index does not have there are none."""
+        found = self._groups.get(group)
+        if found is None:
+            found = region_of_group(self._manifest, self._store, self._space, group)
+            if found.rows:  # callers may ask for any number of unknown groups
+                self._groups[group] = found
+        return found
 
     def vector(self, id: Any) -> Any:
         """Return the vector of an id, as it was in the input: an array, {column: number}, or a set for jaccard.
@@ -195,7 +217,7 @@ class LocalIndex:
         place = _find(ids, id)
         if place < 0:
             raise KeyError(id)
-        found = self._store.vector_at(int(rows[place]))
+        found = plain(self._store.vector_at(int(rows[place])))
         if not self._manifest.sparse:
             return found[0].copy()
         columns = found.indices.tolist()
@@ -204,7 +226,7 @@ class LocalIndex:
     def _sort_ids(self) -> tuple[Any, np.ndarray]:
         """Return all ids in ascending order, and the row of each, counted through all batches: int64 (n,)."""
         pieces = self._store.first_tree()
-        ids = [_plain_ids(some) for some, _, _ in pieces]
+        ids = [plain_ids(some) for some, _, _ in pieces]
         rows = np.concatenate([np.arange(start, start + len(some)) for some, _, start in pieces])
         if all(isinstance(some, np.ndarray) for some in ids):
             numbers = np.concatenate(ids)
@@ -214,42 +236,18 @@ class LocalIndex:
         order = pc.sort_indices(together)
         return together.take(order), rows[numbers_in(order)]
 
+    @cached_property
     def _kind_of_ids(self) -> Any:
-        return (
-            np.int64 if isinstance(self._holding(int(np.argmax(self._manifest.leaf_rows))).ids, np.ndarray) else object
-        )
+        ids, _ = self._store.rows_of(int(np.argmax(self._manifest.leaf_rows)))
+        return np.int64 if pa.types.is_integer(ids.type) else object
 
-    def _holding(self, number: int) -> _Held:
-        """Return a leaf, which is read at first and kept."""
-        held = self._held[number]
-        if held is None:
-            # Two threads may both read it, and one of the two is kept.
-            held = self._held[number] = self._hold(*self._store.rows_of(number))
-        return held
-
-    def _hold(self, ids: pa.Array, vectors: Vectors) -> _Held:
-        made: Leaf | SparseLeaf
-        made = sparse_leaf_of(vectors, self._coordinates) if self._manifest.sparse else leaf_of(vectors, self._space)
-        return _Held(leaf=made, ids=_plain_ids(ids))
-
-    def _first_rows(self) -> list[_Held]:
-        """Return the rows that every vector is compared with, as one leaf or none."""
-        if self._first is None:
-            found = self._store.first_rows()
-            self._first = [self._hold(*found)] if found else []
-        return self._first
-
-    def _leaves(self, numbers: np.ndarray) -> list[_Held]:
-        held, rows = self._held, self._manifest.leaf_rows
-        return [held[number] or self._holding(number) for number in numbers.tolist() if rows[number]]
-
-    def _search_one(self, vector: np.ndarray, row: int, m: int, extent: Extent) -> Found:
+    def _search_one(self, region: Region, vector: np.ndarray, number: np.ndarray, m: int, extent: Extent) -> Found:
         space = self._space
-        query = self._queries(vector, row)[0]
-        held = self._leaves(self._router.leaves_of_one(query.routed, extent, m)) + self._first_rows()
+        query = self._queries(vector, number)[0]
+        held = region.leaves(region.leaves_of_one(query.routed, extent, m)) + region.first()
         leaves = [one.leaf for one in held]
         scores = score_one(query, leaves, space)
-        near = least(scores, m * self._copies, query, max([leaf.longest for leaf in leaves]), space)
+        near = least(scores, m * region.copies, query, max([leaf.longest for leaf in leaves]), space)
         begins, at = [], 0
         for leaf in leaves:
             begins.append(at)
@@ -261,24 +259,26 @@ class LocalIndex:
         distances = measure(query.joined, np.zeros(len(places), np.intp), vectors, space)
         return self._nearest(held, places, distances, m)
 
-    def _search_many(self, vectors: np.ndarray, m: int, extent: Extent) -> Iterator[Found]:
+    def _search_many(
+        self, region: Region, vectors: np.ndarray, numbers: np.ndarray, m: int, extent: Extent
+    ) -> Iterator[Found]:
         """Yield what _search_one returns for each vector, many at a time.
 
         A leaf is multiplied by all vectors that go to it at once.  Calls of NumPy on large blocks also leave Python's
         lock to other threads for longer.
         """
         for start in range(0, len(vectors), _AT_ONCE):
-            queries = self._queries(vectors[start : start + _AT_ONCE], start)
+            queries = self._queries(vectors[start : start + _AT_ONCE], numbers[start : start + _AT_ONCE])
             routed = np.stack([query.routed for query in queries])
-            asker, number = self._router.leaves_of_many(routed, extent, m)
-            some = self._manifest.leaf_rows.take(number) > 0
-            asker, number = asker[some], number[some]
-            rows = np.bincount(asker, self._manifest.leaf_rows.take(number), minlength=len(queries))
-            for first, last in _stretches(rows, _IN_FLIGHT):
+            asker, number = region.leaves_of_many(routed, extent, m)
+            rows = np.bincount(asker, region.leaf_rows.take(number), minlength=len(queries))
+            for first, last in stretches(rows, _IN_FLIGHT):
                 here = slice(*np.searchsorted(asker, (first, last)))
-                yield self._search_together(queries[first:last], asker[here] - first, number[here], m)
+                yield self._search_together(region, queries[first:last], asker[here] - first, number[here], m)
 
-    def _search_together(self, queries: Sequence[Query], asker: np.ndarray, number: np.ndarray, m: int) -> Found:
+    def _search_together(
+        self, region: Region, queries: Sequence[Query], asker: np.ndarray, number: np.ndarray, m: int
+    ) -> Found:
         """Return what _search_one returns for each query, one below the other.
 
         asker  : int (n_pairs,), a query, ascending
@@ -288,7 +288,7 @@ class LocalIndex:
         order = np.argsort(number, kind="stable")
         asker, number = asker[order], number[order]
         numbers, counts = np.unique(number, return_counts=True)
-        held = self._leaves(numbers) + self._first_rows()
+        held = region.leaves(numbers) + region.first()
         if len(held) > len(numbers):
             asker = np.concatenate([asker, np.arange(len(queries))])
             counts = np.append(counts, len(queries))
@@ -297,12 +297,12 @@ class LocalIndex:
         scores, begins = score_many(queries, asker, leaves, cuts, space)
         longest = np.zeros(len(queries))
         np.maximum.at(longest, asker, np.repeat([leaf.longest for leaf in leaves], counts))
-        near = least_of_many(scores, begins, asker, m * self._copies, queries, longest, space)
+        near = least_of_many(scores, begins, asker, m * region.copies, queries, longest, space)
         pair = np.searchsorted(begins, near, side="right") - 1
         of_leaf = np.searchsorted(pair, cuts).tolist()
         asker, at = asker.take(pair), near - begins.take(pair)
         vectors = np.empty((len(near), self.dim), leaves[0].vectors.dtype)
-        ids = np.empty(len(near), self._kind_of_ids())
+        ids = np.empty(len(near), self._kind_of_ids)
         for one, start, end in zip(held, of_leaf[:-1], of_leaf[1:], strict=True):
             if start < end:
                 one.leaf.vectors.take(at[start:end], axis=0, out=vectors[start:end], mode="clip")
@@ -310,43 +310,33 @@ class LocalIndex:
         joined = np.concatenate([query.joined for query in queries])
         return _sorted_by_query(asker, ids, measure(joined, asker, vectors, space), m)
 
-    def _queries(self, vectors: np.ndarray, row: int) -> list[Query]:
+    def _queries(self, vectors: np.ndarray, numbers: np.ndarray) -> list[Query]:
         try:
             return queries_of(vectors, self._space)
         except TooLong as error:
-            raise InputError(_too_long(row + int(error.args[0]))) from error
+            raise InputError(_too_long(int(numbers[error.args[0]]))) from error
 
-    def _search_sparse(self, row: Vectors, number: int, m: int, extent: Extent) -> Found:
+    def _search_sparse(self, region: Region, row: Vectors, number: int, m: int, extent: Extent) -> Found:
         try:
             query = sparse_query_of(row, self._coordinates)
         except TooLong as error:
             raise InputError(_too_long(number)) from error
-        held = self._leaves(column_leaves(self._columns, query.routed, extent)) + self._first_rows()
-        found = self._compare_sparse(query, held, m) if held else None
+        held = region.leaves(region.leaves_of_one(query.routed, extent, m)) + region.first()
+        found = self._compare_sparse(query, held, m, region.copies) if held else None
         if found is not None and len(found[0]) == m:
             return found
-        return self._scan_sparse(query, m)
-
-    def _compare_sparse(self, query: SparseQuery, held: Sequence[_Held], m: int) -> Found:
-        leaves = [one.leaf for one in held]
-        near, distances = nearest_rows(query, leaves, m * self._copies, self._coordinates)
-        begins = np.cumsum([0, *(len(leaf.counts) for leaf in leaves[:-1])]).tolist()
-        return self._nearest(held, _places(near, begins), distances, m)
-
-    def _scan_sparse(self, query: SparseQuery, m: int) -> Found:
-        """Compare a row with all rows: it is related to too few, and more are wanted than there are first rows."""
-        rows = self._manifest.leaf_rows[: self._manifest.forest.sizes[0]]
-        with_rows = np.flatnonzero(rows)
-        pieces = [
-            self._compare_sparse(query, self._leaves(with_rows[first:last]), m)
-            for first, last in _stretches(rows[with_rows], _SCANNED)
-        ]
+        # It is related to too few, and more are wanted than there are first rows: it is compared with all rows.
+        pieces = [self._compare_sparse(query, some, m, 1) for some in region.pieces()]
         ids, values = (np.concatenate(part) for part in zip(*pieces, strict=True))
         return _sorted(ids, values, m)
 
-    def _nearest(
-        self, held: Sequence[_Held], places: Sequence[tuple[int, int]], distances: np.ndarray, m: int
-    ) -> Found:
+    def _compare_sparse(self, query: SparseQuery, held: Sequence[Held], m: int, copies: int) -> Found:
+        leaves = [one.leaf for one in held]
+        near, distances = nearest_rows(query, leaves, m * copies, self._coordinates)
+        begins = np.cumsum([0, *(len(leaf.counts) for leaf in leaves[:-1])]).tolist()
+        return self._nearest(held, _places(near, begins), distances, m)
+
+    def _nearest(self, held: Sequence[Held], places: Sequence[tuple[int, int]], distances: np.ndarray, m: int) -> Found:
         """Return ids and distances of the m nearest of some rows, each once.
 
         places    : a leaf and a row of it, n times
@@ -406,20 +396,6 @@ def _places(rows: np.ndarray, begins: list[int]) -> list[tuple[int, int]]:
     """
     leaves = [bisect_right(begins, row) - 1 for row in rows.tolist()]
     return [(leaf, row - begins[leaf]) for leaf, row in zip(leaves, rows.tolist(), strict=True)]
-
-
-def _stretches(sizes: np.ndarray, most: int) -> Iterator[tuple[int, int]]:
-    """Yield stretches of consecutive things whose sizes together are at most the given one, or of a single thing."""
-    before, start = np.concatenate([[0], np.cumsum(sizes)]), 0
-    while start < len(sizes):
-        end = max(start + 1, int(np.searchsorted(before, before[start] + most, side="right")) - 1)
-        yield start, end
-        start = end
-
-
-def _plain_ids(ids: pa.Array) -> Any:
-    """Return integers as int64 (n,), other ids as they are."""
-    return numbers_in(ids).astype(np.int64, copy=False) if pa.types.is_integer(ids.type) else ids
 
 
 def _take_ids(ids: Any, at: np.ndarray) -> Any:

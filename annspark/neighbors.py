@@ -105,5 +105,6 @@ def build_between(
         joined = build_tuned(tuned, asked, run, keep=keep)
         return Built(joined.result, joined.advice, partial(index_of, tuned, joined.kept))
     indexed = index_candidates(candidates, settings_of_candidates(settings), run)
-    answered = ask(vectors, indexed, settings, asked, run, role="input", exclude=exclude)
-    return Built(answered.result, answered.advice, partial(index_for_queries, indexed, answered.tuned))
+    keep = keep and settings.candidate_col is not None  # candidates of another table are not updated
+    answered = ask(vectors, indexed, settings, asked, run, role="input", exclude=exclude, keep=keep)
+    return Built(answered.result, answered.advice, partial(index_for_queries, indexed, answered.tuned, answered.kept))

@@ -34,7 +34,7 @@ from annspark.saved.manifest import Manifest, find_index, read_manifest
 from annspark.spark import files, leftovers
 from annspark.spark.staging import Stage, staging
 from annspark.spark.steps import Steps, digest_of, forget_steps, steps_kept
-from annspark.update import ON_DRIFT, finish_update, require_updatable, update
+from annspark.update import finish_update, on_drift, require_updatable, update
 from annspark.uses.jobs import UseJob
 
 logger = logging.getLogger("annspark")
@@ -116,7 +116,7 @@ def publish_update(spark: SparkSession, job: UpdateJob) -> Report:
         try:
             tonight = update(vectors, indexed, old, pending.name, job.index, settings, asked, run, pairs)
             result = tonight.joined.result
-            _require_recall(ready, result.report, tonight.joined.advice or ON_DRIFT)
+            _require_recall(ready, result.report, tonight.joined.advice or on_drift(settings))
         except (BuildNeeded, RecallMissed) as error:
             if not job.rebuild_if_missed:
                 raise

@@ -319,10 +319,7 @@ def find(
     joined = join_partitions(shipped, plan, n_merge_partitions, users.wire, users.coordinates, width)
     joined = watch_joined(joined, meter)
     if stage is not None:
-        lists = stage(merge_neighbors([joined], n_merge_partitions, width))
-        found = find_in_lists(lists, tuned, meter, layout, store, n_merge_partitions)
-        kept = Kept(plan.probes, plan.reach, tuned.calibration, width, lists, users, users.excluded)
-        return replace(found, kept=kept)
+        return find_and_keep(joined, tuned, meter, layout, store, n_merge_partitions, stage)
     candidates = [joined]
     if earlier is not None:
         candidates += [
@@ -333,6 +330,27 @@ def find(
     return merge_found(candidates, tuned, meter, layout, store, n_merge_partitions)
 
 
+def find_and_keep(
+    joined: DataFrame,
+    tuned: Tuned,
+    meter: Meter,
+    layout: Layout,
+    store: Store,
+    n_merge_partitions: int,
+    stage: Store,
+) -> Found:
+    """Return find_in_lists of the lists of a join, which an index will keep.
+
+    joined : lists of count_kept(k) neighbors, as join_partitions returns them
+    stage  : computes and stores what the index keeps
+    """
+    plan, asking, width = tuned.plan, tuned.known.asking, count_kept(tuned.settings.k)
+    lists = stage(merge_neighbors([joined], n_merge_partitions, width))
+    found = find_in_lists(lists, tuned, meter, layout, store, n_merge_partitions)
+    kept = Kept(plan.probes, plan.reach, tuned.calibration, width, lists, asking, asking.excluded)
+    return replace(found, kept=kept)
+
+
 def find_in_lists(
     lists: DataFrame, tuned: Tuned, meter: Meter, layout: Layout, store: Store, n_merge_partitions: int
 ) -> Found:
@@ -340,13 +358,13 @@ def find_in_lists(
 
     lists : user_id and neighbors of each user, nearest first: k at least of those it was compared with, if there are
     """
-    users, first_rows, k = tuned.known.users, tuned.known.first_rows, tuned.settings.k
+    asking, first_rows, k = tuned.known.asking, tuned.known.first_rows, tuned.settings.k
     first = lists.select(USER_ID, F.slice(NEIGHBORS, 1, k).alias(NEIGHBORS))
     if first_rows is None:
         return _stored(first, tuned, meter, layout, store, n_merge_partitions)
     candidates = [
-        table_as_candidates(first, Layout(USER_ID, False, DISTANCE), users, n_merge_partitions, tuned.settings.seed),
-        compare_with_first_rows(users, first_rows, None, n_merge_partitions, k),
+        table_as_candidates(first, Layout(USER_ID, False, DISTANCE), asking, n_merge_partitions, tuned.settings.seed),
+        compare_with_first_rows(asking, first_rows, None, n_merge_partitions, k, own=tuned.own),
     ]
     return merge_found(candidates, tuned, meter, layout, store, n_merge_partitions)
 

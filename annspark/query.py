@@ -15,10 +15,13 @@ from pyspark.sql import types as T
 from annspark.advice import advise_on_rounding, advise_queries
 from annspark.core.calibrate import CALIBRATION_USERS, choose
 from annspark.core.first_rows import count_first_rows
+from annspark.core.forest import Forest
 from annspark.core.plan import (
     PLAN_SAMPLE,
+    Plan,
     Workers,
     count_exact_users,
+    count_kept,
     count_merge_partitions,
     count_query_task_bytes,
     expect_query_pairs,
@@ -39,6 +42,7 @@ from annspark.pipeline import (
     Result,
     audit_found,
     exclude_pairs,
+    find_and_keep,
     find_once,
     finish_found,
     merge_found,
@@ -55,7 +59,7 @@ from annspark.spark.meter import Meter, watch_joined
 from annspark.spark.staging import Store
 from annspark.spark.types import is_collated, widens
 from annspark.tables import quoted
-from annspark.tuned import Found, Indexed, Known, Tuned
+from annspark.tuned import Found, Indexed, Kept, Known, Tuned
 
 
 @dataclass(frozen=True)
@@ -64,11 +68,13 @@ class Answered:
 
     advice : for a missed recall, "" where it was reached
     tuned  : what the queries were asked with
+    kept   : what an index keeps of their lists; None where nothing is kept
     """
 
     result: Result
     advice: str
     tuned: Tuned
+    kept: Kept | None
 
 
 def ask(
@@ -79,6 +85,8 @@ def ask(
     run: Run,
     role: str = "queries",
     exclude: DataFrame | None = None,
+    *,
+    keep: bool = False,
 ) -> Answered:
     """Find the neighbors of every row of a table among the indexed rows, and audit them.
 
@@ -86,6 +94,7 @@ def ask(
     asked    : settings as the report gives them
     role     : what messages call the table
     exclude  : pairs of a query and an indexed row that must not be in the table, see with_excluded
+    keep     : keep of the queries what an update of the index needs
     """
     users = with_groups(indexed.users, indexed.settings, run.stage, indexed.forest)
     indexed = replace(indexed, users=users)
@@ -99,43 +108,28 @@ def ask(
     layout, store, finish_after = place_of_found(run, settings, *kinds)
     doing = f"sending queries to {plan.probes:.3g} leaves a tree, in {plan.n_partitions} partitions, merging"
     with run.clock.step("join", doing) as facts:
-        found = find_once(run.steps, tuned, layout, partial(find_for_queries, tuned, layout, store, run.cores))
+        find = partial(find_for_queries, tuned, layout, store, run.cores)
+        # The lists of an index are not kept with the steps, so that another run has to find them again.
+        found = find(stage=run.stage) if keep else find_once(run.steps, tuned, layout, find)
         facts += [f"{found.counts.written:,} queries"]
     audit = audit_found(found, tuned, run)
     finished, fewer = finish_found(found, tuned, run) if finish_after else (found.table, 0)
     report = report_on(found, audit, tuned, fewer, asked, run)
     advice = "" if report.passed else advise_on_rounding(audit, tuned) or advise_queries(tuned, audit.recall.mean)
-    return Answered(Result(finished, report), advice, tuned)
+    return Answered(Result(finished, report), advice, tuned, found.kept)
 
 
 def tune_for(queries: Users, indexed: Indexed, settings: Settings, run: Run) -> Tuned:
     """Choose the probes that reach the recall asked for, by sampled queries, and plan the join."""
-    users = indexed.users
-    most = users.groups.largest if users.groups else users.rows
-    neighbors = min(settings.k, max(0, most - settings.same_ids))
-    queries = with_groups_among(queries, users, neighbors, own=settings.same_ids)
-    with run.clock.step("sample") as facts:
-        n_calibrate = 0 if settings.recall_asked is None else CALIBRATION_USERS
-        counts = [*count_exact_users(queries.rows, settings.audit_users, n_calibrate), PLAN_SAMPLE]
-        _, (audit, calibrate, routed) = sample_vectors(queries, counts, users.coordinates)
-        samples = Samples(audit=audit, calibrate=calibrate, routed=routed, forest=routed)
-        facts += [f"{len(audit.ids) + len(calibrate.ids) + len(routed.ids):,} queries"]
-    with run.clock.step("exact") as facts:
-        audited, nearest = find_exact_once(run.steps, users, [audit, calibrate], neighbors, own=settings.same_ids)
-        facts += [f"exact neighbors of {len(audit.ids) + len(calibrate.ids):,} queries"]
-        if users.coordinates.double or users.coordinates.need_double(
-            audit.own, audited.radius, noise_of(audit, queries)
-        ):
-            users, queries = in_double(users), in_double(queries)
+    known = know_queries(queries, indexed, settings, 0 if settings.recall_asked is None else CALIBRATION_USERS, run)
+    users, queries, routed = known.users, known.asking, known.samples.routed
     with run.clock.step("calibrate") as facts:
-        first_rows = indexed.first_rows
-        wanted = settings.k + queries.spare
-        if users.wire.sparse and count_first_rows(wanted) > count_first_rows(indexed.settings.k):
-            first_rows = pick_for_queries(users, indexed.forest, wanted)
         forest, goal, home_distances = indexed.forest, None, None
         if settings.recall_asked is not None:
-            hashes = first_rows.hashes if first_rows else None
-            home_distances = place_neighbors(users, calibrate, nearest, forest, hashes, queries=True)
+            hashes = known.first_rows.hashes if known.first_rows else None
+            home_distances = place_neighbors(
+                users, known.samples.calibrate, known.nearest, forest, hashes, queries=True
+            )
             count_pairs = partial(expect_query_pairs, sample=routed.vectors, residents=indexed.residents)
             forest, goal = choose(
                 forest,
@@ -147,25 +141,7 @@ def tune_for(queries: Users, indexed: Indexed, settings: Settings, run: Run) -> 
             )
             facts += [f"predicted {goal.predicted:.4f} for the {goal.target:g} asked for"]
         probes = goal.probes if goal else settings.probes or 1
-        plan = plan_queries(
-            forest,
-            routed.vectors,
-            indexed.residents[: len(forest.sizes)],
-            probes if sum(forest.sizes) > len(forest.sizes) else 1,
-            queries=queries.rows,
-            rows=users.rows,
-            workers=Workers(run.cores, run.free_bytes),
-            width=max(users.width, queries.shipped_width),
-        )
-    known = Known(
-        users=users,
-        asking=queries,
-        samples=samples,
-        audited=audited,
-        nearest=nearest,
-        first_rows=first_rows,
-        neighbors=neighbors,
-    )
+        plan = plan_asking(known, forest, indexed, probes if sum(forest.sizes) > len(forest.sizes) else 1, run)
     tuned = Tuned(
         settings=settings,
         known=known,
@@ -181,17 +157,74 @@ def tune_for(queries: Users, indexed: Indexed, settings: Settings, run: Run) -> 
     return tuned
 
 
-def find_for_queries(tuned: Tuned, layout: Layout, store: Store, cores: int) -> Found:
-    """Return the nearest of the indexed rows that each query is compared with, and complete short lists."""
+def know_queries(queries: Users, indexed: Indexed, settings: Settings, n_calibrate: int, run: Run) -> Known:
+    """Return what is known of queries: samples of them, exact neighbors of these, and the first rows.
+
+    n_calibrate : for how many queries exact neighbors are found that are not for the audit
+    """
+    users = indexed.users
+    most = users.groups.largest if users.groups else users.rows
+    neighbors = min(settings.k, max(0, most - settings.same_ids))
+    queries = with_groups_among(queries, users, neighbors, own=settings.same_ids)
+    with run.clock.step("sample") as facts:
+        counts = [*count_exact_users(queries.rows, settings.audit_users, n_calibrate), PLAN_SAMPLE]
+        _, (audit, calibrate, routed) = sample_vectors(queries, counts, users.coordinates)
+        samples = Samples(audit=audit, calibrate=calibrate, routed=routed, forest=routed)
+        facts += [f"{len(audit.ids) + len(calibrate.ids) + len(routed.ids):,} queries"]
+    with run.clock.step("exact") as facts:
+        audited, nearest = find_exact_once(run.steps, users, [audit, calibrate], neighbors, own=settings.same_ids)
+        facts += [f"exact neighbors of {len(audit.ids) + len(calibrate.ids):,} queries"]
+        if users.coordinates.double or users.coordinates.need_double(
+            audit.own, audited.radius, noise_of(audit, queries)
+        ):
+            users, queries = in_double(users), in_double(queries)
+    first_rows, wanted = indexed.first_rows, settings.k + queries.spare
+    if users.wire.sparse and count_first_rows(wanted) > count_first_rows(indexed.settings.k):
+        first_rows = pick_for_queries(users, indexed.forest, wanted)
+    return Known(
+        users=users,
+        asking=queries,
+        samples=samples,
+        audited=audited,
+        nearest=nearest,
+        first_rows=first_rows,
+        neighbors=neighbors,
+    )
+
+
+def plan_asking(known: Known, forest: Forest, indexed: Indexed, probes: float, run: Run) -> Plan:
+    """Return where the leaves of a forest are joined for queries."""
+    users, queries = known.users, known.asking
+    return plan_queries(
+        forest,
+        known.samples.routed.vectors,
+        indexed.residents[: len(forest.sizes)],
+        probes,
+        queries=queries.rows,
+        rows=users.rows,
+        workers=Workers(run.cores, run.free_bytes),
+        width=max(users.width, queries.shipped_width),
+    )
+
+
+def find_for_queries(tuned: Tuned, layout: Layout, store: Store, cores: int, *, stage: Store | None = None) -> Found:
+    """Return the nearest of the indexed rows that each query is compared with, and complete short lists.
+
+    stage : computes and stores what an index keeps of the lists; None where nothing is kept
+    """
     known, plan, k = tuned.known, tuned.plan, tuned.settings.k
+    width = count_kept(k) if stage else k
     users, queries, first_rows = known.users, known.asking, known.first_rows
     copies = plan.copies + (first_rows is not None)
     id_bytes = max(users.id_bytes, queries.id_bytes)
     n_merge_partitions = count_merge_partitions(queries.rows, copies, k, id_bytes, cores)
     meter = Meter()
     shipped = ship_both(users, queries, tuned.forest, plan, meter)
-    joined = ask_partitions(shipped, plan, n_merge_partitions, queries.wire, queries.coordinates, k, own=tuned.own)
-    candidates = [watch_joined(joined, meter)]
+    joined = ask_partitions(shipped, plan, n_merge_partitions, queries.wire, queries.coordinates, width, own=tuned.own)
+    joined = watch_joined(joined, meter)
+    if stage is not None:
+        return find_and_keep(joined, tuned, meter, layout, store, n_merge_partitions, stage)
+    candidates = [joined]
     if first_rows is not None:
         neighbor = id_type(users.table)
         candidates += [

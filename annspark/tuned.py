@@ -83,7 +83,7 @@ class Kept:
     width       : neighbors that a list has room for: k and some to spare
     lists       : user_id and neighbors, the nearest `width` of those that each row was compared with in the leaves;
                   None where these are in the files of the index, or there are none
-    users       : the rows, which know whom they exclude; None where lists are
+    users       : the rows whose lists these are, which know whom they exclude; None where lists are
     pairs       : number of excluded pairs, which are in no list; None where none were given
     table       : fingerprint of the table that was published with the index
     """
@@ -109,7 +109,8 @@ class Indexed:
     first_rows  : users that every query is compared with: hubs, and the first of sparse rows; None where there are none
     reach       : for each tree, the margin up to which a query goes to leaves when nothing else is asked for
     calibration : the probes for that, chosen for the recall asked for; None where probes were given
-    kept        : of the join of the rows; None where an update cannot join them again: they are candidates
+    kept        : of the join of the rows; None where an update cannot join them again: they are candidates of another
+                  table.  With candidate_col the lists are those of all rows, of which users are some
     """
 
     settings: Settings

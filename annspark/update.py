@@ -4,6 +4,9 @@ The forest and the reach stay, and with them the home of every row that stays.  
 to the home of the other.  So only pairs with an end that is new or changed are new, and only they are compared.  A list
 that loses neighbors has some to spare; where these run out, its row is joined anew.  The table is that of a join of all
 rows with the same forest and reach, to the bit.
+
+With candidate_col only some rows are in the index, and all ask.  A row whose mark has turned has changed.  All rows are
+then sent through the forest once, to find those that go to a leaf with a new candidate: no list tells who goes where.
 """
 
 from dataclasses import dataclass, replace
@@ -26,10 +29,12 @@ from annspark.flow.groups import with_groups, with_too_small
 from annspark.flow.grow import count_forest_sample
 from annspark.flow.read import Users
 from annspark.flow.sample import Samples, sample_vectors
+from annspark.index_ask import ask_changed
 from annspark.index_changes import Changes, Saved, find_changes, pick_rows
 from annspark.index_join import callers_told, facts_of, join_asking, write_parts
-from annspark.index_rows import Before, read_lists, write_slots
+from annspark.index_rows import Before, facts_of_asking, read_lists, write_slots
 from annspark.index_writer import explained, finish_index, manifest_of, write_rows_of
+from annspark.input.given import select_candidates
 from annspark.pipeline import (
     Outcome,
     exclude_pairs,
@@ -41,6 +46,7 @@ from annspark.pipeline import (
     read_users,
     where_found,
 )
+from annspark.query import find_for_queries, know_queries, plan_asking
 from annspark.run import Run
 from annspark.saved.manifest import Manifest
 from annspark.settings import Settings
@@ -50,11 +56,9 @@ from annspark.spark.meter import Meter
 from annspark.tuned import Found, Indexed, Kept, Known, Tuned
 
 _BUILD = "Build table and index anew: annspark build --index, or --rebuild-if-missed"
-ON_DRIFT = (
-    "The rows have drifted from the forest of the index. Add --top-up, or --rebuild-if-missed, or build table and "
-    "index anew: annspark build --index."
-)
+_TOO_NEAR = f"input: neighbors are too near each other for float32 now, in which the index compares them. {_BUILD}."
 _MOST_CHANGED = 0.25  # share of the rows: if more have changed, joining all of them anew takes less time
+_MOST_ENTERING = 64 << 20  # bytes of new candidates that the driver hands to the tasks
 _MOST_TOLD = 5_000_000  # most hashes of changed rows, and of their excluded pairs, that the driver hands to the tasks
 
 
@@ -72,6 +76,15 @@ class Tonight:
     manifest: Manifest
 
 
+def on_drift(settings: Settings) -> str:
+    """Return what to do where the recall was missed by an update."""
+    top_up = "" if settings.candidate_col else "--top-up, or "
+    return (
+        f"The rows have drifted from the forest of the index. Add {top_up}--rebuild-if-missed, or build table and "
+        "index anew: annspark build --index."
+    )
+
+
 def require_updatable(indexed: Indexed, named: str, settings: Settings, *, has_excluded: bool) -> Kept:
     """Return what an index keeps of the join of its rows.
 
@@ -84,8 +97,8 @@ def require_updatable(indexed: Indexed, named: str, settings: Settings, *, has_e
     kept = indexed.kept
     if kept is None:
         raise SettingsError(
-            f"index {named!r} cannot be updated: it holds candidates, or rows of a candidate_col, which have no lists "
-            "of their own. Build both anew: annspark build --index --overwrite."
+            f"index {named!r} cannot be updated: it holds candidates of another table, which have no lists of their "
+            "own. Build both anew: annspark build --index --overwrite."
         )
     if kept.pairs is not None and not has_excluded:
         raise SettingsError(
@@ -119,31 +132,58 @@ def update(
     Raises BuildNeeded where tonight's rows do not fit the index.
     """
     kept = require_updatable(indexed, named, settings, has_excluded=exclude is not None)
-    users = read_users(vectors, settings, run, like=replace(indexed.users, role="index"))
-    users = with_groups(users, settings, run.stage, indexed.forest)
-    _require_fitting(users, indexed.users)
-    users = exclude_pairs(users, exclude, users.id_kind, settings, run)
-    kept = replace(kept, pairs=users.excluded)
-    known, forest = _know(users, settings, run), indexed.forest.first(len(kept.reach))
-    first_rows = known.first_rows or pick_for_queries(known.users, indexed.forest, settings.k)
+    if settings.candidate_col:
+        settings = replace(settings, same_ids=True)
+    users, asking = _read(vectors, indexed, settings, exclude, run)
+    kept, forest = replace(kept, pairs=asking.excluded), indexed.forest.first(len(kept.reach))
+    if asking is users:
+        known = _know(users, settings, run)
+        first_rows = known.first_rows or pick_for_queries(known.users, indexed.forest, settings.k)
+    else:
+        first_rows = pick_for_queries(users, indexed.forest, settings.k)
+        known = know_queries(asking, replace(indexed, users=users, first_rows=first_rows), settings, 0, run)
+        if known.users.coordinates.double and not users.coordinates.double:
+            raise BuildNeeded(_TOO_NEAR)
     rows = without_excluded(replace(users, role="index"))
     indexed = replace(indexed, users=rows, first_rows=first_rows, kept=kept)
-    if old is not None and old.manifest.visitors:
+    if old is not None and old.manifest.slots:
         with run.clock.step("changes") as facts:
-            changes = find_changes(users, old)
+            changes = find_changes(asking, old, users if known.are_queries else None)
             facts += [
                 f"{len(changes.added):,} rows are new or changed, {len(changes.gone.hashes):,} gone or changed",
                 f"{len(changes.again):,} others are joined anew",
             ]
-        if _pays(changes, users, old.manifest, first_rows):
+        if _pays(changes, known, old.manifest, first_rows):
             tuned = _tuned(known, forest, kept, settings, _plan_of(old.manifest, kept))
             with run.clock.step("join") as facts:
                 found, manifest = _join_changes(changes, tuned, indexed, old, new, named, run)
                 facts += [f"{len(changes.asking):,} of {found.counts.written:,} users"]
             joined = finish_build(found, tuned, asked, run)
             return Tonight(joined, _with_residents(indexed, manifest), manifest)
-    plan = replace(plan_for(known, forest, kept.probes, run), reach=kept.reach)
-    return _join_all(_tuned(known, forest, kept, settings, plan), indexed, new, named, asked, run)
+    if known.are_queries:
+        plan = plan_asking(known, forest, indexed, kept.probes, run)
+    else:
+        plan = plan_for(known, forest, kept.probes, run)
+    tuned = _tuned(known, forest, kept, settings, replace(plan, reach=kept.reach))
+    return _join_all(tuned, indexed, new, named, asked, run)
+
+
+def _read(
+    vectors: DataFrame, indexed: Indexed, settings: Settings, exclude: DataFrame | None, run: Run
+) -> tuple[Users, Users]:
+    """Return tonight's rows that may be neighbors, and those that ask: the same, or with candidate_col all rows."""
+    like = replace(indexed.users, role="index")
+    role = "candidates" if settings.candidate_col else "input"
+    users = read_users(select_candidates(vectors, settings.candidate_col), settings, run, role, like)
+    users = with_groups(users, settings, run.stage, indexed.forest)
+    _require_fitting(users, indexed.users)
+    if settings.candidate_col is None:
+        users = exclude_pairs(users, exclude, users.id_kind, settings, run)
+        return users, users
+    asking = read_users(vectors, settings, run, like=like)
+    _require_fitting(asking, indexed.users)
+    # Rows that only ask may have columns that no candidate has.
+    return replace(users, wire=asking.wire), exclude_pairs(asking, exclude, asking.id_kind, settings, run)
 
 
 def _tuned(known: Known, forest: Forest, kept: Kept, settings: Settings, plan: Plan) -> Tuned:
@@ -162,7 +202,8 @@ def _tuned(known: Known, forest: Forest, kept: Kept, settings: Settings, plan: P
 def _join_all(tuned: Tuned, indexed: Indexed, new: str, named: str, asked: dict[str, Any], run: Run) -> Tonight:
     with run.clock.step("join") as facts:
         layout, store, _ = where_found(tuned, run)
-        found = find(tuned, layout, store, run.cores, stage=run.stage)
+        join = find_for_queries if tuned.known.are_queries else find
+        found = join(tuned, layout, store, run.cores, stage=run.stage)
         facts += [f"all {found.counts.written:,} users"]
     joined = finish_build(found, tuned, asked, run)
     indexed = replace(indexed, kept=found.kept)
@@ -203,9 +244,7 @@ def _know(users: Users, settings: Settings, run: Run) -> Known:
     if not users.coordinates.double and users.coordinates.need_double(
         samples.audit.own, audited.radius, noise_of(samples.audit, users)
     ):
-        raise BuildNeeded(
-            f"input: neighbors are too near each other for float32 now, in which the index compares them. {_BUILD}."
-        )
+        raise BuildNeeded(_TOO_NEAR)
     by_length = users.wire.sparse and np.isinf(METRICS[settings.metric].unrelated)
     return Known(
         users=users,
@@ -218,8 +257,11 @@ def _know(users: Users, settings: Settings, run: Run) -> Known:
     )
 
 
-def _pays(changes: Changes, users: Users, manifest: Manifest, first_rows: FirstRows | None) -> bool:
+def _pays(changes: Changes, known: Known, manifest: Manifest, first_rows: FirstRows | None) -> bool:
     """Return whether only what has changed is to be joined: whether that gives the same lists, and takes less time."""
+    users = known.asking
+    if known.are_queries and 4 * len(changes.added) * users.width > _MOST_ENTERING:
+        return False
     n_joined = sum(manifest.forest.sizes[: len(manifest.join_reach)])
     told = len(changes.asking) * (1 + 2 * (users.excluded or 0) / users.rows)  # with their excluded pairs
     if len(changes.asking) > _MOST_CHANGED * users.rows or told > _MOST_TOLD or (manifest.part_of_leaf < 0).any():
@@ -250,23 +292,33 @@ def _join_changes(
     changes: Changes, tuned: Tuned, indexed: Indexed, old: Saved, new: str, named: str, run: Run
 ) -> tuple[Found, Manifest]:
     """Join what has changed with what it meets; return the neighbors of all users, and the manifest of the files."""
-    users, forest, k, kept = tuned.known.users, tuned.forest, tuned.settings.k, indexed.kept
+    known, k, kept, n_leaves = tuned.known, tuned.settings.k, indexed.kept, sum(indexed.forest.sizes)
     assert kept is not None
+    users, asking, forest = known.users, known.asking, tuned.forest
     spark, meter, slots = users.table.sparkSession, Meter(), old.slots
-    asking = run.stage(pick_rows(users, changes.asking))
+    anew = run.stage(pick_rows(asking, changes.asking))
+    entering, replaced = anew, changes.replaced
+    if known.are_queries:
+        entering, replaced = run.stage(pick_rows(users, changes.added)), changes.gone.hashes
     with explained(named):
-        written = write_parts(asking, users, indexed.forest, tuned.plan, changes, old, new)
-        manifest = manifest_of(indexed, written, sum(indexed.forest.sizes))
-        plan, callers = _plan_of(manifest, kept), callers_told(written, _plan_of(manifest, kept))
-        lists = join_asking(asking, users, forest, plan, callers, changes, old, Saved(new, manifest), meter)
-        facts = facts_of(asking, users, forest, changes.added, len(slots))
-        digests, before = digests_of(users, partition_keys(len(slots))), Before(slots, changes.gone, changes.again)
-        saved = write_slots(spark, lists, facts, digests, new, manifest, len(slots), k, before)
-        manifest = manifest.with_files(saved)
+        written = write_parts(entering, users, indexed.forest, tuned.plan, replaced, old, new)
+        manifest = manifest_of(indexed, written, n_leaves)
+        plan, saved = _plan_of(manifest, kept), Saved(new, manifest)
+        facts = facts_of(entering, users, forest, changes.added, len(slots))
+        if known.are_queries:
+            lists = ask_changed(anew, entering, asking, forest, plan, changes, old, saved, meter)
+            new_rows = pick_rows(replace(asking, table=anew), changes.added)
+            facts = facts.unionByName(facts_of_asking(new_rows, asking, len(slots)))
+        else:
+            callers = callers_told(written, plan)
+            lists = join_asking(anew, users, forest, plan, callers, changes, old, saved, meter)
+        digests, before = digests_of(asking, partition_keys(len(slots))), Before(slots, changes.gone, changes.again)
+        lists_saved = write_slots(spark, lists, facts, digests, new, manifest, len(slots), k, before)
+        manifest = manifest.with_files(lists_saved)
     tuned = replace(tuned, plan=plan)
     layout, store, _ = where_found(tuned, run)
-    lists = read_lists(spark, new, manifest, id_type(users.table), k)
-    n_merge_partitions = count_merge_partitions(users.rows, 1, k, users.id_bytes, run.cores)
+    lists = read_lists(spark, new, manifest, id_type(asking.table), k)
+    n_merge_partitions = count_merge_partitions(asking.rows, 1, k, asking.id_bytes, run.cores)
     return find_in_lists(lists, tuned, meter, layout, store, n_merge_partitions), manifest
 
 

@@ -11,8 +11,10 @@ from annspark.core.centre_forest import grow_forest
 from annspark.core.column_forest import grow_columns
 from annspark.core.coordinates import Coordinates, choose_coordinates
 from annspark.core.first_rows import count_first_rows, ordering_lengths
+from annspark.core.grouped_forest import grow_grouped
 from annspark.core.routes import reach_for
-from annspark.core.vectors import fits_float32, in_kind, is_sparse, len_of, slice_rows, take_rows
+from annspark.core.spark_hash import spark_hash
+from annspark.core.vectors import Grouped, fits_float32, groups_of, in_kind, is_sparse, len_of, slice_rows, take_rows
 from annspark.saved.manifest import Manifest, QueryCalibration, SavedFile, write_manifest
 from annspark.saved.parts import write_part
 
@@ -30,11 +32,13 @@ def save_index(
     k: int = 10,
     coordinates: Coordinates | None = None,
     sample: int = 50_000,
+    groups: Sequence[str | None] | None = None,
 ) -> Manifest:
     """Write an index and return its manifest.
 
     vectors : float32 or float64 (n, dim), or sparse rows, as an input has them
     ids     : 0, 1, ... where none are given
+    groups  : the group of each vector, in a column "language"; those of 200 vectors or more have trees
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -49,13 +53,22 @@ def save_index(
     vectors = in_kind(vectors, np.float32) if narrow else vectors
     if coordinates is None:
         coordinates = choose_coordinates(vectors, metric, largest, rounded=not narrow)
+    if groups is not None:
+        vectors = Grouped(vectors, np.array([spark_hash((text is None, text)) for text in groups]))
     prepared = coordinates.for_routing(vectors)
     drawn = take_rows(prepared, np.random.default_rng(0).permutation(n)[:sample])
-    if is_sparse(vectors):
-        homes = tuple(range(trees))
-        forest: Any = grow_columns(drawn, n, leaves, homes=homes, metric=metric)
+
+    def grow(some: Any, rows: int) -> Any:
+        if is_sparse(some):
+            return grow_columns(some, rows, leaves, homes=tuple(range(trees)), metric=metric)
+        return grow_forest(some, leaves, trees=trees, split="two_means", seed=0, metric=metric)
+
+    if isinstance(vectors, Grouped):
+        sizes = dict(zip(*(part.tolist() for part in np.unique(vectors.group, return_counts=True)), strict=True))
+        large = {group: rows for group, rows in sizes.items() if rows >= 200}
+        forest: Any = grow_grouped(drawn, large, n - sum(large.values()), lambda rows: rows // 50, grow)
     else:
-        forest = grow_forest(drawn, leaves, trees=trees, split="two_means", seed=0, metric=metric)
+        forest = grow(drawn, n)
     routes = forest.find_routes(prepared, 1)
     reach = [
         reach_for(of_tree, probes)
@@ -99,7 +112,7 @@ def save_index(
     manifest = Manifest(
         version="0.1.0",
         created="2024-01-02T03:04:05+00:00",
-        settings={"k": k, "metric": metric},
+        settings={"k": k, "metric": metric, "within": None if groups is None else "language"},
         rows=n,
         dim=int(vectors.shape[1]),
         lengths=() if is_sparse(vectors) else (int(vectors.shape[1]),),
@@ -127,5 +140,7 @@ def _first_rows(vectors: Any, prepared: Any, forest: Any, id_order: np.ndarray, 
     chosen = np.flatnonzero(forest.are_hubs(prepared))
     if is_sparse(vectors):
         order = np.lexsort((id_order, ordering_lengths(prepared, metric)))
-        chosen = np.union1d(chosen, order[: count_first_rows(k)])
+        group = groups_of(prepared)
+        among = [order] if group is None else [order[group[order] == name] for name in forest.names]
+        chosen = np.union1d(chosen, np.concatenate([some[: count_first_rows(k)] for some in among]))
     return chosen[np.argsort(id_order[chosen])]

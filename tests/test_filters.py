@@ -1,7 +1,11 @@
 """Filters: lists hold only those who may be neighbors, as many as there are, and the recall is of these."""
 
+import re
 from dataclasses import replace
+from datetime import date
 from functools import partial
+from types import SimpleNamespace
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -11,7 +15,10 @@ from annspark import InputError, RecallMissed, SettingsError, build_neighbors, f
 from annspark.cli import main
 from annspark.core import calibrate
 from annspark.core.calibrate import choose_probes
+from annspark.input.source import open_source
+from annspark.saved.asked_groups import asked_groups
 from annspark.saved.manifest import read_manifest
+from annspark.settings import Settings
 from tests import oracle
 from tests.cli.builds import build
 from tests.helpers import clustered, lists_of, long_lists_of, make_table, read_report
@@ -330,8 +337,53 @@ def test_an_index_of_groups(spark, tmp_path, metric, kind):
     assert found.report.rows.in_small_groups == sum(SIZES[name] < K if name < len(SIZES) else 1 for name in asking)
     with pytest.raises(InputError, match="queries: no column 'language'; there are 'user_id', 'vector', 'half'"):
         index.query(queries.drop("language"))
-    with pytest.raises(InputError, match="open_index does not search within groups"):
-        open_index(tmp_path / "index")
+    local, queried = open_index(tmp_path / "index"), lists_of(found.table)
+    ids, distances = local.search(exact[-200:], K, within=names)
+    there = np.isfinite(distances)
+    assert (ids[~there] == -1).all()
+    lists = {row: list(zip(ids[row][there[row]], distances[row][there[row]], strict=True)) for row in range(200)}
+    assert_filtered(lists, between, found.report)
+    for row, name in enumerate(asking):  # small groups are exact in either way, and unknown ones have nobody
+        assert name < 2 or lists[row] == queried[row]
+    one, name = local.vector(7), {"language": texts[7]}
+    single = local.search(one, 2 * K, within=name)
+    assert len(single[0]) == min(2 * K, SIZES[group[7]])
+    for part, padded in zip(single, local.search([one], 2 * K, within={"language": [texts[7]]}), strict=True):
+        assert part.tolist() == padded[0, : len(part)].tolist()
+    assert local.search(one, within="nobody")[0].shape == (0,)
+
+
+def test_groups_have_the_numbers_that_spark_gives_them(spark):
+    words = ["", "a", "straße", "twelve chars", None, "seventeen letters", "x" * 32, "y" * 45, "z" * 71]
+    days = [date(2024, 2, 29), None, *[date(1970, 1, 1)] * 7]
+    rows = [(i, [1.0], word, -i, i % 2 == 0, day) for i, (word, day) in enumerate(zip(words, days, strict=True))]
+    table = spark.createDataFrame(
+        rows, "user_id int, vector array<float>, word string, n bigint, even boolean, day date"
+    )
+    for within in ("word", "word, n, even, day"):
+        manifest = SimpleNamespace(settings={"within": within})
+        given = {name: [row[name] for row in table.collect()] for name in within.split(", ")}
+        numbers = [row.group for row in open_source(table, Settings(within=within)).table.collect()]
+        assert asked_groups(given, manifest, len(rows), single=False).tolist() == numbers
+        first = {name: np.asarray(values)[0] for name, values in given.items()}
+        assert asked_groups(first, manifest, 1, single=True).tolist() == numbers[:1]
+
+
+@pytest.mark.parametrize(
+    ("within", "given", "words"),
+    [
+        ("a", None, "None was given, and the index has groups by 'a'. Give within={'a': ...} with the values"),
+        ("a, b", "x", "'x' was given, and the index has groups by 'a', 'b'"),
+        ("a", {"b": ["x", "y"]}, "the columns 'b' were given, and the index has groups by 'a'"),
+        ("a", "xy", "column 'a' has 'xy', and there are 2 vectors. Give a list of as many values"),
+        ("a", ["x", "y", "z"], "there are 2 vectors"),
+        ("a", ["x", 1.5], "column 'a' has 1.5. Groups are given as texts"),
+        (None, ["x", "y"], "the index has no groups. Leave it out"),
+    ],
+)
+def test_groups_that_an_index_does_not_have_are_refused(within, given, words):
+    with pytest.raises(InputError, match=re.escape(words)):
+        asked_groups(given, SimpleNamespace(settings={"within": within}), 2, single=False)
 
 
 @SLOW
@@ -374,8 +426,23 @@ def test_an_update_excludes_the_pairs_of_tonight(spark, tmp_path, capsys):
 
 
 @SLOW
-def test_an_index_of_some_rows_only_is_not_updated(spark, tmp_path):
-    table = make_table(spark, ROWS[:300]).selectExpr("*", "user_id % 2 = 0 as ok")
-    with fit(table, candidate_col="ok", **QUICK) as index, pytest.raises(SettingsError, match="cannot be updated"):
-        index.update(table, tmp_path / "updated")
-    assert not (tmp_path / "updated").exists()
+def test_an_update_follows_the_rows_that_may_be_neighbors(spark, tmp_path):
+    """All leaves are one, so that last night's table and tonight's are exact."""
+    may, tonight = np.arange(300) % 3 == 0, np.arange(300) % 3 == 0
+    tonight[10:40] ^= True  # some rows turn
+    for name, marks in (("in", may), ("tonight", tonight)):
+        marked = spark.createDataFrame(list(enumerate(marks.tolist())), "user_id bigint, ok boolean")
+        make_table(spark, ROWS[:300]).join(marked, "user_id").write.parquet(str(tmp_path / name))
+    banned = banned_pairs(distances_of(ROWS[:300], "cosine"))
+    as_table(spark, banned).write.parquet(str(tmp_path / "pairs"))
+    out, index = tmp_path / "out", ["--index", str(tmp_path / "index")]
+    more = [*index, "--exclude", str(tmp_path / "pairs")]
+    assert build(tmp_path / "in", out, *more, "--candidate-col", "ok", "--k", str(K), "--leaf-rows", "1000") == 0
+    for name, marks in (("in", may), ("tonight", tonight)):
+        with patch("annspark.update._join_all", None):  # not all rows are joined
+            assert main(["update", "--input", str(tmp_path / name), "--output", str(out), *more]) == 0
+        far = distances_of(ROWS[:300], "cosine", banned, marks)
+        for row, found in lists_of(spark.read.parquet(str(out))).items():
+            wanted = np.sort(far[row])[: min(K, np.isfinite(far[row]).sum())]
+            np.testing.assert_allclose([far[row, other] for other, _ in found], wanted, rtol=1e-4, atol=1e-6)
+    assert len(load(spark, tmp_path / "index")) == len(open_index(tmp_path / "index")) == tonight.sum()

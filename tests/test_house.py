@@ -64,7 +64,10 @@ def layer_of(module: str) -> str:
 BELOW = {"annspark.core", "annspark.filesystem", "annspark.listed", "annspark.spark", "records"}
 SPARKLESS = BELOW - {"annspark.spark"} | {"annspark.saved"}  # what runs where Spark is absent
 LINE = BELOW | {f"annspark.{name}" for name in ("input", "output", "flow", "report", "run", "tuned")}
-SAVING = {"annspark.saved", *(f"annspark.index_{name}" for name in ("reader", "writer", "rows", "changes", "join"))}
+SAVING = {
+    "annspark.saved",
+    *(f"annspark.index_{name}" for name in ("reader", "writer", "rows", "changes", "join", "ask")),
+}
 ALLOWED = {
     "annspark.core": {"annspark.core"},
     "records": {"annspark.core", "records"},
@@ -91,7 +94,8 @@ ALLOWED = {
     "annspark.index": LINE | SAVING | {f"annspark.{name}" for name in ("pipeline", "query", "indexing", "update")},
     "annspark.index_changes": LINE | SAVING,
     "annspark.index_join": LINE | SAVING,
-    "annspark.update": LINE | SAVING | {"annspark.pipeline"},
+    "annspark.index_ask": LINE | SAVING,
+    "annspark.update": LINE | SAVING | {"annspark.pipeline", "annspark.query"},
     "annspark.nightly": LINE
     | SAVING
     | {f"annspark.{name}" for name in ("pipeline", "query", "indexing", "neighbors", "index", "update", "rebuild")},

@@ -58,6 +58,43 @@ def together(monkeypatch):
     monkeypatch.setattr(module, "_FEW", 1)
 
 
+# Groups
+
+
+@pytest.mark.parametrize("trees", [1, 2])
+@pytest.mark.parametrize(
+    ("metric", "kind"),
+    [("cosine", "dense"), ("inner_product", "dense"), ("euclidean", "sparse"), ("jaccard", "sparse")],
+)
+def test_a_group_is_searched_alone(tmp_path, metric, kind, trees):
+    """Two large groups, one of which is null, small ones in common leaves, and one that the index does not have."""
+    names = [None, "large", "b", "c", "d", "e", "nobody"]
+    of_row = np.random.default_rng(0).permutation(np.repeat(np.arange(6), [300, 250, 30, 3, 1, 16]))
+    if kind == "dense":
+        rows, queries = world(metric, 600), world(metric, 660)[600:]
+    else:
+        rows, queries = sparse_world(0, 600, metric), csr_array(sparse_world(1, 60, metric))
+    ids = [f"row {i:03}" for i in range(600)]
+    save_index(tmp_path, rows, ids, metric=metric, trees=trees, groups=[names[i] for i in of_row])
+    index, of_query = open_index(str(tmp_path)), np.arange(60) % 7
+    found = index.search(queries, 20, probes=ALL, within=[names[i] for i in of_query])
+    assert [part.shape for part in found] == [(60, 20), (60, 20)]
+    for group, name in enumerate(names):
+        asking, members = np.flatnonzero(of_query == group), np.flatnonzero(of_row == group)
+        m = min(20, len(members))
+        if m and (kind == "dense" or group > 1):
+            of_group = tuple(part[asking, :m] for part in found)
+            assert_nearest(of_group, rows[members], queries[asking], metric, m, [ids[i] for i in members])
+        elif m:  # sparse rows of large groups do not meet all others
+            nearest = np.sort(between(queries[asking], rows[members], metric))[:, :m]
+            np.testing.assert_allclose(found[1][asking].mean(), nearest.mean(), rtol=0.02)
+        assert (found[0][asking, m:] == None).all()  # noqa: E711
+        assert (found[1][asking, m:] == (-np.inf if metric == "inner_product" else np.inf)).all()
+        one = index.search(index.vector(ids[7]), 20, probes=ALL, within={"language": name})
+        assert [len(part) for part in one] == [m, m]
+        assert {int(text[4:]) for text in one[0]} <= set(members.tolist())
+
+
 # Dense vectors
 
 

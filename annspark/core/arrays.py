@@ -1,5 +1,7 @@
 """Array operations that NumPy lacks."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 
@@ -63,3 +65,25 @@ def are_in(numbers: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     if len(wanted) == 0:
         return np.zeros(len(numbers), bool)
     return wanted[np.searchsorted(wanted, numbers).clip(max=len(wanted) - 1)] == numbers
+
+
+def looked_up(numbers: np.ndarray, named: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return the value of each number: (n,), 0 for one that has none.
+
+    named  : int64 (m,), numbers, each once
+    values : (m,), of these
+    """
+    order = np.argsort(named, kind="stable")
+    found = np.zeros(len(numbers), values.dtype)
+    here = are_in(numbers, named[order])
+    found[here] = values[order][np.searchsorted(named[order], numbers[here])]
+    return found
+
+
+def stretches(sizes: np.ndarray, most: int) -> Iterator[tuple[int, int]]:
+    """Yield stretches of consecutive things whose sizes together are at most the given one, or of a single thing."""
+    before, start = np.concatenate([[0], np.cumsum(sizes)]), 0
+    while start < len(sizes):
+        end = max(start + 1, int(np.searchsorted(before, before[start] + most, side="right")) - 1)
+        yield start, end
+        start = end

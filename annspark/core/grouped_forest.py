@@ -100,6 +100,22 @@ class GroupedForest:
         """Return how many leaves of a tree a vector may go to at most, when it goes to probes leaves on average."""
         return max([1, *(forest.most_leaves(probes) for forest in self.forests)])
 
+    def number_of(self, group: int) -> int | None:
+        """Return the number of a large group, None for a small one."""
+        number = int(self._number_of(np.array([group]))[0])
+        return number if number < len(self.names) else None
+
+    def leaves_of(self, number: int) -> np.ndarray:
+        """Return the leaves of a large group, tree after tree, numbered through the trees of all groups: int (n,)."""
+        starts = np.cumsum([0, *self.sizes[:-1]])
+        trees = zip(starts, self.first_leaf, strict=True)
+        return np.concatenate([start + np.arange(*first[number : number + 2]) for start, first in trees])
+
+    def shared_leaf_of(self, group: np.ndarray) -> np.ndarray:
+        """Return the leaf of each small group: int64 (n,) to int64 (n,)."""
+        shared = group.view(np.uint64) % np.uint64(max(1, self.n_shared))
+        return shared.astype(np.int64) + self.shared_leaves.start
+
     def _number_of(self, group: np.ndarray) -> np.ndarray:
         """Return the number of the large group of each vector, len(names) for small groups: int (n,)."""
         if len(self.names) == 0:
@@ -118,8 +134,7 @@ class GroupedForest:
 
     def _routes(self, vectors: Grouped, find: Callable[[Forest, Vectors], list[Routes]]) -> list[Routes]:
         small = np.flatnonzero(self._number_of(vectors.group) == len(self.names))
-        shared = vectors.group.take(small).view(np.uint64) % np.uint64(max(1, self.n_shared))
-        at_home = shared.astype(np.int64) + self.shared_leaves.start
+        at_home = self.shared_leaf_of(vectors.group.take(small))
         # A vector of a small group has a home in the first tree only.
         trees = [[_homes(small, at_home)], *([_homes(small[:0], at_home[:0])] for _ in self.first_leaf[1:])]
         for forest, number, rows in self._large(vectors.group):

@@ -1,18 +1,20 @@
 """Ask: in every leaf of a partition, compare the queries that go there with the vectors that are at home in it."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 
 from annspark.core.coordinates import Coordinates
 from annspark.core.copies import route_queries, route_residents
+from annspark.core.excluded import Excluded
 from annspark.core.forest import Forest
 from annspark.core.join import Joined, join_queries
 from annspark.core.plan import Plan
 from annspark.core.routes import Visits
-from annspark.core.vectors import take_rows
+from annspark.core.vectors import Vectors, take_rows
 from annspark.flow.join import joined_batches, joined_schema
 from annspark.flow.read import Users
 from annspark.flow.route import ship_vectors
@@ -78,26 +80,100 @@ def _ask_mapper(keys: np.ndarray, shared: range, wire: Wire, coordinates: Coordi
         del shipped
         if len(asking) == 0:
             return
-        ids, query_ids = elements(at_home[IDS]), elements(asking[QUERY_IDS])
-        order = pc.sort_indices(ids)
-        ids, by_id = ids.take(order), order.to_numpy()
-        home = numbers(at_home[HOMES], np.int32)[by_id]
-        residents, resident_hashes = take_rows(wire.read(at_home), by_id), numbers(at_home[HASHES], np.int64)[by_id]
+        residents = residents_of(
+            elements(at_home[IDS]),
+            numbers(at_home[HASHES], np.int64),
+            wire.read(at_home),
+            numbers(at_home[HOMES], np.int32),
+        )
         del at_home
-        hashes, queries = numbers(asking[HASHES], np.int64), wire.read(asking)
-        visiting = np.repeat(np.arange(len(query_ids)), numbers(asking[N_VISITS], np.int32))
-        visits = Visits(visiting, numbers(asking[VISITS], np.int32))
-        excluded = read_excluded(asking)
-        pairs = excluded.among(resident_hashes) if excluded else None
-        # One more than asked for, because the resident of the query's own id is left out.
-        joined = join_queries(residents, home, queries, visits, k + own, coordinates.metric, pairs, shared)
-        if own:
-            itself = pc.fill_null(pc.index_in(query_ids, ids), -1).to_numpy()
-            joined = _without(joined, itself, k)
-        joined = replace(joined, distances=coordinates.in_input_units(joined.distances))
-        yield from joined_batches(joined, np.arange(len(query_ids)), hashes, keys, query_ids, ids)
+        queries = queries_in(asking, QUERY_IDS, wire)
+        joined = answer(queries, residents, shared, coordinates, k, own=own)
+        yield from joined_batches(joined, np.arange(len(queries.ids)), queries.hashes, keys, queries.ids, residents.ids)
 
     return ask
+
+
+@dataclass(frozen=True)
+class Residents:
+    """Rows that are at home in leaves, in the order of their ids.
+
+    ids     : (n,)
+    hashes  : int64 (n,), of the ids
+    vectors : ready to be joined
+    home    : int32 (n,), home leaf
+    """
+
+    ids: pa.Array
+    hashes: np.ndarray
+    vectors: Vectors
+    home: np.ndarray
+
+
+def residents_of(ids: pa.Array, hashes: np.ndarray, vectors: Vectors, home: np.ndarray) -> Residents:
+    """Return rows that are at home in leaves, given in any order."""
+    by_id = pc.sort_indices(ids).to_numpy()
+    return Residents(ids.take(pa.array(by_id)), hashes[by_id], take_rows(vectors, by_id), home[by_id])
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Rows that ask.
+
+    ids      : (n,)
+    hashes   : int64 (n,), of the ids
+    vectors  : ready to be joined
+    visits   : the leaves that they go to
+    excluded : what they exclude; None where no pairs are excluded
+    """
+
+    ids: pa.Array
+    hashes: np.ndarray
+    vectors: Vectors
+    visits: Visits
+    excluded: Excluded | None
+
+
+def queries_in(shipped: pa.Table, ids: str, wire: Wire) -> Queries:
+    """Return the queries of a partition.
+
+    shipped : as ship_vectors returns them, routed by route_queries
+    ids     : name of the column of their ids
+    """
+    n_visits = numbers(shipped[N_VISITS], np.int32)
+    return Queries(
+        ids=elements(shipped[ids]),
+        hashes=numbers(shipped[HASHES], np.int64),
+        vectors=wire.read(shipped),
+        visits=Visits(np.repeat(np.arange(len(n_visits)), n_visits), numbers(shipped[VISITS], np.int32)),
+        excluded=read_excluded(shipped),
+    )
+
+
+def answer(
+    queries: Queries, residents: Residents, shared: range, coordinates: Coordinates, k: int, *, own: bool
+) -> Joined:
+    """Return the k nearest residents of the leaves that each query goes to, with distances in the units of the input.
+
+    shared : the leaves that small groups share
+    own    : leave out the resident with the id of the query
+    """
+    pairs = queries.excluded.among(residents.hashes) if queries.excluded else None
+    # One more than asked for, because the resident of the query's own id is left out.
+    joined = join_queries(
+        residents.vectors,
+        residents.home,
+        queries.vectors,
+        queries.visits,
+        k + own,
+        coordinates.metric,
+        pairs,
+        shared,
+    )
+    if own:
+        itself = pc.fill_null(pc.index_in(queries.ids, residents.ids), -1).to_numpy()
+        joined = _without(joined, itself, k)
+    return replace(joined, distances=coordinates.in_input_units(joined.distances))
 
 
 def _without(joined: Joined, left_out: np.ndarray, k: int) -> Joined:

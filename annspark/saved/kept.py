@@ -18,11 +18,12 @@ _DIGESTS = "digests"
 class KeptRows:
     """Rows of an index with the nearest of those they were compared with, in the order of the hashes of their ids.
 
-    A list holds all rows up to its last neighbor that its row was compared with.
+    A list holds all rows up to its last neighbor that its row was compared with.  With candidate_col, rows that may not
+    be neighbors have lists, too.
 
     ids          : (n,)
     hashes       : int64 (n,), of the ids
-    contents     : int64 (n,), of the vectors
+    contents     : int64 (n,), of the vectors; with candidate_col also of whether they may be neighbors
     homes        : int32 (n, trees), home leaf in each tree, -1 for none
     neighbor_ids : of all lists, one after the other
     distances    : float32, of all lists

@@ -157,7 +157,10 @@ class Manifest:
 
     @property
     def visitors(self) -> tuple[str, ...]:
-        """Names of the files that tell who visits which leaf, one for each part of the trees that were joined."""
+        """Names of the files that tell who visits which leaf, one for each part of the trees that were joined.
+
+        There are none where rows only ask, as with candidate_col.
+        """
         return self._named(VISITORS)
 
     @property

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from annspark.core.arrays import distinct, members_of, places_in_groups, ranges
+from annspark.core.arrays import distinct, looked_up, members_of, places_in_groups, ranges
 
 
 @pytest.mark.parametrize("kind", [np.int32, np.int64])
@@ -26,3 +26,9 @@ def test_ranges_and_places_are_those_of_loops(counts):
     members = [starts[group] + place for group in groups for place in range(counts[group])]
     assert members_of(groups, counts).tolist() == members
     assert places_in_groups(counts).tolist() == [place for count in counts for place in range(count)]
+
+
+def test_values_are_looked_up():
+    found = looked_up(np.array([5, 1, 7, 5]), np.array([7, 5, 2]), np.array([70, 50, 20]))
+    assert found.tolist() == [50, 0, 70, 50]
+    assert looked_up(np.array([5]), np.array([], np.int64), np.array([], np.int64)).tolist() == [0]

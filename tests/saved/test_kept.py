@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from annspark.core.visitors import gather_visitors
-from annspark.index_rows import merged
+from annspark.index_rows import contents_with, merged
 from annspark.saved.kept import Gone, KeptRows, read_rows, read_visitors, write_rows, write_visitors
 from annspark.spark.arrow import to_binary, to_lists
 from annspark.tables import COUNTS, DISTANCES, IDS, NEIGHBOR_IDS
@@ -104,3 +104,10 @@ def test_lists_take_in_what_is_before_their_end(seed, width, n):
         near = sorted({*found, *(pair for pair in more if keeps or pair <= found[-1])})
         assert lists_in(got)[row] == near[:width]
         assert got.whole[row] == (keeps and len(near) < width)
+
+
+def test_contents_tell_who_may_be_a_neighbor():
+    contents, hashes = np.array([0, 5, -7, 2**62]), np.array([3, -1, 9, 4])
+    told = contents_with(contents, hashes, np.array([9, 3, 4]), np.array([-7, 0, 2**62]))
+    assert (told != contents).tolist() == [True, False, True, True]
+    assert len(set(told.tolist())) == 4
