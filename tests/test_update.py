@@ -182,7 +182,7 @@ def test_every_night_has_the_table_of_a_join_of_all_rows(spark, tmp_path, world,
 @given(
     st.integers(0, 2**32 - 1),
     st.sampled_from(sorted(WORLDS)),
-    st.integers(30, 300),
+    st.integers(70, 300),
     st.lists(st.tuples(*3 * [st.integers(0, 20)]), min_size=1, max_size=3),
     st.booleans(),
 )
