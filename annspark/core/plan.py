@@ -16,9 +16,11 @@ _SAMPLE_BYTES = 512 << 20  # the sample a tree is grown from on the driver, at m
 _LIMB_BYTES = 64 << 20  # the sample of a limb: some 6,000 leaves of 64 numbers, half a minute of a task
 PLAN_SAMPLE = 20_000  # vectors routed by the driver: enough to measure the shares of runs of many leaves
 _PART_BYTES = 64 << 20  # vectors in a file of a saved index
-_PARTITION_BYTES = 192 << 20  # what any machine is taken to hold for each core
+_PARTITION_BYTES = 192 << 20  # of a partition, at most, where a worker has the memory
+_TIGHT_BYTES = 32 << 20  # smaller partitions are not made: a worker then holds about as much as its libraries take
 _MOST_COPIES = 16  # of a row, on average, where a worker may lack the memory for fewer
 _SHARE = 0.25  # of the free memory that a worker may take: Java's heap may still grow, and other jobs may come
+_TIGHT_SHARE = 0.5  # which it may take before its partitions become smaller than _PARTITION_BYTES
 _HELD = 3  # times that a worker holds a partition while it joins
 
 
@@ -212,7 +214,7 @@ def _cut_into_partitions(
 ) -> _Cut:
     """Cut the leaves of all trees into runs of about equal work.
 
-    There are as many runs as it takes for partitions of _PARTITION_BYTES.  But where rows have many near others, more
+    There are as many runs as it takes for partitions that a worker can hold.  But where rows have many near others, more
     partitions make more copies, which make more partitions: of a million titles each row went to 35 of 96.  So the
     number stays where copies would grow faster than its square root, if a worker has the memory, or if there would be
     more copies than _MOST_COPIES: partitions then hardly become smaller.
@@ -234,10 +236,12 @@ def _cut_into_partitions(
     def bytes_with(copies: float) -> float:
         return bytes_of(copies * (width + 4) + visits)
 
+    most_bytes = _most_partition_bytes(workers.free)
     n_partitions = _count_partitions(rows, 0, workers.cores)
     cut = cut_into(n_partitions)
     while True:
-        needed = min(_count_partitions(rows, bytes_with(cut.copies), workers.cores), 2 * n_partitions)
+        wanted = _count_partitions(rows, bytes_with(cut.copies), workers.cores, most_bytes)
+        needed = min(wanted, 2 * n_partitions)
         if needed <= n_partitions:
             return cut
         finer = cut_into(needed)
@@ -412,12 +416,21 @@ def count_merge_partitions(rows: int, copies: float, k: int, id_bytes: float, co
     return _count_partitions(rows, rows * copies * (id_bytes + k * (4 + id_bytes)), cores)
 
 
-def _count_partitions(rows: int, n_bytes: float, cores: int) -> int:
+def _most_partition_bytes(free: int) -> int:
+    """Return how large a partition of the join may be.
+
+    free : bytes of memory that are free for a worker, 0 where that is not known
+    """
+    held = int(_TIGHT_SHARE * free / _HELD) or _PARTITION_BYTES
+    return min(max(held, _TIGHT_BYTES), _PARTITION_BYTES)
+
+
+def _count_partitions(rows: int, n_bytes: float, cores: int, most_bytes: int = _PARTITION_BYTES) -> int:
     """Return how many partitions to use for rows that take n_bytes together.
 
     Every partition that a vector is shipped to costs a copy, so the number is the least that meets two limits.  Each
     core gets at least two partitions, so that no core waits long for the last one.  No partition is larger than
-    _PARTITION_BYTES.
+    most_bytes.
     """
-    needed = max(2 * cores, ceil(n_bytes / _PARTITION_BYTES))
+    needed = max(2 * cores, ceil(n_bytes / most_bytes))
     return min(-(-needed // cores) * cores, max(1, rows // 500))
