@@ -111,9 +111,9 @@ def _try(tuned: Tuned, kernels: Kernels, run: Run) -> float:
     for want in _TRIED if rows > _TRIED[0] else (rows,):
         part = take_part(tuned, want, run)
         start = time.perf_counter()
-        find(part, layout_of(tuned.settings), run.stage, run.cores)
+        find(part, layout_of(tuned.settings), run.stage, run.workers)
         spent = time.perf_counter() - start
-    work = _work_of(part, as_it_is(part, Workers(run.cores, run.free_bytes), run), run)
+    work = _work_of(part, as_it_is(part, run.workers, run), run)
     # Few rows stay in the caches and take less than the model says, by half at 100,000 rows; many do not.
     return max(1.0, spent / count_core_seconds(work, kernels, RATES)["join"].seconds(run.cores))
 

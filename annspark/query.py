@@ -99,7 +99,7 @@ def ask(
     layout, store, finish_after = place_of_found(run, settings, *kinds)
     doing = f"sending queries to {plan.probes:.3g} leaves a tree, in {plan.n_partitions} partitions, merging"
     with run.clock.step("join", doing) as facts:
-        found = find_once(run.steps, tuned, layout, partial(find_for_queries, tuned, layout, store, run.cores))
+        found = find_once(run.steps, tuned, layout, partial(find_for_queries, tuned, layout, store, run.workers))
         facts += [f"{found.counts.written:,} queries"]
     audit = audit_found(found, tuned, run)
     finished, fewer = finish_found(found, tuned, run) if finish_after else (found.table, 0)
@@ -154,7 +154,7 @@ def tune_for(queries: Users, indexed: Indexed, settings: Settings, run: Run) -> 
             probes if sum(forest.sizes) > len(forest.sizes) else 1,
             queries=queries.rows,
             rows=users.rows,
-            workers=Workers(run.cores, run.free_bytes),
+            workers=run.workers,
             width=max(users.width, queries.shipped_width),
         )
     known = Known(
@@ -181,13 +181,13 @@ def tune_for(queries: Users, indexed: Indexed, settings: Settings, run: Run) -> 
     return tuned
 
 
-def find_for_queries(tuned: Tuned, layout: Layout, store: Store, cores: int) -> Found:
+def find_for_queries(tuned: Tuned, layout: Layout, store: Store, workers: Workers) -> Found:
     """Return the nearest of the indexed rows that each query is compared with, and complete short lists."""
     known, plan, k = tuned.known, tuned.plan, tuned.settings.k
     users, queries, first_rows = known.users, known.asking, known.first_rows
     copies = plan.copies + (first_rows is not None)
     id_bytes = max(users.id_bytes, queries.id_bytes)
-    n_merge_partitions = count_merge_partitions(queries.rows, copies, k, id_bytes, cores)
+    n_merge_partitions = count_merge_partitions(queries.rows, copies, k, id_bytes, workers)
     meter = Meter()
     shipped = ship_both(users, queries, tuned.forest, plan, meter)
     joined = ask_partitions(shipped, plan, n_merge_partitions, queries.wire, queries.coordinates, k, own=tuned.own)

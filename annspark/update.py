@@ -162,7 +162,7 @@ def _tuned(known: Known, forest: Forest, kept: Kept, settings: Settings, plan: P
 def _join_all(tuned: Tuned, indexed: Indexed, new: str, named: str, asked: dict[str, Any], run: Run) -> Tonight:
     with run.clock.step("join") as facts:
         layout, store, _ = where_found(tuned, run)
-        found = find(tuned, layout, store, run.cores, stage=run.stage)
+        found = find(tuned, layout, store, run.workers, stage=run.stage)
         facts += [f"all {found.counts.written:,} users"]
     joined = finish_build(found, tuned, asked, run)
     indexed = replace(indexed, kept=found.kept)
@@ -266,7 +266,7 @@ def _join_changes(
     tuned = replace(tuned, plan=plan)
     layout, store, _ = where_found(tuned, run)
     lists = read_lists(spark, new, manifest, id_type(users.table), k)
-    n_merge_partitions = count_merge_partitions(users.rows, 1, k, users.id_bytes, run.cores)
+    n_merge_partitions = count_merge_partitions(users.rows, 1, k, users.id_bytes, run.workers)
     return find_in_lists(lists, tuned, meter, layout, store, n_merge_partitions), manifest
 
 

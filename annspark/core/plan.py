@@ -16,12 +16,13 @@ _SAMPLE_BYTES = 512 << 20  # the sample a tree is grown from on the driver, at m
 _LIMB_BYTES = 64 << 20  # the sample of a limb: some 6,000 leaves of 64 numbers, half a minute of a task
 PLAN_SAMPLE = 20_000  # vectors routed by the driver: enough to measure the shares of runs of many leaves
 _PART_BYTES = 64 << 20  # vectors in a file of a saved index
-_PARTITION_BYTES = 192 << 20  # of a partition, at most, where a worker has the memory
-_TIGHT_BYTES = 32 << 20  # smaller partitions are not made: a worker then holds about as much as its libraries take
+_PARTITION_BYTES = 192 << 20  # of a partition, at most
+_TIGHT_BYTES = 32 << 20  # of a partition, at most, where a worker has little memory
 _MOST_COPIES = 16  # of a row, on average, where a worker may lack the memory for fewer
 _SHARE = 0.25  # of the free memory that a worker may take: Java's heap may still grow, and other jobs may come
-_TIGHT_SHARE = 0.5  # which it may take before its partitions become smaller than _PARTITION_BYTES
+_TIGHT_SHARE = 0.5  # which it may take before partitions become smaller than _PARTITION_BYTES
 _HELD = 3  # times that a worker holds a partition while it joins
+_MERGE_HELD = 7  # while it merges, measured with 4 lists of each user; 4.5 with 1.3
 
 
 @dataclass(frozen=True)
@@ -214,8 +215,8 @@ def _cut_into_partitions(
 ) -> _Cut:
     """Cut the leaves of all trees into runs of about equal work.
 
-    There are as many runs as it takes for partitions that a worker can hold.  But where rows have many near others, more
-    partitions make more copies, which make more partitions: of a million titles each row went to 35 of 96.  So the
+    There are as many runs as it takes for partitions that a worker can hold.  But where rows have many near others,
+    more partitions make more copies, which make more partitions: of a million titles each row went to 35 of 96.  So the
     number stays where copies would grow faster than its square root, if a worker has the memory, or if there would be
     more copies than _MOST_COPIES: partitions then hardly become smaller.
 
@@ -236,7 +237,7 @@ def _cut_into_partitions(
     def bytes_with(copies: float) -> float:
         return bytes_of(copies * (width + 4) + visits)
 
-    most_bytes = _most_partition_bytes(workers.free)
+    most_bytes = _most_bytes(workers.free, _HELD)
     n_partitions = _count_partitions(rows, 0, workers.cores)
     cut = cut_into(n_partitions)
     while True:
@@ -411,18 +412,20 @@ def count_sampled(rows: int, width: float, n_leaves: int) -> int:
     )
 
 
-def count_merge_partitions(rows: int, copies: float, k: int, id_bytes: float, cores: int) -> int:
+def count_merge_partitions(rows: int, copies: float, k: int, id_bytes: float, workers: Workers) -> int:
     """Return how many partitions lists are merged in, when a user has a list for each copy."""
-    return _count_partitions(rows, rows * copies * (id_bytes + k * (4 + id_bytes)), cores)
+    n_bytes = rows * copies * (id_bytes + k * (4 + id_bytes))
+    return _count_partitions(rows, n_bytes, workers.cores, _most_bytes(workers.free, _MERGE_HELD))
 
 
-def _most_partition_bytes(free: int) -> int:
-    """Return how large a partition of the join may be.
+def _most_bytes(free: int, held: int) -> int:
+    """Return how large a partition may be.
 
     free : bytes of memory that are free for a worker, 0 where that is not known
+    held : times that a worker holds a partition
     """
-    held = int(_TIGHT_SHARE * free / _HELD) or _PARTITION_BYTES
-    return min(max(held, _TIGHT_BYTES), _PARTITION_BYTES)
+    fits = int(_TIGHT_SHARE * free / held) or _PARTITION_BYTES
+    return min(max(fits, _TIGHT_BYTES), _PARTITION_BYTES)
 
 
 def _count_partitions(rows: int, n_bytes: float, cores: int, most_bytes: int = _PARTITION_BYTES) -> int:

@@ -135,12 +135,25 @@ def test_memory_does_not_make_fewer_partitions_where_copies_are_few():
 
 @given(st.integers(1, 10**9), st.floats(1, 9), st.integers(1, 100), st.floats(1, 100), st.integers(1, 500))
 def test_merge_partitions_fit_a_worker_and_small_tables_make_few(rows, copies, k, id_bytes, cores):
-    partitions = count_merge_partitions(rows, copies, k, id_bytes, cores)
+    partitions = count_merge_partitions(rows, copies, k, id_bytes, Workers(cores))
     assert 1 <= partitions <= max(1, rows // 500)
     if partitions < rows // 500:
         assert partitions >= 2 * cores
         assert partitions % cores == 0
         assert rows * copies * k * id_bytes / partitions <= 200 << 20
+
+
+def test_a_worker_with_little_memory_gets_smaller_partitions():
+    vectors = np.random.default_rng(0).normal(size=(6_000, 4)).astype(np.float32)
+    forest = grow_forest(vectors[:4_000], 300, trees=1, split="two_means", seed=0, metric="euclidean")
+    rows, tight, roomy = 10**7, Workers(2, 600 << 20), Workers(2, 4 << 30)
+    small, large = (
+        plan_join(forest, vectors[4_000:], 3, rows=rows, workers=workers, width=64) for workers in (tight, roomy)
+    )
+    assert count_task_bytes(small, rows, 64) <= tight.free / 2 < count_task_bytes(large, rows, 64)
+    unknown, *merged = (count_merge_partitions(rows, 2, 10, 8, workers) for workers in (Workers(2), roomy, tight))
+    assert unknown == merged[0] < merged[1]
+    assert 7 * rows * 2 * 128 / merged[1] <= tight.free / 2
 
 
 def test_leaves_are_grown_in_limbs_when_their_sample_is_too_large_for_the_driver():
