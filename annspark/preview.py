@@ -16,7 +16,14 @@ from annspark.core.cost import (
     count_core_seconds,
     find_limits,
 )
-from annspark.core.plan import Workers, count_exact_users, count_limbs, count_shuffle_bytes, count_task_bytes
+from annspark.core.plan import (
+    Workers,
+    count_exact_users,
+    count_limbs,
+    count_merge_task_bytes,
+    count_shuffle_bytes,
+    count_task_bytes,
+)
 from annspark.core.sampling import draw_limit
 from annspark.core.vectors import concatenate_rows
 from annspark.errors import SettingsError, spark_errors_explained
@@ -133,7 +140,10 @@ def _preview_of(tuned: Tuned, future: Future, kernels: Kernels, waits: float, wo
     needed = count_bytes(
         work,
         shuffled=count_shuffle_bytes(plan, rows, users.shipped_width, known.neighbors, users.id_bytes),
-        task=count_task_bytes(plan, rows, users.shipped_width),
+        task=max(
+            count_task_bytes(plan, rows, users.shipped_width),
+            count_merge_task_bytes(rows, plan.copies, known.neighbors, users.id_bytes, workers),
+        ),
         sampled=count_forest_sample(planned, settings),
         leaves=future.leaves,
         id_bytes=users.id_bytes,

@@ -372,7 +372,7 @@ def count_staged_bytes(rows: int, width: float) -> int:
 
 
 def count_task_bytes(plan: Plan, rows: int, width: float) -> int:
-    """Return about how many bytes a Python worker holds at most, besides 100 MB of libraries."""
+    """Return about how many bytes a Python worker holds at most while it joins, besides 100 MB of libraries."""
     each = plan.copies * (width + 4) + len(plan.reach) * plan.probes
     return round(_HELD * rows * 4 * each / plan.n_partitions)
 
@@ -414,8 +414,18 @@ def count_sampled(rows: int, width: float, n_leaves: int) -> int:
 
 def count_merge_partitions(rows: int, copies: float, k: int, id_bytes: float, workers: Workers) -> int:
     """Return how many partitions lists are merged in, when a user has a list for each copy."""
-    n_bytes = rows * copies * (id_bytes + k * (4 + id_bytes))
+    n_bytes = _list_bytes(rows, copies, k, id_bytes)
     return _count_partitions(rows, n_bytes, workers.cores, _most_bytes(workers.free, _MERGE_HELD))
+
+
+def count_merge_task_bytes(rows: int, copies: float, k: int, id_bytes: float, workers: Workers) -> int:
+    """Return about how many bytes a Python worker holds at most while it merges, besides 100 MB of libraries."""
+    n_partitions = count_merge_partitions(rows, copies, k, id_bytes, workers)
+    return round(_MERGE_HELD * _list_bytes(rows, copies, k, id_bytes) / n_partitions)
+
+
+def _list_bytes(rows: int, copies: float, k: int, id_bytes: float) -> float:
+    return rows * copies * (id_bytes + k * (4 + id_bytes))
 
 
 def _most_bytes(free: int, held: int) -> int:
