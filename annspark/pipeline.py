@@ -249,7 +249,7 @@ def tune(users: Users, settings: Settings, run: Run, grown: Forest | None = None
         plan=plan,
     )
     warn_of_low_recall(tuned, partial(advise, tuned, None))
-    warn_of_little_memory(count_task_bytes(plan, users.rows, users.shipped_width), run.free_bytes)
+    warn_of_little_memory(count_task_bytes(plan, users.rows, users.shipped_width, known.neighbors), run.free_bytes)
     return tuned
 
 
@@ -265,8 +265,8 @@ def _draw_samples(users: Users, settings: Settings, coordinates: Coordinates | N
 
 def plan_for(known: Known, forest: Forest, probes: float, run: Run) -> Plan:
     """Return where the leaves of a forest are joined."""
-    users, routed = known.users, known.samples.routed.vectors
-    return plan_join(forest, routed, probes, rows=users.rows, workers=run.workers, width=users.shipped_width)
+    users, routed, k = known.users, known.samples.routed.vectors, known.neighbors
+    return plan_join(forest, routed, probes, rows=users.rows, workers=run.workers, width=users.shipped_width, k=k)
 
 
 def warn_of_low_recall(tuned: Tuned, advise: Callable[[], str]) -> None:

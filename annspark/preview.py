@@ -141,7 +141,7 @@ def _preview_of(tuned: Tuned, future: Future, kernels: Kernels, waits: float, wo
         work,
         shuffled=count_shuffle_bytes(plan, rows, users.shipped_width, known.neighbors, users.id_bytes),
         task=max(
-            count_task_bytes(plan, rows, users.shipped_width),
+            count_task_bytes(plan, rows, users.shipped_width, known.neighbors),
             count_merge_task_bytes(rows, plan.copies, known.neighbors, users.id_bytes, workers),
         ),
         sampled=count_forest_sample(planned, settings),

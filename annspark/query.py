@@ -156,6 +156,7 @@ def tune_for(queries: Users, indexed: Indexed, settings: Settings, run: Run) -> 
             rows=users.rows,
             workers=run.workers,
             width=max(users.width, queries.shipped_width),
+            k=neighbors,
         )
     known = Known(
         users=users,
@@ -177,7 +178,7 @@ def tune_for(queries: Users, indexed: Indexed, settings: Settings, run: Run) -> 
     )
     warn_of_low_recall(tuned, partial(advise_queries, tuned, None))
     width = max(users.width, queries.width)
-    warn_of_little_memory(count_query_task_bytes(plan, queries.rows, users.rows, width), run.free_bytes)
+    warn_of_little_memory(count_query_task_bytes(plan, queries.rows, users.rows, width, neighbors), run.free_bytes)
     return tuned
 
 
