@@ -103,7 +103,8 @@ def foresee(tuned: Tuned, rows: int, drawn: Drawn, workers: Workers, run: Run) -
         spent = time.process_time() - start
         seen.append(_foresee_probes(tuned, users, (asked, nearest), forest, routed, size))
     probes = seen[0] if placed == rows else grow_with_rows(seen, rows)
-    plan = plan_join(forest, routed.vectors, probes.probes, rows=rows, workers=workers, width=users.shipped_width)
+    width, k = users.shipped_width, tuned.known.neighbors
+    plan = plan_join(forest, routed.vectors, probes.probes, rows=rows, workers=workers, width=width, k=k)
     return Future(
         rows=rows,
         placed=placed,
@@ -119,7 +120,8 @@ def as_it_is(tuned: Tuned, workers: Workers, run: Run) -> Future:
     """Return what a build of the tuned rows would do."""
     users, probes, forest = tuned.known.users, tuned.plan.probes, tuned.forest
     routed, rows = tuned.known.samples.routed.vectors, users.rows
-    plan = plan_join(forest, routed, probes, rows=rows, workers=workers, width=users.shipped_width)
+    width, k = users.shipped_width, tuned.known.neighbors
+    plan = plan_join(forest, routed, probes, rows=rows, workers=workers, width=width, k=k)
     foreseen = Foreseen(rows=rows, probes=probes, low=probes, high=probes)
     return Future(
         rows=rows,

@@ -101,9 +101,9 @@ def build_tuned(tuned: Tuned, asked: dict[str, Any], run: Run, *, keep: bool = F
     with run.clock.step("join", doing) as facts:
         layout, store, _ = where_found(tuned, run)
         if keep:  # the lists of an index are not kept with the steps, so that another run has to find them again
-            found = find(tuned, layout, store, run.cores, stage=run.stage)
+            found = find(tuned, layout, store, run.workers, stage=run.stage)
         else:
-            found = find_once(run.steps, tuned, layout, partial(find, tuned, layout, store, run.cores))
+            found = find_once(run.steps, tuned, layout, partial(find, tuned, layout, store, run.workers))
         facts += [f"{found.counts.written:,} users"]
     return finish_build(found, tuned, asked, run)
 
@@ -249,7 +249,7 @@ def tune(users: Users, settings: Settings, run: Run, grown: Forest | None = None
         plan=plan,
     )
     warn_of_low_recall(tuned, partial(advise, tuned, None))
-    warn_of_little_memory(count_task_bytes(plan, users.rows, users.shipped_width), run.free_bytes)
+    warn_of_little_memory(count_task_bytes(plan, users.rows, users.shipped_width, known.neighbors), run.free_bytes)
     return tuned
 
 
@@ -265,8 +265,8 @@ def _draw_samples(users: Users, settings: Settings, coordinates: Coordinates | N
 
 def plan_for(known: Known, forest: Forest, probes: float, run: Run) -> Plan:
     """Return where the leaves of a forest are joined."""
-    users, workers, routed = known.users, Workers(run.cores, run.free_bytes), known.samples.routed.vectors
-    return plan_join(forest, routed, probes, rows=users.rows, workers=workers, width=users.shipped_width)
+    users, routed, k = known.users, known.samples.routed.vectors, known.neighbors
+    return plan_join(forest, routed, probes, rows=users.rows, workers=run.workers, width=users.shipped_width, k=k)
 
 
 def warn_of_low_recall(tuned: Tuned, advise: Callable[[], str]) -> None:
@@ -297,7 +297,7 @@ def find(
     tuned: Tuned,
     layout: Layout,
     store: Store,
-    cores: int,
+    workers: Workers,
     earlier: Found | None = None,
     *,
     stage: Store | None = None,
@@ -306,13 +306,14 @@ def find(
 
     layout  : layout of the table
     store   : computes and stores the table
+    workers : who joins and merges
     earlier : neighbors found before, which are merged with the new ones
     stage   : computes and stores what an index keeps of the join; None where nothing is kept
     """
     users, plan, first_rows, k = tuned.known.users, tuned.plan, tuned.known.first_rows, tuned.settings.k
     width = count_kept(k) if stage else k
     copies = plan.copies + (earlier is not None) + (first_rows is not None)
-    n_merge_partitions = count_merge_partitions(users.rows, copies, k, users.id_bytes, cores)
+    n_merge_partitions = count_merge_partitions(users.rows, copies, k, users.id_bytes, workers)
     meter = Meter()
     shipped = ship_vectors(users.table, tuned.forest, plan, users.wire, users.coordinates)
     shipped = watch_shipped(shipped, meter, users.wire)
@@ -453,7 +454,7 @@ def top_up(found: Found, tuned: Tuned, store: Store, run: Run) -> Found:
         plan = plan_for(tuned.known, forest, tuned.plan.probes, run)
         # The users have been compared with the first rows already.
         another = replace(tuned, known=replace(tuned.known, first_rows=None), forest=forest, plan=plan)
-        more = find(another, found.layout, store, run.cores, found)
+        more = find(another, found.layout, store, run.workers, found)
     return replace(more, counts=more.counts.after(found.counts), n_leaves=found.n_leaves + more.n_leaves)
 
 

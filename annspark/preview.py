@@ -16,7 +16,14 @@ from annspark.core.cost import (
     count_core_seconds,
     find_limits,
 )
-from annspark.core.plan import Workers, count_exact_users, count_limbs, count_shuffle_bytes, count_task_bytes
+from annspark.core.plan import (
+    Workers,
+    count_exact_users,
+    count_limbs,
+    count_merge_task_bytes,
+    count_shuffle_bytes,
+    count_task_bytes,
+)
 from annspark.core.sampling import draw_limit
 from annspark.core.vectors import concatenate_rows
 from annspark.errors import SettingsError, spark_errors_explained
@@ -111,9 +118,9 @@ def _try(tuned: Tuned, kernels: Kernels, run: Run) -> float:
     for want in _TRIED if rows > _TRIED[0] else (rows,):
         part = take_part(tuned, want, run)
         start = time.perf_counter()
-        find(part, layout_of(tuned.settings), run.stage, run.cores)
+        find(part, layout_of(tuned.settings), run.stage, run.workers)
         spent = time.perf_counter() - start
-    work = _work_of(part, as_it_is(part, Workers(run.cores, run.free_bytes), run), run)
+    work = _work_of(part, as_it_is(part, run.workers, run), run)
     # Few rows stay in the caches and take less than the model says, by half at 100,000 rows; many do not.
     return max(1.0, spent / count_core_seconds(work, kernels, RATES)["join"].seconds(run.cores))
 
@@ -133,7 +140,10 @@ def _preview_of(tuned: Tuned, future: Future, kernels: Kernels, waits: float, wo
     needed = count_bytes(
         work,
         shuffled=count_shuffle_bytes(plan, rows, users.shipped_width, known.neighbors, users.id_bytes),
-        task=count_task_bytes(plan, rows, users.shipped_width),
+        task=max(
+            count_task_bytes(plan, rows, users.shipped_width, known.neighbors),
+            count_merge_task_bytes(rows, plan.copies, known.neighbors, users.id_bytes, workers),
+        ),
         sampled=count_forest_sample(planned, settings),
         leaves=future.leaves,
         id_bytes=users.id_bytes,

@@ -108,7 +108,7 @@ def ask(
     layout, store, finish_after = place_of_found(run, settings, *kinds)
     doing = f"sending queries to {plan.probes:.3g} leaves a tree, in {plan.n_partitions} partitions, merging"
     with run.clock.step("join", doing) as facts:
-        find = partial(find_for_queries, tuned, layout, store, run.cores)
+        find = partial(find_for_queries, tuned, layout, store, run.workers)
         # The lists of an index are not kept with the steps, so that another run has to find them again.
         found = find(stage=run.stage) if keep else find_once(run.steps, tuned, layout, find)
         facts += [f"{found.counts.written:,} queries"]
@@ -153,7 +153,9 @@ def tune_for(queries: Users, indexed: Indexed, settings: Settings, run: Run) -> 
     )
     warn_of_low_recall(tuned, partial(advise_queries, tuned, None))
     width = max(users.width, queries.width)
-    warn_of_little_memory(count_query_task_bytes(plan, queries.rows, users.rows, width), run.free_bytes)
+    warn_of_little_memory(
+        count_query_task_bytes(plan, queries.rows, users.rows, width, known.neighbors), run.free_bytes
+    )
     return tuned
 
 
@@ -202,12 +204,15 @@ def plan_asking(known: Known, forest: Forest, indexed: Indexed, probes: float, r
         probes,
         queries=queries.rows,
         rows=users.rows,
-        workers=Workers(run.cores, run.free_bytes),
+        workers=run.workers,
         width=max(users.width, queries.shipped_width),
+        k=known.neighbors,
     )
 
 
-def find_for_queries(tuned: Tuned, layout: Layout, store: Store, cores: int, *, stage: Store | None = None) -> Found:
+def find_for_queries(
+    tuned: Tuned, layout: Layout, store: Store, workers: Workers, *, stage: Store | None = None
+) -> Found:
     """Return the nearest of the indexed rows that each query is compared with, and complete short lists.
 
     stage : computes and stores what an index keeps of the lists; None where nothing is kept
@@ -217,7 +222,7 @@ def find_for_queries(tuned: Tuned, layout: Layout, store: Store, cores: int, *, 
     users, queries, first_rows = known.users, known.asking, known.first_rows
     copies = plan.copies + (first_rows is not None)
     id_bytes = max(users.id_bytes, queries.id_bytes)
-    n_merge_partitions = count_merge_partitions(queries.rows, copies, k, id_bytes, cores)
+    n_merge_partitions = count_merge_partitions(queries.rows, copies, k, id_bytes, workers)
     meter = Meter()
     shipped = ship_both(users, queries, tuned.forest, plan, meter)
     joined = ask_partitions(shipped, plan, n_merge_partitions, queries.wire, queries.coordinates, width, own=tuned.own)

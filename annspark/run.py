@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from annspark.core.plan import Workers
 from annspark.spark.staging import Stage, Store
 from annspark.spark.steps import Steps
 
@@ -94,6 +95,11 @@ class Run:
     clock: Clock = field(default_factory=Clock)
     told: Future[int] | None = None
     input_version: str | None = None
+
+    @property
+    def workers(self) -> Workers:
+        """The workers that run its tasks."""
+        return Workers(self.cores, self.free_bytes)
 
     @property
     def free_bytes(self) -> int:

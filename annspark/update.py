@@ -203,7 +203,7 @@ def _join_all(tuned: Tuned, indexed: Indexed, new: str, named: str, asked: dict[
     with run.clock.step("join") as facts:
         layout, store, _ = where_found(tuned, run)
         join = find_for_queries if tuned.known.are_queries else find
-        found = join(tuned, layout, store, run.cores, stage=run.stage)
+        found = join(tuned, layout, store, run.workers, stage=run.stage)
         facts += [f"all {found.counts.written:,} users"]
     joined = finish_build(found, tuned, asked, run)
     indexed = replace(indexed, kept=found.kept)
@@ -318,7 +318,7 @@ def _join_changes(
     tuned = replace(tuned, plan=plan)
     layout, store, _ = where_found(tuned, run)
     lists = read_lists(spark, new, manifest, id_type(asking.table), k)
-    n_merge_partitions = count_merge_partitions(asking.rows, 1, k, asking.id_bytes, run.cores)
+    n_merge_partitions = count_merge_partitions(asking.rows, 1, k, asking.id_bytes, run.workers)
     return find_in_lists(lists, tuned, meter, layout, store, n_merge_partitions), manifest
 
 

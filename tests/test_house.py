@@ -80,7 +80,7 @@ ALLOWED = {
     "annspark.output": BELOW | {"annspark.output", "annspark.saved"},
     "annspark.flow": BELOW | {"annspark.input", "annspark.output", "annspark.flow"},
     "annspark.report": {"annspark.core", "annspark.spark", "annspark.report", "records"},
-    "annspark.run": {"annspark.spark"},
+    "annspark.run": {"annspark.core", "annspark.spark"},
     "annspark.uses": BELOW | {"annspark.input", "annspark.output", "annspark.run", "annspark.flags", "annspark.uses"},
     "annspark.tuned": BELOW | {"annspark.output", "annspark.flow"},
     "annspark.advice": BELOW | {"annspark.flow", "annspark.tuned"},

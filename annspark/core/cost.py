@@ -159,7 +159,7 @@ def count_bytes(
     """Return what a build holds and moves.
 
     shuffled : bytes between partitions
-    task     : bytes that a worker holds while it joins, besides its libraries and the forest
+    task     : bytes that a worker holds while it joins or merges, besides its libraries and the forest
     sampled  : vectors that the driver grows the forest from
     leaves   : of all trees
     """

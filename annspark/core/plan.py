@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from math import ceil
 
 import numpy as np
@@ -16,10 +17,15 @@ _SAMPLE_BYTES = 512 << 20  # the sample a tree is grown from on the driver, at m
 _LIMB_BYTES = 64 << 20  # the sample of a limb: some 6,000 leaves of 64 numbers, half a minute of a task
 PLAN_SAMPLE = 20_000  # vectors routed by the driver: enough to measure the shares of runs of many leaves
 _PART_BYTES = 64 << 20  # vectors in a file of a saved index
-_PARTITION_BYTES = 192 << 20  # what any machine is taken to hold for each core
+_TASK_BYTES = 576 << 20  # what any machine is taken to hold for each core, besides libraries
+_TIGHT_BYTES = 96 << 20  # what a task holds even where a worker has less memory: its libraries take as much
 _MOST_COPIES = 16  # of a row, on average, where a worker may lack the memory for fewer
 _SHARE = 0.25  # of the free memory that a worker may take: Java's heap may still grow, and other jobs may come
-_HELD = 3  # times that a worker holds a partition while it joins
+_TIGHT_SHARE = 0.5  # which a task may hold at most: of address space it takes up to twice as much
+_ARRIVING = 3  # times that a worker holds vectors while it puts them in order
+_JOINING = 2  # times that it holds them beside the lists that it makes
+_NEIGHBOR_BYTES = 36  # of a neighbor in these lists; measured with 10, 30 and 100 neighbors
+_MERGING = 7  # times that it holds lists while it merges them; measured with 4 lists of a user, 4.5 with 1.3
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,14 @@ class Plan:
 
 
 def plan_join(
-    forest: Forest, sample: Vectors, probes: float, *, rows: int, workers: Workers, width: float | None = None
+    forest: Forest,
+    sample: Vectors,
+    probes: float,
+    *,
+    rows: int,
+    workers: Workers,
+    width: float | None = None,
+    k: int = 10,
 ) -> Plan:
     """Cut the leaves, in tree order, into partitions of about equal work.
 
@@ -98,6 +111,7 @@ def plan_join(
     rows    : number of users to be joined
     workers : who joins
     width   : numbers of 4 bytes that a vector takes, on average; measured on the sample when None
+    k       : neighbors in a list
     """
     width = width_of(sample) if width is None else width
     routes, reach = _reached(forest.find_routes(sample, probes), probes)
@@ -107,7 +121,8 @@ def plan_join(
     for of_tree, n_leaves, of_hubs in zip(routes, sizes, hubs, strict=True):
         going = np.bincount(of_tree.leaf, minlength=n_leaves) + of_hubs
         work.append((count_residents(of_tree, n_leaves) + 1e-3) * (going + 1e-3))
-    cut = _cut_into_partitions(routes, work, lambda each: 4 * rows * each, width, workers, rows)
+    held_with = partial(_held_to_join, rows, width, k, _mean_visits(routes))
+    cut = _cut_into_partitions(routes, work, held_with, workers, rows)
     plan = _plan_of(probes, reach, sizes, cut, _expect(routes, sizes, n_hubs, rows))
     return replace(plan, shared=forest.shared_leaves)
 
@@ -122,6 +137,7 @@ def plan_queries(
     rows: int,
     workers: Workers,
     width: float,
+    k: int = 10,
 ) -> Plan:
     """Cut the leaves into partitions of about equal work for queries, which are nobody's neighbors.
 
@@ -134,6 +150,7 @@ def plan_queries(
     rows      : number of rows
     workers   : who joins
     width     : numbers of 4 bytes that a vector takes, on average
+    k         : neighbors in a list
     """
     routes, reach = _reached(forest.find_query_routes(sample, probes), probes)
     sizes = forest.sizes
@@ -141,10 +158,8 @@ def plan_queries(
         (at_home + 1e-3) * (np.bincount(of_tree.leaf, minlength=n_leaves) + 1e-3)
         for of_tree, n_leaves, at_home in zip(routes, sizes, residents, strict=True)
     ]
-    at_home_bytes = 4 * rows * len(sizes) * (width + 4)
-    cut = _cut_into_partitions(
-        routes, work, lambda each: 4 * queries * each + at_home_bytes, width, workers, rows + queries
-    )
+    held_with = partial(_held_to_ask, queries, rows * len(sizes), width, k, _mean_visits(routes))
+    cut = _cut_into_partitions(routes, work, held_with, workers, rows + queries)
     pairs = count_query_pairs(routes, residents)
     median, p99, largest = np.quantile(np.concatenate(residents), (0.5, 0.99, 1.0))
     expected = Expected(pairs=pairs, median_rows=round(median), p99_rows=round(p99), max_rows=round(largest))
@@ -184,6 +199,11 @@ def expect_query_pairs(forest: Forest, probes: float, *, sample: Vectors, reside
     return count_query_pairs(_reached(forest.find_query_routes(sample, probes), probes)[0], residents)
 
 
+def _mean_visits(routes: list[Routes]) -> float:
+    """Return the mean number of leaves that a vector goes to, in all trees."""
+    return sum(len(of_tree.leaf) for of_tree in routes) / max(1, routes[0].n_rows)
+
+
 def _reached(reachable: list[Routes], probes: float) -> tuple[list[Routes], tuple[float, ...]]:
     """Return the routes within reach, and the reach, of each tree."""
     reach = tuple(reach_for(of_tree, probes) for of_tree in reachable)
@@ -205,43 +225,37 @@ class _Cut:
 def _cut_into_partitions(
     routes: list[Routes],
     work: list[np.ndarray],
-    bytes_of: Callable[[float], float],
-    width: float,
+    held_with: Callable[[float], float],
     workers: Workers,
     rows: int,
 ) -> _Cut:
     """Cut the leaves of all trees into runs of about equal work.
 
-    There are as many runs as it takes for partitions of _PARTITION_BYTES.  But where rows have many near others, more
-    partitions make more copies, which make more partitions: of a million titles each row went to 35 of 96.  So the
+    There are as many runs as it takes for partitions that a worker can hold.  But where rows have many near others,
+    more partitions make more copies, which make more partitions: of a million titles each row went to 35 of 96.  So the
     number stays where copies would grow faster than its square root, if a worker has the memory, or if there would be
     more copies than _MOST_COPIES: partitions then hardly become smaller.
 
-    routes   : of each tree, of sampled vectors, within reach
-    work     : for each tree float (n_leaves,), the work of each leaf
-    bytes_of : the bytes of all partitions, from the bytes / 4 of a vector's copies
-    width    : numbers of 4 bytes that a vector takes, on average
-    workers  : who joins
-    rows     : number of all vectors that are shipped
+    routes    : of each tree, of sampled vectors, within reach
+    work      : for each tree float (n_leaves,), the work of each leaf
+    held_with : the bytes that the joins of all partitions hold at most, from the copies of a vector
+    workers   : who joins
+    rows      : number of all vectors that are shipped
     """
-    visits = sum(len(of_tree.leaf) for of_tree in routes) / max(1, routes[0].n_rows)
 
     def cut_into(n_partitions: int) -> _Cut:
         each = max(1, round(n_partitions / len(work)))
         runs = [_runs_of_leaves(of_tree, each) for of_tree in work]
         return _Cut(runs, sum(_mean_copies(*one) for one in zip(routes, runs, strict=True)))
 
-    def bytes_with(copies: float) -> float:
-        return bytes_of(copies * (width + 4) + visits)
-
-    n_partitions = _count_partitions(rows, 0, workers.cores)
+    n_partitions = _count_partitions(rows, 0, workers)
     cut = cut_into(n_partitions)
     while True:
-        needed = min(_count_partitions(rows, bytes_with(cut.copies), workers.cores), 2 * n_partitions)
+        needed = min(_count_partitions(rows, held_with(cut.copies), workers), 2 * n_partitions)
         if needed <= n_partitions:
             return cut
         finer = cut_into(needed)
-        fits = _HELD * bytes_with(cut.copies) / n_partitions <= _SHARE * workers.free
+        fits = held_with(cut.copies) / n_partitions <= _SHARE * workers.free
         run_away = finer.copies > cut.copies * (needed / n_partitions) ** 0.5
         if run_away and (fits or finer.copies > _MOST_COPIES):
             return cut
@@ -366,21 +380,46 @@ def count_staged_bytes(rows: int, width: float) -> int:
     return round(rows * (4 * width + 16))
 
 
-def count_task_bytes(plan: Plan, rows: int, width: float) -> int:
-    """Return about how many bytes a Python worker holds at most, besides 100 MB of libraries."""
-    each = plan.copies * (width + 4) + len(plan.reach) * plan.probes
-    return round(_HELD * rows * 4 * each / plan.n_partitions)
+def count_task_bytes(plan: Plan, rows: int, width: float, k: int) -> int:
+    """Return about how many bytes a Python worker holds at most while it joins, besides 100 MB of libraries."""
+    return round(_held_to_join(rows, width, k, _visits_of(plan), plan.copies) / plan.n_partitions)
 
 
-def count_query_task_bytes(plan: Plan, queries: int, rows: int, width: float) -> int:
+def count_query_task_bytes(plan: Plan, queries: int, rows: int, width: float, k: int) -> int:
     """Return about how many bytes a Python worker holds at most while it asks, besides 100 MB of libraries.
 
     queries : that are shipped to the leaves they go to
     rows    : at home in the leaves
     """
-    trees = len(plan.reach)
-    each = plan.copies * (width + 4) + trees * plan.probes
-    return round(_HELD * 4 * (queries * each + rows * trees * (width + 4)) / plan.n_partitions)
+    at_home = rows * len(plan.reach)
+    return round(_held_to_ask(queries, at_home, width, k, _visits_of(plan), plan.copies) / plan.n_partitions)
+
+
+def _held_to_join(rows: int, width: float, k: int, visits: float, copies: float) -> float:
+    """Return the bytes that the joins of all partitions hold at most.
+
+    visits : leaves that a vector goes to
+    copies : partitions that it is shipped to
+    """
+    return _held(4 * rows * (copies * (width + 4) + visits), rows * copies * k)
+
+
+def _held_to_ask(queries: int, at_home: int, width: float, k: int, visits: float, copies: float) -> float:
+    """Return the bytes that the joins of all partitions hold at most; only queries get lists.
+
+    at_home : rows at home in the leaves of all trees
+    """
+    vectors = 4 * queries * (copies * (width + 4) + visits) + 4 * at_home * (width + 4)
+    return _held(vectors, queries * copies * k)
+
+
+def _held(vectors: float, neighbors: float) -> float:
+    """Return the bytes held at most, from the bytes of vectors as they arrive and the neighbors of all lists."""
+    return max(_ARRIVING * vectors, _JOINING * vectors + _NEIGHBOR_BYTES * neighbors)
+
+
+def _visits_of(plan: Plan) -> float:
+    return len(plan.reach) * plan.probes
 
 
 def count_exact_users(rows: int, audit_users: int, calibrated: int) -> tuple[int, int]:
@@ -407,17 +446,30 @@ def count_sampled(rows: int, width: float, n_leaves: int) -> int:
     )
 
 
-def count_merge_partitions(rows: int, copies: float, k: int, id_bytes: float, cores: int) -> int:
+def count_merge_partitions(rows: int, copies: float, k: int, id_bytes: float, workers: Workers) -> int:
     """Return how many partitions lists are merged in, when a user has a list for each copy."""
-    return _count_partitions(rows, rows * copies * (id_bytes + k * (4 + id_bytes)), cores)
+    return _count_partitions(rows, _held_to_merge(rows, copies, k, id_bytes), workers)
 
 
-def _count_partitions(rows: int, n_bytes: float, cores: int) -> int:
-    """Return how many partitions to use for rows that take n_bytes together.
+def count_merge_task_bytes(rows: int, copies: float, k: int, id_bytes: float, workers: Workers) -> int:
+    """Return about how many bytes a Python worker holds at most while it merges, besides 100 MB of libraries."""
+    held = _held_to_merge(rows, copies, k, id_bytes)
+    return round(held / _count_partitions(rows, held, workers))
+
+
+def _held_to_merge(rows: int, copies: float, k: int, id_bytes: float) -> float:
+    """Return the bytes that the merges of all partitions hold at most."""
+    return _MERGING * rows * copies * (id_bytes + k * (4 + id_bytes))
+
+
+def _count_partitions(rows: int, held: float, workers: Workers) -> int:
+    """Return how many partitions to use for rows, whose tasks hold so many bytes together.
 
     Every partition that a vector is shipped to costs a copy, so the number is the least that meets two limits.  Each
-    core gets at least two partitions, so that no core waits long for the last one.  No partition is larger than
-    _PARTITION_BYTES.
+    core gets at least two partitions, so that no core waits long for the last one.  No task holds more than
+    _TASK_BYTES, or than its share of what is free for a worker, if that is less.
     """
-    needed = max(2 * cores, ceil(n_bytes / _PARTITION_BYTES))
-    return min(-(-needed // cores) * cores, max(1, rows // 500))
+    share = _TIGHT_SHARE * workers.free or _TASK_BYTES
+    most = min(max(share, _TIGHT_BYTES), _TASK_BYTES)
+    needed = max(2 * workers.cores, ceil(held / most))
+    return min(-(-needed // workers.cores) * workers.cores, max(1, rows // 500))

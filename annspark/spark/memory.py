@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-_MEMINFO, _VMSTAT, _OWN_GROUPS = Path("/proc/meminfo"), Path("/proc/vmstat"), Path("/proc/self/cgroup")
+_MEMINFO, _VMSTAT = Path("/proc/meminfo"), Path("/proc/vmstat")
+_OWN_GROUPS, _OWN_STATUS = Path("/proc/self/cgroup"), Path("/proc/self/status")
 _KILLS = "oom_kill"
 
 
@@ -45,13 +46,14 @@ def bytes_free_for_worker(tasks: int | None = None) -> int:
     """Return the bytes of memory that are free for each of this machine's workers, 0 where that is not known.
 
     They are what is free on the machine, shared among its cores, or what is free in the container, shared among the
-    tasks of the executor in it.  They are at most the process's own limit, which spark.executor.pyspark.memory sets.
+    tasks of the executor in it.  They are at most what is left of the process's own limit, which
+    spark.executor.pyspark.memory sets.
 
     tasks : tasks that an executor runs at once; None where that is not known, for one on each core
     """
     cores = os.cpu_count() or 1  # a container tells those of the machine, which may be many more than its own
     machine, groups = _free_on_machine(), _free_in_groups()
-    shares = [machine and machine // cores, groups and groups // min(tasks or cores, cores), _own_limit()]
+    shares = [machine and machine // cores, groups and groups // min(tasks or cores, cores), _left_of_own_limit()]
     return min((share for share in shares if share is not None), default=0)
 
 
@@ -71,14 +73,18 @@ def count_killed() -> int:
     return sum(_field(file, _KILLS) or 0 for file in files)
 
 
-def _own_limit() -> int | None:
-    """Return the bytes of address space that this process is limited to; None where it is not."""
+def _left_of_own_limit() -> int | None:
+    """Return the bytes of address space that this process may still take; None where it has no limit.
+
+    Libraries take 330 MB of it in a worker, three times the memory they take.
+    """
     try:
         import resource  # Windows has none
     except ImportError:
         return None
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    return None if limit == resource.RLIM_INFINITY else limit
+    taken = 1024 * (_field(_OWN_STATUS, "VmSize:") or 0)
+    return None if limit == resource.RLIM_INFINITY else max(0, limit - taken)
 
 
 def _groups() -> Iterator[tuple[_Version, Path]]:

@@ -1,4 +1,4 @@
-"""Try every fault in every step, or run many nights with random faults: python -m tests.cluster --help."""
+"""Try every fault in every step, many nights with random faults, or little memory: python -m tests.cluster --help."""
 
 import argparse
 import random
@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from tests.cluster.faults import FAULTS
+from tests.cluster.memory import hold
 from tests.cluster.night import STEPS
 from tests.cluster.soak import soak
 from tests.cluster.standalone import standalone
@@ -20,6 +21,7 @@ def main() -> int:
     parser.add_argument("--step", action="append", choices=STEPS, help="a step to try it in; default: all")
     parser.add_argument("--times", type=int, default=1, help="how often to try each fault in each step")
     parser.add_argument("--soak", type=int, default=0, metavar="NIGHTS", help="run so many nights instead")
+    parser.add_argument("--memory", metavar="SIZE", help="hold Python workers to so much instead, such as 1g")
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--scratch", action="store_true", help="stage tables in a folder, not in the cache")
     parser.add_argument("--resume", action="store_true", help="the night after a killed driver goes on; with --scratch")
@@ -30,6 +32,8 @@ def main() -> int:
         place.mkdir()
         machines.mkdir()
         with standalone(machines) as cluster:
+            if given.memory:
+                return hold(cluster, place, given.memory, given.rows)
             cluster.shrink(_DISK)
             more = ("--scratch", str(place / "scratch")) if given.scratch else ()
             more += ("--resume",) if given.resume else ()

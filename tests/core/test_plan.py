@@ -11,6 +11,7 @@ from annspark.core.plan import (
     count_leaves,
     count_limbs,
     count_merge_partitions,
+    count_merge_task_bytes,
     count_query_task_bytes,
     count_sampled,
     count_sampled_for_limbs,
@@ -117,12 +118,12 @@ def test_copies_do_not_run_away_where_workers_have_memory():
     forest = grow_forest(vectors[:8_000], 120, trees=1, split="two_means", seed=0, metric="euclidean")
     sample = vectors[8_000:]
     unknown, tight, roomy = (
-        plan_join(forest, sample, 40, rows=3 * 10**6, workers=Workers(2, n_bytes))
+        plan_join(forest, sample, 40, rows=3 * 10**6, workers=Workers(2, n_bytes), k=1)
         for n_bytes in (0, 4 * 1800 << 20, 16 << 30)
     )
     assert (roomy.n_partitions, roomy.copies) == (4, pytest.approx(3.9, abs=0.1))
     assert 4 < tight.n_partitions < unknown.n_partitions
-    assert count_task_bytes(tight, 3 * 10**6, 40) <= 1800 << 20
+    assert count_task_bytes(tight, 3 * 10**6, 40, 1) <= 1800 << 20
     assert 8 < unknown.copies <= 16
 
 
@@ -135,12 +136,26 @@ def test_memory_does_not_make_fewer_partitions_where_copies_are_few():
 
 @given(st.integers(1, 10**9), st.floats(1, 9), st.integers(1, 100), st.floats(1, 100), st.integers(1, 500))
 def test_merge_partitions_fit_a_worker_and_small_tables_make_few(rows, copies, k, id_bytes, cores):
-    partitions = count_merge_partitions(rows, copies, k, id_bytes, cores)
+    partitions = count_merge_partitions(rows, copies, k, id_bytes, Workers(cores))
     assert 1 <= partitions <= max(1, rows // 500)
     if partitions < rows // 500:
         assert partitions >= 2 * cores
         assert partitions % cores == 0
         assert rows * copies * k * id_bytes / partitions <= 200 << 20
+
+
+def test_a_worker_with_little_memory_gets_smaller_partitions():
+    vectors = np.random.default_rng(0).normal(size=(6_000, 4)).astype(np.float32)
+    forest = grow_forest(vectors[:4_000], 300, trees=1, split="two_means", seed=0, metric="euclidean")
+    rows, tight, roomy = 10**7, Workers(2, 600 << 20), Workers(2, 4 << 30)
+    small, large = (
+        plan_join(forest, vectors[4_000:], 3, rows=rows, workers=workers, width=64) for workers in (tight, roomy)
+    )
+    assert count_task_bytes(small, rows, 64, 10) <= tight.free / 2 < count_task_bytes(large, rows, 64, 10)
+    held, held_with_room = (count_merge_task_bytes(rows, 2, 10, 8, workers) for workers in (tight, roomy))
+    assert held <= tight.free / 2 < held_with_room
+    assert count_task_bytes(small, rows, 64, 100) > 3 * count_task_bytes(small, rows, 64, 10)
+    assert count_merge_partitions(rows, 2, 10, 8, Workers(2)) == count_merge_partitions(rows, 2, 10, 8, roomy)
 
 
 def test_leaves_are_grown_in_limbs_when_their_sample_is_too_large_for_the_driver():
@@ -164,7 +179,7 @@ def test_a_task_of_queries_holds_its_rows_and_the_copies_of_queries():
     plan = plan_join(
         forest_of(rng, 2, 30), rng.normal(size=(50, 3)).astype(np.float32), 3, rows=10**6, workers=Workers(4)
     )
-    alone = count_query_task_bytes(plan, 0, 10**6, 60)
+    alone = count_query_task_bytes(plan, 0, 10**6, 60, 3)
     assert alone == pytest.approx(3 * 4 * 10**6 * 2 * 64 / plan.n_partitions)
-    both = count_query_task_bytes(plan, 1000, 10**6, 60)
+    both = count_query_task_bytes(plan, 1000, 10**6, 60, 3)
     assert both - alone == pytest.approx(3 * 4 * 1000 * (plan.copies * 64 + 2 * 3) / plan.n_partitions, abs=1)

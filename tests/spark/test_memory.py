@@ -17,6 +17,8 @@ def machine(tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "_VMSTAT", tmp_path / "vmstat")
     (tmp_path / "own").write_text("4:memory:/outside\n0::/slice/job\n")
     monkeypatch.setattr(memory, "_OWN_GROUPS", tmp_path / "own")
+    (tmp_path / "status").write_text(f"VmPeak:\t{GB >> 10} kB\nVmSize:\t{GB // 4 >> 10} kB\n")
+    monkeypatch.setattr(memory, "_OWN_STATUS", tmp_path / "status")
     version = memory._Version("", tmp_path / "group", "max", "current", "events")
     monkeypatch.setattr(memory, "_VERSIONS", (version,))
     monkeypatch.setattr(memory.os, "cpu_count", lambda: 4)
@@ -74,9 +76,10 @@ def test_a_full_container_leaves_nothing(machine):
     assert memory.bytes_free_for_worker() == 0
 
 
-def test_a_process_has_no_more_than_its_own_limit(machine):
-    machine.limits.own = GB
-    assert memory.bytes_free_for_worker() == GB
+@pytest.mark.parametrize(("limit", "left"), [(1, 0.75), (0.2, 0)])
+def test_a_process_has_no_more_than_what_is_left_of_its_own_limit(machine, limit, left):
+    machine.limits.own = int(limit * GB)
+    assert memory.bytes_free_for_worker() == left * GB
 
 
 def test_other_systems_do_not_tell(machine, monkeypatch, tmp_path):
