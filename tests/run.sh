@@ -1,7 +1,8 @@
 #!/bin/sh
 # Runs the tests on this checkout: sh tests/run.sh [--all] [arguments of pytest; paths as seen from the repository's folder]
 #   --all   the slow tests too: processes of their own, Connect, the README's commands, repeats with other settings
-# A process per core, at most four, each with a Spark of its own, of 2 GB: -n 0 runs everything in one, for a debugger.
+# One process more than there are cores, as each often waits; at most four, each with a Spark of its own, of 2 GB. With
+# -n 0 everything runs in one, for a debugger.
 # Needs Java 17 or newer and Python 3.11 or newer; everything else goes into .venv: see .ci/environment.sh.
 set -eu
 
@@ -25,5 +26,7 @@ esac
 [ -n "$chosen" ] || extras=$extras,uses
 . "$root/.ci/environment.sh"
 cd "$root"
-# A process that is done takes tests of the other's; a -m among the arguments wins over the one here.
-exec "$python" -m pytest -n logical --maxprocesses 4 --dist worksteal -m "$chosen" "$@"
+processes=$(($(getconf _NPROCESSORS_ONLN) + 1))
+[ "$processes" -le 4 ] || processes=4
+# A process that is done takes tests of the others; a -m or -n among the arguments wins over the one here.
+exec "$python" -m pytest -n "$processes" --dist worksteal -m "$chosen" "$@"
