@@ -222,6 +222,8 @@ class _Tiles:
         if self.keeper.excluded is None:
             return np.empty(0, np.int64), np.empty(0, np.int64)
         place, other = self.keeper.excluded.of_rows(rows)
+        near = np.flatnonzero((other >= residents.min()) & (other <= residents.max()))
+        place, other = place.take(near), other.take(near)
         order = np.argsort(residents, kind="stable")
         at = order.take(np.searchsorted(residents, other, sorter=order), mode="clip")
         inside = np.flatnonzero(residents.take(at) == other)
