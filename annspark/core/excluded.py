@@ -136,5 +136,5 @@ def _bits_of(others: np.ndarray) -> np.ndarray:
 
 def pairs_of(row: np.ndarray, other: np.ndarray, n: int, m: int) -> Pairs:
     """Return pairs, given in any order, each perhaps several times."""
-    keys = distinct(row.astype(np.int64) * max(m, 1) + other)
-    return Pairs(keys // max(m, 1), keys % max(m, 1), n, max(m, 1))
+    m = max(m, 1)
+    return Pairs(*np.divmod(distinct(row.astype(np.int64) * m + other), m), n, m)
