@@ -67,7 +67,7 @@ def with_excluded(
     )
     schema = T.StructType([*block_fields(user, wire), named[EXCLUDED], T.StructField(N_EXCLUDED, T.BinaryType())])
     table = stage(both.repartition(n_partitions, PARTITION_KEY).mapInArrow(_attach_mapper(wire), schema))
-    # Added up on the driver: an aggregation by Spark takes some seconds to compile.
+    # Added up on the driver: an aggregation by Spark would be compiled, and take a shuffle.
     counted = collect(table.select(N_EXCLUDED).mapInArrow(_count, f"{_MOST} long, {_SUM} long"))
     most, total = max(counted[_MOST].to_pylist(), default=0), sum(counted[_SUM].to_pylist())
     return replace(users, table=table, excluded=total, most_excluded=most)
