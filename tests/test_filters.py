@@ -15,6 +15,7 @@ from annspark import InputError, RecallMissed, SettingsError, build_neighbors, f
 from annspark.cli import main
 from annspark.core import calibrate
 from annspark.core.calibrate import choose_probes
+from annspark.flow import groups
 from annspark.input.source import open_source
 from annspark.saved.asked_groups import asked_groups
 from annspark.saved.manifest import read_manifest
@@ -207,7 +208,8 @@ SIZES = [400, 300, 60, *[3] * 40, 1, 9, 10]  # two large groups, since a tree be
         pytest.param("jaccard", "sets", 1, marks=SLOW),
     ],
 )
-def test_neighbors_within_groups(spark, metric, kind, partitions):
+def test_neighbors_within_groups(spark, monkeypatch, metric, kind, partitions):
+    monkeypatch.setattr(groups, "_PARTITION_ROWS", 300)  # so that groups are counted in several partitions
     group, texts = grouped_world(SIZES)
     rows = rows_for(metric, kind, len(group))
     table = grouped_table(spark, rows, texts, partitions, kind)

@@ -93,6 +93,7 @@ class _Tiles:
         # Every tile is written to the same place, which stays in the cache.
         self.tile = np.empty(_TILE, np.float32)
         self.passed = np.empty(_TILE + 8, bool)
+        self.column = np.full(len(keeper.home), -1)  # of the residents of a leaf, while their excluded pairs are found
 
     def compare(self, visitors: np.ndarray, all_residents: np.ndarray, *, at_home: bool) -> int:
         """Compare visitors with the residents of a leaf, and return the number of pairs.
@@ -222,9 +223,10 @@ class _Tiles:
         if self.keeper.excluded is None:
             return np.empty(0, np.int64), np.empty(0, np.int64)
         place, other = self.keeper.excluded.of_rows(rows)
-        order = np.argsort(residents, kind="stable")
-        at = order.take(np.searchsorted(residents, other, sorter=order), mode="clip")
-        inside = np.flatnonzero(residents.take(at) == other)
+        self.column[residents] = np.arange(len(residents))
+        at = self.column.take(other)
+        self.column[residents] = -1
+        inside = np.flatnonzero(at >= 0)
         return place.take(inside), at.take(inside)
 
     def _tile(self, left: Side, right: Facing, less: Any, less_right: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -67,9 +67,10 @@ def with_excluded(
     )
     schema = T.StructType([*block_fields(user, wire), named[EXCLUDED], T.StructField(N_EXCLUDED, T.BinaryType())])
     table = stage(both.repartition(n_partitions, PARTITION_KEY).mapInArrow(_attach_mapper(wire), schema))
-    counted = table.select(N_EXCLUDED).mapInArrow(_count, f"{_MOST} long, {_SUM} long")
-    most, total = counted.agg(F.max(_MOST), F.sum(_SUM)).collect()[0]
-    return replace(users, table=table, excluded=total or 0, most_excluded=most or 0)
+    # Added up on the driver: an aggregation by Spark would be compiled, and take a shuffle.
+    counted = collect(table.select(N_EXCLUDED).mapInArrow(_count, f"{_MOST} long, {_SUM} long"))
+    most, total = max(counted[_MOST].to_pylist(), default=0), sum(counted[_SUM].to_pylist())
+    return replace(users, table=table, excluded=total, most_excluded=most)
 
 
 def digests_of(users: Users, keys: np.ndarray) -> DataFrame | None:

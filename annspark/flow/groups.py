@@ -9,13 +9,17 @@ from pyspark.sql import functions as F
 
 from annspark.core.forest import Forest
 from annspark.core.grouped_forest import LARGE, GroupedForest
+from annspark.core.sampling import slot_of
 from annspark.flow.read import GroupSizes, Users
 from annspark.settings import Settings
-from annspark.spark.arrow import Batches, collect, numbers
+from annspark.spark.arrow import Batches, Mapper, collect, gathered, numbers
+from annspark.spark.block import block_numbers
+from annspark.spark.cluster import partition_keys
 from annspark.spark.staging import Store
-from annspark.tables import GROUPS
+from annspark.tables import GROUPS, PARTITION_KEY
 
-_GROUP, _ROWS, _OTHERS = "group", "rows", "others"
+_GROUP, _ROWS, _TIMES, _OTHERS = "group", "rows", "times", "others"
+_PARTITION_ROWS = 4_000_000  # users whose groups are counted in one partition: the groups are some 100 MB at most
 
 
 def with_groups(users: Users, settings: Settings, stage: Store, forest: Forest | None = None) -> Users:
@@ -26,24 +30,52 @@ def with_groups(users: Users, settings: Settings, stage: Store, forest: Forest |
     """
     if not users.wire.grouped or users.groups is not None:
         return users
-    table, rows = stage(_counted(users)), F.col(_ROWS)
-    count, largest = table.agg(F.count("*"), F.max(rows)).collect()[0]
-    groups = GroupSizes(table=table, count=count, largest=largest, large={}, small_rows=users.rows, too_small=0)
-    if isinstance(forest, GroupedForest):
-        sizes = sizes_of_groups(groups, forest.names)
-        large = {name: size for name, size in zip(forest.names.tolist(), sizes.tolist(), strict=True) if size}
-    else:
-        from_here = LARGE * max(settings.leaf_rows, 4 * settings.k)
-        large = {row[_GROUP]: row[_ROWS] for row in table.where(rows >= from_here).collect()}
-    return replace(users, groups=replace(groups, large=large, small_rows=users.rows - sum(large.values())))
+    grown = forest.names if isinstance(forest, GroupedForest) else None
+    from_here = LARGE * max(settings.leaf_rows, 4 * settings.k)
+    table = stage(_counted(users))
+    found = collect(table.mapInArrow(_sizes_mapper(grown, from_here), f"{_GROUP} long, {_ROWS} long, {_TIMES} long"))
+    large = found.filter(found[_GROUP].is_valid())
+    rows_by_size: dict[int, int] = {}
+    for size, times in zip(found[_ROWS].to_pylist(), found[_TIMES].to_pylist(), strict=True):
+        rows_by_size[size] = rows_by_size.get(size, 0) + size * times
+    groups = GroupSizes(
+        table=table,
+        count=sum(found[_TIMES].to_pylist()),
+        rows_by_size=rows_by_size,
+        large=dict(zip(large[_GROUP].to_pylist(), large[_ROWS].to_pylist(), strict=True)),
+        too_small=0,
+    )
+    return replace(users, groups=groups)
+
+
+def _sizes_mapper(grown: np.ndarray | None, from_here: int) -> Mapper:
+    """Return the function that yields the large groups, and how many of the others have each size.
+
+    grown     : int64, the large groups; None where these are the groups of at least from_here rows
+    from_here : a number of rows
+    """
+
+    def summarize(batches: Batches) -> Batches:
+        for batch in batches:
+            group, rows = (column.to_numpy() for column in batch.columns)
+            is_large = rows >= from_here if grown is None else np.isin(group, grown)
+            size, times = np.unique(rows[~is_large], return_counts=True)
+            large, no_name = np.flatnonzero(is_large), pa.nulls(len(size), pa.int64())
+            columns = [
+                pa.concat_arrays([pa.array(group[large]), no_name]),
+                pa.array(np.concatenate([rows[large], size])),
+                pa.array(np.concatenate([np.ones(len(large), np.int64), times])),
+            ]
+            yield pa.RecordBatch.from_arrays(columns, [_GROUP, _ROWS, _TIMES])
+
+    return summarize
 
 
 def with_too_small(users: Users, neighbors: int) -> Users:
     """Return users that know how many of them are in groups of no more than the given number of neighbors."""
     if users.groups is None:
         return users
-    lacking = F.when(F.col(_ROWS) <= neighbors, F.col(_ROWS)).otherwise(0)
-    too_small = users.groups.table.agg(F.sum(lacking)).collect()[0][0]
+    too_small = sum(rows for size, rows in users.groups.rows_by_size.items() if size <= neighbors)
     return replace(users, groups=replace(users.groups, too_small=too_small))
 
 
@@ -63,15 +95,29 @@ def with_groups_among(queries: Users, indexed: Users, neighbors: int, *, own: bo
 
 
 def _counted(users: Users) -> DataFrame:
-    """Return the rows of each group: group, rows."""
-    counted = users.table.select(GROUPS).mapInArrow(_count, f"{_GROUP} long, {_ROWS} long")
-    return counted.groupBy(_GROUP).agg(F.sum(_ROWS).alias(_ROWS))
+    """Return the rows of each group: group, rows.
 
+    Counted in Python: an aggregation by Spark takes some nine core-seconds to compile and to run on a cold session.
+    """
+    n_partitions = 1 + users.rows // _PARTITION_ROWS
+    keys = partition_keys(n_partitions)
 
-def _count(batches: Batches) -> Batches:
-    for batch in batches:
-        group, rows = np.unique(numbers(batch.column(0), np.int64), return_counts=True)
-        yield pa.RecordBatch.from_arrays([pa.array(group), pa.array(rows)], [_GROUP, _ROWS])
+    def count(batches: Batches) -> Batches:
+        if (blocks := gathered(batches)) is not None:
+            group, rows = np.unique(numbers(blocks[GROUPS], np.int64), return_counts=True)
+            columns = block_numbers(slot_of(group, n_partitions), keys, group, rows)
+            yield pa.RecordBatch.from_arrays(columns, [PARTITION_KEY, _GROUP, _ROWS])
+
+    def add_up(batches: Batches) -> Batches:
+        if (blocks := gathered(batches)) is not None:
+            counted, rows = numbers(blocks[_GROUP], np.int64), numbers(blocks[_ROWS], np.int64)
+            group, place = np.unique(counted, return_inverse=True)
+            total = np.zeros(len(group), np.int64)
+            np.add.at(total, place, rows)
+            yield pa.RecordBatch.from_arrays([pa.array(group), pa.array(total)], [_GROUP, _ROWS])
+
+    by_batch = users.table.select(GROUPS).mapInArrow(count, f"{PARTITION_KEY} int, {_GROUP} binary, {_ROWS} binary")
+    return by_batch.repartition(n_partitions, PARTITION_KEY).mapInArrow(add_up, f"{_GROUP} long, {_ROWS} long")
 
 
 def sizes_of_groups(groups: GroupSizes, wanted: np.ndarray) -> np.ndarray:

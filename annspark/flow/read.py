@@ -32,21 +32,29 @@ _SPREAD_BYTES = 32 << 20  # a smaller input is not shuffled to occupy every core
 class GroupSizes:
     """The sizes of groups.
 
-    table      : group (bigint), rows (bigint), staged
-    count      : number of groups
-    largest    : rows of the largest one
-    large      : the rows of each large one, by group; large are those that get trees of their own
-    small_rows : rows of all others together
-    too_small  : users who can have fewer neighbors than were asked for, because their group is so small; 0 until the
-                 lists are planned
+    table        : group (bigint), rows (bigint), staged
+    count        : number of groups
+    rows_by_size : rows of all groups of one size together, by size
+    large        : the rows of each large one, by group; large are those that get trees of their own
+    too_small    : users who can have fewer neighbors than were asked for, because their group is so small; 0 until
+                   the lists are planned
     """
 
     table: DataFrame
     count: int
-    largest: int
+    rows_by_size: dict[int, int]
     large: dict[int, int]
-    small_rows: int
     too_small: int
+
+    @property
+    def largest(self) -> int:
+        """The rows of the largest group."""
+        return max(self.rows_by_size)
+
+    @property
+    def small_rows(self) -> int:
+        """The rows of all groups that are not large."""
+        return sum(self.rows_by_size.values()) - sum(self.large.values())
 
 
 @dataclass(frozen=True)

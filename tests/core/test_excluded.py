@@ -114,9 +114,9 @@ def test_first_rows_leave_out_excluded_ones():
 
 def test_pairs_hold_what_they_were_made_of():
     rng = np.random.default_rng(9)
-    row, other = rng.integers(0, 20, 60), rng.integers(0, 30, 60)
-    pairs = pairs_of(row, other, 20, 30)
-    there = np.zeros((20, 30), bool)
+    row, other = rng.integers(0, 20, 60), rng.integers(0, 300, 60)
+    pairs = pairs_of(row, other, 20, 300)  # several others have equal last six bits
+    there = np.zeros((20, 300), bool)
     there[row, other] = True
     every_row, every_other = (part.ravel() for part in np.indices(there.shape))
     assert (pairs.hold(every_row, every_other) == there.ravel()).all()
@@ -124,7 +124,7 @@ def test_pairs_hold_what_they_were_made_of():
     assert sorted(zip(place.tolist(), of_some.tolist(), strict=True)) == [
         (at, int(j)) for at, i in enumerate([4, 19, 4]) for j in np.flatnonzero(there[i])
     ]
-    assert not pairs_of(row[:0], other[:0], 20, 30).hold(every_row, every_other).any()
+    assert not pairs_of(row[:0], other[:0], 20, 300).hold(every_row, every_other).any()
 
 
 def test_excluded_among_some_rows():
