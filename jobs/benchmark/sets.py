@@ -85,13 +85,14 @@ def _write_truth(path: Path, source: str, vectors: np.ndarray) -> None:
     np.savez(path, query_rows=asked, distances=exact_distances(vectors, asked, K, metric), metric=metric)
 
 
-def write_vectors(path: Path, vectors: np.ndarray) -> None:
-    """Write vectors (n, dim), row number = id, in eight row groups that the cores can share."""
+def write_vectors(path: Path, vectors: np.ndarray, ids: np.ndarray | None = None) -> None:
+    """Write vectors (n, dim) in eight row groups that the cores can share; without ids the id is the row number."""
     rows, dim = vectors.shape
     size = -(-rows // 8)
     schema = pa.schema([("user_id", pa.int64()), ("vector", pa.list_(pa.float32()))])
+    ids = np.arange(rows) if ids is None else ids
     with pq.ParquetWriter(path, schema) as writer:
         for start in range(0, rows, size):
             block = vectors[start : start + size]
             lists = pa.ListArray.from_arrays(pa.array(np.arange(len(block) + 1) * dim, pa.int32()), block.ravel())
-            writer.write_table(pa.table([np.arange(start, start + len(block)), lists], schema=schema))
+            writer.write_table(pa.table([ids[start : start + size], lists], schema=schema))
