@@ -77,7 +77,7 @@ def preview(spark: SparkSession, job: Job, size: PlanFor) -> Preview:
 
 
 def take_part(tuned: Tuned, want: int, run: Run) -> Tuned:
-    """Return an tuned of about `want` of the users, with the leaf size and the probes of the whole tuned."""
+    """Return what is tuned for `want` of the users, about, with the leaf size and the probes of the whole."""
     users, samples = tuned.known.users, tuned.known.samples
     table = users.table.where(F.col(LOWEST) <= draw_limit(min(want, users.rows), users.rows))
     part = replace(users, table=table, rows=table.agg(F.sum(F.size(IDS))).collect()[0][0])
