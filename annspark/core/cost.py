@@ -81,6 +81,7 @@ class Work:
     copies : partitions that a vector is shipped to, on average
     route  : seconds of a core to find the leaves that a vector goes to
     grow   : seconds of a core to grow the forest
+    limbs  : limbs of a tree that executors grow; 0 where the driver grows it whole
     """
 
     rows: int
@@ -91,6 +92,7 @@ class Work:
     copies: float
     route: float
     grow: float
+    limbs: int
 
 
 @dataclass(frozen=True)
@@ -129,8 +131,10 @@ def count_core_seconds(work: Work, kernels: Kernels, rates: Rates) -> dict[str, 
     spent = {name: Spent(speed * rates.fixed[name], speed * each) for name, each in grows.items()}
     measured = rows * (work.route + kernels.row + work.pairs * kernels.pair)
     spent["join"] = Spent(spent["join"].fixed, spent["join"].grows + measured)
-    # One thread of the driver grows the forest while the others find exact neighbors.
-    spent["grow"] = Spent(spent["grow"].fixed + work.grow, spent["grow"].grows)
+    # One thread of the driver grows the forest while the others find exact neighbors, or tasks grow its limbs.
+    exact = spent["grow"]
+    alone, shared = (0.0, work.grow) if work.limbs else (work.grow, 0.0)
+    spent["grow"] = Spent(exact.fixed + alone, exact.grows + shared)
     return spent
 
 

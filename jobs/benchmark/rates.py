@@ -141,6 +141,7 @@ def work_of(data: Data, setting: dict[str, Any], told: dict[str, Any]) -> tuple[
         copies=cost["copies_per_user"],
         route=route,
         grow=grow,
+        limbs=0,
     )
     return work, time_kernels(few, data.metric, small, probes, settings.k)
 

@@ -18,7 +18,7 @@ from annspark.core.cost import find_limits as limits_of
 from annspark.core.keeper import MAX_ROWS
 
 STEPS = ("start", "read", "sample", "grow", "join", "audit", "publish")
-WORK = Work(rows=1000, width=64, k=10, exact=2000, pairs=500, copies=1.5, route=2e-3, grow=7)
+WORK = Work(rows=1000, width=64, k=10, exact=2000, pairs=500, copies=1.5, route=2e-3, grow=7, limbs=0)
 KERNELS = Kernels(reference=0.5, row=1e-3, pair=1e-6)
 RATES = Rates(
     reference=0.5,
@@ -56,6 +56,12 @@ def test_a_slower_core_takes_longer_but_what_was_measured_on_it_stays():
     measured = 1000 * (2e-3 + 1e-3 + 500 * 1e-6)
     assert slow["join"].grows - measured == pytest.approx(2 * (spent["join"].grows - measured))
     assert slow["grow"].fixed == 2 * 4 + 7
+
+
+def test_all_cores_grow_the_limbs_of_a_tree():
+    driver, limbs = (count_core_seconds(replace(WORK, limbs=n), KERNELS, RATES)["grow"] for n in (0, 3))
+    assert limbs.core_seconds == pytest.approx(driver.core_seconds)
+    assert limbs.fixed == driver.fixed - 7
 
 
 def test_cores_share_what_grows_and_two_of_them_the_rest():
