@@ -28,7 +28,6 @@ from annspark.core.sampling import draw_limit
 from annspark.core.vectors import concatenate_rows
 from annspark.errors import SettingsError, spark_errors_explained
 from annspark.flow.grow import count_forest_sample, grow, leaves_for
-from annspark.flow.read import Users
 from annspark.flow.speed import measure_kernels, measure_routing
 from annspark.foresee import Future, as_it_is, count_drawn, foresee
 from annspark.input.open import open_input
@@ -38,7 +37,6 @@ from annspark.output.layout import layout_of
 from annspark.pipeline import exclude_pairs, find, plan_for, read_users, start_run, tune
 from annspark.report import Leaves, Preview, Rows
 from annspark.run import Run
-from annspark.settings import Settings
 from annspark.tables import IDS, LOWEST
 from annspark.tuned import Tuned
 
@@ -111,13 +109,8 @@ def _work_of(tuned: Tuned, future: Future, run: Run) -> Work:
         # Very many leaves are searched in groups: the time grows as the root of their number.
         route=route * (future.rows / future.placed) ** 0.5,
         grow=future.grow,
-        limbs=_count_limbs(known.users, future.rows, settings),
+        limbs=0 if known.users.wire.sparse else count_limbs(leaves_for(future.rows, settings), known.users.width),
     )
-
-
-def _count_limbs(users: Users, rows: int, settings: Settings) -> int:
-    """Return how many limbs of a tree executors grow; 0 where the driver grows it whole."""
-    return 0 if users.wire.sparse else count_limbs(leaves_for(rows, settings), users.width)
 
 
 def _try(tuned: Tuned, kernels: Kernels, run: Run) -> float:
@@ -191,7 +184,7 @@ def _preview_of(tuned: Tuned, future: Future, kernels: Kernels, waits: float, wo
             placed=future.placed,
             free=workers.free,
             per_partition=rows * plan.copies / plan.n_partitions,
-            limbs=_count_limbs(users, rows, settings),
+            limbs=work.limbs,
         ),
         seconds=run.clock.total(),
     )

@@ -8,7 +8,7 @@ from tests.helpers import JAVA_OPTIONS, REPOSITORY, clustered, make_table
 
 # For the session here and those of processes that tests start.
 os.environ.setdefault("SPARK_SUBMIT_OPTS", JAVA_OPTIONS)
-os.environ.setdefault("ANNSPARK_JAVA_ARCHIVE", "off")  # takes longer to write than a test; .ci/run writes it before
+os.environ.setdefault("ANNSPARK_JAVA_ARCHIVE", "off")  # writing it takes longer than most tests
 
 # "all" with --all of run.sh: everything is there, or it is an error. "strict": a skipped test is an error.
 CHOSEN = os.environ.get("ANNSPARK_TESTS", "")

@@ -123,7 +123,7 @@ def work_of(data: Data, setting: dict[str, Any], told: dict[str, Any]) -> tuple[
     forest = _grow(vectors[: count_sampled(data.rows, dim, n_leaves)], n_leaves, settings)
     grow = time.thread_time() - start
     probes, routed = settings.probes or 1, vectors[-_ROUTED:]
-    plan = plan_join(forest, routed, probes, rows=data.rows, workers=Workers(CORES))
+    plan = plan_join(forest, routed, probes, rows=data.rows, workers=Workers(CORES), k=settings.k)
     route_vectors(forest, plan, routed[:1])
     start = time.thread_time()
     route_vectors(forest, plan, routed)
