@@ -361,9 +361,9 @@ def _sorted(ids: np.ndarray, distances: np.ndarray, m: int) -> Found:
     else:
         order = np.lexsort((ids, distances))
     ids, distances = ids[order], distances[order]
-    new = np.ones(len(ids), bool)
-    new[1:] = ids[1:] != ids[:-1]
-    if not new.all():
+    again = ids[1:] == ids[:-1]
+    if again.any():
+        new = np.append(True, ~again)
         ids, distances = ids[new], distances[new]
     return ids[:m], distances[:m]
 

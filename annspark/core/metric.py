@@ -117,11 +117,14 @@ def prepare(
     for start in range(0, len(vectors), step):
         wide = vectors[start : start + step].astype(np.float64)
         if unit:
-            # Scaled by the largest number first, so that squares neither overflow nor vanish.
-            largest = np.abs(wide).max(axis=1, keepdims=True, initial=0)
-            wide /= np.where(largest > 0, largest, 1)
-            norms = np.sqrt(np.einsum("ij,ij->i", wide, wide))[:, None]
-            wide /= np.where(norms > 0, norms, 1)
+            # Scaled by the largest number first, so that squares neither overflow nor vanish.  Each search of a saved
+            # index prepares a few rows, so the number of calls counts.
+            largest = np.maximum.reduce(np.abs(wide), axis=1, initial=0)
+            largest[largest == 0] = 1
+            wide /= largest[:, None]
+            norms = np.sqrt(np.einsum("ij,ij->i", wide, wide))
+            norms[norms == 0] = 1
+            wide /= norms[:, None]
         if origin is not None:
             wide -= origin
         prepared[start : start + step] = np.ldexp(wide, exponent) if exponent else wide

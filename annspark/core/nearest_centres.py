@@ -96,7 +96,7 @@ def nearest_of_one(
     """
     size = float(vector @ vector)
     bound = float(np.partition(scores, m - 1)[m - 1])
-    near = np.flatnonzero(scores <= bound + _slack_of_one(vector, size, bound))
+    near = (scores <= bound + _slack_of_one(vector, size, bound)).nonzero()[0]
     few = scores.take(near)
     least = int(few.argmin())
     nearest = float(few[least])

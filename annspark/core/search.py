@@ -176,23 +176,24 @@ def queries_of(vectors: np.ndarray, space: Space) -> list[Query]:
         if not space.by_products:
             # Rows are subtracted as they are in the input.
             multipliers = vectors.astype(space.kind, copy=False)
-            sizes, constants = np.abs(joined).sum(axis=1, dtype=np.float64), np.zeros(len(vectors))
+            sizes, constants = np.abs(joined).sum(axis=1, dtype=np.float64).tolist(), [0.0] * len(vectors)
         elif space.facts.unit and space.shift is None:
             multipliers = (joined * joined.dtype.type(-2)).astype(space.kind, copy=False)
-            sizes, constants = np.ones(len(vectors)), np.full(len(vectors), 2.0)
+            sizes, constants = [1.0] * len(vectors), [2.0] * len(vectors)
         else:
             exact = joined.astype(np.float64)
             multipliers = (np.ldexp(exact, coordinates.exponent) * -2).astype(space.kind)
             squared = np.einsum("ij,ij->i", exact, exact)
-            sizes, constants = np.sqrt(squared), np.zeros(len(vectors)) if space.facts.largest else squared
+            added = np.zeros(len(vectors)) if space.facts.largest else squared
             if space.shift is not None:
-                constants = constants + 2 * (exact @ space.shift)
-    for row, size in enumerate(sizes.tolist()):
+                added = added + 2 * (exact @ space.shift)
+            sizes, constants = np.sqrt(squared).tolist(), added.tolist()
+    for row, size in enumerate(sizes):
         if not size < (_LONGEST if space.by_products else _LARGEST_SUM):
             raise TooLong(row)
     return [
         Query(joined=joined[i : i + 1], routed=routed[i], multiplier=multipliers[i], size=size, constant=constant)
-        for i, (size, constant) in enumerate(zip(sizes.tolist(), constants.tolist(), strict=True))
+        for i, (size, constant) in enumerate(zip(sizes, constants, strict=True))
     ]
 
 

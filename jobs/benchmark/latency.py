@@ -123,7 +123,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = _parser()
     args = parser.parse_args(arguments)
     sources = [*args.sets, *(GROWTH if args.grow else ())]
-    given = dict(one.partition("=")[::2] for one in args.index)
+    given: dict[str, list[Path]] = {}
+    for name, _, folder in (one.partition("=") for one in args.index):
+        given.setdefault(name, []).append(Path(folder))
     unknown = set(given) - {name_of(source) for source in sources}
     if not sources or unknown or (args.out is None and not args.prepare):
         parser.error(f"no set is called {', '.join(unknown)}" if unknown else "give --sets or --grow, and --out")
@@ -137,8 +139,7 @@ def main(arguments: list[str] | None = None) -> None:
     results: list[Timed] = []
     for source in sources:
         data = hold_out(source, args.cache)
-        index = given.get(data.name)
-        results += time_set(data, args.systems, Path(index) if index else None, args.rounds, args.asks)
+        results += time_set(data, args.systems, given.get(data.name, []), args.rounds, args.asks)
         write(args.out, results, args.rounds, args.asks)
 
 
@@ -205,18 +206,26 @@ def told(data: Held) -> str:
     )
 
 
-def time_set(data: Held, systems: Sequence[str], index: Path | None, rounds: int, asks: int) -> list[Timed]:
-    """Return what each system takes on a set: all are opened, then they take turns."""
+def time_set(data: Held, systems: Sequence[str], indexes: list[Path], rounds: int, asks: int) -> list[Timed]:
+    """Return what each system takes on a set: all are opened, then they take turns.
+
+    indexes : annspark's
+    """
     ready: list[Ready] = []
     results: list[Timed] = []
     for system in systems:
-        for build in ASKERS[system].builds:
-            print(f"{data.name}, {system}, {as_text(build)}: ", end="", flush=True)
+        asker = ASKERS[system]
+        builds: list[Setting | Path | None] = list(asker.builds) if asker.build else [*indexes] or [None]
+        for build in builds:
+            print(
+                f"{data.name}, {system}, {as_text(build) if isinstance(build, dict) else build}: ", end="", flush=True
+            )
             try:
-                one = get_ready(data, system, build, index)
+                one = get_ready(data, system, build)
             except Skipped as reason:
                 print(f"skipped: {reason}", flush=True)
-                results.append(Timed(data.name, system, as_text(build) if build else "", str(reason)))
+                said = as_text(build) if isinstance(build, dict) else ""
+                results.append(Timed(data.name, system, said, str(reason)))
             else:
                 print(f"{one.setting}, recall {one.recall:.4f}", flush=True)
                 ready.append(one)
@@ -228,17 +237,21 @@ class Skipped(Exception):
     """Says why a system takes no part."""
 
 
-def get_ready(data: Held, system: str, build: Setting, index: Path | None) -> Ready:
-    """Return a system at the first effort of its ladder that finds enough, or raise Skipped."""
+def get_ready(data: Held, system: str, build: Setting | Path | None) -> Ready:
+    """Return a system at the first effort of its ladder that finds enough, or raise Skipped.
+
+    build : how a library's index is built, or the folder of annspark's, None where there is none
+    """
     asker = ASKERS[system]
     try:
         module = import_module(asker.module)
     except ImportError as error:
         raise Skipped(f"not installed ({error})") from error
-    if asker.build is None:
-        path, seconds = _checked(data, index), None
-    else:
+    if isinstance(build, dict):
         path, seconds = built(data, asker, module, system, build)
+    else:
+        path, seconds = _checked(data, build), None
+        build = {"leaf_rows": json.loads((path / "index.json").read_text())["settings"]["leaf_rows"]}
     opened = asker.open(module, path, data.vectors.shape[1], data.metric)
     given = data.queries if asker.raw or data.metric != "cosine" else kernels.unit(data.queries)
     queries = [asker.form(query) for query in given]
@@ -433,7 +446,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--sets", nargs="+", default=[], metavar="SET", help="sets of vectors, see above")
     add("--grow", action="store_true", help=f"these sets too: {' '.join(GROWTH)}")
     add("--systems", nargs="+", choices=ASKERS, default=list(ASKERS), metavar="NAME", help=", ".join(ASKERS))
-    add("--index", nargs="+", default=[], metavar="SET=DIR", help="annspark's indexes, by the names of the sets")
+    what = "annspark's indexes, by the names of the sets; a set may have several, as of several leaf_rows"
+    add("--index", nargs="+", default=[], metavar="SET=DIR", help=what)
     add("--prepare", action="store_true", help="only write the sets, and say how annspark makes an index of each")
     add("--rounds", type=int, default=50, help="turns of each system (50: five answers of each vector)")
     add("--asks", type=int, default=200, help="vectors answered in a turn (200)")

@@ -109,23 +109,29 @@ def test_ladders_rise():
 
 def test_an_index_of_annspark_is_asked_with_the_input_and_timed(tmp_path, monkeypatch):
     data, folder = hold_out("synthetic:300x8", tmp_path / "cache"), tmp_path / "index"
-    folder.mkdir()
-    (folder / "index.json").write_text(json.dumps({"rows": 300, "dim": 8}))
+    other = tmp_path / "other"
+    for place, leaf_rows in ((folder, 512), (other, 256)):
+        place.mkdir()
+        manifest = {"rows": 300, "dim": 8, "settings": {"leaf_rows": leaf_rows}}
+        (place / "index.json").write_text(json.dumps(manifest))
     index = Exactly(data.vectors)
-    monkeypatch.setattr(annspark, "open_index", lambda path: {str(folder): index}[path], raising=False)
+    opened = {str(folder): index, str(other): Exactly(data.vectors)}
+    monkeypatch.setattr(annspark, "open_index", lambda path: opened[path], raising=False)
     words = ["--sets", "synthetic:300x8", "--systems", "annspark", "annspark-calibrated", "--cache"]
-    words += [str(tmp_path / "cache"), "--index", f"synthetic:300x8={folder}", "--rounds", "3", "--asks", "20"]
+    words += [str(tmp_path / "cache"), "--index", f"synthetic:300x8={folder}", f"synthetic:300x8={other}"]
+    words += ["--rounds", "3", "--asks", "20"]
     main([*words, "--out", str(tmp_path / "out")])
     told = json.loads((tmp_path / "out" / "latency.json").read_text())
-    ours, calibrated = told["results"]
-    assert (ours["setting"], calibrated["setting"]) == ("probes=2", "probes=calibrated")
+    ours, smaller, calibrated, _ = told["results"]
+    assert (ours["setting"], calibrated["setting"]) == ("leaf_rows=512 probes=2", "leaf_rows=512 probes=calibrated")
+    assert smaller["setting"] == "leaf_rows=256 probes=2"
     assert ours["recall"] == calibrated["recall"] == 1
     assert ours["p99"] >= ours["p50"] > 0
     assert len(ours["round_p50"]) == 3
     assert ours["build_seconds"] is None
     assert ours["index_bytes"] == len((folder / "index.json").read_text())
     np.testing.assert_array_equal(index.calls[0][0], data.queries[0])
-    assert "| synthetic:300x8 | **annspark** | probes=2 | 1.0000 |" in (tmp_path / "out" / "latency.md").read_text()
+    assert "| **annspark** | leaf_rows=512 probes=2 | 1.0000 |" in (tmp_path / "out" / "latency.md").read_text()
     with pytest.raises(SystemExit, match="exists"):
         main([*words, "--out", str(tmp_path / "out")])
 
@@ -134,7 +140,7 @@ def test_who_takes_no_part_says_why(tmp_path, monkeypatch):
     data, folder = hold_out("synthetic:300x8", tmp_path), tmp_path / "index"
 
     def reason(system="annspark", index=folder):
-        (one,) = latency.time_set(data, [system], index, 1, 1)
+        (one,) = latency.time_set(data, [system], [index] if index else [], 1, 1)
         return one.skipped
 
     assert "--index synthetic:300x8=DIR" in reason(index=None)
@@ -142,7 +148,8 @@ def test_who_takes_no_part_says_why(tmp_path, monkeypatch):
     folder.mkdir()
     (folder / "index.json").write_text(json.dumps({"rows": 301, "dim": 8}))
     assert "has 301 x 8 numbers" in reason()
-    (folder / "index.json").write_text(json.dumps({"rows": 300, "dim": 8}))
+    manifest = {"rows": 300, "dim": 8, "settings": {"leaf_rows": 512}}
+    (folder / "index.json").write_text(json.dumps(manifest))
     monkeypatch.setattr(annspark, "open_index", lambda path: Exactly(data.vectors), raising=False)
     monkeypatch.setitem(ASKERS, "annspark", Asker("annspark", "probes", (1,), open_annspark))
     assert reason().startswith("finds 0.")
