@@ -158,8 +158,7 @@ def _short_mapper(paths: list[str], gone: Gone, k: int) -> Mapper:
     def find(batches: Batches) -> Batches:
         for batch in batches:
             for slot in batch.column(0).to_pylist():
-                rows = read_rows(paths[slot]).without(gone)
-                short = rows.hashes[rows.are_short(k)]
+                short = read_rows(paths[slot]).short_without(gone, k)
                 yield pa.RecordBatch.from_arrays([to_binary(short, np.array([len(short)]))], [HASHES])
 
     return find

@@ -18,7 +18,7 @@ from annspark.core.join import join_changed, meetings_of
 from annspark.core.keeper import NO_BAR, Meetings
 from annspark.core.plan import Plan
 from annspark.core.routes import Visits
-from annspark.core.vectors import Vectors, concatenate_rows, in_kind, numbers_of, take_rows
+from annspark.core.vectors import Vectors, merged_rows, take_rows
 from annspark.core.visitors import renew_visitors
 from annspark.flow.exclude import pairs_with
 from annspark.flow.join import joined_batches, joined_schema
@@ -26,7 +26,7 @@ from annspark.flow.read import Users
 from annspark.flow.route import ship_vectors
 from annspark.index_changes import Changes, Saved
 from annspark.index_rows import block_facts, cannot_write, facts_schema, one_row_each
-from annspark.index_writer import CALLERS, VISITED, WRITTEN, PartRows, number_kind_of, write_files
+from annspark.index_writer import CALLERS, VISITED, WRITTEN, PartRows, number_kind_of, order_in_part, write_files
 from annspark.saved.kept import read_rows, read_visitors
 from annspark.saved.parts import read_part
 from annspark.spark.arrow import Batches, Mapper, collect, elements, gathered, numbers
@@ -105,33 +105,28 @@ def _rewrite_mapper(
         ids, hashes, vectors = read_part(part.path, wire.dim, sparse=wire.sparse)
         row = np.flatnonzero(~are_in(hashes, replaced))
         new_ids, new_leaf = elements(shipped[IDS]), numbers(shipped[HOMES], np.int32)
-        rows = PartRows(
-            ids=pa.concat_arrays([ids.take(pa.array(row)), new_ids.cast(ids.type)]),
-            hashes=np.concatenate([hashes[row], numbers(shipped[HASHES], np.int64)]),
-            vectors=_together(take_rows(vectors, row), wire.read(shipped)),
-            leaf=np.concatenate([part.leaf[row], new_leaf]),
-        )
-        if len(rows.leaf) == 0:
+        ids = pa.concat_arrays([ids.take(pa.array(row)), new_ids.cast(ids.type)])
+        leaf = np.concatenate([part.leaf[row], new_leaf])
+        if len(leaf) == 0:
             return
-        order = rows.order()
+        order = order_in_part(leaf, ids)
+        rows = PartRows(
+            ids=ids.take(pa.array(order)),
+            hashes=np.concatenate([hashes[row], numbers(shipped[HASHES], np.int64)])[order],
+            vectors=merged_rows(vectors, row, wire.read(shipped), order),
+            leaf=leaf[order],
+        )
         visitors = None
         if part.visitors is not None:
             before = np.concatenate([row, np.full(len(new_leaf), -1)])[order]
             counts = np.concatenate([np.zeros(len(row), np.int32), numbers(shipped[N_VISITS], np.int32)])
             visited = numbers(shipped[VISITS], np.int32)[members_of(order, counts)]
-            visitors = renew_visitors(read_visitors(part.visitors), rows.leaf[order], before, counts[order], visited)
+            visitors = renew_visitors(read_visitors(part.visitors), rows.leaf, before, counts[order], visited)
         with cannot_write():
-            told = write_files(folder, number, rows.take(order), visitors, number_kind)
+            told = write_files(folder, number, rows, visitors, number_kind)
         yield told
 
     return write
-
-
-def _together(old: Vectors, new: Vectors) -> Vectors:
-    """Return rows of both, in the wider of their types."""
-    kinds = [numbers_of(part).dtype for part in (old, new)]
-    wide = np.float64 if np.float64 in kinds else np.float32
-    return concatenate_rows([in_kind(part, wide) for part in (old, new)])
 
 
 def callers_told(written: pa.Table, plan: Plan) -> Callers:
@@ -305,10 +300,11 @@ def _gather(
     place = np.cumsum(wanted) - 1
     owner = at[len(row) + np.repeat(np.arange(n_asking), n_visits)]
     bars = _bars_of(hashes[row], told, replaced, coordinates)
+    residents = coordinates.for_join(take_rows(vectors, row))
     return _Met(
         ids=ids.take(pa.array(order)),
         hashes=np.concatenate([hashes[row], numbers(asking[HASHES], np.int64)])[order],
-        vectors=take_rows(_together(coordinates.for_join(take_rows(vectors, row)), wire.read(asking)), order),
+        vectors=merged_rows(residents, np.arange(len(row)), wire.read(asking), order),
         home=np.concatenate([part.leaf[row], np.full(n_asking, -1, np.int32)])[order],
         bars=np.concatenate([bars, np.full(n_asking, np.inf, np.float32)])[order],
         visits=Visits(owner[goes], visits[goes]),

@@ -204,15 +204,16 @@ def _write_mapper(folder: str, plan: Plan, wire: Wire, number_kind: str, *, visi
             return
         number = number_of[shipped[PARTITION_KEY][0].as_py()]
         leaf = numbers(shipped[HOMES], np.int32)
-        rows = PartRows(elements(shipped[IDS]), numbers(shipped[HASHES], np.int64), wire.read(shipped), leaf)
-        order = rows.order()
+        ids, hashes = elements(shipped[IDS]), numbers(shipped[HASHES], np.int64)
+        order = order_in_part(leaf, ids)
+        rows = PartRows(ids.take(pa.array(order)), hashes[order], take_rows(wire.read(shipped), order), leaf[order])
         visitors = None
         if visits:
             counts = numbers(shipped[N_VISITS], np.int32)
             visited = numbers(shipped[VISITS], np.int32)[members_of(order, counts)]
-            visitors = gather_visitors(leaf[order], counts[order], visited)
+            visitors = gather_visitors(rows.leaf, counts[order], visited)
         with cannot_write():
-            told = write_files(folder, number, rows.take(order), visitors, number_kind)
+            told = write_files(folder, number, rows, visitors, number_kind)
         yield told
 
     return write
@@ -220,7 +221,7 @@ def _write_mapper(folder: str, plan: Plan, wire: Wire, number_kind: str, *, visi
 
 @dataclass(frozen=True)
 class PartRows:
-    """Rows of a part.
+    """Rows of a part, in the order of (leaf, id).
 
     ids     : (n,)
     hashes  : int64 (n,)
@@ -233,20 +234,12 @@ class PartRows:
     vectors: Vectors
     leaf: np.ndarray
 
-    def order(self) -> np.ndarray:
-        """Return the rows in the order of (leaf, id), in which a part has them: int (n,)."""
-        by = [("leaf", "ascending"), ("id", "ascending")]
-        order = pc.sort_indices(pa.table({"leaf": self.leaf, "id": self.ids}), sort_keys=by)
-        return order.to_numpy().astype(np.int64)
 
-    def take(self, row: np.ndarray) -> "PartRows":
-        """Return some of the rows."""
-        return PartRows(
-            ids=self.ids.take(pa.array(row)),
-            hashes=self.hashes[row],
-            vectors=take_rows(self.vectors, row),
-            leaf=self.leaf[row],
-        )
+def order_in_part(leaf: np.ndarray, ids: pa.Array) -> np.ndarray:
+    """Return rows in the order of (leaf, id), in which a part has them: int (n,)."""
+    by = [("leaf", "ascending"), ("id", "ascending")]
+    order = pc.sort_indices(pa.table({"leaf": leaf, "id": ids}), sort_keys=by)
+    return order.to_numpy().astype(np.int64)
 
 
 def write_files(
@@ -255,7 +248,7 @@ def write_files(
     """Write a part of an index, and who visits which leaf if that is given; return what a task tells of it: WRITTEN.
 
     number   : of the part
-    rows     : in the order of (leaf, id)
+    rows     : of the part
     visitors : of the rows
     """
     mark, called = files.new_mark(), np.empty((2, 0), np.int32)

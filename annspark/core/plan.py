@@ -20,8 +20,10 @@ _PART_BYTES = 64 << 20  # vectors in a file of a saved index
 _TASK_BYTES = 576 << 20  # what any machine is taken to hold for each core, besides libraries
 _TIGHT_BYTES = 96 << 20  # what a task holds even where a worker has less memory: its libraries take as much
 _MOST_COPIES = 16  # of a row, on average, where a worker may lack the memory for fewer
-_SHARE = 0.25  # of the free memory that a worker may take: Java's heap may still grow, and other jobs may come
-_TIGHT_SHARE = 0.5  # which a task may hold at most: of address space it takes up to twice as much
+# Of the memory that is free for its worker, a task may hold this share.  Java's heap may still grow, and other jobs may
+# come; of address space, which may be limited, a task takes up to twice what it holds.
+_SHARE = 0.5
+_FINER = 1.5  # times as many partitions are tried next
 _ARRIVING = 3  # times that a worker holds vectors while it puts them in order
 _JOINING = 2  # times that it holds them beside the lists that it makes
 _NEIGHBOR_BYTES = 36  # of a neighbor in these lists; measured with 10, 30 and 100 neighbors
@@ -251,7 +253,8 @@ def _cut_into_partitions(
     n_partitions = _count_partitions(rows, 0, workers)
     cut = cut_into(n_partitions)
     while True:
-        needed = min(_count_partitions(rows, held_with(cut.copies), workers), 2 * n_partitions)
+        most = -(-ceil(_FINER * n_partitions) // workers.cores) * workers.cores
+        needed = min(_count_partitions(rows, held_with(cut.copies), workers), most)
         if needed <= n_partitions:
             return cut
         finer = cut_into(needed)
@@ -469,7 +472,7 @@ def _count_partitions(rows: int, held: float, workers: Workers) -> int:
     core gets at least two partitions, so that no core waits long for the last one.  No task holds more than
     _TASK_BYTES, or than its share of what is free for a worker, if that is less.
     """
-    share = _TIGHT_SHARE * workers.free or _TASK_BYTES
+    share = _SHARE * workers.free or _TASK_BYTES
     most = min(max(share, _TIGHT_BYTES), _TASK_BYTES)
     needed = max(2 * workers.cores, ceil(held / most))
     return min(-(-needed // workers.cores) * workers.cores, max(1, rows // 500))

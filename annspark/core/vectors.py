@@ -142,6 +142,25 @@ def concatenate_rows(parts: list[Vectors]) -> Vectors:
     return sparse_rows(counts, columns, values, parts[0].shape[1])
 
 
+def merged_rows(old: Vectors, row: np.ndarray, new: Vectors, order: np.ndarray) -> Vectors:
+    """Return some old rows and all new ones, in an order, in the wider of their types; dense rows are copied once.
+
+    row   : int (m,), of the old ones
+    order : int (m + n_new,), of those and then the new ones together
+    """
+    if isinstance(old, Grouped):
+        group = np.concatenate([old.group.take(row), new.group]).take(order)
+        return Grouped(merged_rows(old.vectors, row, new.vectors, order), group)
+    wide = np.float64 if np.float64 in (numbers_of(old).dtype, numbers_of(new).dtype) else np.float32
+    if is_sparse(old) or len(row) == 0:
+        both = [in_kind(part, wide) for part in (take_rows(old, row), new)]
+        return take_rows(concatenate_rows(both), order)
+    is_new = order >= len(row)
+    rows = in_kind(old.take(row.take(np.where(is_new, 0, order)), axis=0), wide)
+    rows[is_new] = new[order[is_new] - len(row)]
+    return rows
+
+
 def owner_of(rows: Vectors) -> np.ndarray:
     """Return the row that each number of sparse rows belongs to: int (n_numbers,), ascending."""
     return np.repeat(np.arange(len_of(rows)), np.diff(rows.indptr))

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from annspark.core.arrays import members_of
+from annspark.core.arrays import are_in, members_of
 from annspark.core.visitors import Visitors
 from annspark.filesystem import open_place
 from annspark.saved.parts import numbers_in, open_part
@@ -58,15 +58,8 @@ class KeptRows:
         """Return the rows that are still there, without the neighbors that are gone."""
         if len(gone.hashes) == 0:
             return self
-        at = np.searchsorted(gone.hashes, self.hashes).clip(max=len(gone.hashes) - 1)
-        left = gone.hashes[at] != self.hashes
-        stays = np.repeat(left, self.counts)
-        there = pc.invert(pc.is_in(self.neighbor_ids, gone.ids.cast(self.neighbor_ids.type))).to_numpy(
-            zero_copy_only=False
-        )
-        owner = np.repeat(np.arange(len(self.ids)), self.counts)
-        counts = np.bincount(owner[there], minlength=len(self.ids))
-        keep = stays & there
+        left, there, counts = self._left_by(gone)
+        keep = np.repeat(left, self.counts) & there
         return KeptRows(
             ids=self.ids.filter(pa.array(left)),
             hashes=self.hashes[left],
@@ -77,6 +70,22 @@ class KeptRows:
             counts=counts[left],
             whole=self.whole[left],
         )
+
+    def short_without(self, gone: "Gone", k: int) -> np.ndarray:
+        """Return the hashes of rows that are still there and have to be joined anew: int64 (n,).
+
+        Without the neighbors that are gone a list is shorter than k, and the next of its neighbors are not known.
+        """
+        left, _, counts = self._left_by(gone)
+        return self.hashes[left & (counts < k) & ~self.whole]
+
+    def _left_by(self, gone: "Gone") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return which rows are still there, which neighbors of all lists, and how many of each list."""
+        left = ~are_in(self.hashes, gone.hashes)
+        wanted = gone.ids.cast(self.neighbor_ids.type)
+        there = pc.invert(pc.is_in(self.neighbor_ids, wanted)).to_numpy(zero_copy_only=False)
+        lost = np.searchsorted(np.cumsum(self.counts), np.flatnonzero(~there), side="right")
+        return left, there, self.counts - np.bincount(lost, minlength=len(self.counts))
 
     def are_short(self, k: int) -> np.ndarray:
         """Return which rows have to be joined anew, as the next of their neighbors are not known: bool (n,)."""

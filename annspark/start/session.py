@@ -36,9 +36,10 @@ _LOCAL = {
 # partition, minutes at most.
 _STALLS = {"spark.python.worker.idleTimeoutSeconds": "1800", "spark.python.worker.killOnIdleTimeout": "true"}
 MEMORY = "spark.driver.memory"
-# Of the memory that is free, Java's heap may take a third, and the Python workers' partitions take a quarter.  The rest
-# is for the libraries of the workers, the driver's sample, what Java takes beside its heap, and the page cache.  For
-# large row groups the heap may take half, because workers hold little while they read.
+# Of the memory that is free, Java's heap may take a third.  When the table is read, the partitions of Python's workers
+# may take half of what is free then, though few joins need it.  The rest is for the libraries of the workers, the
+# driver's sample, what Java takes beside its heap, and the page cache.  For large row groups the heap may take half,
+# because workers hold little while they read.
 _SHARE_OF_JAVA, _SHARE_TO_READ = 1 / 3, 1 / 2
 _HEAP_BYTES = (1 << 30, 30 << 30)  # at least what Spark takes by itself, and at most what pointers of 4 bytes reach
 

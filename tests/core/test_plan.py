@@ -119,7 +119,7 @@ def test_copies_do_not_run_away_where_workers_have_memory():
     sample = vectors[8_000:]
     unknown, tight, roomy = (
         plan_join(forest, sample, 40, rows=3 * 10**6, workers=Workers(2, n_bytes), k=1)
-        for n_bytes in (0, 4 * 1800 << 20, 16 << 30)
+        for n_bytes in (0, 2 * 1800 << 20, 16 << 30)
     )
     assert (roomy.n_partitions, roomy.copies) == (4, pytest.approx(3.9, abs=0.1))
     assert 4 < tight.n_partitions < unknown.n_partitions
