@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
 
-from annspark.core.arrays import are_in, distinct, looked_up, ranges
+from annspark.core.arrays import are_in, distinct, looked_up, order_of, ranges
 from annspark.core.contents import contents_of
 from annspark.core.packing import EMPTY, merge_lists, pack, unpack
 from annspark.core.sampling import slot_of
@@ -157,7 +157,7 @@ def block_facts(
     keys : int32, the targets of the slots
     """
     slot = slot_of(hashes, len(keys))
-    order = np.argsort(slot, kind="stable")
+    order = order_of(slot, len(keys))
     first, lengths = block_lengths(slot[order], 28)
     columns = [
         pa.array(keys[slot[order][first]]),

@@ -1,5 +1,6 @@
 """Search in a saved index in this process, without Spark: one vector, or many."""
 
+import os
 import sys
 import threading
 from bisect import bisect_left, bisect_right
@@ -74,6 +75,9 @@ class LocalIndex:
         # A search of one vector is some sixty short calls of NumPy, each of which lets go of Python's lock and takes it
         # again.  Two threads that do so at once answer 40 % less than one alone, so they take turns.
         self._turn = threading.Lock() if _has_gil() else nullcontext()
+        # The first of these that is there sets how many threads OpenBLAS has.
+        told = (os.environ[name] for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS") if name in os.environ)
+        self._one_thread = next(told, "") == "1"
         self._by_id: tuple[Any, np.ndarray] | None = None
         probes = manifest.query.probes if manifest.query else manifest.settings.get("probes") or 1
         self._extent = Extent(float(probes), tuple(manifest.reach.tolist()))
@@ -294,7 +298,7 @@ class LocalIndex:
             counts = np.append(counts, len(queries))
         leaves = [one.leaf for one in held]
         cuts = np.concatenate([[0], np.cumsum(counts)])
-        scores, begins = score_many(queries, asker, leaves, cuts, space)
+        scores, begins = score_many(queries, asker, leaves, cuts, space, one_thread=self._one_thread)
         longest = np.zeros(len(queries))
         np.maximum.at(longest, asker, np.repeat([leaf.longest for leaf in leaves], counts))
         near = least_of_many(scores, begins, asker, m * region.copies, queries, longest, space)

@@ -128,6 +128,8 @@ def test_few_and_many_vectors_find_the_same(monkeypatch, tmp_path, metric, trees
     monkeypatch.setattr(module, "_AT_ONCE", 17)
     monkeypatch.setattr("annspark.core.search._ALONE", 2000)
     same(index.search(queries), one_by_one)
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
+    same(open_index(str(tmp_path)).search(queries), one_by_one)
 
 
 def test_a_calibrated_search_finds_most(tmp_path):

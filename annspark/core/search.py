@@ -27,7 +27,8 @@ _LONGEST, _LARGEST_SUM = 1e18, 1e37  # the length, and sum of numbers, above whi
 UNCLEAR = 1e15  # lengths beyond that, or below its inverse, do not go with other factors of a product in float32
 _BLOCK = 4  # vectors from which on they are multiplied together; packing a leaf for fewer costs more than it saves
 # Terms of one product.  OpenBLAS divides larger ones among threads, which wait for each other where cores are busy.
-_ALONE = 1 << 18
+# Where it has one thread only, products are larger: a thread that multiplies lets others have Python's lock.
+_ALONE, _ALONE_ANYWAY = 1 << 18, 1 << 22
 _GROUP = 16  # scores of which the least is taken, for a bound of the few least
 _SPARE = 8  # such groups of a query for each row wanted, where many are searched together
 
@@ -296,25 +297,33 @@ def published(distances: np.ndarray, coordinates: Coordinates) -> Any:
 
 
 def score_many(
-    queries: Sequence[Query], asker: np.ndarray, leaves: Sequence[Leaf], cuts: np.ndarray, space: Space
+    queries: Sequence[Query],
+    asker: np.ndarray,
+    leaves: Sequence[Leaf],
+    cuts: np.ndarray,
+    space: Space,
+    *,
+    one_thread: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the scores of many queries, each with the rows of its leaves; a leaf is multiplied once.
 
-    asker   : int (n_pairs,), a query, leaf after leaf
-    cuts    : int (n_leaves + 1,), where the pairs of each leaf begin
-    returns : (n_scores,), scores pair after pair; int (n_pairs + 1,), where those of each pair begin
+    asker      : int (n_pairs,), a query, leaf after leaf
+    cuts       : int (n_leaves + 1,), where the pairs of each leaf begin
+    one_thread : whether OpenBLAS has one thread only
+    returns    : (n_scores,), scores pair after pair; int (n_pairs + 1,), where those of each pair begin
     """
     sizes = np.repeat([len(leaf.values) for leaf in leaves], np.diff(cuts))
     begins = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])
     scores = np.empty(begins[-1], space.kind)
     multipliers = np.stack([query.multiplier for query in queries]).take(asker, axis=0)
     at, bounds = begins.tolist(), cuts.tolist()
+    terms = _ALONE_ANYWAY if one_thread else _ALONE
     for leaf, start, end in zip(leaves, bounds[:-1], bounds[1:], strict=True):
         if not space.by_products:
             for pair in range(start, end):
                 scores[at[pair] : at[pair + 1]] = score_one(queries[asker[pair]], [leaf], space)
             continue
-        step = max(1, _ALONE // leaf.values.size)
+        step = max(1, terms // leaf.values.size)
         for first in range(start, end, step):
             last = min(first + step, end)
             block = scores[at[first] : at[last]].reshape(last - first, -1)

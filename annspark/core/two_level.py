@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from annspark.core.arrays import order_of
 from annspark.core.nearest_centres import (
     nearest_centres,
     nearest_of_entries,
@@ -140,7 +141,7 @@ def _scores(
     yields   : int (n_some,), vectors that a group is searched for; int (n_members,), its centres; float32 (n_members
                and padding, _WIDTH), scores, which the next ones overwrite
     """
-    order = np.argsort(searched, axis=None, kind="stable")
+    order = order_of(searched.ravel(), len(groups.members))
     cut = np.searchsorted(searched.ravel()[order], np.arange(len(groups.members) + 1))
     vector = order // max(1, searched.shape[1])
     extended = np.concatenate([vectors, np.ones((len(vectors), 1), np.float32)], axis=1)

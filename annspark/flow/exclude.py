@@ -12,7 +12,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from annspark.core.arrays import are_in
+from annspark.core.arrays import are_in, order_of
 from annspark.core.excluded import Excluded, excluded_by
 from annspark.core.plan import count_staged_bytes
 from annspark.core.sampling import slot_of
@@ -156,7 +156,7 @@ def _by_hash_mapper(keys: np.ndarray, wire: Wire) -> Mapper:
         for batch in batches:
             ids, hashes, vectors = elements(batch.column(0)), numbers(batch.column(1), np.int64), wire.read(batch)
             slot = slot_of(hashes, len(keys))
-            order = np.argsort(slot, kind="stable")
+            order = order_of(slot, len(keys))
             for start in range(0, len(order), OUT_ROWS):
                 row = order[start : start + OUT_ROWS]
                 some = take_rows(vectors, row)

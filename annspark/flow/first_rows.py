@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import types as T
 
-from annspark.core.arrays import places_in_groups
+from annspark.core.arrays import order_of, places_in_groups
 from annspark.core.coordinates import Coordinates
 from annspark.core.first_rows import count_first_rows, nearest_first_rows, ordering_lengths
 from annspark.core.forest import Forest
@@ -182,7 +182,7 @@ def _nearest_first_rows_mapper(
                 row = np.flatnonzero(queries[place] == hashes) if len(queries) else place[:0]
                 ids, hashes, vectors = ids.take(pa.array(row)), hashes[row], take_rows(vectors, row)
                 excluded = excluded.take(row) if excluded else None
-            order = np.argsort(slot_of(hashes, len(keys)), kind="stable")
+            order = order_of(slot_of(hashes, len(keys)), len(keys))
             for start in range(0, len_of(vectors), OUT_ROWS):
                 row = order[start : start + OUT_ROWS]
                 query_ids, first_ids, place = ids.take(pa.array(row)), first_rows.ids, np.full(len(row), -1)

@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import types as T
 
+from annspark.core.arrays import order_of
 from annspark.core.coordinates import Coordinates
 from annspark.core.join import Joined, join_leaves
 from annspark.core.plan import Plan
@@ -104,7 +105,7 @@ def joined_batches(
     neighbor_ids : of the rows that are neighbors; None where these are ids
     """
     slot = slot_of(hashes, len(keys))
-    listed = listed[np.argsort(slot[listed], kind="stable")]
+    listed = listed[order_of(slot[listed], len(keys))]
     for start in range(0, len(listed), OUT_ROWS):
         rows = listed[start : start + OUT_ROWS]
         lists = block_lists(slot[rows], keys, ids, rows, joined.neighbors[rows], joined.distances[rows], neighbor_ids)

@@ -10,6 +10,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from annspark.core.arrays import order_of
 from annspark.core.packing import EMPTY, merge_lists, pack, unpack
 from annspark.core.sampling import slot_of
 from annspark.flow.read import Users
@@ -82,7 +83,7 @@ def _candidates_mapper(keys: np.ndarray) -> Mapper:
             if batch.num_rows == 0:
                 continue
             slot = slot_of(batch.column(1).to_numpy(), len(keys))
-            order = np.argsort(slot, kind="stable")
+            order = order_of(slot, len(keys))
             taken = batch.take(pa.array(order))
             counts = pc.list_value_length(taken.column(2)).to_numpy().astype(np.int32)
             first, lengths = block_lengths(slot[order], 12 * (1 + int(counts.mean())))

@@ -8,6 +8,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from annspark.core.arrays import order_of
 from annspark.core.sampling import slot_of
 from annspark.spark.arrow import Batches, collect, numbers, to_binary
 from annspark.spark.block import blocked, id_type, unblocked
@@ -74,7 +75,7 @@ def _has_repeated_hashes(blocks: DataFrame, rows: int) -> bool:
         for batch in batches:
             hashes = numbers(batch.column(0), np.int64)
             slot = slot_of(hashes, n_partitions)
-            order = np.argsort(slot, kind="stable")
+            order = order_of(slot, n_partitions)
             counts = np.bincount(slot, minlength=n_partitions)
             yield pa.RecordBatch.from_arrays(
                 [pa.array(keys), to_binary(hashes[order], counts)], [PARTITION_KEY, HASHES]

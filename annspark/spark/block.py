@@ -13,6 +13,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from annspark.core.arrays import order_of
 from annspark.core.excluded import Excluded
 from annspark.core.vectors import Vectors, in_kind, narrowed, slice_rows, take_rows
 from annspark.spark.arrow import OUT_ROWS, Batches, Mapper, elements, numbers, to_binary, to_lists
@@ -89,7 +90,7 @@ def block_numbers(target: np.ndarray, keys: np.ndarray, *numbers_of_rows: np.nda
     target : int (n,), which of the keys each row goes to
     keys   : int32, partition_key of each target
     """
-    order = np.argsort(target, kind="stable")
+    order = order_of(target, len(keys))
     first, lengths = block_lengths(target[order], sum(part.itemsize for part in numbers_of_rows))
     return [pa.array(keys[target[order][first]]), *(to_binary(part[order], lengths) for part in numbers_of_rows)]
 
