@@ -31,6 +31,8 @@ _LOCAL = {
     "spark.executorEnv.OPENBLAS_NUM_THREADS": "1",
     "spark.executorEnv.MKL_NUM_THREADS": "1",
 }
+# Not in that file: spark-submit may have annspark in a zip, which the daemon does not know of.
+_DAEMON = {"spark.python.daemon.module": "annspark.start.python_daemon"}
 # Over TCP, Java and a worker can wait for each other forever: conf/spark-cluster.conf says why.  Spark 4.1 and newer
 # then kill the worker and try its task again; older ones ignore both settings.  A worker is silent while it joins a
 # partition, minutes at most.
@@ -101,7 +103,7 @@ def _settings_beside(of_user: dict[str, str], reads: Sequence[str]) -> dict[str,
     options, ours = java_options_of_user(of_user), dict(_STALLS)
     if of_user.get("spark.master", "local").startswith("local"):
         heap = heap_bytes(bytes_free(), heap_to_read(reads, os.cpu_count() or 1))
-        ours |= {MEMORY: f"{heap >> 20}m"} | _LOCAL
+        ours |= {MEMORY: f"{heap >> 20}m"} | _LOCAL | _DAEMON
         ours["spark.ui.showConsoleProgress"] = str(sys.stderr.isatty()).lower()
         if "GC" in options:  # Java does not start with two garbage collectors
             del ours["spark.driver.extraJavaOptions"]

@@ -48,6 +48,7 @@ def test_where_nothing_is_set_a_run_gets_what_conf_says_and_memory(machine):
     told = dict(re.findall(r"^(spark\.\S+) +(.+)$", file, re.MULTILINE))
     ours = prepared()
     assert ours.pop("spark.driver.memory") == "8192m"
+    assert ours.pop("spark.python.daemon.module") == "annspark.start.python_daemon"
     assert {told.pop("spark.driver.memory"), told.pop("spark.master")} == {"3g", "local[*,4]"}
     ours["spark.ui.showConsoleProgress"] = told["spark.ui.showConsoleProgress"]  # as the console is a terminal or not
     assert ours == told
