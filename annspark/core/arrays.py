@@ -61,11 +61,15 @@ def sort_pairs(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.nd
     """Sort pairs of integers by the first, then by the second.
 
     first, second : int (n,), in [0, 2**31)
-    returns       : int64 (n,) and int32 (n,)
+    returns       : int32 (n,) each
     """
-    keys = first.astype(np.int64) << 32 | second
+    keys = first.astype(np.int64)
+    keys <<= 32
+    keys |= second
     keys.sort()
-    return keys >> 32, keys.astype(np.int32)
+    second = keys.astype(np.int32)
+    keys >>= 32
+    return keys.astype(np.int32), second
 
 
 def are_in(numbers: np.ndarray, wanted: np.ndarray) -> np.ndarray:

@@ -34,7 +34,7 @@ def compare_dense(keeper: Keeper, meetings: Meetings = ()) -> int:
     # bars fall meanwhile, but those of one tile stay about alike.
     visitors = _rows_by_leaf(keeper, np.argsort(keeper.bar, kind="stable"))
     for leaf, (start, end) in residents.items():
-        some = visitors.get(leaf, np.empty(0, np.int64))
+        some = visitors.get(leaf, np.empty(0, np.int32)).astype(np.int64)
         if len(keeper.hubs):
             some = np.union1d(some, keeper.hubs[keeper.home[keeper.hubs] != leaf])
             some = some[np.argsort(keeper.bar[some])]
@@ -46,7 +46,7 @@ def compare_dense(keeper: Keeper, meetings: Meetings = ()) -> int:
 
 
 def _rows_by_leaf(keeper: Keeper, order: np.ndarray) -> dict[int, np.ndarray]:
-    """Return the rows that visit each visited leaf, in the given order.
+    """Return the rows that visit each visited leaf, in the given order: int32.
 
     order : int (n_rows,), all rows
     """
@@ -54,7 +54,7 @@ def _rows_by_leaf(keeper: Keeper, order: np.ndarray) -> dict[int, np.ndarray]:
     place[order] = np.arange(len(order))
     leaf, place = sort_pairs(keeper.visits.leaf, place.take(keeper.visits.row))
     # Without any visit there is no leaf, though np.split returns one empty part: strict=False.
-    rows, begins = order.take(place), np.flatnonzero(np.diff(leaf, prepend=-1))
+    rows, begins = order.astype(np.int32).take(place), np.flatnonzero(np.diff(leaf, prepend=-1))
     return {int(leaf[a]): some for a, some in zip(begins, np.split(rows, begins[1:]), strict=False)}
 
 

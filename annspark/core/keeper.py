@@ -72,14 +72,17 @@ class Keeper:
         self.vectors, self.id_order = vectors, rows
         self.metric, self.facts = metric, METRICS[metric]
         self.home = home[rows]
-        place = np.full(len(home), -1)
+        place = np.full(len(home), -1, np.int32)
         place[rows] = np.arange(len(rows))
-        row, every = place[visits.row], visits.leaf == EVERY_LEAF
+        row, leaf, every = place[visits.row], visits.leaf, visits.leaf == EVERY_LEAF
         self.hubs = distinct(row[every & (row >= 0)])
-        here = np.flatnonzero((row >= 0) & ~every)
+        # There may be hundreds of visits for each row, so copies of them count.
+        here = (row >= 0) & ~every
+        if not here.all():
+            row, leaf = row[here], leaf[here]
         self.excluded = None if excluded is None else _renumbered(excluded, place)
         self.group = None if group is None else group[rows]
-        self.visits = Visits(*sort_pairs(row.take(here), visits.leaf.take(here)))
+        self.visits = Visits(*sort_pairs(row, leaf))
         self.small = _are_among(self.home, shared)
         self.small[self.visits.row[_are_among(self.visits.leaf, shared)]] = True
         self.k = k
@@ -134,7 +137,10 @@ class Keeper:
     def _visit_keys(self) -> tuple[int, np.ndarray]:
         """A factor, and row * factor + leaf of every visit, ascending."""
         n_leaves = max(int(self.visits.leaf.max(initial=0)), int(self.home.max(initial=0))) + 1
-        return n_leaves, self.visits.row * n_leaves + self.visits.leaf
+        keys = self.visits.row.astype(np.int64)
+        keys *= n_leaves
+        keys += self.visits.leaf
+        return n_leaves, keys
 
     def _are_visiting(self, rows: np.ndarray, leaves: np.ndarray) -> np.ndarray:
         """Return which rows visit the leaf given for each: bool (n,)."""

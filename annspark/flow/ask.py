@@ -141,11 +141,12 @@ def queries_in(shipped: pa.Table, ids: str, wire: Wire) -> Queries:
     ids     : name of the column of their ids
     """
     n_visits = numbers(shipped[N_VISITS], np.int32)
+    row = np.repeat(np.arange(len(n_visits), dtype=np.int32), n_visits)
     return Queries(
         ids=elements(shipped[ids]),
         hashes=numbers(shipped[HASHES], np.int64),
         vectors=wire.read(shipped),
-        visits=Visits(np.repeat(np.arange(len(n_visits)), n_visits), numbers(shipped[VISITS], np.int32)),
+        visits=Visits(row, numbers(shipped[VISITS], np.int32)),
         excluded=read_excluded(shipped),
     )
 

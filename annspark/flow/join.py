@@ -73,7 +73,7 @@ def _join_mapper(keys: np.ndarray, shared: range, wire: Wire, coordinates: Coord
         ids = ids.take(order)
         hashes = numbers(shipped[HASHES], np.int64)[by_id]
         home = numbers(shipped[HOMES], np.int32)[by_id]
-        place = np.empty(len(by_id), np.int64)
+        place = np.empty(len(by_id), np.int32)
         place[by_id] = np.arange(len(by_id))
         visits = Visits(np.repeat(place, numbers(shipped[N_VISITS], np.int32)), numbers(shipped[VISITS], np.int32))
         vectors, excluded = take_rows(wire.read(shipped), by_id), read_excluded(shipped)

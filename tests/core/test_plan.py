@@ -174,6 +174,16 @@ def test_no_user_is_both_audited_and_calibrated_on(rows, audit_users, calibrated
     assert calibrated > 0 or audited == min(audit_users, rows)
 
 
+def test_a_task_holds_the_leaves_that_short_vectors_visit():
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(12_000, 4)).astype(np.float32)
+    forest = grow_forest(vectors[:8_000], 200, trees=1, split="two_means", seed=0, metric="euclidean")
+    plan = plan_join(forest, vectors[8_000:], 80, rows=10**6, workers=Workers(2))
+    # More than eight times what the vectors take: of 10,000,000 rows it was half of the machine's memory.
+    assert count_task_bytes(plan, 10**6, 4, 1) * plan.n_partitions >= 10**6 * 80 * 40
+    assert plan.n_partitions > 4
+
+
 def test_a_task_of_queries_holds_its_rows_and_the_copies_of_queries():
     rng = np.random.default_rng(0)
     plan = plan_join(
