@@ -85,3 +85,13 @@ def test_a_forest_travels_without_its_groups(many):
     assert len(forest.groups[0].members) > 1
     assert len(pickle.dumps(forest)) == size
     assert len(pickle.loads(pickle.dumps(forest)).groups[0].members) == len(forest.groups[0].members)
+
+
+def test_centres_are_not_grouped_where_groups_would_lose_the_near_ones(many):
+    anywhere = np.random.default_rng(7).normal(size=(1500, 32)).astype(np.float32)
+    assert group_centres(anywhere).members == []
+
+
+def test_many_centres_are_looked_for_among_all(groups):
+    vectors = clustered(8, 500)
+    np.testing.assert_array_equal(nearest_grouped(vectors, groups, 25), nearest_centres(vectors, groups.centres, 25))
