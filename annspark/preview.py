@@ -25,6 +25,7 @@ from annspark.core.plan import (
     count_task_bytes,
 )
 from annspark.core.sampling import draw_limit
+from annspark.core.two_level import MOST_WANTED
 from annspark.core.vectors import concatenate_rows
 from annspark.errors import SettingsError, spark_errors_explained
 from annspark.flow.grow import count_forest_sample, grow, leaves_for
@@ -99,6 +100,8 @@ def _work_of(tuned: Tuned, future: Future, run: Run) -> Work:
     n_calibrate = 0 if settings.recall_asked is None else CALIBRATION_USERS
     first_rows = len(known.first_rows.ids) if known.first_rows else 0
     route = measure_routing(known.users, known.samples.routed.own, future.forest, plan, run.cores)
+    # Very many leaves are searched in groups where few are wanted: the time then grows as the root of their number.
+    grouped = known.users.wire.sparse or future.forest.most_leaves(plan.probes) <= MOST_WANTED
     return Work(
         rows=future.rows,
         width=known.users.width,
@@ -106,8 +109,7 @@ def _work_of(tuned: Tuned, future: Future, run: Run) -> Work:
         exact=sum(count_exact_users(future.rows, settings.audit_users, n_calibrate)),
         pairs=plan.expected.pairs + first_rows,
         copies=plan.copies,
-        # Very many leaves are searched in groups: the time grows as the root of their number.
-        route=route * (future.rows / future.placed) ** 0.5,
+        route=route * (future.rows / future.placed) ** (0.5 if grouped else 1),
         grow=future.grow,
         limbs=0 if known.users.wire.sparse else count_limbs(leaves_for(future.rows, settings), known.users.width),
     )

@@ -6,7 +6,7 @@ import pytest
 from annspark.core import two_level
 from annspark.core.centre_forest import CentreForest, grow_forest
 from annspark.core.nearest_centres import nearest_centres
-from annspark.core.two_level import group_centres, nearest_grouped
+from annspark.core.two_level import group_centres, nearest_grouped, nearest_grouped_of_one, top_scoring
 
 
 @pytest.fixture
@@ -92,6 +92,18 @@ def test_centres_are_not_grouped_where_groups_would_lose_the_near_ones(many):
     assert group_centres(anywhere).members == []
 
 
-def test_many_centres_are_looked_for_among_all(groups):
+def test_many_centres_are_looked_for_among_all_and_the_home_stays(groups, monkeypatch):
+    monkeypatch.setattr(two_level, "_NEAREST_GROUPS", 1)  # many homes are then not the nearest centres
     vectors = clustered(8, 500)
-    np.testing.assert_array_equal(nearest_grouped(vectors, groups, 25), nearest_centres(vectors, groups.centres, 25))
+    flat, homes = nearest_centres(vectors, groups.centres, 25), nearest_grouped(vectors, groups, 1)[:, 0]
+    found = nearest_grouped(vectors, groups, 25)
+    np.testing.assert_array_equal(found[:, 0], homes)
+    same = flat[:, 0] == homes
+    assert 0.5 < same.mean() < 1
+    np.testing.assert_array_equal(found[same], flat[same])
+    for one, other, home in zip(found[~same].tolist(), flat[~same].tolist(), homes[~same].tolist(), strict=True):
+        others = [centre for centre in other if centre != home]
+        assert one == [home, *others[:24]]
+    top = top_scoring(groups)
+    for vector, all_of_it in zip(vectors[:20], found, strict=False):
+        assert set(nearest_grouped_of_one(vector, groups, 25, top)) == set(all_of_it)
