@@ -217,15 +217,13 @@ def time_set(data: Held, systems: Sequence[str], indexes: list[Path], rounds: in
         asker = ASKERS[system]
         builds: list[Setting | Path | None] = list(asker.builds) if asker.build else [*indexes] or [None]
         for build in builds:
-            print(
-                f"{data.name}, {system}, {as_text(build) if isinstance(build, dict) else build}: ", end="", flush=True
-            )
+            setting = as_text(build) if isinstance(build, dict) else ""
+            print(f"{data.name}, {system}, {setting or build}: ", end="", flush=True)
             try:
                 one = get_ready(data, system, build)
             except Skipped as reason:
                 print(f"skipped: {reason}", flush=True)
-                said = as_text(build) if isinstance(build, dict) else ""
-                results.append(Timed(data.name, system, said, str(reason)))
+                results.append(Timed(data.name, system, setting, str(reason)))
             else:
                 print(f"{one.setting}, recall {one.recall:.4f}", flush=True)
                 ready.append(one)
