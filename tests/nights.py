@@ -8,7 +8,7 @@ recall as audited with its 95 % interval, and the size of the index by night.  E
 import argparse
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from unittest.mock import patch
 
@@ -29,7 +29,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="annspark-nights-") as folder:
         place = Path(folder)
         spark = make_session(str(place / "warehouse"))
-        for number, (ids, rows) in enumerate(nights(len(vectors), args.changed, args.nights)):
+        for number, (ids, rows) in enumerate(nights(len(vectors), [args.changed] * args.nights)):
             source = place / f"vectors-{number}.parquet"
             write_vectors(source, vectors[rows], ids)
             table = spark.read.parquet(str(source))
@@ -53,17 +53,17 @@ def main() -> int:
     return 0 if same else 1
 
 
-def nights(n: int, changed: float, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def nights(n: int, changed: Iterable[float]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield the ids of each night, and the row of the set that has the vector of each: int64 (n_ids,) each.
 
     n       : rows of the set; four of five are there at first
-    changed : share of the rows that is new, has other vectors or is gone
+    changed : for each night after the first, the share of the rows that is new, has other vectors or is gone
     """
     rng = np.random.default_rng(0)
     ids = rows = np.arange(4 * n // 5)
     yield ids, rows
-    for _ in range(count):
-        some = max(1, round(changed * len(ids) / 3))
+    for share in changed:
+        some = max(1, round(share * len(ids) / 3))
         order = rng.permutation(len(ids))[some:]
         ids, rows = ids[order], rows[order]
         rows[:some] = rng.integers(n, size=some)

@@ -70,9 +70,18 @@ def build(data: Data, setting: Setting) -> Built:
     with tempfile.TemporaryDirectory(prefix="annspark-bench-") as folder:
         output = Path(folder) / "neighbors"
         line = command("annspark", setting, data, output, sys.executable)
-        started, ended, looks = run(line, environment("annspark", Path(folder), sys.executable))
-        report = Path(f"{output}.report") / "report.json"
-        return Built(data, json.loads(report.read_text()), divide(steps_of(report, started, ended), looks))
+        return Built(data, *measured(line, Path(folder), Path(f"{output}.report")))
+
+
+def measured(line: list[str], folder: Path, report: Path) -> tuple[dict[str, Any], Divided]:
+    """Run a command of annspark; return its report, and what its steps took.
+
+    folder : for Spark's files
+    report : the folder that the report is written to
+    """
+    started, ended, looks = run(line, environment("annspark", folder, sys.executable))
+    told = report / "report.json"
+    return json.loads(told.read_text()), divide(steps_of(told, started, ended), looks)
 
 
 def as_table(steps: Divided) -> str:

@@ -1,0 +1,74 @@
+"""What an update takes beside a full build: core-seconds by step, for several shares of changed rows. Linux only.
+
+    python -m jobs.benchmark.updates --sets synthetic-text:1250000x128 synthetic:1250000x64
+
+Four fifths of a set are built with an index. Then each share of the rows changes, on the index of the night before: a
+third is new, a third is gone, a third has other vectors. Prints a Markdown table of each run, and one of all.
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from jobs.benchmark.core_seconds import Divided, as_table, measured
+from jobs.benchmark.sets import load, metric_of, name_of, write_vectors
+from tests.nights import nights
+
+# An update does these steps as a build does.
+SHARED = ("start", "read", "sample", "exact", "audit", "publish")
+
+
+def main() -> None:
+    """Build, update, and print the tables."""
+    args = _parser().parse_args()
+    rows = ["| set | night | recall | seconds of work | core-seconds of work | share of the build |", f"|{'---|' * 6}"]
+    for source in args.sets:
+        with tempfile.TemporaryDirectory(prefix="annspark-bench-") as folder:
+            rows += _nights_of(source, args.changed, args.recall, Path(folder))
+    print("\n".join(rows))
+
+
+def _nights_of(source: str, changed: list[float], recall: float, folder: Path) -> list[str]:
+    """Build and update with one set; return a row of the table of all runs for each."""
+    vectors, rows, built = load(source), [], 0.0
+    given, output, index = folder / "vectors.parquet", folder / "neighbors", folder / "index"
+    places = ["--input", str(given), "--output", str(output), "--index", str(index)]
+    for share, (ids, taken) in zip([None, *changed], nights(len(vectors), changed), strict=True):
+        write_vectors(given, vectors[taken], ids)
+        full = ["build", *places, "--metric", metric_of(source), "--recall", str(recall)]
+        line = [sys.executable, "-P", "-m", "annspark", *(full if share is None else ["update", *places])]
+        report, steps = measured(line, folder, Path(f"{output}.report"))
+        night = "build" if share is None else f"{share:.1%} changed"
+        print(f"{name_of(source)}, {night}\n\n{as_table(steps)}\n", flush=True)
+        seconds, spent = _work(steps)
+        built = built or spent
+        told = [name_of(source), night, f"{report['recall']['mean']:.4f}", f"{seconds:.1f}", f"{spent:.1f}"]
+        rows.append(f"| {' | '.join(told)} | {spent / built:.1%} |")
+    size = sum(file.stat().st_size for file in index.iterdir()) / 1e6
+    print(f"The index has {size:,.0f} MB.\n", flush=True)
+    return rows
+
+
+def _work(steps: Divided) -> tuple[float, float]:
+    """Return the seconds and core-seconds of the steps that only a build or only an update does."""
+    own = [(seconds, sum(spent.values())) for name, seconds, spent in steps if name not in SHARED]
+    return tuple(np.sum(own, axis=0).tolist())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.benchmark.updates",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--sets", nargs="+", required=True, metavar="SET")
+    parser.add_argument("--changed", nargs="+", type=float, default=[0.001, 0.01, 0.1], metavar="SHARE")
+    parser.add_argument("--recall", type=float, default=0.95)
+    return parser
+
+
+if __name__ == "__main__":
+    main()
