@@ -26,7 +26,7 @@ from annspark.flow.read import Users
 from annspark.flow.route import ship_vectors
 from annspark.index_changes import Changes, Saved
 from annspark.index_rows import block_facts, cannot_write, facts_schema, one_row_each
-from annspark.index_writer import CALLERS, VISITED, WRITTEN, PartRows, number_kind_of, order_in_part, write_files
+from annspark.index_writer import CALLERS, VISITED, WRITTEN, PartRows, number_kind_of, order_with_new, write_files
 from annspark.saved.kept import read_rows, read_visitors
 from annspark.saved.parts import read_part
 from annspark.spark.arrow import Batches, Mapper, collect, elements, gathered, numbers
@@ -104,12 +104,12 @@ def _rewrite_mapper(
         part = parts[number]
         ids, hashes, vectors = read_part(part.path, wire.dim, sparse=wire.sparse)
         row = np.flatnonzero(~are_in(hashes, replaced))
-        new_ids, new_leaf = elements(shipped[IDS]), numbers(shipped[HOMES], np.int32)
-        ids = pa.concat_arrays([ids.take(pa.array(row)), new_ids.cast(ids.type)])
-        leaf = np.concatenate([part.leaf[row], new_leaf])
-        if len(leaf) == 0:
+        new_ids, new_leaf = elements(shipped[IDS]).cast(ids.type), numbers(shipped[HOMES], np.int32)
+        ids, leaf = ids.take(pa.array(row)), part.leaf[row]
+        if len(leaf) + len(new_leaf) == 0:
             return
-        order = order_in_part(leaf, ids)
+        order = order_with_new(leaf, ids, new_leaf, new_ids)
+        ids, leaf = pa.concat_arrays([ids, new_ids]), np.concatenate([leaf, new_leaf])
         rows = PartRows(
             ids=ids.take(pa.array(order)),
             hashes=np.concatenate([hashes[row], numbers(shipped[HASHES], np.int64)])[order],

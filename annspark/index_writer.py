@@ -242,6 +242,20 @@ def order_in_part(leaf: np.ndarray, ids: pa.Array) -> np.ndarray:
     return order.to_numpy().astype(np.int64)
 
 
+def order_with_new(leaf: np.ndarray, ids: pa.Array, new_leaf: np.ndarray, new_ids: pa.Array) -> np.ndarray:
+    """Return rows of a part and new ones, numbered after them, in the order of (leaf, id): int (n + n_new,).
+
+    Rows of leaves that no new one goes to are not sorted: they are in that order.
+    """
+    both, n = np.concatenate([leaf, new_leaf]), len(leaf)
+    touched = np.isin(leaf, new_leaf)
+    again = np.concatenate([np.flatnonzero(touched), n + np.arange(len(new_leaf))])
+    mixed = pa.concat_arrays([ids.filter(pa.array(touched)), new_ids])
+    again = again[order_in_part(both[again], mixed)]
+    order = np.concatenate([np.flatnonzero(~touched), again])
+    return order[np.argsort(both[order], kind="stable")]
+
+
 def write_files(
     folder: str, number: int, rows: PartRows, visitors: Visitors | None, number_kind: str
 ) -> pa.RecordBatch:

@@ -1,7 +1,8 @@
 """Tests of publishing to Delta Lake and Iceberg: python -m tests.formats
 
 They need a Spark that both have jars for, which the newest is not.  So no other run of the tests collects this file.
-The command makes .venv-formats with that Spark.  Spark fetches the jars from Maven Central.
+The command makes .venv-formats with that Spark.  Spark fetches the jars from Maven
+Central; those for an S3 server are some 700 MB.
 """
 
 import os
@@ -10,7 +11,6 @@ import sys
 import threading
 import time
 from dataclasses import replace
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -32,9 +32,11 @@ from annspark.output.publish import (
     write_pending,
 )
 from annspark.report import Report
+from annspark.spark import files
 from annspark.spark.places import DELTA, ICEBERG
 from annspark.spark.versions import named_in_sql, versions_of
-from tests.helpers import REPOSITORY, clustered, files_in, make_table, python_environment, read_report
+from tests.helpers import REPOSITORY, clustered, make_table, python_environment, read_report
+from tests.stores.server import BUCKET, confs_of, s3a_jar, served
 
 SPARK = "4.1"
 JARS = (f"io.delta:delta-spark_{SPARK}_2.13:4.4.0", f"org.apache.iceberg:iceberg-spark-runtime-{SPARK}_2.13:1.12.0")
@@ -44,10 +46,10 @@ EXTENSIONS = (
 )
 
 
-def confs(folder):
+def confs(folder, *jars):
     """Return the confs of a session whose tables lie in a folder."""
     return {
-        "spark.jars.packages": ",".join(JARS),
+        "spark.jars.packages": ",".join((*JARS, *jars)),
         "spark.sql.extensions": ",".join(EXTENSIONS),
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.sql.catalog.ice": "org.apache.iceberg.spark.SparkCatalog",
@@ -66,11 +68,17 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def spark(folder):
+def endpoint():
+    with served() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="module")
+def spark(folder, endpoint):
     environment = python_environment()
     os.environ.update({name: environment[name] for name in ("PYSPARK_PYTHON", "SPARK_LOCAL_IP", "PYTHONPATH")})
     builder = SparkSession.builder.master("local[2]")
-    for name, value in confs(folder).items():
+    for name, value in (confs(folder, s3a_jar()) | confs_of(endpoint)).items():
         builder = builder.config(name, value)
     session = builder.getOrCreate()
     session.sparkContext.setLogLevel("OFF")
@@ -80,11 +88,13 @@ def spark(folder):
     session.stop()
 
 
-@pytest.fixture(params=["delta table", "delta path", "iceberg table"])
+@pytest.fixture(params=["delta table", "delta path", "delta store", "iceberg table"])
 def place(request, folder):
     """Return the format of an output, and its name."""
     file_format, kind = request.param.split()
     name = f"t{uuid4().hex[:8]}"
+    if kind == "store":
+        return file_format, f"s3a://{BUCKET}/{name}/neighbors of all"
     if kind == "path":
         return file_format, str(folder / name / "neighbors of all")
     return file_format, f"night.{name}" if file_format == DELTA else f"ice.night.{name}"
@@ -123,7 +133,7 @@ def beside(spark, name):
         database, _, last = name.rpartition(".")
         found = [row["tableName"] for row in spark.sql(f"SHOW TABLES IN {database}").collect()]
         return sorted(one for one in found if one.startswith(last))
-    return files_in(Path(name).parent)
+    return files.names_in(name.rpartition("/")[0])
 
 
 def only(name):

@@ -89,38 +89,73 @@ def renew_visitors(
 
     old     : the visits of the residents before
     leaf    : int (n_rows,), ascending, home of each resident; the residents of a leaf are in the order of ids
-    before  : int (n_rows,), which of the residents before it was, in the same leaf; -1 for one that is new
+    before  : int (n_rows,), which of the residents before it was, in the same leaf; -1 for one that is new.  Those that
+              were there before are in the same order as then
     counts  : int (n_rows,), visits of each resident that is new, 0 for others
     visited : int32 (sum of counts,), the leaves they visit, or EVERY_LEAF
     """
     leaves, begins, n_rows = np.unique(leaf, return_index=True, return_counts=True)
-    ends = np.cumsum(counts)
-    lists, widths, places, packed = [], [], [], []
-    for one, begin, n in zip(leaves, begins, n_rows, strict=True):
-        here = slice(begin, begin + n)
-        own = visited[ends[begin] - counts[begin] : ends[begin + n - 1]]
-        targets, bits = old.of_leaf(one)
-        place = _places(old, before[here])
-        bits = _widened(bits, place)
-        bits &= np.packbits(np.isin(np.arange(8 * bits.shape[1]), place[before[here] >= 0]))
-        targets, bits = _with_targets(targets, bits, own)
-        entry, at = np.searchsorted(targets, own), np.repeat(place, counts[here])
-        np.bitwise_or.at(bits, (entry, at >> 3), (128 >> (at & 7)).astype(np.uint8))
-        some = bits.any(axis=1)
-        lists.append(targets[some])
-        widths.append(bits.shape[1])
-        places.append(place)
-        packed.append(bits[some].ravel())
-    if not lists:
+    if not len(leaves):
         return NO_VISITORS
-    sizes = [len(targets) for targets in lists]
-    return Visitors(
-        leaf=np.repeat(leaves, sizes).astype(np.int32),
-        visited=np.concatenate(lists).astype(np.int32),
-        first=np.concatenate([[0], np.cumsum(np.repeat(widths, sizes))]).astype(np.int64),
-        bits=np.concatenate(packed),
-        place=np.concatenate(places),
-    )
+    ends = np.cumsum(counts)
+    found = []
+    for same, some in _stretches(_are_same(old, begins, n_rows, before)):
+        if same:
+            found.append(_copied(old, leaves[some], before[begins[some[0]] : begins[some[-1]] + n_rows[some[-1]]]))
+            continue
+        for one, begin, n in zip(leaves[some], begins[some], n_rows[some], strict=True):
+            here = slice(begin, begin + n)
+            own = visited[ends[begin] - counts[begin] : ends[begin + n - 1]]
+            found.append(_renewed(old, one, before[here], counts[here], own))
+    of_leaf, targets, widths, packed, places = (np.concatenate(part) for part in zip(*found, strict=True))
+    first = np.concatenate([np.zeros(1, np.int64), np.cumsum(widths, dtype=np.int64)])
+    return Visitors(of_leaf.astype(np.int32), targets.astype(np.int32), first, packed, places)
+
+
+_Piece = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # leaf, visited, bytes of each, bits, place
+
+
+def _are_same(old: Visitors, begins: np.ndarray, n_rows: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """Return which leaves have the residents that they had before: bool (n_leaves,).
+
+    A resident that has left between two leaves may have been of either, so that neither counts as the same.
+    """
+    has_left = np.ones(len(old.place) + 2, bool)  # one more at both ends, where nobody has left
+    has_left[[0, -1]] = False
+    has_left[before[before >= 0] + 1] = False
+    left = np.concatenate([np.zeros(1, np.int64), np.cumsum(has_left)])
+    is_new = np.concatenate([np.zeros(1, np.int64), np.cumsum(before < 0)])
+    ends = begins + n_rows
+    start, end = before[begins], before[ends - 1]
+    return (is_new[ends] == is_new[begins]) & (left[end + 3] == left[start])
+
+
+def _stretches(same: np.ndarray) -> list[tuple[bool, np.ndarray]]:
+    """Return the stretches of equal marks, with the places of each."""
+    cuts = np.flatnonzero(np.diff(same)) + 1
+    return [(bool(same[some[0]]), some) for some in np.split(np.arange(len(same)), cuts)]
+
+
+def _copied(old: Visitors, leaves: np.ndarray, before: np.ndarray) -> _Piece:
+    """Return the visits of leaves that follow each other and whose residents are the same."""
+    start, end = np.searchsorted(old.leaf, [leaves[0], leaves[-1] + 1])
+    widths = np.diff(old.first[start : end + 1])
+    bits = old.bits[old.first[start] : old.first[end]]
+    return old.leaf[start:end], old.visited[start:end], widths, bits, old.place[before[0] : before[-1] + 1]
+
+
+def _renewed(old: Visitors, leaf: int, before: np.ndarray, counts: np.ndarray, visited: np.ndarray) -> _Piece:
+    """Return the visits of the residents of one leaf."""
+    targets, bits = old.of_leaf(leaf)
+    place = _places(old, before)
+    bits = _widened(bits, place)
+    bits &= np.packbits(np.isin(np.arange(8 * bits.shape[1]), place[before >= 0]))
+    targets, bits = _with_targets(targets, bits, visited)
+    entry, at = np.searchsorted(targets, visited), np.repeat(place, counts)
+    np.bitwise_or.at(bits, (entry, at >> 3), (128 >> (at & 7)).astype(np.uint8))
+    some = bits.any(axis=1)
+    n = int(some.sum())
+    return np.full(n, leaf), targets[some], np.full(n, bits.shape[1]), bits[some].ravel(), place
 
 
 def _places(old: Visitors, before: np.ndarray) -> np.ndarray:

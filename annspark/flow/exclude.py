@@ -24,9 +24,9 @@ from annspark.settings import Settings
 from annspark.spark.arrow import OUT_ROWS, Batches, Mapper, collect, elements, gathered, numbers, to_binary, to_lists
 from annspark.spark.block import (
     block_fields,
+    block_in_order,
     block_lengths,
     block_numbers,
-    block_users,
     id_type,
     read_excluded,
     seeded_hash,
@@ -206,7 +206,7 @@ def _attach_mapper(wire: Wire) -> Mapper:
 
 
 def _blocks_of(ids: pa.Array, hashes: np.ndarray, vectors: Vectors, excluded: Excluded, wire: Wire) -> pa.RecordBatch:
-    blocks = block_users(ids, hashes, narrowed(vectors), wire, excluded)
+    blocks = block_in_order(ids, hashes, narrowed(vectors), wire, excluded)
     return pa.RecordBatch.from_arrays(blocks, [IDS, HASHES, *wire.names, LOWEST, EXCLUDED, N_EXCLUDED])
 
 

@@ -103,14 +103,21 @@ def block_users(
     They are in the order of their hashes, so that the users of a sample, which have the smallest, are in few blocks.
     """
     order = np.argsort(hashes, kind="stable")
-    hashes, vectors = hashes[order], take_rows(vectors, order)
+    some = excluded.take(order) if excluded else None
+    return block_in_order(ids.take(pa.array(order)), hashes[order], take_rows(vectors, order), wire, some)
+
+
+def block_in_order(
+    ids: pa.Array, hashes: np.ndarray, vectors: Vectors, wire: Wire, excluded: Excluded | None = None
+) -> list[pa.Array]:
+    """Return users in blocks, as block_users does; they are given in the order of their hashes."""
     first, lengths = block_lengths(np.zeros(len(ids), np.int8), row_bytes(vectors) + excluded_bytes(excluded))
     return [
-        to_lists(ids.take(pa.array(order)), lengths),
+        to_lists(ids, lengths),
         to_binary(hashes, lengths),
         *wire.write(vectors, lengths),
         pa.array(hashes[first]),
-        *(write_excluded(excluded.take(order), lengths) if excluded else []),
+        *(write_excluded(excluded, lengths) if excluded else []),
     ]
 
 

@@ -27,14 +27,16 @@ def told(visitors, leaf):
 @given(st.integers(0, 2**32 - 1), st.lists(st.integers(0, 40), min_size=1, max_size=4))
 def test_residents_that_stay_keep_their_visits_and_new_ones_have_theirs(seed, sizes):
     rng = np.random.default_rng(seed)
-    leaf, visits, visitors = np.empty(0, int), np.empty((0, len(TARGETS)), bool), NO_VISITORS
+    leaf, ids, visits, visitors = np.empty(0, int), np.empty(0), np.empty((0, len(TARGETS)), bool), NO_VISITORS
     for n in sizes:
-        stays = np.flatnonzero(rng.random(len(leaf)) < rng.choice([0.2, 0.9, 1]))
+        stays = np.flatnonzero((rng.random(len(leaf)) < rng.choice([0.2, 0.9, 1])) | (leaf == rng.integers(4)))
         new_leaf, new_visits = some_rows(rng, n)
         before = np.concatenate([stays, np.full(n, -1)])
         together = np.concatenate([leaf[stays], new_leaf])
-        order = np.lexsort((rng.random(len(together)), together))
-        before, leaf, visits = before[order], together[order], np.concatenate([visits[stays], new_visits])[order]
+        ids = np.concatenate([ids[stays], rng.random(n)])
+        order = np.lexsort((ids, together))
+        before, leaf, ids = before[order], together[order], ids[order]
+        visits = np.concatenate([visits[stays], new_visits])[order]
         counts = np.where(before < 0, visits.sum(axis=1), 0)
         visitors = renew_visitors(visitors, leaf, before, counts, TARGETS[np.nonzero(visits[before < 0])[1]])
         np.testing.assert_array_equal(told(visitors, leaf), visits)

@@ -3,7 +3,9 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+import pyspark
 from moto.server import ThreadedMotoServer
 from pyarrow import fs
 
@@ -41,3 +43,9 @@ def confs_of(endpoint: str) -> dict[str, str]:
         "spark.hadoop.fs.s3a.access.key": KEY,
         "spark.hadoop.fs.s3a.secret.key": SECRET,
     }
+
+
+def s3a_jar() -> str:
+    """Return the package with which the installed Spark reaches S3: hadoop-aws of the version of its Hadoop."""
+    (jar,) = (Path(pyspark.__file__).parent / "jars").glob("hadoop-client-api-*.jar")
+    return f"org.apache.hadoop:hadoop-aws:{jar.stem.removeprefix('hadoop-client-api-')}"

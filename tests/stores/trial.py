@@ -6,11 +6,9 @@ import shlex
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyspark
 import pytest
 from pyarrow import fs
 
@@ -21,17 +19,11 @@ from annspark.job import make_fit_job, make_job, make_query_job, make_update_job
 from annspark.settings import Settings
 from tests.conftest import make_session
 from tests.helpers import clustered, lists_of, make_table, python_environment
-from tests.stores.server import BUCKET, KEY, SECRET, confs_of, reach, served
+from tests.stores.server import BUCKET, KEY, SECRET, confs_of, reach, s3a_jar, served
 
 LAKE = f"s3a://{BUCKET}/night"
 QUICK = {"k": 4, "leaf_rows": 40, "audit_users": 60}
 ROWS = clustered(600, 8)
-
-
-def packages():
-    """Return the package with which the installed Spark reaches S3: hadoop-aws of the version of its Hadoop."""
-    (jar,) = (Path(pyspark.__file__).parent / "jars").glob("hadoop-client-api-*.jar")
-    return f"org.apache.hadoop:hadoop-aws:{jar.stem.removeprefix('hadoop-client-api-')}"
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +36,7 @@ def endpoint():
 def arguments(endpoint):
     """Return PYSPARK_SUBMIT_ARGS with which Spark reaches the server."""
     confs = [part for name, value in confs_of(endpoint).items() for part in ("--conf", f"{name}={value}")]
-    return shlex.join(["--packages", packages(), *confs, "pyspark-shell"])
+    return shlex.join(["--packages", s3a_jar(), *confs, "pyspark-shell"])
 
 
 @pytest.fixture(scope="module")
