@@ -8,14 +8,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 
-from annspark.core.arrays import are_in, distinct, members_of
+from annspark.core.arrays import are_in, members_of
+from annspark.core.calls import Calls
 from annspark.core.contents import contents_of
 from annspark.core.coordinates import Coordinates
 from annspark.core.copies import Callers, callers_of, route_changed, route_homes, route_residents
 from annspark.core.excluded import Pairs, excluded_by, pairs_of
 from annspark.core.forest import Forest
-from annspark.core.join import join_changed, meetings_of
-from annspark.core.keeper import NO_BAR, Meetings
+from annspark.core.join import join_changed
+from annspark.core.keeper import NO_BAR
 from annspark.core.plan import Plan
 from annspark.core.routes import Visits
 from annspark.core.vectors import Vectors, merged_rows, take_rows
@@ -216,7 +217,7 @@ def _join_mapper(
             met.things,
             met.home,
             met.visits,
-            met.meetings,
+            met.calls,
             met.bars,
             width,
             coordinates.metric,
@@ -243,7 +244,7 @@ class _Met:
     home     : int32 (n,), home leaf of a resident; -1 for a row that asks
     bars     : float32 (n,), raw distance up to which a resident keeps neighbors
     visits   : of rows that ask
-    meetings   : rows that ask, and residents that visit a home of theirs
+    calls    : rows that ask, and residents that visit a home of theirs
     """
 
     ids: pa.Array
@@ -252,7 +253,7 @@ class _Met:
     home: np.ndarray
     bars: np.ndarray
     visits: Visits
-    meetings: Meetings
+    calls: Calls
 
     @property
     def things(self) -> np.ndarray:
@@ -289,17 +290,17 @@ def _gather(
     n_visits, visits = numbers(asking[N_VISITS], np.int32), numbers(asking[VISITS], np.int32)
     n_asking, goes, target = len(n_visits), visits >= 0, -3 - visits
     ids, hashes, vectors = read_part(part.path, wire.dim, sparse=wire.sparse)
-    calling, called = read_visitors(part.visitors).visits(part.leaf, distinct(target[~goes]))
-    wanted = np.isin(part.leaf, visits[goes])
-    wanted[calling] = True
-    row = np.flatnonzero(wanted)
+    visitors = read_visitors(part.visitors)
+    owner = np.repeat(np.arange(n_asking), n_visits)
+    calls = Calls(owner[~goes], target[~goes], visitors, visitors.place)
+    row = np.flatnonzero(np.isin(part.leaf, np.concatenate([visits[goes], calls.leaves])))
     ids = pa.concat_arrays([ids.take(pa.array(row)), elements(asking[IDS]).cast(ids.type)])
     order = pc.sort_indices(ids).to_numpy()
     at = np.empty(len(order), np.int64)
     at[order] = np.arange(len(order))
-    place = np.cumsum(wanted) - 1
-    owner = at[len(row) + np.repeat(np.arange(n_asking), n_visits)]
+    owner = at[len(row) + owner]
     bars = _bars_of(hashes[row], told, replaced, coordinates)
+    bit = np.concatenate([visitors.place[row], np.zeros(n_asking, np.int32)])
     residents = coordinates.for_join(take_rows(vectors, row))
     return _Met(
         ids=ids.take(pa.array(order)),
@@ -308,7 +309,7 @@ def _gather(
         home=np.concatenate([part.leaf[row], np.full(n_asking, -1, np.int32)])[order],
         bars=np.concatenate([bars, np.full(n_asking, np.inf, np.float32)])[order],
         visits=Visits(owner[goes], visits[goes]),
-        meetings=meetings_of(owner[~goes], target[~goes], at[place[calling]], called),
+        calls=Calls(owner[~goes], target[~goes], visitors, bit[order]),
     )
 
 

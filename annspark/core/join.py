@@ -15,11 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from annspark.core.arrays import distinct
+from annspark.core.calls import Calls
 from annspark.core.excluded import Pairs, pairs_of
 from annspark.core.join_dense import compare_dense
 from annspark.core.join_sparse import compare_sparse
-from annspark.core.keeper import MAX_ROWS, NO_BAR, Keeper, Meetings
+from annspark.core.keeper import MAX_ROWS, NO_BAR, Keeper
 from annspark.core.metric import METRICS
 from annspark.core.routes import Visits
 from annspark.core.vectors import (
@@ -155,7 +155,7 @@ def join_changed(
     things: np.ndarray,
     home: np.ndarray,
     visits: Visits,
-    meetings: Meetings,
+    calls: Calls,
     bars: np.ndarray,
     k: int,
     metric: str,
@@ -171,7 +171,7 @@ def join_changed(
     things  : int (n,), the same for both of a row that comes twice
     home    : int32 (n,), a resident's home leaf; -1 for a row that asks
     visits  : the leaves of this partition that each row that asks goes to
-    meetings : rows that ask, and the residents that visit a home of theirs; equal vectors are in the same meetings
+    calls   : rows that ask, and the residents that visit a home of theirs; equal vectors have equal ones
     bars    : float32 (n,), raw distance up to which a resident keeps neighbors; NO_BAR for one that keeps none
     excluded : pairs of a row that asks and a resident, or the other way round, of which the first must not keep the
                second
@@ -194,37 +194,12 @@ def join_changed(
     np.maximum.at(bars, like, bars[further])
     rows = np.delete(np.arange(n), further)
     rows = rows[np.argsort(np.where(home[rows] < 0, np.iinfo(np.int32).max, home[rows]), kind="stable")]
-    place = np.full(n, -1)
-    place[rows] = np.arange(len(rows))
-    by_place = [(_at_places(asking, place), _at_places(calling, place)) for asking, calling in meetings]
-    group = groups_of(vectors)
+    group, calls = groups_of(vectors), calls.among(rows)
     keeper = Keeper(plain(vectors), rows, home, visits, k, metric, bars, things, excluded, group, shared)
-    compare = compare_sparse if is_sparse(vectors) else compare_dense
-    pairs = compare(keeper, [group for group in by_place if len(group[0]) and len(group[1])])
+    pairs = compare_sparse(keeper, calls.meetings(keeper.home)) if is_sparse(vectors) else compare_dense(keeper, calls)
     neighbors[rows], distances[rows] = keeper.nearest()
     neighbors[further], distances[further] = neighbors[like], distances[like]
     return Joined(neighbors=neighbors, distances=distances, pairs=pairs, max_rows=_largest_leaf(home))
-
-
-def _at_places(rows: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """Return the places of some rows, without those that have none, -1."""
-    places = place[rows]
-    return places[places >= 0]
-
-
-def meetings_of(asking: np.ndarray, home: np.ndarray, calling: np.ndarray, called: np.ndarray) -> Meetings:
-    """Return the meetings of join_changed, one for each leaf.
-
-    asking, home    : int (n,), a row that asks, and a home of it
-    calling, called : int (m,), a resident, and a leaf that it visits
-    """
-    by_home, by_called = np.argsort(home, kind="stable"), np.argsort(called, kind="stable")
-    leaves = distinct(home[np.isin(home, called)])
-    sides = []
-    for rows, keys in ((asking[by_home], home[by_home]), (calling[by_called], called[by_called])):
-        cuts = [np.searchsorted(keys, leaves, side) for side in ("left", "right")]
-        sides.append([rows[start:end] for start, end in zip(*cuts, strict=True)])
-    return list(zip(*sides, strict=True))
 
 
 def _largest_leaf(home: np.ndarray) -> int:

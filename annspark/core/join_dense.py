@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from annspark.core.arrays import sort_pairs
+from annspark.core.calls import Calls
 from annspark.core.distance import BOUND_SLACK, Facing, Side, far_middle, kernel_for, looseness
-from annspark.core.keeper import Keeper, Meetings
+from annspark.core.keeper import Keeper
 from annspark.core.selection import upper_bounds_or_inf
 
 _TILE = 1 << 18  # bounds of one product: 1 MB, about the second-level cache; up to eight times as many are as fast
@@ -20,10 +21,10 @@ _FINITE = np.finfo(np.float32).max
 _WAITING = 1 << 16  # pairs found that wait to be measured, at most but for those of one tile
 
 
-def compare_dense(keeper: Keeper, meetings: Meetings = ()) -> int:
+def compare_dense(keeper: Keeper, calls: Calls | None = None) -> int:
     """Compare the residents of each leaf with each other, then with its visitors; return the number of pairs.
 
-    meetings : guests, and residents that these are compared with, too
+    calls : guests, and residents that these are compared with, too
     """
     leaves, first, count = np.unique(keeper.home, return_index=True, return_counts=True)
     residents = {int(leaf): (int(a), int(a + c)) for leaf, a, c in zip(leaves, first, count, strict=True) if leaf >= 0}
@@ -38,11 +39,31 @@ def compare_dense(keeper: Keeper, meetings: Meetings = ()) -> int:
         if len(keeper.hubs):
             some = np.union1d(some, keeper.hubs[keeper.home[keeper.hubs] != leaf])
             some = some[np.argsort(keeper.bar[some])]
+        here, met = np.arange(start, end), None
+        if calls is not None:
+            some, met = _with_calls(keeper, calls, leaf, some, here)
         if len(some):
-            pairs += tiles.compare(some, np.arange(start, end), at_home=False)
-    for some, called in meetings:
-        pairs += tiles.compare(some[np.argsort(keeper.bar[some], kind="stable")], called, at_home=False)
+            pairs += tiles.compare(some, here, at_home=False, met=met)
     return pairs
+
+
+def _with_calls(
+    keeper: Keeper, calls: Calls, leaf: int, visitors: np.ndarray, residents: np.ndarray
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the visitors of a leaf and the rows whose home residents of it visit, in the order of their bars.
+
+    All residents are multiplied with the latter, since to gather those that visit a home takes several times as long.
+
+    returns : int (n,); bool (n, n_residents), which residents each is compared with, None for all
+    """
+    also, theirs = calls.of_leaf(leaf, residents)
+    new = ~np.isin(also, visitors)
+    if not new.any():
+        return visitors, None
+    both = np.concatenate([visitors, also[new]])
+    met = np.concatenate([np.ones((len(visitors), len(residents)), bool), theirs[new]])
+    order = np.argsort(keeper.bar[both], kind="stable")
+    return both[order], met[order]
 
 
 def _rows_by_leaf(keeper: Keeper, order: np.ndarray) -> dict[int, np.ndarray]:
@@ -95,11 +116,14 @@ class _Tiles:
         self.passed = np.empty(_TILE + 8, bool)
         self.column = np.full(len(keeper.home), -1)  # of the residents of a leaf, while their excluded pairs are found
 
-    def compare(self, visitors: np.ndarray, all_residents: np.ndarray, *, at_home: bool) -> int:
+    def compare(
+        self, visitors: np.ndarray, all_residents: np.ndarray, *, at_home: bool, met: np.ndarray | None = None
+    ) -> int:
         """Compare visitors with the residents of a leaf, and return the number of pairs.
 
         at_home : the visitors are the residents themselves; every pair comes twice, once from either end, so only the
                   visitor's list is filled
+        met     : bool (n_visitors, n_residents), the pairs to be compared; None for all
         """
         centre = self._centre_of_leaf(all_residents)
         for a in range(0, len(all_residents), self.keeper.fold_rows):
@@ -108,14 +132,18 @@ class _Tiles:
             leaf = _Leaf(residents=residents, side=side, facing=self.kernel.facing(side), centre=centre)
             without_bar = np.isinf(self.keeper.bar[visitors])
             for some, find_pairs in (
-                (visitors[~without_bar], self._pairs_with_bar),
-                (visitors[without_bar], self._pairs_without_bar),
+                (np.flatnonzero(~without_bar), self._pairs_with_bar),
+                (np.flatnonzero(without_bar), self._pairs_without_bar),
             ):
                 for g in range(0, len(some), self.keeper.fold_rows):
-                    self._compare_some(some[g : g + self.keeper.fold_rows], leaf, find_pairs, at_home)
-        return len(visitors) * len(all_residents)
+                    row = some[g : g + self.keeper.fold_rows]
+                    among = None if met is None else met[row, a : a + self.keeper.fold_rows]
+                    self._compare_some(visitors[row], leaf, find_pairs, at_home, among)
+        return len(visitors) * len(all_residents) if met is None else int(met.sum())
 
-    def _compare_some(self, visitors: np.ndarray, leaf: _Leaf, find_pairs: _FindPairs, at_home: bool) -> None:
+    def _compare_some(
+        self, visitors: np.ndarray, leaf: _Leaf, find_pairs: _FindPairs, at_home: bool, met: np.ndarray | None
+    ) -> None:
         """Find the pairs that may beat a bar, tile by tile; measure and fold many at a time."""
         width = len(leaf.residents)
         step = max(16, _TILE // width)
@@ -124,7 +152,11 @@ class _Tiles:
         waiting = 0
         for start in range(0, len(visitors), step):
             rows = visitors[start : start + step]
-            row, column = find_pairs(rows, leaf, theirs, at_home)
+            among = None if met is None else met[start : start + step]
+            row, column = find_pairs(rows, leaf, theirs, at_home, among)
+            if among is not None:
+                kept = among[row, column]
+                row, column = row[kept], column[kept]
             found.append((row + start, column))
             waiting += len(row)
             if waiting > _WAITING or start + step >= len(visitors):
@@ -151,7 +183,7 @@ class _Tiles:
         return self.kernel.side(self.vectors, rows, centre)
 
     def _pairs_with_bar(
-        self, rows: np.ndarray, leaf: _Leaf, theirs: np.ndarray, at_home: bool
+        self, rows: np.ndarray, leaf: _Leaf, theirs: np.ndarray, at_home: bool, met: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the pairs (place in rows, column) whose lower bound is at most the larger of their two bars.
 
@@ -161,8 +193,8 @@ class _Tiles:
         bars and an "or".  With rows sorted by their bars, and the median of the bars for m, a tenth too many pairs are
         left, which are removed one by one.
 
-        theirs  : float32 (n_residents,), bars of the residents
-        at_home : not used; _pairs_without_bar, which is called in the same way, needs it
+        theirs       : float32 (n_residents,), bars of the residents
+        at_home, met : not used; _pairs_without_bar, which is called in the same way, needs them
         """
         own = self.keeper.bar[rows]
         theirs = np.minimum(theirs, _LARGE)
@@ -184,7 +216,7 @@ class _Tiles:
         return row.take(keep), column.take(keep)
 
     def _pairs_without_bar(
-        self, rows: np.ndarray, leaf: _Leaf, theirs: np.ndarray, at_home: bool
+        self, rows: np.ndarray, leaf: _Leaf, theirs: np.ndarray, at_home: bool, met: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return such pairs for rows that have no bar yet; the bounds themselves give them one.
 
@@ -203,13 +235,15 @@ class _Tiles:
             bounds.ravel()[self.keeper.left_out(one, other)] = np.inf
         if self.keeper.group is not None:
             bounds[self.keeper.group.take(leaf.residents)[:, None] != self.keeper.group.take(rows)] = np.inf
+        if met is not None:
+            bounds[~met.T] = np.inf
         column, hidden = self._excluded_places(rows, leaf.residents)
         kept = bounds[hidden, column]  # a resident may keep a row that must not keep it
         bounds[hidden, column] = np.inf
         # Adding the looseness turns an upper bound of the k-th lower bound into one of the k-th distance.
         own = upper_bounds_or_inf(bounds, self.k) + looseness(right, leaf.side)
         bounds[hidden, column] = kept
-        if self.keeper.group is not None:  # pairs of two groups have bounds of inf
+        if self.keeper.group is not None or met is not None:  # pairs of two groups have bounds of inf
             own, theirs = np.minimum(own, _FINITE), np.minimum(theirs, _FINITE)
         np.less_equal(bounds, own, out=passed)
         if not at_home:

@@ -21,8 +21,9 @@ from math import isqrt
 import numpy as np
 
 from annspark.core.arrays import distinct, places_in_groups
+from annspark.core.calls import Meetings
 from annspark.core.distance import SparseProducts
-from annspark.core.keeper import Keeper, Meetings
+from annspark.core.keeper import Keeper
 from annspark.core.metric import Metric
 from annspark.core.vectors import Vectors, owner_of, sparse_rows, squared_lengths, take_rows
 

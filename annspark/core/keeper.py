@@ -4,7 +4,6 @@ A candidate is a pair of a row and a neighbor with its distance.  To fold candid
 their rows, so that each list keeps the k nearest.
 """
 
-from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -22,7 +21,6 @@ from annspark.core.vectors import Vectors
 # no more than k + 1 are joined.
 MAX_ROWS = 2**26
 _FOLD_ROWS = 2**13  # rows of one fold, at most
-Meetings = Sequence[tuple[np.ndarray, np.ndarray]]  # some guests, and residents that all of these are compared with
 NO_BAR = np.float32(-1e38)  # the bar of a row that keeps no neighbors: below all raw distances, and finite
 _FEW = 64  # where no row has more visits, comparing a leaf with all of them is the fastest way to find it
 

@@ -59,6 +59,12 @@ class Visitors:
         bits = self.bits[self.first[start] : self.first[end]]
         return self.visited[start:end], bits.reshape(end - start, -1) if end > start else np.empty((0, 0), np.uint8)
 
+    def bits_of(self, entries: np.ndarray) -> np.ndarray:
+        """Return the bits of some entries of one leaf: uint8 (n_entries, n_bytes)."""
+        first = self.first[entries]
+        n_bytes = self.first[entries[0] + 1] - first[0] if len(entries) else 0
+        return self.bits[first[:, None] + np.arange(n_bytes)]
+
 
 NO_VISITORS = Visitors(
     leaf=np.empty(0, np.int32),

@@ -6,13 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from annspark.core import join
+from annspark.core.calls import Calls
 from annspark.core.contents import contents_of
 from annspark.core.excluded import pairs_of
-from annspark.core.join import join_changed, join_leaves, meetings_of
+from annspark.core.join import join_changed, join_leaves
 from annspark.core.keeper import NO_BAR
 from annspark.core.metric import METRICS
 from annspark.core.routes import EVERY_LEAF, Visits
 from annspark.core.vectors import Grouped, in_kind, take_rows
+from annspark.core.visitors import gather_visitors
 from tests.core.test_distance import KINDS, sparse
 from tests.core.test_join_queries import make
 
@@ -73,6 +75,18 @@ def lists_in(joined, owners, ids):
     return lists
 
 
+def visitors_of(world, rows, asking):
+    """Return the visits of rows that do not ask, and the bit of each row among them."""
+    residents = np.flatnonzero(~asking)
+    residents = residents[np.argsort(world.home[rows[residents]], kind="stable")]
+    owner, visited = world.visits(rows[residents])
+    counts = np.bincount(owner, minlength=len(residents))
+    visitors = gather_visitors(world.home[rows[residents]], counts, visited)
+    bit = np.zeros(len(rows), int)
+    bit[residents] = visitors.place
+    return visitors, bit
+
+
 def update(world, before, kept, night, k, width, banned, again):
     """Return the lists of tonight, {id: (list, whole)}, from those of last night.
 
@@ -88,12 +102,9 @@ def update(world, before, kept, night, k, width, banned, again):
     asking = np.array([a for _, a in both])
     things = np.array([ids.index(i) for i, _ in both])
     home_of = world.home[rows]
-    calling, called = world.visits(rows)
-    is_calling = ~asking[calling]
-    calling, called = calling[is_calling], called[is_calling]
     every = np.flatnonzero(asking)
     homes = np.concatenate([home_of[every], np.full(len(every), EVERY_LEAF)])
-    meetings = meetings_of(np.tile(every, 2), homes, calling, called)
+    calls = Calls(np.tile(every, 2), homes, *visitors_of(world, rows, asking))
 
     bars = np.full(len(both), NO_BAR)
     for n, (i, a) in enumerate(both):
@@ -108,7 +119,7 @@ def update(world, before, kept, night, k, width, banned, again):
     copies = {both_copies: n for n, both_copies in enumerate(both)}
     named = [((i, a), (j, not a)) for i, j in banned for a in (True, False)]
     pairs = as_pairs([(copies[one], copies[other]) for one, other in named if {one, other} <= copies.keys()], len(both))
-    joined = join_changed(vectors, things, home, visits, meetings, bars, width, world.metric, pairs)
+    joined = join_changed(vectors, things, home, visits, calls, bars, width, world.metric, pairs)
     names = [i for i, _ in both]
     asked = lists_in(joined, [i if a else None for i, a in both], names)
     offered = lists_in(joined, [None if a else i for i, a in both], names)
@@ -158,17 +169,23 @@ def test_ten_thousand_equal_rows_cost_no_more_than_a_few(metric):
     vectors = np.ones((20_000, 4), np.float32)
     home = np.where(np.arange(20_000) % 2, 0, -1).astype(np.int32)
     asking = np.flatnonzero(home < 0)
+    visitors = gather_visitors(np.zeros(10_000, int), np.ones(10_000, int), np.zeros(10_000, np.int32))
     joined = join.join_changed(
         vectors,
         np.arange(20_000) // 2,
         home,
         Visits(asking, np.zeros(len(asking), np.int32)),
-        [(asking, np.flatnonzero(home == 0))],
+        Calls(
+            asking,
+            np.zeros(len(asking), int),
+            visitors,
+            np.arange(20_000) // 2,
+        ),
         np.full(len(home), np.inf, np.float32),
         4,
         metric,
     )
-    assert joined.pairs == 2 * 25  # once in the leaf, once more in the group
+    assert joined.pairs == 25
     assert joined.neighbors[-1].tolist() == [0, 2, 4, 6]
     assert joined.neighbors[-2].tolist() == [1, 3, 5, 7]
     assert joined.neighbors[0].tolist() == [3, 5, 7, 9]

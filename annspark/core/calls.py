@@ -1,0 +1,114 @@
+"""Calls: rows that ask are compared with the residents that visit a home of theirs, too.
+
+An index knows which residents visit which leaf by bits, see visitors.py.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from annspark.core.arrays import distinct, ranges
+from annspark.core.visitors import Visitors
+
+Meetings = Sequence[tuple[np.ndarray, np.ndarray]]  # some guests, and residents that all of these are compared with
+
+
+@dataclass(frozen=True)
+class Calls:
+    """Rows that ask, and the residents that visit a home of theirs.
+
+    asking   : int (n,), a row that asks
+    home     : int (n,), a home of it, or EVERY_LEAF for the residents that visit all leaves
+    visitors : the visits of residents
+    bit      : int (n_rows,), which bit of visitors is that of a resident; any number for a row that asks
+    """
+
+    asking: np.ndarray
+    home: np.ndarray
+    visitors: Visitors
+    bit: np.ndarray
+
+    def among(self, rows: np.ndarray) -> "Calls":
+        """Return the calls of some of the rows, which are numbered as they are given: int (n_given,)."""
+        place = np.full(len(self.bit), -1)
+        place[rows] = np.arange(len(rows))
+        asking = place[self.asking]
+        there = asking >= 0
+        return replace(self, asking=asking[there], home=self.home[there], bit=self.bit[rows])
+
+    @property
+    def leaves(self) -> np.ndarray:
+        """The leaves with residents that visit one of the homes: int32, ascending."""
+        return distinct(self._leaf)
+
+    def of_leaf(self, leaf: int, residents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows that ask whose home some residents of a leaf visit, and which of them do.
+
+        residents : int (n_residents,), of this leaf
+        returns   : int (n_asking,), ascending; bool (n_asking, n_residents)
+        """
+        entries, visiting = self._visiting(leaf, residents)
+        homes, asking = self._by_home
+        first, end = (np.searchsorted(homes, self.visitors.visited[entries], side) for side in ("left", "right"))
+        asking, entry = asking[ranges(first, end - first)], np.repeat(np.arange(len(entries)), end - first)
+        order = np.argsort(asking, kind="stable")
+        asking, met = asking[order], visiting[entry[order]]
+        begins = np.flatnonzero(np.diff(asking, prepend=-1))
+        if len(begins) < len(asking):  # a row has a home in each tree
+            asking, met = asking[begins], np.logical_or.reduceat(met, begins, axis=0)
+        return asking, met
+
+    def meetings(self, home: np.ndarray) -> Meetings:
+        """Return for each leaf that is visited the rows whose home it is, and the residents that visit it.
+
+        home : int (n_rows,), of residents; -1 for a row that asks
+        """
+        order = np.argsort(home, kind="stable")
+        calling, called = [np.empty(0, np.int64)], [np.empty(0, np.int32)]
+        for leaf in self.leaves.tolist():
+            start, end = np.searchsorted(home, [leaf, leaf + 1], sorter=order)
+            residents = order[start:end]
+            entries, visiting = self._visiting(leaf, residents)
+            entry, column = np.nonzero(visiting)
+            calling.append(residents[column])
+            called.append(self.visitors.visited[entries[entry]])
+        return meetings_of(self.asking, self.home, np.concatenate(calling), np.concatenate(called))
+
+    def _visiting(self, leaf: int, residents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the entries of a leaf's visits to homes, and which residents are in each: bool (n, n_residents)."""
+        start, end = np.searchsorted(self._leaf, [leaf, leaf + 1])
+        entries = self._entries[start:end]
+        bits = np.unpackbits(self.visitors.bits_of(entries), axis=1).view(bool)
+        return entries, bits[:, self.bit[residents]] if len(entries) else np.empty((0, len(residents)), bool)
+
+    @cached_property
+    def _entries(self) -> np.ndarray:
+        """The entries of visitors whose leaf visited is one of the homes: int, ascending."""
+        return np.flatnonzero(np.isin(self.visitors.visited, self.home))
+
+    @cached_property
+    def _leaf(self) -> np.ndarray:
+        return self.visitors.leaf[self._entries]
+
+    @cached_property
+    def _by_home(self) -> tuple[np.ndarray, np.ndarray]:
+        """The homes, ascending, and the row that asks of each."""
+        order = np.argsort(self.home, kind="stable")
+        return self.home[order], self.asking[order]
+
+
+def meetings_of(asking: np.ndarray, home: np.ndarray, calling: np.ndarray, called: np.ndarray) -> Meetings:
+    """Return rows that ask, and the residents that visit a home of theirs, leaf by leaf.
+
+    asking, home    : int (n,), a row that asks, and a home of it
+    calling, called : int (m,), a resident, and a leaf that it visits
+    """
+    by_home, by_called = np.argsort(home, kind="stable"), np.argsort(called, kind="stable")
+    leaves = distinct(home[np.isin(home, called)])
+    sides = []
+    for rows, keys in ((asking[by_home], home[by_home]), (calling[by_called], called[by_called])):
+        cuts = [np.searchsorted(keys, leaves, side) for side in ("left", "right")]
+        sides.append([rows[start:end] for start, end in zip(*cuts, strict=True)])
+    return list(zip(*sides, strict=True))
