@@ -27,7 +27,7 @@ from annspark.flow.read import Users
 from annspark.flow.route import ship_vectors
 from annspark.index_changes import Changes, Saved
 from annspark.index_rows import block_facts, cannot_write, facts_schema, one_row_each
-from annspark.index_writer import CALLERS, VISITED, WRITTEN, PartRows, number_kind_of, order_with_new, write_files
+from annspark.index_writer import NUMBER, VISITED, WRITTEN, PartRows, number_kind_of, order_with_new, write_files
 from annspark.saved.kept import read_rows, read_visitors
 from annspark.saved.parts import read_part
 from annspark.spark.arrow import Batches, Mapper, collect, elements, gathered, numbers
@@ -132,8 +132,9 @@ def _rewrite_mapper(
 
 def callers_told(written: pa.Table, plan: Plan) -> Callers:
     """Return the callers of all leaves from what the tasks that wrote the parts told."""
-    leaf, visited = (numbers(written[name], np.int32) for name in (CALLERS, VISITED))
-    return callers_of(leaf, visited, plan.partition_of_leaf)
+    counts = pc.binary_length(written[VISITED]).to_numpy() // 4
+    partition = np.repeat(written[NUMBER].to_numpy(), counts)
+    return callers_of(partition, numbers(written[VISITED], np.int32), len(plan.partition_of_leaf))
 
 
 def join_asking(

@@ -12,7 +12,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import types as T
 
 from annspark import __version__
-from annspark.core.arrays import members_of
+from annspark.core.arrays import distinct, members_of
 from annspark.core.calibrate import Calibration
 from annspark.core.copies import route_homes, route_residents
 from annspark.core.plan import Plan, count_slots, plan_parts
@@ -49,11 +49,11 @@ from annspark.tables import HASHES, HOMES, IDS, N_VISITS, PARTITION_KEY, VISITS
 from annspark.tuned import Indexed
 
 _KINDS = (PART, ROWS, VISITORS)  # begin the names of files that tasks write
-_NUMBER, _FILES, _BYTES, _LEAVES, _LEAF_ROWS, _BATCH_ROWS = "number", "files", "bytes", "leaves", "leaf_rows", "batches"
-CALLERS, VISITED = "callers", "visited"
+NUMBER, _FILES, _BYTES, _LEAVES, _LEAF_ROWS, _BATCH_ROWS = "number", "files", "bytes", "leaves", "leaf_rows", "batches"
+VISITED = "visited"
 WRITTEN = (
-    f"{_NUMBER} int, {_FILES} string, {_BYTES} string, {_LEAVES} binary, {_LEAF_ROWS} binary, {_BATCH_ROWS} binary, "
-    f"{CALLERS} binary, {VISITED} binary"
+    f"{NUMBER} int, {_FILES} string, {_BYTES} string, {_LEAVES} binary, {_LEAF_ROWS} binary, {_BATCH_ROWS} binary, "
+    f"{VISITED} binary"
 )
 
 
@@ -114,7 +114,7 @@ def write_rows_of(indexed: Indexed, folder: str, given: str, cores: int) -> Mani
     mapper = _write_mapper(folder, plan, users.wire, number_kind_of(users), visits=with_visits)
     with explained(given):
         written = collect(shipped.repartition(plan.n_partitions, PARTITION_KEY).mapInArrow(mapper, WRITTEN))
-    manifest = manifest_of(indexed, written.sort_by(_NUMBER), plan.n_leaves)
+    manifest = manifest_of(indexed, written.sort_by(NUMBER), plan.n_leaves)
     if kept is not None and kept.lists is not None and kept.users is not None:
         slots = count_slots(kept.users.rows, kept.width, users.id_bytes, cores)
         with explained(given):
@@ -265,19 +265,19 @@ def write_files(
     rows     : of the part
     visitors : of the rows
     """
-    mark, called = files.new_mark(), np.empty((2, 0), np.int32)
+    mark, visited = files.new_mark(), np.empty(0, np.int32)
     names = [f"{PART}{number:05d}-{mark}.arrow"]
     batch_rows = write_part(f"{folder}/{names[0]}", rows.leaf, rows.ids, rows.hashes, rows.vectors, number_kind)
     if visitors is not None:
         names.append(f"{VISITORS}{number:05d}-{mark}.arrow")
         write_visitors(f"{folder}/{names[1]}", visitors)
-        called = np.stack([visitors.leaf, visitors.visited])
+        visited = distinct(visitors.visited)
     sizes = [files.size_of(f"{folder}/{name}") for name in names]
     leaves, counts = np.unique(rows.leaf, return_counts=True)
     binary = [to_binary(part.astype(np.int64), np.array([len(part)])) for part in (leaves, counts, batch_rows)]
-    binary += [to_binary(part, np.array([len(part)])) for part in called]
+    binary += [to_binary(visited, np.array([len(visited)]))]
     facts = [pa.array([number], pa.int32()), pa.array([" ".join(names)]), pa.array([" ".join(map(str, sizes))])]
-    columns = [_NUMBER, _FILES, _BYTES, _LEAVES, _LEAF_ROWS, _BATCH_ROWS, CALLERS, VISITED]
+    columns = [NUMBER, _FILES, _BYTES, _LEAVES, _LEAF_ROWS, _BATCH_ROWS, VISITED]
     return pa.RecordBatch.from_arrays([*facts, *binary], columns)
 
 

@@ -347,7 +347,8 @@ def find_and_keep(
     """
     plan, asking, width = tuned.plan, tuned.known.asking, count_kept(tuned.settings.k)
     lists = stage(merge_neighbors([joined], n_merge_partitions, width))
-    found = find_in_lists(lists, tuned, meter, layout, store, n_merge_partitions)
+    first = lists.select(USER_ID, F.slice(NEIGHBORS, 1, tuned.settings.k).alias(NEIGHBORS))
+    found = find_in_lists(first, tuned, meter, layout, store, n_merge_partitions)
     kept = Kept(plan.probes, plan.reach, tuned.calibration, width, lists, asking, asking.excluded)
     return replace(found, kept=kept)
 
@@ -355,16 +356,15 @@ def find_and_keep(
 def find_in_lists(
     lists: DataFrame, tuned: Tuned, meter: Meter, layout: Layout, store: Store, n_merge_partitions: int
 ) -> Found:
-    """Return the first k neighbors of every list, and complete short lists.
+    """Store the lists of all users, and complete short lists; where there are first rows, all are compared with them.
 
-    lists : user_id and neighbors of each user, nearest first: k at least of those it was compared with, if there are
+    lists : user_id and neighbors of each user, nearest first: k of those it was compared with, if there are
     """
     asking, first_rows, k = tuned.known.asking, tuned.known.first_rows, tuned.settings.k
-    first = lists.select(USER_ID, F.slice(NEIGHBORS, 1, k).alias(NEIGHBORS))
     if first_rows is None:
-        return _stored(first, tuned, meter, layout, store, n_merge_partitions)
+        return _stored(lists, tuned, meter, layout, store, n_merge_partitions)
     candidates = [
-        table_as_candidates(first, Layout(USER_ID, False, DISTANCE), asking, n_merge_partitions, tuned.settings.seed),
+        table_as_candidates(lists, Layout(USER_ID, False, DISTANCE), asking, n_merge_partitions, tuned.settings.seed),
         compare_with_first_rows(asking, first_rows, None, n_merge_partitions, k, own=tuned.own),
     ]
     return merge_found(candidates, tuned, meter, layout, store, n_merge_partitions)

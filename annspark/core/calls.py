@@ -54,7 +54,7 @@ class Calls:
         first, end = (np.searchsorted(homes, self.visitors.visited[entries], side) for side in ("left", "right"))
         asking, entry = asking[ranges(first, end - first)], np.repeat(np.arange(len(entries)), end - first)
         order = np.argsort(asking, kind="stable")
-        asking, met = asking[order], visiting[entry[order]]
+        asking, met = asking[order], visiting.take(entry[order], axis=0)
         begins = np.flatnonzero(np.diff(asking, prepend=-1))
         if len(begins) < len(asking):  # a row has a home in each tree
             asking, met = asking[begins], np.logical_or.reduceat(met, begins, axis=0)
@@ -80,8 +80,10 @@ class Calls:
         """Return the entries of a leaf's visits to homes, and which residents are in each: bool (n, n_residents)."""
         start, end = np.searchsorted(self._leaf, [leaf, leaf + 1])
         entries = self._entries[start:end]
+        if len(entries) == 0:
+            return entries, np.empty((0, len(residents)), bool)
         bits = np.unpackbits(self.visitors.bits_of(entries), axis=1).view(bool)
-        return entries, bits[:, self.bit[residents]] if len(entries) else np.empty((0, len(residents)), bool)
+        return entries, bits.take(self.bit[residents], axis=1)
 
     @cached_property
     def _entries(self) -> np.ndarray:

@@ -100,14 +100,14 @@ class Callers:
         return np.repeat(np.arange(len(homes)), counts), self.partition[ranges(self.first[homes], counts)]
 
 
-def callers_of(leaf: np.ndarray, visited: np.ndarray, partition_of_leaf: np.ndarray) -> Callers:
+def callers_of(partition: np.ndarray, visited: np.ndarray, n_leaves: int) -> Callers:
     """Return the callers of all leaves.
 
-    leaf, visited : int32 (n,), pairs of a leaf and one that its residents visit, or EVERY_LEAF
+    partition, visited : int32 (n,), pairs of a partition and a leaf that residents of it visit, or EVERY_LEAF
     """
-    partition, every = partition_of_leaf[leaf], visited == EVERY_LEAF
+    every = visited == EVERY_LEAF
     keys = distinct(visited[~every].astype(np.int64) << 32 | partition[~every])
-    first = np.searchsorted(keys >> 32, np.arange(len(partition_of_leaf) + 1))
+    first = np.searchsorted(keys >> 32, np.arange(n_leaves + 1))
     return Callers(first=first, partition=keys.astype(np.int32), hubs=distinct(partition[every]))
 
 

@@ -139,7 +139,7 @@ class _Tiles:
                     row = some[g : g + self.keeper.fold_rows]
                     among = None if met is None else met[row, a : a + self.keeper.fold_rows]
                     self._compare_some(visitors[row], leaf, find_pairs, at_home, among)
-        return len(visitors) * len(all_residents) if met is None else int(met.sum())
+        return len(visitors) * len(all_residents) if met is None else int(np.count_nonzero(met))
 
     def _compare_some(
         self, visitors: np.ndarray, leaf: _Leaf, find_pairs: _FindPairs, at_home: bool, met: np.ndarray | None

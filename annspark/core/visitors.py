@@ -60,9 +60,9 @@ class Visitors:
         return self.visited[start:end], bits.reshape(end - start, -1) if end > start else np.empty((0, 0), np.uint8)
 
     def bits_of(self, entries: np.ndarray) -> np.ndarray:
-        """Return the bits of some entries of one leaf: uint8 (n_entries, n_bytes)."""
+        """Return the bits of some entries of one leaf, one at least: uint8 (n_entries, n_bytes)."""
         first = self.first[entries]
-        n_bytes = self.first[entries[0] + 1] - first[0] if len(entries) else 0
+        n_bytes = self.first[entries[0] + 1] - first[0]
         return self.bits[first[:, None] + np.arange(n_bytes)]
 
 

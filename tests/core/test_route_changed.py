@@ -74,7 +74,7 @@ def test_rows_meet_whom_they_meet_in_a_join_of_all(metric, of_rows, trees, probe
         np.unique(np.stack([owner[by_owner], homes.visits[by_owner]]), axis=1),
     )
     resident, partition = homes.row[order], plan.partition_of_leaf[leaf]
-    callers = callers_of(visitors.leaf, visitors.visited, plan.partition_of_leaf)
+    callers = callers_of(plan.partition_of_leaf[visitors.leaf], visitors.visited, n_leaves)
     asked = route_changed(callers, joined, plan, vectors)
     for copy, going in zip(np.repeat(np.arange(len(asked.row)), asked.n_visits), asked.visits, strict=True):
         if going >= 0:
