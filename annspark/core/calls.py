@@ -38,6 +38,13 @@ class Calls:
         there = asking >= 0
         return replace(self, asking=asking[there], home=self.home[there], bit=self.bit[rows])
 
+    def split(self, many: int) -> tuple["Calls", "Calls"]:
+        """Return the calls of homes of fewer rows that ask than `many`, and of the other homes."""
+        _, place, count = np.unique(self.home, return_inverse=True, return_counts=True)
+        crowded = (count >= many)[place.reshape(-1)]
+        few, more = (replace(self, asking=self.asking[some], home=self.home[some]) for some in (~crowded, crowded))
+        return few, more
+
     @property
     def leaves(self) -> np.ndarray:
         """The leaves with residents that visit one of the homes: int32, ascending."""

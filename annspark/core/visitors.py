@@ -31,28 +31,6 @@ class Visitors:
     bits: np.ndarray
     place: np.ndarray
 
-    def visits(self, leaf: np.ndarray, wanted: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Return the visits of residents one by one, the inverse of gather_visitors.
-
-        wanted  : int32, the visited leaves that are asked for; None for all
-        leaf    : int (n_rows,), ascending, home of each resident, in the order of ids within a leaf
-        returns : int (n_visits,), a resident; int32 (n_visits,), a leaf it visits, or EVERY_LEAF
-        """
-        leaves, begins, counts = np.unique(leaf, return_index=True, return_counts=True)
-        rows, visited = [np.empty(0, np.int64)], [np.empty(0, np.int32)]
-        for one, begin, count in zip(leaves, begins, counts, strict=True):
-            targets, packed = self.of_leaf(one)
-            if wanted is not None:
-                some = np.isin(targets, wanted)
-                packed, targets = packed[some], targets[some]
-            entry, bit = np.nonzero(np.unpackbits(packed, axis=1))
-            place = self.place[begin : begin + count]
-            resident = np.empty(place.max() + 1, np.int64)
-            resident[place] = np.arange(begin, begin + count)
-            rows.append(resident[bit])
-            visited.append(targets[entry])
-        return np.concatenate(rows), np.concatenate(visited)
-
     def of_leaf(self, leaf: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the leaves that residents of a leaf visit, and the bits of each: int32 (m,), uint8 (m, n_bytes)."""
         start, end = np.searchsorted(self.leaf, [leaf, leaf + 1])

@@ -1,13 +1,16 @@
 """Rows that change, joined with those they meet, leave every list as a join of all rows has it, to the bit."""
 
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annspark.core import join
+from annspark.core import join, join_dense
 from annspark.core.calls import Calls
 from annspark.core.contents import contents_of
+from annspark.core.distance import kernel_for
 from annspark.core.excluded import pairs_of
 from annspark.core.join import join_changed, join_leaves
 from annspark.core.keeper import NO_BAR
@@ -141,9 +144,10 @@ def update(world, before, kept, night, k, width, banned, again):
     st.booleans(),
     st.integers(1, 4),
     st.booleans(),
+    st.sampled_from([1, 3, 1000]),
 )
 def test_nights_of_changes_leave_the_lists_of_a_join_of_all_rows(
-    seed, distinct, n_leaves, k, spare, kind, few_values, nights, excludes
+    seed, distinct, n_leaves, k, spare, kind, few_values, nights, excludes, many
 ):
     rng, width = np.random.default_rng(seed), k + spare
     world = World(*kind, rng, distinct=distinct, n_leaves=n_leaves, few_values=few_values)
@@ -159,9 +163,33 @@ def test_nights_of_changes_leave_the_lists_of_a_join_of_all_rows(
                 night.pop(i, None)
             else:
                 night[i] = int(rng.integers(distinct))
-        kept = update(world, before, kept, night, k, width, banned, {i for i, _ in differ})
+        with patch.object(join_dense, "_MANY", many):
+            kept = update(world, before, kept, night, k, width, banned, {i for i, _ in differ})
         assert {i: found[:k] for i, (found, _) in kept.items()} == full(world, night, k, banned)
         before = night
+
+
+@pytest.mark.parametrize("many", [1, 5, 1000])
+@pytest.mark.parametrize("metric", ["euclidean", "inner_product", "manhattan"])
+def test_rows_that_ask_are_compared_with_those_that_visit_their_home_and_no_others(metric, many, monkeypatch):
+    monkeypatch.setattr(join_dense, "_MANY", many)
+    rng, n, m, k, n_leaves = np.random.default_rng(1), 600, 60, 3, 9
+    vectors = rng.normal(size=(n + m, 5)).astype(np.float32)
+    home = np.concatenate([np.sort(rng.integers(n_leaves, size=n)), np.full(m, -1)]).astype(np.int32)
+    asks, asking = rng.integers(n_leaves, size=m).astype(np.int32), n + np.arange(m)
+    visiting = (rng.random((n, n_leaves)) < 0.15) & (home[:n, None] != np.arange(n_leaves))
+    visitors = gather_visitors(home[:n], visiting.sum(axis=1), np.nonzero(visiting)[1].astype(np.int32))
+    calls = Calls(asking, asks, visitors, np.concatenate([visitors.place, np.zeros(m, int)]))
+    bars = np.full(n + m, np.inf, np.float32)
+    joined = join_changed(vectors, np.arange(n + m), home, Visits(asking, asks), calls, bars, k, metric)
+    raw = kernel_for(metric, 5).exact(vectors, np.repeat(asking, n), vectors, np.tile(np.arange(n), m)).reshape(m, n)
+    met = (visiting | (home[:n, None] == np.arange(n_leaves)))[:, asks].T
+    raw[~met] = np.inf
+    np.testing.assert_array_equal(joined.neighbors[n:], np.argsort(raw, axis=1)[:, :k])
+    of_residents = np.argsort(raw.T, axis=1)[:, :k]
+    none = np.isinf(np.take_along_axis(raw.T, of_residents, axis=1))
+    np.testing.assert_array_equal(joined.neighbors[:n], np.where(none, -1, of_residents + n))
+    assert joined.pairs == met.sum()
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "inner_product"])

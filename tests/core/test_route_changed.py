@@ -12,6 +12,7 @@ from annspark.core.routes import EVERY_LEAF, reach_for
 from annspark.core.vectors import len_of, take_rows
 from annspark.core.visitors import gather_visitors
 from tests.core.test_distance import KINDS, sparse
+from tests.core.test_visitors import visits_in
 
 
 def make_vectors(metric, of_rows, n, rng):
@@ -70,17 +71,18 @@ def test_rows_meet_whom_they_meet_in_a_join_of_all(metric, of_rows, trees, probe
     by_owner = np.argsort(owner, kind="stable")
     visitors = gather_visitors(leaf, np.bincount(owner, minlength=len(order)), homes.visits[by_owner])
     np.testing.assert_array_equal(
-        np.unique(np.stack(visitors.visits(leaf)), axis=1),
+        np.unique(np.stack(visits_in(visitors, leaf)), axis=1),
         np.unique(np.stack([owner[by_owner], homes.visits[by_owner]]), axis=1),
     )
     resident, partition = homes.row[order], plan.partition_of_leaf[leaf]
+    resident_of, called = visits_in(visitors, leaf)
     callers = callers_of(plan.partition_of_leaf[visitors.leaf], visitors.visited, n_leaves)
     asked = route_changed(callers, joined, plan, vectors)
     for copy, going in zip(np.repeat(np.arange(len(asked.row)), asked.n_visits), asked.visits, strict=True):
         if going >= 0:
             there = np.flatnonzero(leaf == going)
         else:
-            calling, _ = visitors.visits(leaf, np.array([-3 - going]))
+            calling = resident_of[called == -3 - going]
             there = calling[partition[calling] == asked.partition[copy]]
         assert (partition[there] == asked.partition[copy]).all()
         found[asked.row[copy], resident[there]] = True
