@@ -89,7 +89,7 @@ def write_parts(
     shipped = ship_vectors(entering, forest, plan, users.wire, users.coordinates, route, prepared=False)
     shipped = shipped.unionByName(one_row_each(users.table.sparkSession, keys), allowMissingColumns=True)
     mapper = _rewrite_mapper(keys, users.wire, replaced, old, folder, number_kind_of(users))
-    return collect(shipped.repartition(plan.n_partitions, PARTITION_KEY).mapInArrow(mapper, WRITTEN)).sort_by("number")
+    return collect(shipped.repartition(plan.n_partitions, PARTITION_KEY).mapInArrow(mapper, WRITTEN)).sort_by(NUMBER)
 
 
 def _rewrite_mapper(
@@ -131,9 +131,12 @@ def _rewrite_mapper(
 
 
 def callers_told(written: pa.Table, plan: Plan) -> Callers:
-    """Return the callers of all leaves from what the tasks that wrote the parts told."""
+    """Return the callers of all leaves from what the tasks that wrote the parts told, in the order of the parts.
+
+    A part that has lost all its rows tells nothing, so that those after it have smaller numbers tonight.
+    """
     counts = pc.binary_length(written[VISITED]).to_numpy() // 4
-    partition = np.repeat(written[NUMBER].to_numpy(), counts)
+    partition = np.repeat(np.arange(len(written), dtype=np.int32), counts)
     return callers_of(partition, numbers(written[VISITED], np.int32), len(plan.partition_of_leaf))
 
 
@@ -235,7 +238,9 @@ def _join_mapper(
 
 @dataclass(frozen=True)
 class _Met:
-    """Rows that ask, and the residents of the leaves they go to, together in the order of their ids.
+    """Rows that ask, and residents, together in the order of their ids.
+
+    The residents are those of the leaves that these rows go to, and of leaves with one that visits a home of theirs.
 
     A row that asks and is a resident comes twice.
 
@@ -293,8 +298,8 @@ def _gather(
     ids, hashes, vectors = read_part(part.path, wire.dim, sparse=wire.sparse)
     visitors = read_visitors(part.visitors)
     owner = np.repeat(np.arange(n_asking), n_visits)
-    calls = Calls(owner[~goes], target[~goes], visitors, visitors.place)
-    row = np.flatnonzero(np.isin(part.leaf, np.concatenate([visits[goes], calls.leaves])))
+    calling = visitors.leaf[np.isin(visitors.visited, target[~goes])]
+    row = np.flatnonzero(np.isin(part.leaf, np.concatenate([visits[goes], calling])))
     ids = pa.concat_arrays([ids.take(pa.array(row)), elements(asking[IDS]).cast(ids.type)])
     order = pc.sort_indices(ids).to_numpy()
     at = np.empty(len(order), np.int64)

@@ -245,7 +245,7 @@ def order_in_part(leaf: np.ndarray, ids: pa.Array) -> np.ndarray:
 def order_with_new(leaf: np.ndarray, ids: pa.Array, new_leaf: np.ndarray, new_ids: pa.Array) -> np.ndarray:
     """Return rows of a part and new ones, numbered after them, in the order of (leaf, id): int (n + n_new,).
 
-    Rows of leaves that no new one goes to are not sorted: they are in that order.
+    The rows of the part are in that order.  Only those of leaves that a new one joins are sorted again.
     """
     both, n = np.concatenate([leaf, new_leaf]), len(leaf)
     touched = np.isin(leaf, new_leaf)

@@ -356,7 +356,9 @@ def find_and_keep(
 def find_in_lists(
     lists: DataFrame, tuned: Tuned, meter: Meter, layout: Layout, store: Store, n_merge_partitions: int
 ) -> Found:
-    """Store the lists of all users, and complete short lists; where there are first rows, all are compared with them.
+    """Store the lists of all users as a table, and complete short ones.
+
+    Where there are first rows, every user is compared with those before.
 
     lists : user_id and neighbors of each user, nearest first: k of those it was compared with, if there are
     """

@@ -1,8 +1,8 @@
 """Tests of publishing to Delta Lake and Iceberg: python -m tests.formats
 
 They need a Spark that both have jars for, which the newest is not.  So no other run of the tests collects this file.
-The command makes .venv-formats with that Spark.  Spark fetches the jars from Maven
-Central; those for an S3 server are some 700 MB.
+The command makes .venv-formats with that Spark.  Spark fetches the jars from Maven Central.  Those for an S3 server are
+some 700 MB.
 """
 
 import os

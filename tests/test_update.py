@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 import annspark
 from annspark import InputError, SettingsError, fit, load
 from annspark.cli import main
+from annspark.saved.manifest import read_manifest
+from annspark.saved.parts import read_part
 from tests.helpers import clustered, files_in, lists_of, long_lists_of
 from tests.oracle import assert_sound
 
@@ -215,6 +217,22 @@ def test_an_index_is_right_and_does_not_grow_through_many_nights(spark, tmp_path
         if night in (4, 8):
             assert lists == joined_anew(index, nights.table(), tmp_path / f"whole-{night}")
     assert max(sizes) < 1.1 * min(sizes)
+
+
+def test_a_part_that_loses_all_its_rows_leaves_the_others_right(spark, tmp_path):
+    nights = Nights(spark, normal, FLOATS, np.random.default_rng(3), 1100)
+    index = start(nights, tmp_path, metric="euclidean", probes=3, trees=2)
+    first, *parts = read_manifest(str(tmp_path / "night-0")).parts
+    for i in read_part(f"{tmp_path}/night-0/{first}", 8, sparse=False)[0].to_pylist():
+        del nights.rows[i]
+    left = list(nights.rows.values())
+    nights.make = lambda rng: left[rng.integers(len(left))]  # twins of these have their homes
+    nights.change(20, 20, 0)
+    whole = joined_anew(index, nights.table(), tmp_path / "whole")
+    with patch("annspark.update._join_all", None), patch("annspark.update._MOST_CHANGED", 1):
+        lists, index, _ = updated(index, nights.table(), tmp_path / "night-1")
+    assert len(read_manifest(str(tmp_path / "night-1")).parts) == len(parts)
+    assert lists == whole
 
 
 @SLOW

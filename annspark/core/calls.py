@@ -1,6 +1,7 @@
-"""Calls: rows that ask are compared with the residents that visit a home of theirs, too.
+"""Calls: which residents visit a home of a row that asks.
 
-An index knows which residents visit which leaf by bits, see visitors.py.
+The two are compared, even if the row does not go to the leaf of the resident.  An index keeps visits as bits, see
+visitors.py, and they are read leaf by leaf here.
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,9 @@ import numpy as np
 from annspark.core.arrays import distinct, ranges
 from annspark.core.visitors import Visitors
 
-Meetings = Sequence[tuple[np.ndarray, np.ndarray]]  # some guests, and residents that all of these are compared with
+Meetings = Sequence[
+    tuple[np.ndarray, np.ndarray]
+]  # rows that ask, and the residents that each of them is compared with
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Calls:
     asking   : int (n,), a row that asks
     home     : int (n,), a home of it, or EVERY_LEAF for the residents that visit all leaves
     visitors : the visits of residents
-    bit      : int (n_rows,), which bit of visitors is that of a resident; any number for a row that asks
+    bit      : int (n_rows,), which bit of visitors is that of a resident; it is not read for a row that asks
     """
 
     asking: np.ndarray
@@ -44,11 +47,6 @@ class Calls:
         crowded = (count >= many)[place.reshape(-1)]
         few, more = (replace(self, asking=self.asking[some], home=self.home[some]) for some in (~crowded, crowded))
         return few, more
-
-    @property
-    def leaves(self) -> np.ndarray:
-        """The leaves with residents that visit one of the homes: int32, ascending."""
-        return distinct(self._leaf)
 
     def of_leaf(self, leaf: int, residents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows that ask whose home some residents of a leaf visit, and which of them do.
@@ -74,9 +72,9 @@ class Calls:
         """
         order = np.argsort(home, kind="stable")
         calling, called = [np.empty(0, np.int64)], [np.empty(0, np.int32)]
-        for leaf in self.leaves.tolist():
-            start, end = np.searchsorted(home, [leaf, leaf + 1], sorter=order)
-            residents = order[start:end]
+        ascending = home[order]
+        for leaf in distinct(self._leaf).tolist():
+            residents = order[slice(*_ends_of(ascending, leaf))]
             entries, visiting = self._visiting(leaf, residents)
             entry, column = np.nonzero(visiting)
             calling.append(residents[column])
@@ -85,8 +83,7 @@ class Calls:
 
     def _visiting(self, leaf: int, residents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the entries of a leaf's visits to homes, and which residents are in each: bool (n, n_residents)."""
-        start, end = np.searchsorted(self._leaf, [leaf, leaf + 1])
-        entries = self._entries[start:end]
+        entries = self._entries[slice(*_ends_of(self._leaf, leaf))]
         if len(entries) == 0:
             return entries, np.empty((0, len(residents)), bool)
         bits = np.unpackbits(self.visitors.bits_of(entries), axis=1).view(bool)
@@ -106,6 +103,12 @@ class Calls:
         """The homes, ascending, and the row that asks of each."""
         order = np.argsort(self.home, kind="stable")
         return self.home[order], self.asking[order]
+
+
+def _ends_of(ascending: np.ndarray, leaf: int) -> np.ndarray:
+    """Return where a leaf begins and ends among ascending ones: int (2,)."""
+    # Numbers of another type would have all of the array copied, for each leaf.
+    return np.searchsorted(ascending, np.array([leaf, leaf + 1], ascending.dtype))
 
 
 def meetings_of(asking: np.ndarray, home: np.ndarray, calling: np.ndarray, called: np.ndarray) -> Meetings:

@@ -17,8 +17,9 @@ from annspark.core.selection import upper_bounds_or_inf
 
 _TILE = 1 << 18  # bounds of one product: 1 MB, about the second-level cache; up to eight times as many are as fast
 _LARGE = np.float32(1e38)  # stands for a bar of inf, from which no number can be subtracted
-# Where so many rows that ask have one home, the residents that visit it are gathered.  Of a million text embeddings
-# these are one in fifteen, and nearly all leaves have some.  For fewer rows multiplying whole leaves takes less time.
+# If so many rows that ask have the same home, the residents that visit it are gathered and compared with them.  If
+# fewer do, whole leaves are multiplied, and a mask removes the pairs that are not to be compared.  Of a million text
+# embeddings one resident in fifteen visits a home, but nearly every leaf has one that does, so gathering costs more.
 # Joins of 1 % changed rows: 42 s if all homes gather, 32 s from 3 rows on, 26 s from 6, 31 s if none does; of 7 %: 77 s
 # if all gather, 84 s from 6 rows on.
 _MANY = 6
@@ -39,38 +40,64 @@ def compare_dense(keeper: Keeper, calls: Calls | None = None) -> int:
     # Visitors of a leaf come in the order of their bars (see _pairs_with_bar).  They are sorted once for all leaves:
     # bars fall meanwhile, but those of one tile stay about alike.
     visitors = _rows_by_leaf(keeper, np.argsort(keeper.bar, kind="stable"))
-    if calls is not None:
-        few, many = calls.split(_MANY)
+    few, many = calls.split(_MANY) if calls is not None else (None, None)
     for leaf, (start, end) in residents.items():
         some = visitors.get(leaf, np.empty(0, np.int32)).astype(np.int64)
         if len(keeper.hubs):
             some = np.union1d(some, keeper.hubs[keeper.home[keeper.hubs] != leaf])
             some = some[np.argsort(keeper.bar[some])]
         here, met = np.arange(start, end), None
-        if calls is not None:
+        if few is not None:
             some, met = _with_calls(keeper, few, leaf, some, here)
         if len(some):
             pairs += tiles.compare(some, here, at_home=False, met=met)
-    for some, called in many.meetings(keeper.home) if calls is not None else ():
+    for some, called in many.meetings(keeper.home) if many is not None else ():
         pairs += tiles.compare(some[np.argsort(keeper.bar[some], kind="stable")], called, at_home=False)
     return pairs
 
 
+@dataclass(frozen=True)
+class _Met:
+    """Which residents of a leaf some rows are compared with.
+
+    place : int (n_rows,), the row's place in among; -1 for a row that is compared with all
+    among : bool (m, n_residents)
+    """
+
+    place: np.ndarray
+    among: np.ndarray
+
+    def part(self, rows: np.ndarray, columns: slice) -> "_Met":
+        """Return this for some of the rows, int, and residents."""
+        return _Met(self.place[rows], self.among[:, columns])
+
+    def mask(self, start: int, end: int) -> np.ndarray:
+        """Return which pairs of the rows from start to end are compared: bool (n, n_residents)."""
+        place = self.place[start:end]
+        mask = np.ones((len(place), self.among.shape[1]), bool)
+        mask[place >= 0] = self.among.take(place[place >= 0], axis=0)
+        return mask
+
+    def count(self) -> int:
+        """Return the number of pairs."""
+        return int((self.place < 0).sum()) * self.among.shape[1] + int(np.count_nonzero(self.among))
+
+
 def _with_calls(
     keeper: Keeper, calls: Calls, leaf: int, visitors: np.ndarray, residents: np.ndarray
-) -> tuple[np.ndarray, np.ndarray | None]:
+) -> tuple[np.ndarray, _Met | None]:
     """Return the visitors of a leaf and the rows whose home residents of it visit, in the order of their bars.
 
-    returns : int (n,); bool (n, n_residents), which residents each is compared with, None for all
+    returns : int (n,); which residents each is compared with, None for all
     """
     also, theirs = calls.of_leaf(leaf, residents)
     new = ~np.isin(also, visitors)
     if not new.any():
         return visitors, None
     both = np.concatenate([visitors, also[new]])
-    met = np.concatenate([np.ones((len(visitors), len(residents)), bool), theirs[new]])
+    place = np.concatenate([np.full(len(visitors), -1), np.arange(new.sum())])
     order = np.argsort(keeper.bar[both], kind="stable")
-    return both[order], met[order]
+    return both[order], _Met(place[order], theirs[new])
 
 
 def _rows_by_leaf(keeper: Keeper, order: np.ndarray) -> dict[int, np.ndarray]:
@@ -124,13 +151,13 @@ class _Tiles:
         self.column = np.full(len(keeper.home), -1)  # of the residents of a leaf, while their excluded pairs are found
 
     def compare(
-        self, visitors: np.ndarray, all_residents: np.ndarray, *, at_home: bool, met: np.ndarray | None = None
+        self, visitors: np.ndarray, all_residents: np.ndarray, *, at_home: bool, met: _Met | None = None
     ) -> int:
         """Compare visitors with the residents of a leaf, and return the number of pairs.
 
         at_home : the visitors are the residents themselves; every pair comes twice, once from either end, so only the
                   visitor's list is filled
-        met     : bool (n_visitors, n_residents), the pairs to be compared; None for all
+        met     : the pairs to be compared; None for all
         """
         centre = self._centre_of_leaf(all_residents)
         for a in range(0, len(all_residents), self.keeper.fold_rows):
@@ -144,12 +171,12 @@ class _Tiles:
             ):
                 for g in range(0, len(some), self.keeper.fold_rows):
                     row = some[g : g + self.keeper.fold_rows]
-                    among = None if met is None else met[row, a : a + self.keeper.fold_rows]
-                    self._compare_some(visitors[row], leaf, find_pairs, at_home, among)
-        return len(visitors) * len(all_residents) if met is None else int(np.count_nonzero(met))
+                    some_met = None if met is None else met.part(row, slice(a, a + self.keeper.fold_rows))
+                    self._compare_some(visitors[row], leaf, find_pairs, at_home, some_met)
+        return len(visitors) * len(all_residents) if met is None else met.count()
 
     def _compare_some(
-        self, visitors: np.ndarray, leaf: _Leaf, find_pairs: _FindPairs, at_home: bool, met: np.ndarray | None
+        self, visitors: np.ndarray, leaf: _Leaf, find_pairs: _FindPairs, at_home: bool, met: _Met | None
     ) -> None:
         """Find the pairs that may beat a bar, tile by tile; measure and fold many at a time."""
         width = len(leaf.residents)
@@ -159,10 +186,10 @@ class _Tiles:
         waiting = 0
         for start in range(0, len(visitors), step):
             rows = visitors[start : start + step]
-            among = None if met is None else met[start : start + step]
-            row, column = find_pairs(rows, leaf, theirs, at_home, among)
-            if among is not None:
-                kept = among[row, column]
+            mask = None if met is None else met.mask(start, start + step)
+            row, column = find_pairs(rows, leaf, theirs, at_home, mask)
+            if mask is not None:
+                kept = mask[row, column]
                 row, column = row[kept], column[kept]
             found.append((row + start, column))
             waiting += len(row)
@@ -190,7 +217,7 @@ class _Tiles:
         return self.kernel.side(self.vectors, rows, centre)
 
     def _pairs_with_bar(
-        self, rows: np.ndarray, leaf: _Leaf, theirs: np.ndarray, at_home: bool, met: np.ndarray | None
+        self, rows: np.ndarray, leaf: _Leaf, theirs: np.ndarray, at_home: bool, mask: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the pairs (place in rows, column) whose lower bound is at most the larger of their two bars.
 
@@ -200,8 +227,8 @@ class _Tiles:
         bars and an "or".  With rows sorted by their bars, and the median of the bars for m, a tenth too many pairs are
         left, which are removed one by one.
 
-        theirs       : float32 (n_residents,), bars of the residents
-        at_home, met : not used; _pairs_without_bar, which is called in the same way, needs them
+        theirs        : float32 (n_residents,), bars of the residents
+        at_home, mask : not used; _pairs_without_bar, which is called in the same way, needs them
         """
         own = self.keeper.bar[rows]
         theirs = np.minimum(theirs, _LARGE)
@@ -223,7 +250,7 @@ class _Tiles:
         return row.take(keep), column.take(keep)
 
     def _pairs_without_bar(
-        self, rows: np.ndarray, leaf: _Leaf, theirs: np.ndarray, at_home: bool, met: np.ndarray | None
+        self, rows: np.ndarray, leaf: _Leaf, theirs: np.ndarray, at_home: bool, mask: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return such pairs for rows that have no bar yet; the bounds themselves give them one.
 
@@ -242,15 +269,15 @@ class _Tiles:
             bounds.ravel()[self.keeper.left_out(one, other)] = np.inf
         if self.keeper.group is not None:
             bounds[self.keeper.group.take(leaf.residents)[:, None] != self.keeper.group.take(rows)] = np.inf
-        if met is not None:
-            bounds[~met.T] = np.inf
+        if mask is not None:
+            bounds[~mask.T] = np.inf
         column, hidden = self._excluded_places(rows, leaf.residents)
         kept = bounds[hidden, column]  # a resident may keep a row that must not keep it
         bounds[hidden, column] = np.inf
         # Adding the looseness turns an upper bound of the k-th lower bound into one of the k-th distance.
         own = upper_bounds_or_inf(bounds, self.k) + looseness(right, leaf.side)
         bounds[hidden, column] = kept
-        if self.keeper.group is not None or met is not None:  # pairs of two groups have bounds of inf
+        if self.keeper.group is not None or mask is not None:  # pairs that must not be compared have bounds of inf
             own, theirs = np.minimum(own, _FINITE), np.minimum(theirs, _FINITE)
         np.less_equal(bounds, own, out=passed)
         if not at_home:

@@ -115,7 +115,7 @@ def _are_same(old: Visitors, begins: np.ndarray, n_rows: np.ndarray, before: np.
 
 
 def _stretches(same: np.ndarray) -> list[tuple[bool, np.ndarray]]:
-    """Return the stretches of equal marks, with the places of each."""
+    """Return the runs of leaves that are all the same or all not: whether they are, and their places."""
     cuts = np.flatnonzero(np.diff(same)) + 1
     return [(bool(same[some[0]]), some) for some in np.split(np.arange(len(same)), cuts)]
 

@@ -17,8 +17,7 @@ from jobs.benchmark.core_seconds import Divided, as_table, measured
 from jobs.benchmark.sets import load, metric_of, name_of, write_vectors
 from tests.nights import nights
 
-# An update does these steps as a build does.  A build writes its index when the report is made, which is when publish
-# begins.
+# An update does these steps as a build does.  The seconds in which a build writes its index are in those of publish.
 SHARED = ("start", "read", "sample", "exact", "audit")
 
 
