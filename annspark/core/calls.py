@@ -13,9 +13,8 @@ import numpy as np
 from annspark.core.arrays import distinct, ranges
 from annspark.core.visitors import Visitors
 
-Meetings = Sequence[
-    tuple[np.ndarray, np.ndarray]
-]  # rows that ask, and the residents that each of them is compared with
+# Rows that ask, and the residents that each of them is compared with.
+Meetings = Sequence[tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,13 @@ def command(system: str, setting: Setting, data: Data, output: Path, python: str
     if SYSTEMS[system].runner == "annspark":
         settings = setting | {"input": source, "output": output, "metric": data.metric}
         flags = (part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", str(value)))
-        return [python, "-P", "-m", "annspark", "build", *flags]  # Spark is configured by the environment
+        return annspark(python, "build", *flags)
     return [*_process(system, python), source, str(output), data.metric, json.dumps(setting)]
+
+
+def annspark(python: str, *arguments: str) -> list[str]:
+    """Return a command of annspark, whose Spark is configured by the environment."""
+    return [python, "-P", "-m", "annspark", *arguments]
 
 
 def _process(system: str, python: str) -> list[str]:

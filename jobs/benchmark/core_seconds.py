@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -50,7 +51,7 @@ class Built:
 
     def core_seconds(self, step: str | None = None) -> float:
         """Return the core-seconds of a step, 0 where the build did not have it, or of all steps."""
-        return sum(sum(spent.values()) for name, _, spent in self.steps if step in (None, name))
+        return total([one for one in self.steps if step in (None, one[0])])[1]
 
 
 def main() -> None:
@@ -82,6 +83,24 @@ def measured(line: list[str], folder: Path, report: Path) -> tuple[dict[str, Any
     started, ended, looks = run(line, environment("annspark", folder, sys.executable))
     told = report / "report.json"
     return json.loads(told.read_text()), divide(steps_of(told, started, ended), looks)
+
+
+def total(steps: Divided) -> tuple[float, float]:
+    """Return the seconds and the core-seconds of some steps together."""
+    return sum(seconds for _, seconds, _ in steps), sum(sum(spent.values()) for _, _, spent in steps)
+
+
+def compare_runs(sets: list[str], columns: str, rows_of: Callable[[str, Path], list[str]]) -> None:
+    """Make runs with each set, in a folder of its own, and print the Markdown table of all.
+
+    columns : names of the columns, between bars
+    rows_of : makes the runs with a set, and returns a row of the table for each
+    """
+    rows = []
+    for source in sets:
+        with tempfile.TemporaryDirectory(prefix="annspark-bench-") as folder:
+            rows += rows_of(source, Path(folder))
+    print("\n".join([f"| {columns} |", f"|{'---|' * (columns.count('|') + 1)}", *rows]))
 
 
 def as_table(steps: Divided) -> str:

@@ -8,7 +8,7 @@ ones, and the ten nearest. Prints a Markdown table of each run, and one of all.
 
 import argparse
 import sys
-import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from jobs.benchmark.core_seconds import as_table, measured
+from jobs.benchmark.commands import annspark
+from jobs.benchmark.core_seconds import as_table, compare_runs, measured, total
 from jobs.benchmark.sets import load, metric_of, name_of, write_vectors
 from jobs.benchmark.systems import K
 
@@ -26,14 +27,11 @@ _GROUPS = 50
 def main() -> None:
     """Build with each filter, and print the tables."""
     args = _parser().parse_args()
-    rows = ["| set | build | recall | seconds | core-seconds | seconds beside the plain ones |", f"|{'---|' * 6}"]
-    for source in args.sets:
-        with tempfile.TemporaryDirectory(prefix="annspark-bench-") as folder:
-            rows += _builds_of(source, args.filters, args.recall, Path(folder))
-    print("\n".join(rows))
+    columns = "set | build | recall | seconds | core-seconds | seconds beside the plain ones"
+    compare_runs(args.sets, columns, partial(_builds_of, filters=args.filters, recall=args.recall))
 
 
-def _builds_of(source: str, filters: list[str], recall: float, folder: Path) -> list[str]:
+def _builds_of(source: str, folder: Path, filters: list[str], recall: float) -> list[str]:
     """Build with one set and each filter; return a row of the table of all runs for each."""
     vectors, given = load(source), folder / "vectors.parquet"
     write_vectors(given, vectors)
@@ -41,13 +39,11 @@ def _builds_of(source: str, filters: list[str], recall: float, folder: Path) -> 
     found = []
     for number, name in enumerate(["plain", *filters, "plain"]):
         output = folder / f"neighbors-{number}"
-        line = [sys.executable, "-P", "-m", "annspark", "build", "--input", str(given), "--output", str(output)]
-        line += ["--metric", metric_of(source), "--recall", str(recall), "--k", str(K)]
-        line += _flags(name, folder, len(vectors))
+        flags = ["--input", str(given), "--output", str(output), "--metric", metric_of(source), "--recall", str(recall)]
+        line = annspark(sys.executable, "build", *flags, "--k", str(K), *_flags(name, folder, len(vectors)))
         report, steps = measured(line, folder, Path(f"{output}.report"))
         print(f"{name_of(source)}, {name}\n\n{as_table(steps)}\n", flush=True)
-        spent = sum(sum(of_kinds.values()) for _, _, of_kinds in steps)
-        found.append((name, report["recall"]["mean"], sum(seconds for _, seconds, _ in steps), spent))
+        found.append((name, report["recall"]["mean"], *total(steps)))
     plain = np.mean([seconds for name, _, seconds, _ in found if name == "plain"])
     return [
         f"| {name_of(source)} | {name} | {mean:.4f} | {seconds:.1f} | {spent:.1f} | {seconds / plain - 1:+.0%} |"

@@ -8,30 +8,26 @@ third is new, a third is gone, a third has other vectors. Prints a Markdown tabl
 
 import argparse
 import sys
-import tempfile
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from jobs.benchmark.core_seconds import Divided, as_table, measured
+from jobs.benchmark.commands import annspark
+from jobs.benchmark.core_seconds import as_table, compare_runs, measured, total
 from jobs.benchmark.sets import load, metric_of, name_of, write_vectors
 from tests.nights import nights
 
 # An update does these steps as a build does.  The seconds in which a build writes its index are in those of publish.
-SHARED = ("start", "read", "sample", "exact", "audit")
+_SHARED = ("start", "read", "sample", "exact", "audit")
 
 
 def main() -> None:
     """Build, update, and print the tables."""
     args = _parser().parse_args()
-    rows = ["| set | night | recall | seconds of work | core-seconds of work | share of the build |", f"|{'---|' * 6}"]
-    for source in args.sets:
-        with tempfile.TemporaryDirectory(prefix="annspark-bench-") as folder:
-            rows += _nights_of(source, args.changed, args.recall, Path(folder))
-    print("\n".join(rows))
+    columns = "set | night | recall | seconds of work | core-seconds of work | share of the build"
+    compare_runs(args.sets, columns, partial(_nights_of, changed=args.changed, recall=args.recall))
 
 
-def _nights_of(source: str, changed: list[float], recall: float, folder: Path) -> list[str]:
+def _nights_of(source: str, folder: Path, changed: list[float], recall: float) -> list[str]:
     """Build and update with one set; return a row of the table of all runs for each."""
     vectors, rows, built = load(source), [], 0.0
     given, output, index = folder / "vectors.parquet", folder / "neighbors", folder / "index"
@@ -39,23 +35,17 @@ def _nights_of(source: str, changed: list[float], recall: float, folder: Path) -
     for share, (ids, taken) in zip([None, *changed], nights(len(vectors), changed), strict=True):
         write_vectors(given, vectors[taken], ids)
         full = ["build", *places, "--metric", metric_of(source), "--recall", str(recall)]
-        line = [sys.executable, "-P", "-m", "annspark", *(full if share is None else ["update", *places])]
+        line = annspark(sys.executable, *(full if share is None else ["update", *places]))
         report, steps = measured(line, folder, Path(f"{output}.report"))
         night = "build" if share is None else f"{share:.1%} changed"
         print(f"{name_of(source)}, {night}\n\n{as_table(steps)}\n", flush=True)
-        seconds, spent = _work(steps)
+        seconds, spent = total([step for step in steps if step[0] not in _SHARED])
         built = built or spent
         told = [name_of(source), night, f"{report['recall']['mean']:.4f}", f"{seconds:.1f}", f"{spent:.1f}"]
         rows.append(f"| {' | '.join(told)} | {spent / built:.1%} |")
     size = sum(file.stat().st_size for file in index.iterdir()) / 1e6
     print(f"The index has {size:,.0f} MB.\n", flush=True)
     return rows
-
-
-def _work(steps: Divided) -> tuple[float, float]:
-    """Return the seconds and core-seconds of the steps that only a build or only an update does."""
-    own = [(seconds, sum(spent.values())) for name, seconds, spent in steps if name not in SHARED]
-    return tuple(np.sum(own, axis=0).tolist())
 
 
 def _parser() -> argparse.ArgumentParser:
