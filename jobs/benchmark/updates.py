@@ -13,8 +13,8 @@ from pathlib import Path
 
 from jobs.benchmark.commands import annspark
 from jobs.benchmark.core_seconds import as_table, compare_runs, measured, total
+from jobs.benchmark.nights import nights
 from jobs.benchmark.sets import load, metric_of, name_of, write_vectors
-from tests.nights import nights
 
 # An update does these steps as a build does.  The seconds in which a build writes its index are in those of publish.
 _SHARED = ("start", "read", "sample", "exact", "audit")
