@@ -17,7 +17,7 @@ from annspark.index_rows import contents_with, digests_in, one_row_each
 from annspark.saved.kept import Gone, read_digests, read_rows
 from annspark.saved.manifest import Manifest
 from annspark.spark.arrow import Batches, Mapper, collect, elements, numbers, to_binary, to_lists
-from annspark.spark.block import block_numbers, block_users, id_type
+from annspark.spark.block import block_numbers, block_users, blocks_holding, id_type
 from annspark.spark.cluster import partition_keys
 from annspark.spark.wire import Wire
 from annspark.tables import CONTENTS, HASHES, IDS, LOWEST, PARTITION_KEY
@@ -99,13 +99,16 @@ def _contents_in(users: Users, keys: np.ndarray, name: str) -> DataFrame:
     """Return the hashes of all ids and vectors in blocks: partition_key (of the slot), hashes, and a column `name`."""
     mapper = _contents_mapper(keys, users.wire, name)
     schema = f"{PARTITION_KEY} int, {HASHES} binary, {name} binary"
-    return users.table.select(HASHES, *users.wire.names).mapInArrow(mapper, schema)
+    known = [CONTENTS] if CONTENTS in users.table.columns else users.wire.names
+    return users.table.select(HASHES, *known).mapInArrow(mapper, schema)
 
 
 def _contents_mapper(keys: np.ndarray, wire: Wire, name: str) -> Mapper:
     def tell(batches: Batches) -> Batches:
         for batch in batches:
-            hashes, contents = numbers(batch.column(0), np.int64), contents_of(wire.read(batch))
+            hashes = numbers(batch.column(0), np.int64)
+            known = CONTENTS in batch.schema.names
+            contents = numbers(batch[CONTENTS], np.int64) if known else contents_of(wire.read(batch))
             columns = block_numbers(slot_of(hashes, len(keys)), keys, hashes, contents)
             yield pa.RecordBatch.from_arrays(columns, [PARTITION_KEY, HASHES, name])
 
@@ -182,4 +185,5 @@ def pick_rows(users: Users, wanted: np.ndarray) -> DataFrame:
                 yield pa.RecordBatch.from_arrays(blocks, [IDS, HASHES, *wire.names, LOWEST])
 
     columns = [IDS, HASHES, *wire.names, LOWEST]
-    return users.table.select(*columns).mapInArrow(pick, users.table.select(*columns).schema)
+    blocks = blocks_holding(users.table.select(*columns), wanted, users.rows)
+    return blocks.mapInArrow(pick, blocks.schema)

@@ -169,12 +169,20 @@ def fit(vectors: DataFrame, settings: Settings, run: Run, exclude: DataFrame | N
 
 
 def read_users(
-    vectors: DataFrame, settings: Settings, run: Run, role: str = "input", like: Users | None = None
+    vectors: DataFrame,
+    settings: Settings,
+    run: Run,
+    role: str = "input",
+    like: Users | None = None,
+    *,
+    contents: bool = False,
 ) -> Users:
-    """Read a table; role and like are as for read_vectors."""
+    """Read a table; role, like and contents are as for read_vectors."""
     with run.clock.step("read") as facts:
         keep = partial(store_once, run.steps, f"read-{role}", run.stage)
-        users = read_vectors(vectors, settings, run.stage, run.cores, role=role, like=like, keep=keep)
+        users = read_vectors(
+            vectors, settings, run.stage, run.cores, role=role, like=like, keep=keep, contents=contents
+        )
         what = "users" if role == "input" else role
         facts += [f"{users.rows:,} {what} of {users.wire.dim:,} numbers", f"{users.read - users.rows:,} rows dropped"]
     return users

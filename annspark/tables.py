@@ -28,7 +28,8 @@ QUERY_IDS = "query_ids"
 # length of each list (binary int32), the number of pairs compared, and the residents of the partition's largest leaf.
 NEIGHBOR_IDS, DISTANCES, COUNTS, PAIRS, MAX_ROWS = "neighbor_ids", "distances", "counts", "pairs", "max_rows"
 
-# Blocks of rows of an index also have the hashes of their vectors (binary int64), by which changed rows are found.
+# Blocks of rows of an index, and of an update's input, also have the hashes of their vectors (binary int64), by which
+# changed rows are found.
 CONTENTS = "contents"
 # Where pairs are excluded: the digests of what users exclude (binary int64), by which it is found who excludes others
 # than before.

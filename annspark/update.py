@@ -174,13 +174,13 @@ def _read(
     """Return tonight's rows that may be neighbors, and those that ask: the same, or with candidate_col all rows."""
     like = replace(indexed.users, role="index")
     role = "candidates" if settings.candidate_col else "input"
-    users = read_users(select_candidates(vectors, settings.candidate_col), settings, run, role, like)
+    users = read_users(select_candidates(vectors, settings.candidate_col), settings, run, role, like, contents=True)
     users = with_groups(users, settings, run.stage, indexed.forest)
     _require_fitting(users, indexed.users)
     if settings.candidate_col is None:
         users = exclude_pairs(users, exclude, users.id_kind, settings, run)
         return users, users
-    asking = read_users(vectors, settings, run, like=like)
+    asking = read_users(vectors, settings, run, like=like, contents=True)
     _require_fitting(asking, indexed.users)
     # Rows that only ask may have columns that no candidate has.
     return replace(users, wire=asking.wire), exclude_pairs(asking, exclude, asking.id_kind, settings, run)

@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 from pyspark.sql import types as T
 
+from annspark.core.arrays import distinct
 from annspark.core.coordinates import Coordinates
 from annspark.core.exact import search_exactly
 from annspark.core.excluded import Excluded, concatenate
@@ -12,7 +13,7 @@ from annspark.core.vectors import Vectors, concatenate_rows, len_of, take_rows
 from annspark.flow.read import Users
 from annspark.flow.sample import Sample
 from annspark.spark.arrow import Batches, Mapper, collect, numbers, to_binary
-from annspark.spark.block import excluded_fields, read_excluded, write_excluded
+from annspark.spark.block import blocks_holding, excluded_fields, read_excluded, write_excluded
 from annspark.spark.steps import Steps
 from annspark.spark.wire import Wire
 from annspark.tables import DISTANCES, HASHES
@@ -93,9 +94,12 @@ def vectors_of(users: Users, wanted: np.ndarray) -> tuple[np.ndarray, Vectors]:
 def find_rows(users: Users, wanted: np.ndarray) -> tuple[np.ndarray, Vectors, Excluded | None]:
     """Return vectors_of, and what these users exclude, None where no pairs are excluded."""
     wire, more = users.wire, excluded_fields(users.table)
-    blocks = users.table.select(HASHES, *wire.names, *(field.name for field in more))
+    wanted = distinct(wanted)
+    blocks = blocks_holding(users.table, wanted, users.rows).select(
+        HASHES, *wire.names, *(field.name for field in more)
+    )
     schema = T.StructType([T.StructField(HASHES, T.BinaryType()), *wire.fields, *more])
-    found = collect(blocks.mapInArrow(_wanted_rows_mapper(np.unique(wanted), wire), schema))
+    found = collect(blocks.mapInArrow(_wanted_rows_mapper(wanted, wire), schema))
     hashes, excluded = numbers(found[HASHES], np.int64), read_excluded(found)
     order = np.argsort(hashes, kind="stable")
     return hashes[order], take_rows(wire.read(found), order), excluded.take(order) if excluded else None

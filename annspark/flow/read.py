@@ -63,7 +63,9 @@ class Users:
 
     role        : what messages call the table: "input", "candidates", "queries" or "index"
     table       : blocks of users: ids (array), hashes (binary int64), the columns of wire (vectors as in the input,
-                  float32 where that holds all numbers of a block exactly, else float64), lowest (the smallest hash)
+                  float32 where that holds all numbers of a block exactly, else float64), lowest (the smallest hash);
+                  contents (binary int64, hashes of the vectors) where they were asked for and no row was left out
+                  or given pairs since
     rows        : number of users in table
     wire        : how their vectors are stored
     lengths     : how many numbers of a dense vector are from each vector column; () for sparse rows
@@ -124,6 +126,7 @@ def read_vectors(
     role: str = "input",
     like: Users | None = None,
     keep: Store | None = None,
+    contents: bool = False,
 ) -> Users:
     """Check and stage a table.
 
@@ -133,13 +136,14 @@ def read_vectors(
     role    : what messages call the table
     like    : the users that these are compared with, if they are others: vectors must be of the same kind and lengths
     keep    : stores the checked rows; None for stage
+    contents : whether blocks get the hashes of their vectors, too
     Raises InputError for unusable columns and types, for bad rows unless on_bad_row is "drop", and when no valid row is
     left.
     """
     table = put_together(vectors, estimate_bytes(vectors), cores)
     source = open_source(table, settings, like.wire.sparse if like else None, role)
     kind = type_of_ids(vectors, settings, role)
-    checked = (keep or stage)(check_source(source, settings.metric))
+    checked = (keep or stage)(check_source(source, settings.metric, contents=contents))
     # The lengths of sets that are given as arrays of all numbers are not known any more.
     wanted = like.lengths if like and source.even and not source.sparse else None
     seen = survey(checked, source, wanted)

@@ -9,17 +9,18 @@ from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from annspark.core.vectors import Grouped, Vectors, numbers_of
+from annspark.core.contents import contents_of
+from annspark.core.vectors import Grouped, Vectors, numbers_of, take_rows
 from annspark.core.weighted import most_index
 from annspark.input.check import REASONS, Judged, check_rows, check_sparse_rows, mllib_lists
 from annspark.input.mllib import check_structs
 from annspark.input.source import GROUP, INDICES, MLLIB, MLLIB_DENSE, Form, Source
 from annspark.input.weighted import JudgedTogether, judge_together
-from annspark.spark.arrow import Batches, Mapper, elements, to_lists
-from annspark.spark.block import block_fields, block_users, id_type
+from annspark.spark.arrow import Batches, Mapper, elements, to_binary, to_lists
+from annspark.spark.block import block_fields, block_in_order, id_type, rows_of
 from annspark.spark.types import readable, showable
 from annspark.spark.wire import Wire
-from annspark.tables import COLUMNS, HASHES, IDS, LOWEST, USER_ID
+from annspark.tables import COLUMNS, CONTENTS, HASHES, IDS, LOWEST, USER_ID
 
 _REASON, _LENGTHS, _PARTITION = "reason", "lengths", "partition"
 _EXAMPLE, _ROWS, _ID_BYTES, _NUMBERS = "example", "rows", "id_bytes", "numbers"
@@ -59,17 +60,21 @@ class Survey:
         return sum(self.lengths)
 
 
-def check_source(source: Source, metric: str) -> DataFrame:
-    """Return all rows in blocks, each of one reason and lengths, with extra columns that survey and usable read."""
+def check_source(source: Source, metric: str, *, contents: bool = False) -> DataFrame:
+    """Return all rows in blocks, each of one reason and lengths, with extra columns that survey and usable read.
+
+    contents : whether they get the hashes of their vectors
+    """
     wire = Wire(0, source.sparse, source.grouped)
     marks = [
         T.StructField(_LENGTHS, T.ArrayType(T.IntegerType())),
         T.StructField(_REASON, T.ByteType()),
         T.StructField(_LARGEST, T.DoubleType()),
         T.StructField(_ROUNDED, T.BooleanType()),
+        *([T.StructField(CONTENTS, T.BinaryType())] if contents else []),
     ]
     schema = T.StructType(block_fields(source.table.schema[USER_ID].dataType, wire) + marks)
-    return source.table.mapInArrow(_check_mapper(source, metric, wire), schema)
+    return source.table.mapInArrow(_check_mapper(source, metric, wire, contents), schema)
 
 
 def usable(checked: DataFrame, source: Source, wire: Wire, lengths: tuple[int, ...]) -> DataFrame:
@@ -80,7 +85,8 @@ def usable(checked: DataFrame, source: Source, wire: Wire, lengths: tuple[int, .
     good = F.col(_REASON) == 0
     if source.even:
         good &= F.col(_LENGTHS) == F.array(*map(F.lit, lengths))
-    return checked.where(good).select(IDS, HASHES, *wire.names, LOWEST)
+    more = [CONTENTS] if CONTENTS in checked.columns else []
+    return checked.where(good).select(IDS, HASHES, *wire.names, LOWEST, *more)
 
 
 def survey(checked: DataFrame, source: Source, lengths: tuple[int, ...] | None = None) -> Survey:
@@ -220,7 +226,7 @@ def _usual_lengths(found: list[tuple[tuple[int, ...], int]], none: tuple[int, ..
     return min(((-rows, lengths) for lengths, rows in found if all(lengths)), default=(0, none))[1]
 
 
-def _check_mapper(source: Source, metric: str, wire: Wire) -> Mapper:
+def _check_mapper(source: Source, metric: str, wire: Wire, contents: bool) -> Mapper:
     forms, weights, no_lengths = source.forms, source.weights, (0,) * source.n_lengths
 
     def check(batches: Batches) -> Batches:
@@ -231,13 +237,13 @@ def _check_mapper(source: Source, metric: str, wire: Wire) -> Mapper:
                 group = batch.column(GROUP).to_numpy()
                 good = {lengths: (rows, Grouped(vectors, group[rows])) for lengths, (rows, vectors) in good.items()}
             for lengths, (rows, vectors) in good.items():
-                blocks = block_users(ids.take(pa.array(rows)), hashes[rows], vectors, wire)
-                yield _checked(blocks, lengths, 0, wire, vectors)
+                order = np.argsort(hashes[rows], kind="stable")
+                row, ordered = rows[order], take_rows(vectors, order)
+                yield _checked(ids.take(pa.array(row)), hashes[row], ordered, lengths, 0, wire, contents)
             for code in np.unique(reason[reason > 0]):
                 rows = np.flatnonzero(reason == code)
                 empty = wire.no_numbers(len(rows))
-                blocks = block_users(ids.take(pa.array(rows)), hashes[rows], empty, wire)
-                yield _checked(blocks, no_lengths, int(code), wire, empty)
+                yield _checked(ids.take(pa.array(rows)), hashes[rows], empty, no_lengths, int(code), wire, contents)
 
     return check
 
@@ -266,9 +272,16 @@ def _judge_vectors(ids: pa.Array, form: Form, columns: list[pa.Array], metric: s
 
 
 def _checked(
-    blocks: list[pa.Array], lengths: tuple[int, ...], code: int, wire: Wire, vectors: Vectors
+    ids: pa.Array,
+    hashes: np.ndarray,
+    vectors: Vectors,
+    lengths: tuple[int, ...],
+    code: int,
+    wire: Wire,
+    contents: bool,
 ) -> pa.RecordBatch:
-    """Return blocks with the extra columns: lengths, reason, largest absolute value, whether float32 is too small."""
+    """Return rows of one reason in blocks with the extra columns of check_source."""
+    blocks = block_in_order(ids, hashes, vectors, wire)
     n, values = len(blocks[0]), numbers_of(vectors)
     largest = max(float(values.max(initial=0)), -float(values.min(initial=0)))
     marks = [
@@ -278,4 +291,7 @@ def _checked(
         pa.array(np.full(n, values.dtype != np.float32)),
     ]
     names = [IDS, HASHES, *wire.names, LOWEST, _LENGTHS, _REASON, _LARGEST, _ROUNDED]
+    if contents:
+        marks.append(to_binary(contents_of(vectors), rows_of(blocks[1])))
+        names.append(CONTENTS)
     return pa.RecordBatch.from_arrays(blocks + marks, names)

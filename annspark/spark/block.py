@@ -9,14 +9,23 @@ from typing import cast
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from annspark.core.arrays import order_of
+from annspark.core.arrays import are_in, distinct, order_of
 from annspark.core.excluded import Excluded
 from annspark.core.vectors import Vectors, in_kind, narrowed, slice_rows, take_rows
-from annspark.spark.arrow import OUT_ROWS, Batches, Mapper, elements, numbers, to_binary, to_lists
+from annspark.spark.arrow import (
+    OUT_ROWS,
+    Batches,
+    Mapper,
+    elements,
+    numbers,
+    to_binary,
+    to_lists,
+)
 from annspark.spark.wire import Wire, row_bytes
 from annspark.tables import (
     COUNTS,
@@ -32,6 +41,8 @@ from annspark.tables import (
 )
 
 _BLOCK_BYTES = 4096
+_FEW = 0.1  # share of the users: a block holds some 15 of 64 numbers, so where more are wanted, most blocks hold one
+_HELD = "held"
 
 
 def id_type(blocks: DataFrame, column: str = IDS) -> T.DataType:
@@ -119,6 +130,33 @@ def block_in_order(
         pa.array(hashes[first]),
         *(write_excluded(excluded, lengths) if excluded else []),
     ]
+
+
+def rows_of(hashes: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """Return how many users each block has, from its column of hashes: int (n_blocks,)."""
+    return pc.binary_length(hashes).to_numpy() // 8
+
+
+def blocks_holding(blocks: DataFrame, wanted: np.ndarray, rows: int) -> DataFrame:
+    """Return the blocks that hold users with some hashes, and perhaps others; all where many users are wanted.
+
+    Where few are wanted, most vectors do not have to be handed to Python.
+
+    blocks : with lowest
+    wanted : int64 (n,), ascending
+    rows   : of all blocks
+    """
+    if len(wanted) == 0 or len(wanted) > _FEW * rows:
+        return blocks
+
+    def find(batches: Batches) -> Batches:
+        for batch in batches:
+            block = np.repeat(np.arange(batch.num_rows), rows_of(batch.column(0)))
+            holding = distinct(block[are_in(numbers(batch.column(0), np.int64), wanted)])
+            yield pa.RecordBatch.from_arrays([batch.column(1).take(pa.array(holding))], [_HELD])
+
+    held = blocks.select(HASHES, LOWEST).mapInArrow(find, f"{_HELD} long")
+    return blocks.join(F.broadcast(held), F.col(LOWEST) == F.col(_HELD), "left_semi")
 
 
 def excluded_fields(blocks: DataFrame) -> list[T.StructField]:
