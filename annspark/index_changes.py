@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from annspark.core.arrays import are_in, distinct
@@ -19,10 +20,11 @@ from annspark.saved.manifest import Manifest
 from annspark.spark.arrow import Batches, Mapper, collect, elements, numbers, to_binary, to_lists
 from annspark.spark.block import block_numbers, block_users, blocks_holding, id_type
 from annspark.spark.cluster import partition_keys
+from annspark.spark.staging import Store
 from annspark.spark.wire import Wire
-from annspark.tables import CONTENTS, HASHES, IDS, LOWEST, PARTITION_KEY
+from annspark.tables import BARS, CONTENTS, HASHES, IDS, LOWEST, PARTITION_KEY
 
-_ADDED, _AGAIN, _GONE = "added", "again", "gone"
+_ADDED, _AGAIN, _GONE, _SHORT = "added", "again", "gone", "short"
 _CANDIDATES = "candidates"
 
 
@@ -35,11 +37,14 @@ class Changes:
             neighbors now and might not before, or the other way round
     again : int64 (n,), ascending, hashes of other rows whose lists are made anew: of their neighbors so many are gone
             that the next are not known, or they do not exclude the same others any more
+    bars  : up to which distance the lists of other rows are known, staged: partition_key (of the part of a home of
+            theirs), hashes, bars (binary float32); no rows where only some rows may be neighbors
     """
 
     gone: Gone
     added: np.ndarray
     again: np.ndarray
+    bars: DataFrame
 
     @property
     def asking(self) -> np.ndarray:
@@ -65,9 +70,10 @@ class Saved:
         return [f"{self.folder}/{name}" for name in self.manifest.slots]
 
 
-def find_changes(users: Users, old: Saved, candidates: Users | None = None) -> Changes:
+def find_changes(users: Users, old: Saved, stage: Store, candidates: Users | None = None) -> Changes:
     """Compare tonight's rows with those of an index, by hashes of their ids, of their vectors and of excluded pairs.
 
+    stage      : computes and stores an intermediate table
     candidates : those of the users who may be neighbors, where these are not all; a row that is one of them tonight and
                  was not before, or the other way round, has changed
     """
@@ -87,12 +93,12 @@ def find_changes(users: Users, old: Saved, candidates: Users | None = None) -> C
     found = collect(told.repartition(len(paths), PARTITION_KEY).mapInArrow(_compare_mapper(paths, keys), schema))
     gone = Gone(elements(found[IDS]), np.sort(numbers(found[_GONE], np.int64)))
     added, again = (np.sort(numbers(found[name], np.int64)) for name in (_ADDED, _AGAIN))
-    if len(gone.hashes):
-        numbered = spark.range(0, len(paths), 1, len(paths))
-        mapper = _short_mapper(paths, gone, manifest.settings["k"])
-        short = numbers(collect(numbered.mapInArrow(mapper, f"{HASHES} binary"))[HASHES], np.int64)
-        again = distinct(np.concatenate([again, short]))
-    return Changes(gone=gone, added=added, again=again)
+    mapper = _left_mapper(paths, gone, manifest, tell_bars=candidates is None)
+    columns = f"{PARTITION_KEY} int, {HASHES} binary, {BARS} binary, {_SHORT} binary"
+    left = stage(spark.range(0, len(paths), 1, len(paths)).mapInArrow(mapper, columns))
+    short = numbers(collect(left.where(F.col(_SHORT).isNotNull()).select(_SHORT))[_SHORT], np.int64)
+    again = distinct(np.concatenate([again, short]))
+    return Changes(gone=gone, added=added, again=again, bars=left.where(F.col(BARS).isNotNull()).drop(_SHORT))
 
 
 def _contents_in(users: Users, keys: np.ndarray, name: str) -> DataFrame:
@@ -157,12 +163,26 @@ def _changed(before: np.ndarray, contents: np.ndarray, tonight: np.ndarray, new_
     return distinct(np.concatenate([tonight[~same], before[lost], *twice]))
 
 
-def _short_mapper(paths: list[str], gone: Gone, k: int) -> Mapper:
+def _left_mapper(paths: list[str], gone: Gone, manifest: Manifest, *, tell_bars: bool) -> Mapper:
+    """Return the function that yields what is left of the lists of a slot without the neighbors that are gone.
+
+    tell_bars : whether it yields bars, and not only the rows whose lists have become too short
+    """
+    keys, part_of_leaf, k = partition_keys(len(manifest.parts)), manifest.part_of_leaf, manifest.settings["k"]
+    names = [PARTITION_KEY, HASHES, BARS, _SHORT]
+
     def find(batches: Batches) -> Batches:
         for batch in batches:
             for slot in batch.column(0).to_pylist():
-                short = read_rows(paths[slot]).short_without(gone, k)
-                yield pa.RecordBatch.from_arrays([to_binary(short, np.array([len(short)]))], [HASHES])
+                rows = read_rows(paths[slot]).without(gone)
+                are_short, bars = rows.are_short(k), rows.farthest()
+                short = rows.hashes[are_short]
+                none = pa.nulls(1, pa.int32()), pa.nulls(1, pa.binary()), pa.nulls(1, pa.binary())
+                yield pa.RecordBatch.from_arrays([*none, to_binary(short, np.array([len(short)]))], names)
+                for homes in rows.homes.T if tell_bars else ():
+                    row = np.flatnonzero(~are_short & (homes >= 0))
+                    columns = block_numbers(part_of_leaf[homes[row]], keys, rows.hashes[row], bars[row])
+                    yield pa.RecordBatch.from_arrays([*columns, pa.nulls(len(columns[0]), pa.binary())], names)
 
     return find
 

@@ -28,16 +28,15 @@ from annspark.flow.route import ship_vectors
 from annspark.index_changes import Changes, Saved
 from annspark.index_rows import block_facts, cannot_write, facts_schema, one_row_each
 from annspark.index_writer import NUMBER, VISITED, WRITTEN, PartRows, number_kind_of, order_with_new, write_files
-from annspark.saved.kept import read_rows, read_visitors
+from annspark.saved.kept import read_visitors
 from annspark.saved.parts import read_part
 from annspark.spark.arrow import Batches, Mapper, collect, elements, gathered, numbers
-from annspark.spark.block import block_numbers, id_type
+from annspark.spark.block import id_type
 from annspark.spark.cluster import partition_keys
 from annspark.spark.meter import Meter, watch_joined, watch_shipped
 from annspark.spark.wire import Wire
-from annspark.tables import HASHES, HOMES, IDS, N_VISITS, PARTITION_KEY, VISITS
+from annspark.tables import BARS, HASHES, HOMES, IDS, N_VISITS, PARTITION_KEY, VISITS
 
-_BARS = "bars"
 _SLACK = np.float32(1e-5)  # share by which a bar is raised: more than turning it into a raw distance can lose
 
 
@@ -147,7 +146,7 @@ def join_asking(
     plan: Plan,
     callers: Callers,
     changes: Changes,
-    old: Saved,
+    n_slots: int,
     new: Saved,
     meter: Meter,
 ) -> DataFrame:
@@ -155,37 +154,16 @@ def join_asking(
 
     forest : the trees that are joined
     plan   : its partitions are tonight's parts
-    old    : the index of last night
     new    : tonight's parts
     """
-    spark, wire, coordinates = users.table.sparkSession, users.wire, users.coordinates
+    wire, coordinates = users.wire, users.coordinates
     shipped = ship_vectors(asking, forest, plan, wire, coordinates, partial(route_changed, callers))
     shipped = watch_shipped(shipped, meter, wire)
-    keys, slot_keys, n_slots = partition_keys(plan.n_partitions), partition_keys(len(old.slots)), len(old.slots)
-    bars = spark.range(0, n_slots, 1, n_slots).mapInArrow(
-        _bars_mapper(old.slots, changes, plan, keys), f"{PARTITION_KEY} int, {HASHES} binary, {_BARS} binary"
-    )
-    together = shipped.unionByName(bars, allowMissingColumns=True).repartition(plan.n_partitions, PARTITION_KEY)
+    keys, slot_keys = partition_keys(plan.n_partitions), partition_keys(n_slots)
+    together = shipped.unionByName(changes.bars, allowMissingColumns=True).repartition(plan.n_partitions, PARTITION_KEY)
     pairs = pairs_with(users, changes.asking)
     mapper = _join_mapper(keys, slot_keys, wire, coordinates, new, changes.replaced, pairs)
     return watch_joined(together.mapInArrow(mapper, joined_schema(id_type(users.table))), meter)
-
-
-def _bars_mapper(paths: list[str], changes: Changes, plan: Plan, keys: np.ndarray) -> Mapper:
-    """Return the function that yields for each part up to which distance the lists of its rows are known."""
-    gone, replaced = changes.gone, changes.replaced
-
-    def tell(batches: Batches) -> Batches:
-        for batch in batches:
-            for slot in batch.column(0).to_pylist():
-                rows = read_rows(paths[slot]).without(gone)
-                bars, stays = rows.farthest(), ~are_in(rows.hashes, replaced)
-                for homes in rows.homes.T:
-                    row = np.flatnonzero(stays & (homes >= 0))
-                    columns = block_numbers(plan.partition_of_leaf[homes[row]], keys, rows.hashes[row], bars[row])
-                    yield pa.RecordBatch.from_arrays(columns, [PARTITION_KEY, HASHES, _BARS])
-
-    return tell
 
 
 def _join_mapper(
@@ -211,7 +189,7 @@ def _join_mapper(
         if shipped is None:  # a part of a tree that is not joined
             return
         part = parts[number_of[shipped[PARTITION_KEY][0].as_py()]]
-        told, asking = shipped.filter(shipped[_BARS].is_valid()), shipped.filter(shipped[IDS].is_valid())
+        told, asking = shipped.filter(shipped[BARS].is_valid()), shipped.filter(shipped[IDS].is_valid())
         del shipped
         if len(asking) == 0:
             return
@@ -321,7 +299,7 @@ def _gather(
 
 def _bars_of(hashes: np.ndarray, told: pa.Table, replaced: np.ndarray, coordinates: Coordinates) -> np.ndarray:
     """Return the raw distance up to which each resident keeps neighbors: float32 (n,); NO_BAR for one that asks."""
-    known, distances = numbers(told[HASHES], np.int64), numbers(told[_BARS], np.float32)
+    known, distances = numbers(told[HASHES], np.int64), numbers(told[BARS], np.float32)
     raw = np.full(len(hashes), np.inf, np.float32)
     if len(known):
         order = np.argsort(known, kind="stable")

@@ -7,7 +7,7 @@ in one task, as in a merge, and last night's lists are read there from a file.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -268,6 +268,7 @@ def _new_rows(told: pa.Table, first_leaf: np.ndarray) -> KeptRows:
         homes=homes,
         neighbor_ids=ids.slice(0, 0),
         distances=np.empty(0, np.float32),
+        first=np.zeros(n, np.int64),
         counts=np.zeros(n, np.int64),
         whole=np.ones(n, bool),
     )
@@ -300,17 +301,18 @@ def digests_in(shipped: pa.Table, hashes: np.ndarray) -> np.ndarray | None:
 def _with_old(old: KeptRows, new: KeptRows, again: np.ndarray) -> KeptRows:
     """Return both; an old row that is joined anew has an empty list.
 
-    again : int64 (n,), ascending, hashes of these rows
+    new   : rows without lists
+    again : int64 (n,), ascending, hashes of the rows that are joined anew
     """
     anew = are_in(old.hashes, again)
-    stays = np.repeat(~anew, old.counts)
     return KeptRows(
         ids=pa.concat_arrays([old.ids, new.ids.cast(old.ids.type)]),
         hashes=np.concatenate([old.hashes, new.hashes]),
         contents=np.concatenate([old.contents, new.contents]),
         homes=np.concatenate([old.homes, new.homes]),
-        neighbor_ids=old.neighbor_ids.filter(pa.array(stays)),
-        distances=old.distances[stays],
+        neighbor_ids=old.neighbor_ids,
+        distances=old.distances,
+        first=np.concatenate([old.first, new.first]),
         counts=np.concatenate([np.where(anew, 0, old.counts), new.counts]),
         whole=np.concatenate([old.whole | anew, new.whole]),
     )
@@ -348,34 +350,10 @@ def merged(rows: KeptRows, lists: pa.Table, width: int) -> KeptRows:
     new = exists.sum(axis=1).astype(np.int64)
     # A full list may have left some out, and so may those of the partitions that it is merged from.
     whole = own.whole & (new < width)
-    return _replaced(rows, touched, neighbors.take(pa.array(ranks[exists])), distances[exists], new, whole)
-
-
-def _replaced(
-    rows: KeptRows,
-    touched: np.ndarray,
-    neighbor_ids: pa.Array,
-    distances: np.ndarray,
-    new: np.ndarray,
-    whole: np.ndarray,
-) -> KeptRows:
-    """Return rows of which some have other lists, given one after the other."""
-    counts, first = rows.counts.copy(), np.cumsum(rows.counts) - rows.counts
-    counts[touched] = new
-    first[touched] = len(rows.neighbor_ids) + np.cumsum(new) - new
-    at = ranges(first, counts)
     all_whole = rows.whole.copy()
     all_whole[touched] = whole
-    return KeptRows(
-        ids=rows.ids,
-        hashes=rows.hashes,
-        contents=rows.contents,
-        homes=rows.homes,
-        neighbor_ids=pa.concat_arrays([rows.neighbor_ids, neighbor_ids]).take(pa.array(at)),
-        distances=np.concatenate([rows.distances, distances])[at],
-        counts=counts,
-        whole=all_whole,
-    )
+    rows = rows.with_lists(touched, neighbors.take(pa.array(ranks[exists])), distances[exists], new)
+    return replace(rows, whole=all_whole)
 
 
 def read_lists(spark: SparkSession, folder: str, manifest: Manifest, kind: T.DataType, k: int) -> DataFrame:
@@ -400,10 +378,8 @@ def read_lists(spark: SparkSession, folder: str, manifest: Manifest, kind: T.Dat
 def _first_of(rows: KeptRows, start: int, k: int) -> pa.RecordBatch:
     """Return the first k neighbors of some rows, from `start` on, as a batch of user_id and neighbors."""
     end = min(start + OUT_ROWS, len(rows.ids))
-    ends = np.cumsum(rows.counts)
-    counts, first = rows.counts[start:end], (ends - rows.counts)[start:end]
-    kept = np.minimum(counts, k)
-    at = ranges(first, kept)
+    kept = np.minimum(rows.counts[start:end], k)
+    at = ranges(rows.first[start:end], kept)
     pairs = [rows.neighbor_ids.take(pa.array(at)), pa.array(rows.distances[at])]
     lists = to_lists(pa.StructArray.from_arrays(pairs, [NEIGHBOR_ID, DISTANCE]), kept)
     return pa.RecordBatch.from_arrays([rows.ids.slice(start, end - start), lists], [USER_ID, NEIGHBORS])

@@ -34,6 +34,8 @@ CONTENTS = "contents"
 # Where pairs are excluded: the digests of what users exclude (binary int64), by which it is found who excludes others
 # than before.
 DIGESTS = "digests"
+# Up to which distance the list of a row is known (binary float32).
+BARS = "bars"
 
 
 def quoted(column: str) -> str:

@@ -148,7 +148,7 @@ def update(
     indexed = replace(indexed, users=rows, first_rows=first_rows, kept=kept)
     if old is not None and old.manifest.slots:
         with run.clock.step("changes") as facts:
-            changes = find_changes(asking, old, users if known.are_queries else None)
+            changes = find_changes(asking, old, run.stage, users if known.are_queries else None)
             facts += [
                 f"{len(changes.added):,} rows are new or changed, {len(changes.gone.hashes):,} gone or changed",
                 f"{len(changes.again):,} others are joined anew",
@@ -311,7 +311,7 @@ def _join_changes(
             facts = facts.unionByName(facts_of_asking(new_rows, asking, len(slots)))
         else:
             callers = callers_told(written, plan)
-            lists = join_asking(anew, users, forest, plan, callers, changes, old, saved, meter)
+            lists = join_asking(anew, users, forest, plan, callers, changes, len(slots), saved, meter)
         digests, before = digests_of(asking, partition_keys(len(slots))), Before(slots, changes.gone, changes.again)
         lists_saved = write_slots(spark, lists, facts, digests, new, manifest, len(slots), k, before)
         manifest = manifest.with_files(lists_saved)

@@ -1,12 +1,12 @@
 """What an index keeps of the join of its rows, in Arrow files: nearest neighbors, and who visits which leaf."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from annspark.core.arrays import are_in, members_of
+from annspark.core.arrays import are_in, ranges
 from annspark.core.visitors import Visitors
 from annspark.filesystem import open_place
 from annspark.saved.parts import numbers_in, open_part
@@ -25,9 +25,10 @@ class KeptRows:
     hashes       : int64 (n,), of the ids
     contents     : int64 (n,), of the vectors; with candidate_col also of whether they may be neighbors
     homes        : int32 (n, trees), home leaf in each tree, -1 for none
-    neighbor_ids : of all lists, one after the other
-    distances    : float32, of all lists
-    counts       : int64 (n,), lengths of the lists
+    neighbor_ids : of all lists, and perhaps of lists that are not used any more
+    distances    : float32, of these
+    first        : int64 (n,), where the list of a row begins
+    counts       : int64 (n,), how long it is
     whole        : bool (n,), whether a list holds all rows that its row was compared with
     """
 
@@ -37,55 +38,52 @@ class KeptRows:
     homes: np.ndarray
     neighbor_ids: pa.Array
     distances: np.ndarray
+    first: np.ndarray
     counts: np.ndarray
     whole: np.ndarray
 
     def take(self, row: np.ndarray) -> "KeptRows":
-        """Return some of the rows."""
-        at = members_of(row, self.counts)
-        return KeptRows(
-            ids=self.ids.take(pa.array(row)),
-            hashes=self.hashes[row],
-            contents=self.contents[row],
-            homes=self.homes[row],
+        """Return some of the rows, with their lists one after the other."""
+        counts = self.counts[row]
+        at = ranges(self.first[row], counts)
+        return replace(
+            self._of(row),
             neighbor_ids=self.neighbor_ids.take(pa.array(at)),
             distances=self.distances[at],
-            counts=self.counts[row],
-            whole=self.whole[row],
+            first=np.cumsum(counts) - counts,
+        )
+
+    def with_lists(
+        self, row: np.ndarray, neighbor_ids: pa.Array, distances: np.ndarray, counts: np.ndarray
+    ) -> "KeptRows":
+        """Return the rows of which some have other lists, given one after the other; no other list is copied.
+
+        row    : int (n,)
+        counts : int64 (n,), lengths of these lists
+        """
+        first, all_counts = self.first.copy(), self.counts.copy()
+        first[row], all_counts[row] = len(self.distances) + np.cumsum(counts) - counts, counts
+        return replace(
+            self,
+            neighbor_ids=pa.concat_arrays([self.neighbor_ids, neighbor_ids]),
+            distances=np.concatenate([self.distances, distances]),
+            first=first,
+            counts=all_counts,
         )
 
     def without(self, gone: "Gone") -> "KeptRows":
         """Return the rows that are still there, without the neighbors that are gone."""
         if len(gone.hashes) == 0:
             return self
-        left, there, counts = self._left_by(gone)
-        keep = np.repeat(left, self.counts) & there
-        return KeptRows(
-            ids=self.ids.filter(pa.array(left)),
-            hashes=self.hashes[left],
-            contents=self.contents[left],
-            homes=self.homes[left],
-            neighbor_ids=self.neighbor_ids.filter(pa.array(keep)),
-            distances=self.distances[keep],
-            counts=counts[left],
-            whole=self.whole[left],
-        )
-
-    def short_without(self, gone: "Gone", k: int) -> np.ndarray:
-        """Return the hashes of rows that are still there and have to be joined anew: int64 (n,).
-
-        Without the neighbors that are gone a list is shorter than k, and the next of its neighbors are not known.
-        """
-        left, _, counts = self._left_by(gone)
-        return self.hashes[left & (counts < k) & ~self.whole]
-
-    def _left_by(self, gone: "Gone") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return which rows are still there, which neighbors of all lists, and how many of each list."""
-        left = ~are_in(self.hashes, gone.hashes)
-        wanted = gone.ids.cast(self.neighbor_ids.type)
-        there = pc.invert(pc.is_in(self.neighbor_ids, wanted)).to_numpy(zero_copy_only=False)
-        lost = np.searchsorted(np.cumsum(self.counts), np.flatnonzero(~there), side="right")
-        return left, there, self.counts - np.bincount(lost, minlength=len(self.counts))
+        rows = self._of(np.flatnonzero(~are_in(self.hashes, gone.hashes)))
+        is_gone = pc.is_in(self.neighbor_ids, gone.ids.cast(self.neighbor_ids.type)).to_numpy(zero_copy_only=False)
+        lost = np.concatenate([np.zeros(1, np.int32), np.cumsum(is_gone, dtype=np.int32)])
+        shorter = np.flatnonzero(lost[rows.first + rows.counts] > lost[rows.first])
+        at = ranges(rows.first[shorter], rows.counts[shorter])
+        of_row = np.repeat(np.arange(len(shorter)), rows.counts[shorter])
+        of_row, at = of_row[~is_gone[at]], at[~is_gone[at]]
+        counts = np.bincount(of_row, minlength=len(shorter))
+        return rows.with_lists(shorter, self.neighbor_ids.take(pa.array(at)), self.distances[at], counts)
 
     def are_short(self, k: int) -> np.ndarray:
         """Return which rows have to be joined anew, as the next of their neighbors are not known: bool (n,)."""
@@ -93,10 +91,23 @@ class KeptRows:
 
     def farthest(self) -> np.ndarray:
         """Return the distance up to which each list is known: float32 (n,), inf for a whole one."""
-        last = np.cumsum(self.counts) - 1
+        last = self.first + self.counts - 1
         known = (self.counts > 0) & ~self.whole
         return np.where(known, self.distances[np.where(known, last, 0)] if known.any() else 0, np.inf).astype(
             np.float32
+        )
+
+    def _of(self, row: np.ndarray) -> "KeptRows":
+        """Return some of the rows, with the lists of all."""
+        return replace(
+            self,
+            ids=self.ids.take(pa.array(row)),
+            hashes=self.hashes[row],
+            contents=self.contents[row],
+            homes=self.homes[row],
+            first=self.first[row],
+            counts=self.counts[row],
+            whole=self.whole[row],
         )
 
 
@@ -115,6 +126,7 @@ class Gone:
 def write_rows(path: str, rows: KeptRows, digests: np.ndarray | None = None) -> None:
     """Write rows as one Arrow file.
 
+    rows    : with their lists one after the other, as KeptRows.take returns them
     digests : int64 (n,), of what each row excludes; None where no pairs are excluded
     """
     trees = rows.homes.shape[1]
@@ -137,6 +149,7 @@ def read_rows(path: str) -> KeptRows:
     """Read a file that write_rows has written; a local one is not copied."""
     batch = open_part(path).get_batch(0)
     homes, lists = batch.column(3), batch.column(4)
+    offsets = numbers_in(lists.offsets).astype(np.int64)
     return KeptRows(
         ids=batch.column(0),
         hashes=numbers_in(batch.column(1)),
@@ -144,7 +157,8 @@ def read_rows(path: str) -> KeptRows:
         homes=numbers_in(homes.flatten()).reshape(-1, homes.type.list_size),
         neighbor_ids=lists.flatten(),
         distances=numbers_in(batch.column(5).flatten()),
-        counts=np.diff(numbers_in(lists.offsets)).astype(np.int64),
+        first=offsets[:-1] - offsets[0],
+        counts=np.diff(offsets),
         whole=numbers_in(batch.column(6)).astype(bool),
     )
 

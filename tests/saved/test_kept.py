@@ -17,7 +17,7 @@ from tests.core.test_visitors import visits_in
 def rows_of(lists, whole):
     """Return rows 0, 1, ... with lists of (distance, id)."""
     flat = [pair for found in lists for pair in found]
-    n = len(lists)
+    n, counts = len(lists), np.array([len(found) for found in lists], np.int64)
     return KeptRows(
         ids=pa.array(range(n), pa.int64()),
         hashes=np.arange(n) * 7,
@@ -25,15 +25,15 @@ def rows_of(lists, whole):
         homes=np.arange(2 * n, dtype=np.int32).reshape(n, 2) - 1,
         neighbor_ids=pa.array([i for _, i in flat], pa.int64()),
         distances=np.array([d for d, _ in flat], np.float32),
-        counts=np.array([len(found) for found in lists], np.int64),
+        first=np.cumsum(counts) - counts,
+        counts=counts,
         whole=np.array(whole, bool),
     )
 
 
 def lists_in(rows):
     pairs = list(zip(rows.distances.tolist(), rows.neighbor_ids.to_pylist(), strict=True))
-    ends = np.cumsum(rows.counts).tolist()
-    return [pairs[end - count : end] for end, count in zip(ends, rows.counts.tolist(), strict=True)]
+    return [pairs[a : a + n] for a, n in zip(rows.first.tolist(), rows.counts.tolist(), strict=True)]
 
 
 LISTS = [[(0.5, 3), (1.0, 2)], [], [(0.25, 9)], [(1.0, 0), (1.0, 1), (2.0, 9)]]
