@@ -19,7 +19,7 @@ from annspark.core.join import join_changed
 from annspark.core.keeper import NO_BAR
 from annspark.core.plan import Plan
 from annspark.core.routes import Visits
-from annspark.core.vectors import Vectors, merged_rows, take_rows
+from annspark.core.vectors import Vectors, len_of, merged_rows, take_rows
 from annspark.core.visitors import renew_visitors
 from annspark.flow.exclude import pairs_with
 from annspark.flow.join import joined_batches, joined_schema
@@ -29,7 +29,7 @@ from annspark.index_changes import Changes, Saved
 from annspark.index_rows import block_facts, cannot_write, facts_schema, one_row_each
 from annspark.index_writer import NUMBER, VISITED, WRITTEN, PartRows, number_kind_of, order_with_new, write_files
 from annspark.saved.kept import read_visitors
-from annspark.saved.parts import read_part
+from annspark.saved.parts import read_pieces
 from annspark.spark.arrow import Batches, Mapper, collect, elements, gathered, numbers
 from annspark.spark.block import id_type
 from annspark.spark.cluster import partition_keys
@@ -102,7 +102,7 @@ def _rewrite_mapper(
         number = number_of[shipped[PARTITION_KEY][0].as_py()]
         shipped = shipped.filter(shipped[IDS].is_valid())
         part = parts[number]
-        ids, hashes, vectors = read_part(part.path, wire.dim, sparse=wire.sparse)
+        ids, hashes, pieces = read_pieces(part.path, wire.dim, sparse=wire.sparse)
         row = np.flatnonzero(~are_in(hashes, replaced))
         new_ids, new_leaf = elements(shipped[IDS]).cast(ids.type), numbers(shipped[HOMES], np.int32)
         ids, leaf = ids.take(pa.array(row)), part.leaf[row]
@@ -113,7 +113,7 @@ def _rewrite_mapper(
         rows = PartRows(
             ids=ids.take(pa.array(order)),
             hashes=np.concatenate([hashes[row], numbers(shipped[HASHES], np.int64)])[order],
-            vectors=merged_rows(vectors, row, wire.read(shipped), order),
+            vectors=merged_rows(pieces, row, wire.read(shipped), order),
             leaf=leaf[order],
         )
         visitors = None
@@ -273,7 +273,7 @@ def _gather(
     assert part.visitors is not None
     n_visits, visits = numbers(asking[N_VISITS], np.int32), numbers(asking[VISITS], np.int32)
     n_asking, goes, target = len(n_visits), visits >= 0, -3 - visits
-    ids, hashes, vectors = read_part(part.path, wire.dim, sparse=wire.sparse)
+    ids, hashes, pieces = read_pieces(part.path, wire.dim, sparse=wire.sparse)
     visitors = read_visitors(part.visitors)
     owner = np.repeat(np.arange(n_asking), n_visits)
     calling = visitors.leaf[np.isin(visitors.visited, target[~goes])]
@@ -285,7 +285,12 @@ def _gather(
     owner = at[len(row) + owner]
     bars = _bars_of(hashes[row], told, replaced, coordinates)
     bit = np.concatenate([visitors.place[row], np.zeros(n_asking, np.int32)])
-    residents = coordinates.for_join(take_rows(vectors, row))
+    starts = np.cumsum([0, *(len_of(piece) for piece in pieces)])
+    cuts = np.searchsorted(row, starts)
+    residents = (
+        coordinates.for_join(take_rows(piece, row[a:b] - start))
+        for piece, start, a, b in zip(pieces, starts[:-1], cuts[:-1], cuts[1:], strict=True)
+    )
     return _Met(
         ids=ids.take(pa.array(order)),
         hashes=np.concatenate([hashes[row], numbers(asking[HASHES], np.int64)])[order],

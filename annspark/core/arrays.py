@@ -44,7 +44,9 @@ def ranges(first: np.ndarray, counts: np.ndarray) -> np.ndarray:
     counts  : int (n,), how many numbers it has
     returns : int (sum of counts,); first of [4, 0] and counts of [2, 3] give [4, 5, 0, 1, 2]
     """
-    return np.repeat(first, counts) + places_in_groups(counts)
+    numbers = np.repeat(first - (np.cumsum(counts) - counts), counts)
+    numbers += np.arange(len(numbers))
+    return numbers
 
 
 def members_of(groups: np.ndarray, counts: np.ndarray) -> np.ndarray:

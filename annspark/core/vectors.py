@@ -5,7 +5,9 @@ Vectors of groups, which may only be neighbors within their group, are a record 
 Numbers are float32 or float64.  scipy is imported where sparse rows are made, so that dense vectors need NumPy alone.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -142,21 +144,33 @@ def concatenate_rows(parts: list[Vectors]) -> Vectors:
     return sparse_rows(counts, columns, values, parts[0].shape[1])
 
 
-def merged_rows(old: Vectors, row: np.ndarray, new: Vectors, order: np.ndarray) -> Vectors:
+def merged_rows(old: Iterable[Vectors], row: np.ndarray, new: Vectors, order: np.ndarray) -> Vectors:
     """Return some old rows and all new ones, in an order, in the wider of their types; dense rows are copied once.
 
+    old   : pieces of one kind that follow each other, at least one; of dense ones only one is held at a time
     row   : int (m,), of the old ones
     order : int (m + n_new,), of those and then the new ones together
     """
-    if isinstance(old, Grouped):
-        group = np.concatenate([old.group.take(row), new.group]).take(order)
-        return Grouped(merged_rows(old.vectors, row, new.vectors, order), group)
-    wide = np.float64 if np.float64 in (numbers_of(old).dtype, numbers_of(new).dtype) else np.float32
-    if is_sparse(old) or len(row) == 0:
-        both = [in_kind(part, wide) for part in (take_rows(old, row), new)]
+    pieces = iter(old)
+    first = next(pieces)
+    old = chain([first], pieces)
+    if isinstance(first, Grouped):
+        parts = list(old)
+        group = np.concatenate([np.concatenate([part.group for part in parts]).take(row), new.group]).take(order)
+        return Grouped(merged_rows([part.vectors for part in parts], row, new.vectors, order), group)
+    wide = np.float64 if np.float64 in (numbers_of(first).dtype, numbers_of(new).dtype) else np.float32
+    if is_sparse(first):
+        both = [in_kind(part, wide) for part in (take_rows(concatenate_rows(list(old)), row), new)]
         return take_rows(concatenate_rows(both), order)
     is_new = order >= len(row)
-    rows = in_kind(old.take(row.take(np.where(is_new, 0, order)), axis=0), wide)
+    place = np.full(int(row.max(initial=-1)) + 1, -1)
+    place[row[order[~is_new]]] = np.flatnonzero(~is_new)
+    rows, start = np.empty((len(order), first.shape[1]), wide), 0
+    for piece in old:
+        to = place[start : start + len(piece)]
+        there = np.flatnonzero(to >= 0)
+        rows[to[there]] = piece[there]
+        start += len(piece)
     rows[is_new] = new[order[is_new] - len(row)]
     return rows
 

@@ -119,10 +119,20 @@ def read_batch(batch: pa.RecordBatch, dim: int, *, sparse: bool) -> tuple[pa.Arr
 
 def read_part(path: str, dim: int, *, sparse: bool) -> tuple[pa.Array, np.ndarray, Vectors]:
     """Return the ids, hashes and vectors of a whole part, as read_batch does."""
+    ids, hashes, pieces = read_pieces(path, dim, sparse=sparse)
+    return ids, hashes, concatenate_rows(pieces)
+
+
+def read_pieces(path: str, dim: int, *, sparse: bool) -> tuple[pa.Array, np.ndarray, list[Vectors]]:
+    """Return the ids, hashes and vectors of a whole part; dense vectors come in pieces that follow each other.
+
+    No piece is copied.
+    """
     reader = open_part(path)
     batches = [read_batch(reader.get_batch(i), dim, sparse=sparse) for i in range(reader.num_record_batches)]
     ids, hashes, vectors = zip(*batches, strict=True)
-    return pa.concat_arrays(ids), np.concatenate(hashes), concatenate_rows(list(vectors))
+    pieces = [concatenate_rows(list(vectors))] if sparse else list(vectors)
+    return pa.concat_arrays(ids), np.concatenate(hashes), pieces
 
 
 def numbers_in(array: pa.Array) -> np.ndarray:
