@@ -85,8 +85,10 @@ class Calls:
         entries = self._entries[slice(*_ends_of(self._leaf, leaf))]
         if len(entries) == 0:
             return entries, np.empty((0, len(residents)), bool)
-        bits = np.unpackbits(self.visitors.bits_of(entries), axis=1).view(bool)
-        return entries, bits.take(self.bit[residents], axis=1)
+        bits, place = np.unpackbits(self.visitors.bits_of(entries), axis=1).view(bool), self.bit[residents]
+        if np.array_equal(place, np.arange(len(place))):  # as long as nobody new has taken a bit: no copy
+            return entries, bits[:, : len(place)]
+        return entries, bits.take(place, axis=1)
 
     @cached_property
     def _entries(self) -> np.ndarray:

@@ -30,7 +30,6 @@ from annspark.core.vectors import (
     len_of,
     plain,
     surplus_twins,
-    take_rows,
 )
 
 
@@ -144,10 +143,7 @@ def _surplus(vectors: Vectors, some: np.ndarray, most: int, excluded: Pairs | No
         is_free = np.ones(max(excluded.n, excluded.m), bool)
         is_free[excluded.row] = is_free[excluded.other] = False
         some = some[is_free[some]]
-    if len(some) == len_of(vectors):
-        return surplus_twins(vectors, most)
-    surplus, model = surplus_twins(take_rows(vectors, some), most)
-    return some[surplus], some[model]
+    return surplus_twins(vectors, most, some=some)
 
 
 def join_changed(

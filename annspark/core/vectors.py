@@ -244,29 +244,33 @@ def equal_rows(vectors: Vectors, one: np.ndarray, other: np.ndarray) -> np.ndarr
     return equal
 
 
-def surplus_twins(vectors: Vectors, most: int, order: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+def surplus_twins(
+    vectors: Vectors, most: int, order: np.ndarray | None = None, some: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows that no neighbor list needs, since enough twins, rows equal to them, are earlier.
 
     A list that holds such a row holds its earlier twins before it.
 
     most    : a row is surplus if it has more than this number of earlier twins
     order   : int (n,), which of two twins is the earlier: the one of the lower number; row numbers when not given
+    some    : int (m,), ascending, the only rows that are looked at; all when not given
     returns : surplus rows, int (n_surplus,), ascending; and the model of each, int (n_surplus,), its twin that has
               exactly most earlier twins
     """
-    n = len_of(vectors)
-    mark = marks_of(vectors)
-    by_mark = np.argsort(mark, kind="stable") if order is None else np.lexsort((order, mark))
+    rows = np.arange(len_of(vectors)) if some is None else some
+    n, mark = len(rows), marks_of(vectors)[rows]
+    by_mark = np.argsort(mark, kind="stable") if order is None else np.lexsort((order[rows], mark))
     same = np.zeros(n, bool)
     same[1:] = mark[by_mark[1:]] == mark[by_mark[:-1]]
+    rows = rows[by_mark]
     # Only rows with equal marks are compared number by number: few rows have twins in most data.
     at = np.flatnonzero(same)
     if len(at) <= most:
         return at[:0], at[:0]
-    same[at] = equal_rows(vectors, by_mark[at], by_mark[at - 1])
+    same[at] = equal_rows(vectors, rows[at], rows[at - 1])
     starts = np.flatnonzero(~same)
     group = np.cumsum(~same) - 1
     far = np.flatnonzero(np.arange(n) - starts[group] > most)
-    surplus, model = by_mark[far], by_mark[starts[group[far]] + most]
+    surplus, model = rows[far], rows[starts[group[far]] + most]
     by_row = np.argsort(surplus)
     return surplus[by_row], model[by_row]
