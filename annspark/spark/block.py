@@ -21,6 +21,7 @@ from annspark.spark.arrow import (
     OUT_ROWS,
     Batches,
     Mapper,
+    collect,
     elements,
     numbers,
     to_binary,
@@ -42,6 +43,7 @@ from annspark.tables import (
 
 _BLOCK_BYTES = 4096
 _FEW = 0.1  # share of the users: a block holds some 15 of 64 numbers, so where more are wanted, most blocks hold one
+_MOST_HELD = 20_000  # blocks, whose names are in the plan: 400 KB
 _HELD = "held"
 
 
@@ -146,7 +148,7 @@ def blocks_holding(blocks: DataFrame, wanted: np.ndarray, rows: int) -> DataFram
     wanted : int64 (n,), ascending
     rows   : of all blocks
     """
-    if len(wanted) == 0 or len(wanted) > _FEW * rows:
+    if len(wanted) > min(_FEW * rows, _MOST_HELD):
         return blocks
 
     def find(batches: Batches) -> Batches:
@@ -155,8 +157,14 @@ def blocks_holding(blocks: DataFrame, wanted: np.ndarray, rows: int) -> DataFram
             holding = distinct(block[are_in(numbers(batch.column(0), np.int64), wanted)])
             yield pa.RecordBatch.from_arrays([batch.column(1).take(pa.array(holding))], [_HELD])
 
-    held = blocks.select(HASHES, LOWEST).mapInArrow(find, f"{_HELD} long")
-    return blocks.join(F.broadcast(held), F.col(LOWEST) == F.col(_HELD), "left_semi")
+    # Collected, and not broadcast by Spark itself, which gives up after five minutes of computing.
+    held = collect(blocks.select(HASHES, LOWEST).mapInArrow(find, f"{_HELD} long"))[_HELD].to_pylist()
+    if not held:  # Spark would drop the plan of a table that it knows to be empty
+        return blocks
+    # As text: Spark makes a table of Python's numbers in Python workers that it starts for that, in two core-seconds.
+    numbers_held = F.split(F.lit(",".join(map(str, held))), ",").cast("array<bigint>")
+    named = blocks.sparkSession.range(1).select(F.explode(numbers_held).alias(_HELD))
+    return blocks.join(F.broadcast(named), F.col(LOWEST) == F.col(_HELD), "left_semi")
 
 
 def excluded_fields(blocks: DataFrame) -> list[T.StructField]:
