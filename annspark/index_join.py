@@ -19,7 +19,7 @@ from annspark.core.join import join_changed
 from annspark.core.keeper import NO_BAR
 from annspark.core.plan import Plan
 from annspark.core.routes import Visits
-from annspark.core.vectors import Vectors, len_of, merged_rows, take_rows
+from annspark.core.vectors import Vectors, len_of, merged_rows, merging, take_rows
 from annspark.core.visitors import renew_visitors
 from annspark.flow.exclude import pairs_with
 from annspark.flow.join import joined_batches, joined_schema
@@ -113,7 +113,7 @@ def _rewrite_mapper(
         rows = PartRows(
             ids=ids.take(pa.array(order)),
             hashes=np.concatenate([hashes[row], numbers(shipped[HASHES], np.int64)])[order],
-            vectors=merged_rows(pieces, row, wire.read(shipped), order),
+            vectors=merging(pieces, row, wire.read(shipped), order),
             leaf=leaf[order],
         )
         visitors = None

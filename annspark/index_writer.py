@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,7 @@ from annspark.core.arrays import distinct, members_of
 from annspark.core.calibrate import Calibration
 from annspark.core.copies import route_homes, route_residents
 from annspark.core.plan import Plan, count_slots, plan_parts
-from annspark.core.vectors import Vectors, take_rows
+from annspark.core.vectors import Slices, slice_rows, take_rows
 from annspark.core.visitors import Visitors, gather_visitors
 from annspark.errors import SettingsError, reason_of
 from annspark.flow.first_rows import FirstRows
@@ -206,7 +207,8 @@ def _write_mapper(folder: str, plan: Plan, wire: Wire, number_kind: str, *, visi
         leaf = numbers(shipped[HOMES], np.int32)
         ids, hashes = elements(shipped[IDS]), numbers(shipped[HASHES], np.int64)
         order = order_in_part(leaf, ids)
-        rows = PartRows(ids.take(pa.array(order)), hashes[order], take_rows(wire.read(shipped), order), leaf[order])
+        vectors = partial(slice_rows, take_rows(wire.read(shipped), order))
+        rows = PartRows(ids.take(pa.array(order)), hashes[order], vectors, leaf[order])
         visitors = None
         if visits:
             counts = numbers(shipped[N_VISITS], np.int32)
@@ -231,7 +233,7 @@ class PartRows:
 
     ids: pa.Array
     hashes: np.ndarray
-    vectors: Vectors
+    vectors: Slices
     leaf: np.ndarray
 
 
@@ -283,8 +285,8 @@ def write_files(
 
 def _write_first(folder: str, first_rows: FirstRows, number_kind: str) -> SavedFile:
     """Write the rows that every query is compared with."""
-    n, path = len(first_rows.ids), f"{folder}/{FIRST}"
-    write_part(path, np.zeros(n, np.int64), first_rows.ids, first_rows.hashes, first_rows.vectors, number_kind)
+    n, path, vectors = len(first_rows.ids), f"{folder}/{FIRST}", partial(slice_rows, first_rows.vectors)
+    write_part(path, np.zeros(n, np.int64), first_rows.ids, first_rows.hashes, vectors, number_kind)
     return SavedFile(name=FIRST, rows=n, bytes=files.size_of(path))
 
 

@@ -1,6 +1,7 @@
 """Saved indexes made from arrays, without Spark: a forest is grown, homes are found, and the parts are written."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def save_index(
                 leaf[start:end],
                 id_array.take(pa.array(some)),
                 hashes,
-                take_rows(vectors, some),
+                partial(slice_rows, take_rows(vectors, some)),
                 kind,
             )
             batch_rows.append(wrote)
@@ -105,7 +106,7 @@ def save_index(
             np.zeros(len(first), np.int64),
             id_array.take(pa.array(first)),
             first * 7919,
-            take_rows(vectors, first),
+            partial(slice_rows, take_rows(vectors, first)),
             "float32" if narrow else "float64",
         )
         files.append(SavedFile("first.arrow", len(first), (folder / "first.arrow").stat().st_size))

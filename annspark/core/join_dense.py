@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from annspark.core.arrays import sort_pairs
+from annspark.core.arrays import are_in, sort_pairs
 from annspark.core.calls import Calls
 from annspark.core.distance import BOUND_SLACK, Facing, Side, far_middle, kernel_for, looseness
 from annspark.core.keeper import Keeper
@@ -91,7 +91,7 @@ def _with_calls(
     returns : int (n,); which residents each is compared with, None for all
     """
     also, theirs = calls.of_leaf(leaf, residents)
-    new = ~np.isin(also, visitors)
+    new = ~are_in(also, np.sort(visitors))
     if not new.any():
         return visitors, None
     both = np.concatenate([visitors, also[new]])

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from annspark.core.arrays import are_in, ranges
+from annspark.core.arrays import are_in, distinct, ranges
 from annspark.core.visitors import Visitors
 from annspark.filesystem import open_place
 from annspark.saved.parts import numbers_in, open_part
@@ -72,13 +72,15 @@ class KeptRows:
         )
 
     def without(self, gone: "Gone") -> "KeptRows":
-        """Return the rows that are still there, without the neighbors that are gone."""
+        """Return the rows that are still there, without the neighbors that are gone; the lists are as in the file."""
         if len(gone.hashes) == 0:
             return self
         rows = self._of(np.flatnonzero(~are_in(self.hashes, gone.hashes)))
         is_gone = pc.is_in(self.neighbor_ids, gone.ids.cast(self.neighbor_ids.type)).to_numpy(zero_copy_only=False)
-        lost = np.concatenate([np.zeros(1, np.int32), np.cumsum(is_gone, dtype=np.int32)])
-        shorter = np.flatnonzero(lost[rows.first + rows.counts] > lost[rows.first])
+        lost = np.flatnonzero(is_gone)
+        owner = np.searchsorted(rows.first, lost, side="right") - 1
+        # Before the first list, and behind the end of one, are lists of rows that are gone.
+        shorter = distinct(owner[(owner >= 0) & (lost < (rows.first + rows.counts)[owner])])
         at = ranges(rows.first[shorter], rows.counts[shorter])
         of_row = np.repeat(np.arange(len(shorter)), rows.counts[shorter])
         of_row, at = of_row[~is_gone[at]], at[~is_gone[at]]

@@ -8,12 +8,12 @@ from pyarrow import fs
 
 from annspark.core.vectors import (
     Grouped,
+    Slices,
     Vectors,
     concatenate_rows,
     groups_of,
     is_sparse,
     plain,
-    slice_rows,
     sparse_rows,
 )
 from annspark.filesystem import open_place
@@ -39,7 +39,7 @@ def part_schema(id_type: pa.DataType, dim: int, numbers: str, *, sparse: bool, g
 
 
 def write_part(
-    path: str, leaf: np.ndarray, ids: pa.Array, hashes: np.ndarray, vectors: Vectors, numbers: str
+    path: str, leaf: np.ndarray, ids: pa.Array, hashes: np.ndarray, vectors: Slices, numbers: str
 ) -> np.ndarray:
     """Write the rows of some leaves as one Arrow file, and return how many rows each of its batches has.
 
@@ -48,17 +48,18 @@ def write_part(
     leaf    : int (n,), ascending
     ids     : n of any type
     hashes  : int64 (n,)
-    vectors : n, as in the input, dense or sparse
+    vectors : n, as in the input, dense or sparse; asked for batch by batch
     numbers : "float32" or "float64", the type in which numbers are stored
     returns : int64 (n_batches,)
     """
     cuts = _cuts_of(leaf)
-    dim = int(vectors.shape[1])
-    schema = part_schema(ids.type, dim, numbers, sparse=is_sparse(vectors), grouped=isinstance(vectors, Grouped))
+    none = vectors(0, 0)
+    dim, grouped = int(none.shape[1]), isinstance(none, Grouped)
+    schema = part_schema(ids.type, dim, numbers, sparse=is_sparse(none), grouped=grouped)
     system, inside = open_place(path)
     with system.open_output_stream(inside) as stream, pa.ipc.new_file(stream, schema) as writer:
         for start, end in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True):
-            columns = _columns_of(slice_rows(vectors, start, end), numbers)
+            columns = _columns_of(vectors(start, end), numbers)
             hashed = pa.array(hashes[start:end].astype(np.int64, copy=False))
             arrays = [ids.slice(start, end - start), hashed, *columns]
             writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))

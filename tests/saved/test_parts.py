@@ -1,4 +1,5 @@
 import pickle
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +22,7 @@ def test_a_part_is_read_as_it_was_written(tmp_path, sparse, numbers):
     n, dim = 1500, 60 if sparse else 7
     vectors = sparse_world(0, n, "cosine") if sparse else clustered(n, dim)
     leaf, ids = np.sort(np.random.default_rng(0).integers(0, 40, n)), pa.array([f"id {i}" for i in range(n)])
-    rows = write_part(f"{tmp_path}/x.arrow", leaf, ids, np.arange(n) * 3, vectors, numbers)
+    rows = write_part(f"{tmp_path}/x.arrow", leaf, ids, np.arange(n) * 3, partial(slice_rows, vectors), numbers)
     reader = open_part(f"{tmp_path}/x.arrow")
     assert reader.num_record_batches == len(rows)
     start = 0
@@ -54,7 +55,9 @@ def test_a_part_is_read_as_it_was_written(tmp_path, sparse, numbers):
 def test_a_leaf_never_spans_two_batches(tmp_path, sizes, wanted):
     assert BATCH_ROWS == 512
     leaf, n = np.repeat(np.arange(len(sizes)) * 2, sizes), sum(sizes)
-    rows = write_part(f"{tmp_path}/x", leaf, pa.array(range(n)), np.arange(n), np.zeros((n, 2)), "float32")
+    rows = write_part(
+        f"{tmp_path}/x", leaf, pa.array(range(n)), np.arange(n), partial(slice_rows, np.zeros((n, 2))), "float32"
+    )
     assert rows.dtype == np.int64
     assert rows.tolist() == wanted
 
