@@ -161,7 +161,7 @@ def merging(old: list[Vectors], row: np.ndarray, new: Vectors, order: np.ndarray
         vectors = merging([piece.vectors for piece in old], row, new.vectors, order)
         group = np.concatenate([np.concatenate([piece.group for piece in old]).take(row), new.group]).take(order)
         return lambda start, end: Grouped(vectors(start, end), group[start:end])
-    wide = np.result_type(numbers_of(old[0]), numbers_of(new))
+    wide = np.float64 if np.float64 in (numbers_of(old[0]).dtype, numbers_of(new).dtype) else np.float32
     if is_sparse(new):
         both = [in_kind(part, wide) for part in (take_rows(concatenate_rows(old), row), new)]
         return partial(slice_rows, take_rows(concatenate_rows(both), order))
