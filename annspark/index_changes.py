@@ -96,8 +96,9 @@ def find_changes(users: Users, old: Saved, stage: Store, candidates: Users | Non
     mapper = _left_mapper(paths, gone, manifest, tell_bars=candidates is None)
     columns = f"{PARTITION_KEY} int, {HASHES} binary, {BARS} binary, {_SHORT} binary"
     left = stage(spark.range(0, len(paths), 1, len(paths)).mapInArrow(mapper, columns))
-    short = numbers(collect(left.where(F.col(_SHORT).isNotNull()).select(_SHORT))[_SHORT], np.int64)
-    again = distinct(np.concatenate([again, short]))
+    if len(gone.hashes):
+        short = numbers(collect(left.where(F.col(_SHORT).isNotNull()).select(_SHORT))[_SHORT], np.int64)
+        again = distinct(np.concatenate([again, short]))
     return Changes(gone=gone, added=added, again=again, bars=left.where(F.col(BARS).isNotNull()).drop(_SHORT))
 
 

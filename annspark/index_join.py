@@ -188,11 +188,12 @@ def _join_mapper(
         shipped = gathered(batches)
         if shipped is None:  # a part of a tree that is not joined
             return
-        part = parts[number_of[shipped[PARTITION_KEY][0].as_py()]]
         told, asking = shipped.filter(shipped[BARS].is_valid()), shipped.filter(shipped[IDS].is_valid())
         del shipped
         if len(asking) == 0:
             return
+        # Bars came by the parts of last night.  Where one of these is gone, those here may be of other parts.
+        part = parts[number_of[asking[PARTITION_KEY][0].as_py()]]
         met = _gather(part, told, asking, replaced, wire, coordinates)
         joined = join_changed(
             met.vectors,
@@ -279,7 +280,7 @@ def _gather(
     calling = visitors.leaf[np.isin(visitors.visited, target[~goes])]
     row = np.flatnonzero(np.isin(part.leaf, np.concatenate([visits[goes], calling])))
     ids = pa.concat_arrays([ids.take(pa.array(row)), elements(asking[IDS]).cast(ids.type)])
-    order = pc.sort_indices(ids).to_numpy()
+    order = pc.sort_indices(ids).to_numpy().astype(np.int64)
     at = np.empty(len(order), np.int64)
     at[order] = np.arange(len(order))
     owner = at[len(row) + owner]

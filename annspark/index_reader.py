@@ -90,6 +90,7 @@ def _users_of(spark: SparkSession, manifest: Manifest, folder: str) -> Users:
         id_bytes=manifest.id_bytes,
         dropped={},
         examples={},
+        staged=False,
     )
 
 

@@ -36,6 +36,12 @@ def tied(rng):
     return rng.integers(1, 4, 4).astype(float).tolist()
 
 
+def islands(rng):
+    """Return a vector of one of 40 clusters that are far from each other."""
+    centre = np.random.default_rng(rng.integers(40)).normal(size=8)
+    return (1000 * centre + rng.normal(size=8)).tolist()
+
+
 def bits(rng):
     return rng.integers(0, 2, 9).astype(float).tolist()
 
@@ -228,6 +234,19 @@ def test_a_part_that_loses_all_its_rows_leaves_the_others_right(spark, tmp_path)
     left = list(nights.rows.values())
     nights.make = lambda rng: left[rng.integers(len(left))]  # twins of these have their homes
     nights.change(20, 20, 0)
+    whole = joined_anew(index, nights.table(), tmp_path / "whole")
+    with patch("annspark.update._join_all", None), patch("annspark.update._MOST_CHANGED", 1):
+        lists, index, _ = updated(index, nights.table(), tmp_path / "night-1")
+    assert len(read_manifest(str(tmp_path / "night-1")).parts) == len(parts)
+    assert lists == whole
+
+
+def test_a_part_that_nobody_else_misses_is_gone(spark, tmp_path):
+    nights = Nights(spark, islands, FLOATS, np.random.default_rng(3), 1100)
+    index = start(nights, tmp_path, metric="euclidean", probes=1, trees=2)
+    first, *parts = read_manifest(str(tmp_path / "night-0")).parts
+    for i in read_part(f"{tmp_path}/night-0/{first}", 8, sparse=False)[0].to_pylist():
+        del nights.rows[i]
     whole = joined_anew(index, nights.table(), tmp_path / "whole")
     with patch("annspark.update._join_all", None), patch("annspark.update._MOST_CHANGED", 1):
         lists, index, _ = updated(index, nights.table(), tmp_path / "night-1")

@@ -95,9 +95,8 @@ def find_rows(users: Users, wanted: np.ndarray) -> tuple[np.ndarray, Vectors, Ex
     """Return vectors_of, and what these users exclude, None where no pairs are excluded."""
     wire, more = users.wire, excluded_fields(users.table)
     wanted = distinct(wanted)
-    blocks = blocks_holding(users.table, wanted, users.rows).select(
-        HASHES, *wire.names, *(field.name for field in more)
-    )
+    blocks = blocks_holding(users.table, wanted, users.rows) if users.staged else users.table
+    blocks = blocks.select(HASHES, *wire.names, *(field.name for field in more))
     schema = T.StructType([T.StructField(HASHES, T.BinaryType()), *wire.fields, *more])
     found = collect(blocks.mapInArrow(_wanted_rows_mapper(wanted, wire), schema))
     hashes, excluded = numbers(found[HASHES], np.int64), read_excluded(found)

@@ -59,7 +59,7 @@ class GroupSizes:
 
 @dataclass(frozen=True)
 class Users:
-    """The valid rows of a table, staged.
+    """The valid rows of a table.
 
     role        : what messages call the table: "input", "candidates", "queries" or "index"
     table       : blocks of users: ids (array), hashes (binary int64), the columns of wire (vectors as in the input,
@@ -82,6 +82,7 @@ class Users:
                   spark.block.excluded_fields
     most_excluded : the most pairs that one user excludes
     groups      : the sizes of the groups within which neighbors are looked for; None where there are none
+    staged      : whether the table is stored, so that one of its columns is read without making the others
     """
 
     role: str
@@ -101,6 +102,7 @@ class Users:
     excluded: int | None = None
     most_excluded: int = 0
     groups: GroupSizes | None = None
+    staged: bool = True
 
     @property
     def spare(self) -> int:

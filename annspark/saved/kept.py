@@ -80,7 +80,8 @@ class KeptRows:
         lost = np.flatnonzero(is_gone)
         owner = np.searchsorted(rows.first, lost, side="right") - 1
         # Before the first list, and behind the end of one, are lists of rows that are gone.
-        shorter = distinct(owner[(owner >= 0) & (lost < (rows.first + rows.counts)[owner])])
+        lost, owner = lost[owner >= 0], owner[owner >= 0]
+        shorter = distinct(owner[lost < (rows.first + rows.counts)[owner]])
         at = ranges(rows.first[shorter], rows.counts[shorter])
         of_row = np.repeat(np.arange(len(shorter)), rows.counts[shorter])
         of_row, at = of_row[~is_gone[at]], at[~is_gone[at]]
@@ -159,7 +160,7 @@ def read_rows(path: str) -> KeptRows:
         homes=numbers_in(homes.flatten()).reshape(-1, homes.type.list_size),
         neighbor_ids=lists.flatten(),
         distances=numbers_in(batch.column(5).flatten()),
-        first=offsets[:-1] - offsets[0],
+        first=offsets[:-1] - offsets[:1],
         counts=np.diff(offsets),
         whole=numbers_in(batch.column(6)).astype(bool),
     )

@@ -148,7 +148,7 @@ def blocks_holding(blocks: DataFrame, wanted: np.ndarray, rows: int) -> DataFram
     wanted : int64 (n,), ascending
     rows   : of all blocks
     """
-    if len(wanted) > min(_FEW * rows, _MOST_HELD):
+    if len(wanted) == 0 or len(wanted) > min(_FEW * rows, _MOST_HELD):
         return blocks
 
     def find(batches: Batches) -> Batches:

@@ -63,6 +63,12 @@ def test_what_is_gone_is_in_no_list_and_short_lists_are_told():
     assert left.farthest().tolist() == [0.5, np.inf, 1.0]
 
 
+def test_nothing_is_left_where_all_rows_are_gone():
+    left = rows_of(LISTS, [False, True, True, False]).without(Gone(pa.array([0, 1, 2, 3]), np.array([0, 7, 14, 21])))
+    assert len(left.ids) == len(left.counts) == 0
+    assert left.farthest().tolist() == []
+
+
 def test_visits_come_back_as_they_were_written(tmp_path):
     rng = np.random.default_rng(0)
     leaf = np.sort(rng.integers(0, 9, 100))
