@@ -154,17 +154,7 @@ def test_the_core_knows_neither_spark_nor_files(path):
     roots = {name.split(".")[0] for name in imports_of(path)}
     if path.name == "vectors.py":  # sparse rows are scipy's
         roots -= {"scipy"}
-    assert roots <= {
-        "annspark",
-        "numpy",
-        "dataclasses",
-        "hashlib",
-        "functools",
-        "itertools",
-        "math",
-        "collections",
-        "typing",
-    }
+    assert roots <= {"annspark", "numpy", "dataclasses", "hashlib", "functools", "math", "collections", "typing"}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)

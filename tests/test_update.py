@@ -225,12 +225,18 @@ def test_an_index_is_right_and_does_not_grow_through_many_nights(spark, tmp_path
     assert max(sizes) < 1.1 * min(sizes)
 
 
+def lose_a_part(nights, folder):
+    """Delete all rows of the first part of an index, and return the other parts."""
+    first, *parts = read_manifest(str(folder)).parts
+    for i in read_part(f"{folder}/{first}", 8, sparse=False)[0].to_pylist():
+        del nights.rows[i]
+    return parts
+
+
 def test_a_part_that_loses_all_its_rows_leaves_the_others_right(spark, tmp_path):
     nights = Nights(spark, normal, FLOATS, np.random.default_rng(3), 1100)
     index = start(nights, tmp_path, metric="euclidean", probes=3, trees=2)
-    first, *parts = read_manifest(str(tmp_path / "night-0")).parts
-    for i in read_part(f"{tmp_path}/night-0/{first}", 8, sparse=False)[0].to_pylist():
-        del nights.rows[i]
+    parts = lose_a_part(nights, tmp_path / "night-0")
     left = list(nights.rows.values())
     nights.make = lambda rng: left[rng.integers(len(left))]  # twins of these have their homes
     nights.change(20, 20, 0)
@@ -244,9 +250,7 @@ def test_a_part_that_loses_all_its_rows_leaves_the_others_right(spark, tmp_path)
 def test_a_part_that_nobody_else_misses_is_gone(spark, tmp_path):
     nights = Nights(spark, islands, FLOATS, np.random.default_rng(3), 1100)
     index = start(nights, tmp_path, metric="euclidean", probes=1, trees=2)
-    first, *parts = read_manifest(str(tmp_path / "night-0")).parts
-    for i in read_part(f"{tmp_path}/night-0/{first}", 8, sparse=False)[0].to_pylist():
-        del nights.rows[i]
+    parts = lose_a_part(nights, tmp_path / "night-0")
     whole = joined_anew(index, nights.table(), tmp_path / "whole")
     with patch("annspark.update._join_all", None), patch("annspark.update._MOST_CHANGED", 1):
         lists, index, _ = updated(index, nights.table(), tmp_path / "night-1")

@@ -8,7 +8,6 @@ Numbers are float32 or float64.  scipy is imported where sparse rows are made, s
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -188,15 +187,14 @@ def merged_rows(old: Iterable[Vectors], row: np.ndarray, new: Vectors, order: np
 
     A piece is copied while it is still in the cache, which takes a quarter less time than merging.
     """
-    pieces = iter(old)
-    first = next(pieces)
-    if not isinstance(first, np.ndarray):
-        return merging([first, *pieces], row, new, order)(0, len(order))
+    if not isinstance(new, np.ndarray):
+        return merging(list(old), row, new, order)(0, len(order))
     is_new = order >= len(row)
     place = np.full(int(row.max(initial=-1)) + 1, -1)
     place[row[order[~is_new]]] = np.flatnonzero(~is_new)
-    rows, start = np.empty((len(order), first.shape[1]), np.result_type(first, new)), 0
-    for piece in chain([first], pieces):
+    rows, start = np.empty((len(order), new.shape[1]), new.dtype), 0
+    for piece in old:
+        rows = rows.astype(np.result_type(rows, piece), copy=False)
         to = place[start : start + len(piece)]
         there = np.flatnonzero(to >= 0)
         rows[to[there]] = piece[there]
