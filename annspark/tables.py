@@ -20,8 +20,9 @@ LOWEST = "lowest"
 # that they probe (binary int32, user after user) and how many each user probes (binary int32).
 PARTITION_KEY, HOMES, VISITS, N_VISITS = "partition_key", "homes", "visits", "n_visits"
 # Where pairs are excluded, blocks have two more columns: the hashes of the ids that users must not be given (binary
-# int64, user after user) and how many each user excludes (binary int32).
-EXCLUDED, N_EXCLUDED = "excluded", "n_excluded"
+# int64, user after user) and how many each user excludes (binary int32).  Blocks of pairs that are on the way to their
+# users have the hash of the user of each, too (binary int64).
+EXCLUDED, N_EXCLUDED, EXCLUDING = "excluded", "n_excluded", "excluding"
 # Where queries are shipped to the users they are compared with, the ids of queries have a column of their own.
 QUERY_IDS = "query_ids"
 # Blocks of users' lists, which a partition of the join returns: neighbors (array), distances (binary float32), the

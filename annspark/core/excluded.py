@@ -7,6 +7,8 @@ import numpy as np
 
 from annspark.core.arrays import distinct, members_of, ranges
 
+_MARK_BITS = 22  # 4 MB: the marks of a partition's rows stay in a cache
+
 
 @dataclass(frozen=True)
 class Excluded:
@@ -46,8 +48,13 @@ class Excluded:
         row, n = np.repeat(np.arange(len(self.counts)), self.counts), len(self.counts)
         if len(hashes) == 0:
             return pairs_of(row[:0], row[:0], n, 0)
+        # In a join most others are in other partitions.  Marks tell most of these, for a tenth of the time that looking
+        # them up takes.
+        marks, mask = np.zeros(1 << _MARK_BITS, bool), np.int64((1 << _MARK_BITS) - 1)
+        marks[hashes & mask] = True
+        near = np.flatnonzero(marks.take(self.hashes & mask))
         # Both sides are sorted: looking numbers up in their order takes a quarter of the time.
-        order, by_hash = np.argsort(hashes, kind="stable"), np.argsort(self.hashes)
+        order, by_hash = np.argsort(hashes, kind="stable"), near.take(np.argsort(self.hashes.take(near)))
         row, wanted = row.take(by_hash), self.hashes.take(by_hash)
         other = order.take(np.searchsorted(hashes.take(order), wanted), mode="clip")
         here = np.flatnonzero(hashes.take(other) == wanted)

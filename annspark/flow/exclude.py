@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
@@ -36,7 +35,18 @@ from annspark.spark.partitions import count_partitions
 from annspark.spark.staging import Store
 from annspark.spark.types import is_collated, is_whole, widens
 from annspark.spark.wire import Wire, row_bytes
-from annspark.tables import DIGESTS, EXCLUDED, HASHES, IDS, LOWEST, N_EXCLUDED, NEIGHBOR_ID, PARTITION_KEY, quoted
+from annspark.tables import (
+    DIGESTS,
+    EXCLUDED,
+    EXCLUDING,
+    HASHES,
+    IDS,
+    LOWEST,
+    N_EXCLUDED,
+    NEIGHBOR_ID,
+    PARTITION_KEY,
+    quoted,
+)
 
 _MOST, _SUM = "most", "sum"
 
@@ -61,7 +71,9 @@ def with_excluded(
     keys, wire = partition_keys(n_partitions), users.wire
     user = id_type(users.table)
     keyed = T.StructType([T.StructField(PARTITION_KEY, T.IntegerType()), *block_fields(user, wire)[:-1]])
-    named = T.StructType([keyed[PARTITION_KEY], keyed[HASHES], T.StructField(EXCLUDED, T.BinaryType())])
+    named = T.StructType(
+        [keyed[PARTITION_KEY], *(T.StructField(name, T.BinaryType()) for name in (EXCLUDING, EXCLUDED))]
+    )
     both = users.table.mapInArrow(_by_hash_mapper(keys, wire), keyed).unionByName(
         hashed.mapInArrow(_pairs_mapper(keys), named), allowMissingColumns=True
     )
@@ -179,7 +191,7 @@ def _pairs_mapper(keys: np.ndarray) -> Mapper:
         for batch in batches:
             user, other = (column.to_numpy() for column in batch.columns)
             columns = block_numbers(slot_of(user, len(keys)), keys, user, other)
-            yield pa.RecordBatch.from_arrays(columns, [PARTITION_KEY, HASHES, EXCLUDED])
+            yield pa.RecordBatch.from_arrays(columns, [PARTITION_KEY, EXCLUDING, EXCLUDED])
 
     return send
 
@@ -189,12 +201,11 @@ def _attach_mapper(wire: Wire) -> Mapper:
         shipped = gathered(batches)
         if shipped is None:
             return
-        are_users = shipped[IDS].is_valid()
-        users, pairs = shipped.filter(are_users), shipped.filter(pc.invert(are_users))
-        if len(users) == 0:
+        ids, hashes, vectors = elements(shipped[IDS]), numbers(shipped[HASHES], np.int64), wire.read(shipped)
+        if len(ids) == 0:
             return
-        ids, hashes, vectors = elements(users[IDS]), numbers(users[HASHES], np.int64), wire.read(users)
-        named, others = (numbers(pairs[name], np.int64) for name in (HASHES, EXCLUDED))
+        named, others = (numbers(shipped[name], np.int64) for name in (EXCLUDING, EXCLUDED))
+        del shipped
         excluded = excluded_by(hashes, named, others)
         # In the order of hashes, so that each block holds users of neighboring hashes.
         order = np.argsort(hashes, kind="stable")

@@ -22,7 +22,7 @@ def gathered(batches: Batches) -> pa.Table | None:
 def numbers(column: pa.Array | pa.ChunkedArray, dtype: type[np.generic]) -> np.ndarray:
     """Read the numbers in a binary column; without a copy where the column is a single chunk.
 
-    column  : binary; every value is a whole number of items long; no nulls
+    column  : binary; every value is a whole number of items long; a null has no items
     returns : the items of all values in one flat array
     """
     if isinstance(column, pa.ChunkedArray):

@@ -80,8 +80,8 @@ class Wire:
 
 
 def _sizes(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """Return the number of bytes of every value: int64 (n_blocks,)."""
-    return pc.binary_length(column).to_numpy().astype(np.int64)
+    """Return the number of bytes of every value, 0 for a null: int64 (n_blocks,)."""
+    return pc.fill_null(pc.binary_length(column), 0).to_numpy().astype(np.int64)
 
 
 def _values(column: pa.Array | pa.ChunkedArray, counts: np.ndarray) -> np.ndarray:
