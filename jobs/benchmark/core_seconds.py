@@ -23,7 +23,7 @@ from typing import Any
 from jobs.benchmark.commands import command, environment
 from jobs.benchmark.sets import Data, prepare
 from jobs.benchmark.systems import Setting
-from jobs.benchmark.watch import bind, family
+from jobs.benchmark.watch import bind, family, memory_mb
 
 # The beginnings of names of Java's threads; the others are the driver's.
 _JAVA = {
@@ -35,10 +35,20 @@ _JAVA = {
 }
 KINDS = ("Python", "Java's tasks", "Java's driver", "compilers", "collector")
 _EVERY = 0.5  # seconds between two looks
+_LOOKS_AT_MEMORY = 4  # every so many looks, as the system walks page tables for it
 
 Spent = dict[tuple[int, str], tuple[str, float]]  # by process and thread: kind and seconds
 Step = tuple[str, float, float]  # name, start and end
 Divided = list[tuple[str, float, dict[str, float]]]  # of each step: name, seconds, core-seconds by kind
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run: what its report tells, what its steps took, and the most memory it had (PSS)."""
+
+    report: dict[str, Any]
+    steps: Divided
+    peak_mb: float
 
 
 @dataclass(frozen=True)
@@ -71,18 +81,19 @@ def build(data: Data, setting: Setting) -> Built:
     with tempfile.TemporaryDirectory(prefix="annspark-bench-") as folder:
         output = Path(folder) / "neighbors"
         line = command("annspark", setting, data, output, sys.executable)
-        return Built(data, *measured(line, Path(folder), Path(f"{output}.report")))
+        one = measured(line, Path(folder), Path(f"{output}.report"))
+        return Built(data, one.report, one.steps)
 
 
-def measured(line: list[str], folder: Path, report: Path) -> tuple[dict[str, Any], Divided]:
-    """Run a command of annspark; return its report, and what its steps took.
+def measured(line: list[str], folder: Path, report: Path) -> Measured:
+    """Run a command of annspark, and measure it.
 
     folder : for Spark's files
     report : the folder that the report is written to
     """
-    started, ended, looks = run(line, environment("annspark", folder, sys.executable))
+    started, ended, looks, peak_mb = run(line, environment("annspark", folder, sys.executable))
     told = report / "report.json"
-    return json.loads(told.read_text()), divide(steps_of(told, started, ended), looks)
+    return Measured(json.loads(told.read_text()), divide(steps_of(told, started, ended), looks), peak_mb)
 
 
 def total(steps: Divided) -> tuple[float, float]:
@@ -128,16 +139,18 @@ def as_growth(builds: list[Built]) -> str:
     return "\n".join([*lines, *(f"| {name} | {' | '.join(cells)} |" for name, cells in told.items())])
 
 
-def run(line: list[str], environ: dict[str, str]) -> tuple[float, float, list[tuple[float, Spent]]]:
-    """Run a command to its end; return when it started and ended, and what every thread had spent by when."""
-    started, looks = time.time(), []
+def run(line: list[str], environ: dict[str, str]) -> tuple[float, float, list[tuple[float, Spent]], float]:
+    """Run a command to its end; return when it started and ended, what every thread had spent by when, and peak MB."""
+    started, looks, peak_mb = time.time(), [], 0.0
     with subprocess.Popen(line, env=environ, stdout=subprocess.DEVNULL, preexec_fn=bind) as process:
         while process.poll() is None:
             looks.append((time.time(), _spent_by(process.pid)))
+            if len(looks) % _LOOKS_AT_MEMORY == 0:
+                peak_mb = max(peak_mb, memory_mb(family(process.pid).values()))
             time.sleep(_EVERY)
     if process.returncode:
         raise SystemExit(f"{' '.join(line)}: exit code {process.returncode}")
-    return started, time.time(), looks
+    return started, time.time(), looks, peak_mb
 
 
 def steps_of(report: Path, started: float, ended: float) -> list[Step]:

@@ -41,9 +41,9 @@ def _builds_of(source: str, folder: Path, filters: list[str], recall: float) -> 
         output = folder / f"neighbors-{number}"
         flags = ["--input", str(given), "--output", str(output), "--metric", metric_of(source), "--recall", str(recall)]
         line = annspark(sys.executable, "build", *flags, "--k", str(K), *_flags(name, folder, len(vectors)))
-        report, steps = measured(line, folder, Path(f"{output}.report"))
-        print(f"{name_of(source)}, {name}\n\n{as_table(steps)}\n", flush=True)
-        found.append((name, report["recall"]["mean"], *total(steps)))
+        one = measured(line, folder, Path(f"{output}.report"))
+        print(f"{name_of(source)}, {name}\n\n{as_table(one.steps)}\n", flush=True)
+        found.append((name, one.report["recall"]["mean"], *total(one.steps)))
     plain = np.mean([seconds for name, _, seconds, _ in found if name == "plain"])
     return [
         f"| {name_of(source)} | {name} | {mean:.4f} | {seconds:.1f} | {spent:.1f} | {seconds / plain - 1:+.0%} |"

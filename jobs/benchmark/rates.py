@@ -100,7 +100,7 @@ def measure(source: str, setting: dict[str, Any], cache: Path) -> Measured:
         output = Path(folder) / "neighbors"
         report = Path(f"{output}.report") / "report.json"
         line = command("annspark", setting, data, output, sys.executable)
-        started, ended, looks = run(line, environment("annspark", Path(folder), sys.executable))
+        started, ended, looks, _ = run(line, environment("annspark", Path(folder), sys.executable))
         steps, told = divide(steps_of(report, started, ended), looks), json.loads(report.read_text())
     spent: dict[str, float] = {}
     for name, _, by_kind in steps:

@@ -23,7 +23,7 @@ _SHARED = ("start", "read", "sample", "exact", "audit")
 def main() -> None:
     """Build, update, and print the tables."""
     args = _parser().parse_args()
-    columns = "set | night | recall | seconds of work | core-seconds of work | share of the build"
+    columns = "set | night | recall | seconds of work | core-seconds of work | share of the build | peak MB"
     compare_runs(args.sets, columns, partial(_nights_of, changed=args.changed, recall=args.recall))
 
 
@@ -36,13 +36,13 @@ def _nights_of(source: str, folder: Path, changed: list[float], recall: float) -
         write_vectors(given, vectors[taken], ids)
         full = ["build", *places, "--metric", metric_of(source), "--recall", str(recall)]
         line = annspark(sys.executable, *(full if share is None else ["update", *places]))
-        report, steps = measured(line, folder, Path(f"{output}.report"))
+        one = measured(line, folder, Path(f"{output}.report"))
         night = "build" if share is None else f"{share:.1%} changed"
-        print(f"{name_of(source)}, {night}\n\n{as_table(steps)}\n", flush=True)
-        seconds, spent = total([step for step in steps if step[0] not in _SHARED])
+        print(f"{name_of(source)}, {night}\n\n{as_table(one.steps)}\n", flush=True)
+        seconds, spent = total([step for step in one.steps if step[0] not in _SHARED])
         built = built or spent
-        told = [name_of(source), night, f"{report['recall']['mean']:.4f}", f"{seconds:.1f}", f"{spent:.1f}"]
-        rows.append(f"| {' | '.join(told)} | {spent / built:.1%} |")
+        told = [name_of(source), night, f"{one.report['recall']['mean']:.4f}", f"{seconds:.1f}", f"{spent:.1f}"]
+        rows.append(f"| {' | '.join(told)} | {spent / built:.1%} | {one.peak_mb:,.0f} |")
     size = sum(file.stat().st_size for file in index.iterdir()) / 1e6
     print(f"The index has {size:,.0f} MB.\n", flush=True)
     return rows
