@@ -22,6 +22,10 @@ class InputError(AnnsparkError, ValueError):
     """The input table cannot be used as it is; nothing was written."""
 
 
+class Unlike(InputError):
+    """The vectors are of another kind or length than those they are compared with."""
+
+
 class BuildNeeded(InputError):
     """Tonight's rows do not fit the index that is to be updated; table and index have to be built anew."""
 

@@ -21,7 +21,7 @@ from annspark.output.outputs import Pending
 from annspark.pipeline import Result, build_tuned, exclude_pairs, require_recall, start_run, tune
 from annspark.pipeline import fit as fit_tuned
 from annspark.query import ask
-from annspark.saved.manifest import find_index, read_manifest
+from annspark.saved.manifest import Manifest, find_index, read_manifest
 from annspark.settings import Settings, make_settings, require_known, settings_of_candidates, takes_settings
 from annspark.spark import files
 from annspark.spark.cluster import count_cores
@@ -52,10 +52,16 @@ class Index:
     """
 
     def __init__(
-        self, spark: SparkSession, indexed: Indexed, tuned: Tuned | None, opened: ExitStack, folder: str | None = None
+        self,
+        spark: SparkSession,
+        indexed: Indexed,
+        tuned: Tuned | None,
+        opened: ExitStack,
+        folder: str | None = None,
+        manifest: Manifest | None = None,
     ):
         self._spark, self._indexed, self._tuned, self._opened = spark, indexed, tuned, opened
-        self._folder = folder  # of a loaded one
+        self._folder, self._manifest = folder, manifest  # of a loaded one
         self._closed = False
 
     def __enter__(self) -> "Index":
@@ -167,6 +173,8 @@ class Index:
         The rows that are not joined are still sent through the forest, to find those that go to a leaf with a new
         candidate.  This costs a build's routing, but neither its shuffle nor its join.
 
+        An index that was written anew since it was loaded has to be loaded again before: SettingsError says so.
+
         Raises what build_neighbors raises: RecallMissed says that the rows have drifted from the forest, so that a new
         index is needed.  Raises BuildNeeded, an InputError, for rows that this index cannot hold.
         """
@@ -177,8 +185,7 @@ class Index:
             raise SettingsError("'path' is not given, and this index is in no folder. Give a folder for the new index.")
         place = require_folder_name("path", path or self._folder)
         output = check_index(self._spark, place, overwrite or path is None)
-        folder = find_index(self._folder) if self._folder else None
-        old = Saved(folder, read_manifest(folder)) if folder else None
+        old = self._saved()
         with (
             publish.aside(self._spark, output),
             staging(folder_name_if_any("scratch", scratch), self._spark) as stage,
@@ -219,6 +226,21 @@ class Index:
         if self._closed:
             raise SettingsError("this index is closed. Fit it or load it again, and use it before close().")
 
+    def _saved(self) -> Saved | None:
+        """Return where the index is and its files; None for one that was not loaded.
+
+        Raises SettingsError where others are there by now: the forest that was loaded does not go with these.
+        """
+        if self._folder is None or self._manifest is None:
+            return None
+        saved = Saved(folder := find_index(self._folder), read_manifest(folder))
+        if saved.manifest.files != self._manifest.files:  # their names have marks of the run that wrote them
+            raise SettingsError(
+                f"index {self._folder!r}: it was written anew since it was loaded, by a build or an update. Load it "
+                "again, or go on with the index that update() returned."
+            )
+        return saved
+
     def _tuned_for(self, settings: Settings) -> Tuned | None:
         """Return what the fit has found, with other settings that do not change it; None where they change it."""
         if self._tuned is None:
@@ -258,7 +280,8 @@ def load(spark: SparkSession, path: str | PathLike[str]) -> Index:
     Raises InputError where there is no index, or one that is newer than this code, damaged or not whole.
     """
     folder = files.resolve(spark, "index", require_folder_name("path", path, "the folder of an index"))
-    return Index(spark, read_index(spark, find_index(folder)), None, ExitStack(), folder)
+    manifest = read_manifest(place := find_index(folder))
+    return Index(spark, read_index(spark, place, manifest), None, ExitStack(), folder, manifest)
 
 
 def settings_for(own: Settings, given: dict[str, Any], names: tuple[str, ...], call: str) -> Settings:

@@ -14,7 +14,7 @@ from annspark.core.vectors import narrowed
 from annspark.errors import InputError, SettingsError, reason_of
 from annspark.flow.first_rows import FirstRows
 from annspark.flow.read import Users
-from annspark.saved.manifest import FIRST, Manifest, QueryCalibration, read_manifest
+from annspark.saved.manifest import FIRST, Manifest, QueryCalibration
 from annspark.saved.parts import open_part, read_batch
 from annspark.settings import Settings, make_settings
 from annspark.spark.arrow import Batches, Mapper
@@ -25,12 +25,13 @@ from annspark.tables import HASHES, IDS, LOWEST
 from annspark.tuned import Indexed, Kept
 
 
-def read_index(spark: SparkSession, folder: str) -> Indexed:
+def read_index(spark: SparkSession, folder: str, manifest: Manifest) -> Indexed:
     """Return the index that a folder holds; its vectors are read whenever a step needs them.
 
-    Raises InputError where there is no index, or one that is newer than this code, damaged or not whole.
+    manifest : of the folder, as read_manifest returns it
+
+    Raises InputError for an index that is damaged or not whole.
     """
-    manifest = read_manifest(folder)
     sizes = manifest.forest.sizes
     return Indexed(
         settings=_settings_of(manifest),

@@ -95,7 +95,8 @@ def publish_update(spark: SparkSession, job: UpdateJob) -> Report:
     cannot be updated, for an output that does not go with it, and for a report or scratch that cannot be written to.
     """
     folder = find_index(files.resolve(spark, "index", job.index))
-    old, indexed = Saved(folder, read_manifest(folder)), read_index(spark, folder)
+    old = Saved(folder, read_manifest(folder))
+    indexed = read_index(spark, folder, old.manifest)
     settings = settings_for(indexed.settings, job.settings, OF_UPDATE, "update")
     kept = require_updatable(indexed, job.index, settings, has_excluded=job.exclude is not None)
     index = check_index(spark, job.index, overwrite=True)
@@ -158,7 +159,8 @@ def publish_queries(spark: SparkSession, job: QueryJob) -> Report:
     Raises as Index.query does, InputError for a folder that holds no index, and SettingsError for an output, report or
     scratch that cannot be written to.
     """
-    indexed = read_index(spark, find_index(files.resolve(spark, "index", job.index)))
+    folder = find_index(files.resolve(spark, "index", job.index))
+    indexed = read_index(spark, folder, read_manifest(folder))
     settings = settings_for(indexed.settings, job.settings, OF_QUERIES, "query")
     with ready_to_write(spark, job, job.overwrite, settings.shape) as ready:
         table = open_input(spark, job.input, job.format, version=job.input_version)
@@ -231,7 +233,7 @@ def _open_pairs(spark: SparkSession, job: Job | QueryJob | UpdateJob, ready: Rea
     """Return the job's table of excluded pairs, None where it names none."""
     if job.exclude is None:
         return None
-    pairs = open_input(spark, job.exclude, None, role="exclude")
+    pairs = open_input(spark, job.exclude, job.format, role="exclude")
     publish.require_apart(spark, ready.output, pairs, job.exclude, "exclude")
     return pairs
 

@@ -212,7 +212,7 @@ def tune(users: Users, settings: Settings, run: Run, grown: Forest | None = None
     """
     spark = users.table.sparkSession
     neighbors, n_leaves = most_neighbors(users, settings), leaves_for(users.rows, settings)
-    users = with_too_small(users, neighbors)
+    users = with_too_small(users, neighbors, settings.k)
     with run.clock.step("sample") as facts:
         users, samples = _draw_samples(users, settings, users.coordinates if grown else None)
         facts += [f"{samples.count():,} users"]
@@ -509,7 +509,7 @@ def report_on(
             indexed=known.users.rows if known.are_queries else None,
             excluded_pairs=asking.excluded,
             groups=asking.groups.count if asking.groups else None,
-            in_small_groups=asking.groups.too_small if asking.groups else 0,
+            in_small_groups=asking.groups.in_small if asking.groups else 0,
         ),
         recall=audit.recall,
         calibration=tuned.calibration,

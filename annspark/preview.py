@@ -62,7 +62,7 @@ def preview(spark: SparkSession, job: Job, size: PlanFor) -> Preview:
     with ready_to_write(spark, job, overwrite=True) as ready:
         run = start_run(spark, ready.stage, ready.stage)
         users = read_users(open_input(spark, job.input, job.format, version=job.input_version), job.settings, run)
-        pairs = open_input(spark, job.exclude, None, role="exclude") if job.exclude else None
+        pairs = open_input(spark, job.exclude, job.format, role="exclude") if job.exclude else None
         rows = size.rows or users.rows
         drawn = count_drawn(users, rows, job.settings)
         tuned = tune(exclude_pairs(users, pairs, users.id_kind, job.settings, run), job.settings, run)

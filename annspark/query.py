@@ -100,6 +100,7 @@ def ask(
     indexed = replace(indexed, users=users)
     queries = read_users(_matching(table, indexed.users, settings, role), settings, run, role, indexed.users)
     _require_size(queries, indexed.users)
+    require_unique(queries, settings)
     queries = exclude_pairs(queries, exclude, indexed.users.id_kind, settings, run)
     if queries.wire != indexed.users.wire:  # sparse queries may have columns that no indexed row has
         indexed = replace(indexed, users=replace(indexed.users, wire=queries.wire))
@@ -167,7 +168,7 @@ def know_queries(queries: Users, indexed: Indexed, settings: Settings, n_calibra
     users = indexed.users
     most = users.groups.largest if users.groups else users.rows
     neighbors = min(settings.k, max(0, most - settings.same_ids))
-    queries = with_groups_among(queries, users, neighbors, own=settings.same_ids)
+    queries = with_groups_among(queries, users, neighbors, settings.k, own=settings.same_ids)
     with run.clock.step("sample") as facts:
         counts = [*count_exact_users(queries.rows, settings.audit_users, n_calibrate), PLAN_SAMPLE]
         _, (audit, calibrate, routed) = sample_vectors(queries, counts, users.coordinates)
@@ -245,6 +246,11 @@ def _matching(table: DataFrame, users: Users, settings: Settings, role: str) -> 
     kind, wanted = type_of_ids(table, settings, role), users.id_kind
     kinds = f"{kind.simpleString()} in the {role} and {wanted.simpleString()} in the {users.role}"
     if is_collated(kind) or is_collated(wanted):  # ids are compared by their bytes
+        if settings.candidate_col:
+            raise SettingsError(
+                f"'candidate_col' is {settings.candidate_col!r}, and ids are {kind.simpleString()}: no row may be its "
+                "own neighbor, and ids that a collation makes equal would not be seen. Cast them to string before."
+            )
         raise SettingsError(
             f"'same_ids' is True, and ids are {kinds}: ids that a collation makes equal would not be seen. Cast both "
             "to string before, or leave same_ids out."
@@ -257,6 +263,17 @@ def _matching(table: DataFrame, users: Users, settings: Settings, role: str) -> 
         f"'same_ids' is True, and ids are {kinds}: they cannot be the same things. Cast the ids of the {role}, or "
         "leave same_ids out."
     )
+
+
+def require_unique(rows: Users, settings: Settings) -> None:
+    """Raise InputError for rows of one id where all rows ask and some may be neighbors: each might be one of these."""
+    repeated = rows.dropped.get("duplicate_id", 0)
+    if settings.candidate_col and rows.role == "input" and repeated:
+        raise InputError(
+            f"{rows.role}: {repeated:,} rows have an id that was met before, for example "
+            f"{rows.examples['duplicate_id']!r}. With 'candidate_col' {settings.candidate_col!r} none of them can be "
+            "dropped, as one might ask while another is the neighbor. Leave one row of each id before."
+        )
 
 
 def _require_size(queries: Users, users: Users) -> None:

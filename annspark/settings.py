@@ -26,6 +26,7 @@ from annspark.core.centre_forest import SPLITS
 from annspark.core.metric import METRICS
 from annspark.core.weighted import WEIGHABLE
 from annspark.errors import SettingsError
+from annspark.tables import NEIGHBOR_ID
 
 MOST_LEAF_ROWS = 1_000_000
 # Columns of the output, by its shape.
@@ -225,6 +226,11 @@ class Settings:
 
         has_excluded : whether pairs are excluded
         """
+        if has_excluded and self.id_col.lower() == NEIGHBOR_ID:
+            raise SettingsError(
+                f"'id_col' is {self.id_col!r}, and pairs are excluded, which have the other end in {NEIGHBOR_ID!r}: "
+                "the two would be one column. Name the column of ids otherwise."
+            )
         if has_excluded and self.links == "either":
             raise SettingsError(
                 "'links' is 'either', and pairs are excluded: it would add them again from the other end. Leave "

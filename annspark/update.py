@@ -20,12 +20,12 @@ from annspark.core.forest import Forest
 from annspark.core.join_sparse import CROWDED
 from annspark.core.metric import METRICS
 from annspark.core.plan import PLAN_SAMPLE, Expected, Plan, count_exact_users, count_merge_partitions
-from annspark.errors import BuildNeeded, SettingsError
+from annspark.errors import BuildNeeded, SettingsError, Unlike
 from annspark.flow.audit import noise_of
 from annspark.flow.exact import find_exact
 from annspark.flow.exclude import digests_of, without_excluded
 from annspark.flow.first_rows import FirstRows, pick_first_rows, pick_for_queries
-from annspark.flow.groups import with_groups, with_too_small
+from annspark.flow.groups import large_from, with_groups, with_too_small
 from annspark.flow.grow import count_forest_sample
 from annspark.flow.read import Users
 from annspark.flow.sample import Samples, sample_vectors
@@ -46,7 +46,7 @@ from annspark.pipeline import (
     read_users,
     where_found,
 )
-from annspark.query import find_for_queries, know_queries, plan_asking
+from annspark.query import find_for_queries, know_queries, plan_asking, require_unique
 from annspark.run import Run
 from annspark.saved.manifest import Manifest
 from annspark.settings import Settings
@@ -58,6 +58,7 @@ from annspark.tuned import Found, Indexed, Kept, Known, Tuned
 _BUILD = "Build table and index anew: annspark build --index, or --rebuild-if-missed"
 _TOO_NEAR = f"input: neighbors are too near each other for float32 now, in which the index compares them. {_BUILD}."
 _MOST_CHANGED = 0.25  # share of the rows: if more have changed, joining all of them anew takes less time
+_OUTGROWN = 16  # times the rows of a large group: one without trees is compared all with all, and so takes too long
 _MOST_ENTERING = 64 << 20  # bytes of new candidates that the driver hands to the tasks
 _MOST_TOLD = 5_000_000  # most hashes of changed rows, and of their excluded pairs, that the driver hands to the tasks
 
@@ -78,7 +79,7 @@ class Tonight:
 
 def on_drift(settings: Settings) -> str:
     """Return what to do where the recall was missed by an update."""
-    top_up = "" if settings.candidate_col else "--top-up, or "
+    top_up = "" if settings.candidate_col or settings.top_up else "--top-up, or "
     return (
         f"The rows have drifted from the forest of the index. Add {top_up}--rebuild-if-missed, or build table and "
         "index anew: annspark build --index."
@@ -172,16 +173,15 @@ def _read(
     vectors: DataFrame, indexed: Indexed, settings: Settings, exclude: DataFrame | None, run: Run
 ) -> tuple[Users, Users]:
     """Return tonight's rows that may be neighbors, and those that ask: the same, or with candidate_col all rows."""
-    like = replace(indexed.users, role="index")
     role = "candidates" if settings.candidate_col else "input"
-    users = read_users(select_candidates(vectors, settings.candidate_col), settings, run, role, like, contents=True)
+    users = _read_like(select_candidates(vectors, settings.candidate_col), indexed, settings, run, role)
     users = with_groups(users, settings, run.stage, indexed.forest)
-    _require_fitting(users, indexed.users)
+    _require_trees(users, settings)
     if settings.candidate_col is None:
         users = exclude_pairs(users, exclude, users.id_kind, settings, run)
         return users, users
-    asking = read_users(vectors, settings, run, like=like, contents=True)
-    _require_fitting(asking, indexed.users)
+    asking = _read_like(vectors, indexed, settings, run, "input")
+    require_unique(asking, settings)
     # Rows that only ask may have columns that no candidate has.
     return replace(users, wire=asking.wire), exclude_pairs(asking, exclude, asking.id_kind, settings, run)
 
@@ -212,12 +212,35 @@ def _join_all(tuned: Tuned, indexed: Indexed, new: str, named: str, asked: dict[
     return Tonight(joined, _with_residents(indexed, manifest), manifest)
 
 
+def _read_like(vectors: DataFrame, indexed: Indexed, settings: Settings, run: Run, role: str) -> Users:
+    """Return rows that the index can hold; raise BuildNeeded where it cannot."""
+    try:
+        users = read_users(vectors, settings, run, role, replace(indexed.users, role="index"), contents=True)
+    except Unlike as error:
+        raise BuildNeeded(f"{error} Or: {_BUILD[0].lower()}{_BUILD[1:]}.") from error
+    _require_fitting(users, indexed.users)
+    return users
+
+
+def _require_trees(users: Users, settings: Settings) -> None:
+    """Raise BuildNeeded for a group so large that it needs trees, and has none in the index."""
+    if users.groups is None:
+        return
+    largest, most = max(users.groups.rows_by_size, default=0), _OUTGROWN * large_from(settings)
+    if largest > most:
+        raise BuildNeeded(
+            f"input: a group by {settings.within!r} has {largest:,} rows and no trees in the index, so that all of "
+            f"them would be compared with each other; up to {most:,} are. It is new, it has grown, or its value is "
+            f"written in another way than when the index was made. {_BUILD}."
+        )
+
+
 def _require_fitting(users: Users, before: Users) -> None:
     """Raise BuildNeeded for rows that the coordinates or the ids of the index do not hold."""
     if users.id_kind != before.id_kind:
         raise BuildNeeded(
             f"input: ids are {users.id_kind.simpleString()}, and {before.id_kind.simpleString()} in the index. Cast "
-            f"them, or build anew. {_BUILD}."
+            f"them. Or: {_BUILD[0].lower()}{_BUILD[1:]}."
         )
     if not users.coordinates.holds(users.largest, users.wire.dim):
         raise BuildNeeded(
@@ -229,7 +252,7 @@ def _require_fitting(users: Users, before: Users) -> None:
 def _know(users: Users, settings: Settings, run: Run) -> Known:
     """Return what is known of tonight's rows: samples of them, and the exact neighbors of those audited."""
     neighbors = most_neighbors(users, settings)
-    users = with_too_small(users, neighbors)
+    users = with_too_small(users, neighbors, settings.k)
     with run.clock.step("sample") as facts:
         n_audit, _ = count_exact_users(
             users.rows, settings.audit_users, 0 if settings.recall_asked is None else CALIBRATION_USERS

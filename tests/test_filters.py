@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime, timedelta, timezone
 from functools import partial
 from types import SimpleNamespace
 from unittest.mock import patch
@@ -22,7 +22,7 @@ from annspark.saved.manifest import read_manifest
 from annspark.settings import Settings
 from tests import oracle
 from tests.cli.builds import build
-from tests.helpers import clustered, lists_of, long_lists_of, make_table, read_report
+from tests.helpers import clustered, configured, lists_of, long_lists_of, make_table, read_report
 from tests.test_metrics import table_of
 
 N, K, QUICK = 900, 6, {"k": 6, "leaf_rows": 60, "audit_users": 300}
@@ -125,6 +125,21 @@ def test_queries_with_excluded_pairs(spark):
 
 
 @SLOW
+def test_excluded_pairs_are_read_in_the_format_of_the_input(spark, tmp_path):
+    make_table(spark, ROWS[:60]).write.json(str(tmp_path / "in"))
+    nobody = spark.createDataFrame([(1, 2), (1, None)], "user_id bigint, neighbor_id bigint")
+    nobody.write.json(str(tmp_path / "pairs"))
+    options = "--exclude", str(tmp_path / "pairs"), "--format", "json", "--k", "59"
+    assert build(tmp_path / "in", tmp_path / "out", *options) == 0
+    lists = {
+        row.user_id: {near.neighbor_id for near in row.neighbors}
+        for row in spark.read.json(str(tmp_path / "out")).collect()
+    }
+    assert lists[1] == set(range(60)) - {1, 2}
+    assert read_report(tmp_path / "out.report")["rows"]["excluded_pairs"] == 1  # null excludes nobody
+
+
+@SLOW
 def test_excluded_on_the_command_line(spark, tmp_path):
     banned = banned_pairs(distances_of(ROWS, "cosine"))
     make_table(spark, ROWS).selectExpr("*", "user_id < 500 as ok").write.parquet(str(tmp_path / "in"))
@@ -150,6 +165,13 @@ def test_bad_filters_are_refused(spark):
     ):
         with pytest.raises(InputError, match=words):
             build_neighbors(table, exclude=wrong)
+    with pytest.raises(SettingsError, match="'id_col' is 'Neighbor_id', and pairs are excluded"):
+        build_neighbors(table, exclude=pairs, id_col="Neighbor_id")
+    twice = table.selectExpr("*", "user_id % 2 = 0 AS ok").unionByName(
+        table.where("user_id < 2").selectExpr("*", "true AS ok")
+    )
+    with pytest.raises(InputError, match=r"input: 2 rows have an id that was met before.*Leave one row of each id"):
+        build_neighbors(twice, candidate_col="ok", on_bad_row="drop")
     with pytest.raises(SettingsError, match="'links' is 'either', and pairs are excluded"):
         build_neighbors(table, exclude=pairs, links="either")
     with pytest.raises(SettingsError, match="'candidate_col' is 'ok', and candidates are given"):
@@ -160,7 +182,7 @@ def test_bad_filters_are_refused(spark):
         build_neighbors(table, candidate_col="ok")
     with pytest.raises(InputError, match="'vector' is array<float>; candidate_col must be a boolean column"):
         build_neighbors(table, candidate_col="vector")
-    with pytest.raises(InputError, match="candidates: no valid row among 0"):
+    with pytest.raises(InputError, match="candidates: no valid row among 0: none is true in column 'ok'"):
         build_neighbors(table.selectExpr("*", "false as ok"), candidate_col="ok")
 
 
@@ -372,8 +394,59 @@ def test_groups_have_the_numbers_that_spark_gives_them(spark):
 
 
 @pytest.mark.parametrize(
+    ("columns", "groups"),
+    [
+        (["bigint(i)", "smallint(i)", "double(i)", "float(i)", "cast(i AS decimal(5,2))", "string(i)"], 3),
+        (["i - 0.5", "double(i) - 0.5D", "float(i) - 0.5F"], 3),
+        (["if(i = 0, -0.0D, 0.0D)"], 1),
+        (["timestamp_seconds(1729987200 + 3600 * i)"], 3),  # within two of these hours clocks in Berlin go back
+        (["double('NaN')", "float('NaN')"], 1),
+        (["1e300D * i"], 3),
+    ],
+)
+def test_equal_values_are_a_group_in_any_type_and_time_zone(spark, columns, groups):
+    found = []
+    for zone in ("UTC", "Europe/Berlin"):
+        with configured(spark, spark__sql__session__timeZone=zone):
+            for column in columns:
+                table = spark.range(3).selectExpr("id user_id", "array(1.0F) vector", "int(id) i")
+                table = table.selectExpr("user_id", "vector", f"{column} AS g")
+                rows = open_source(table, Settings(within="g")).table.orderBy("user_id").collect()
+                found.append([row.group for row in rows])
+    assert len(set(found[0])) == groups
+    assert all(some == found[0] for some in found)
+
+
+def test_an_hour_is_searched_by_a_time_with_a_zone(spark):
+    hour = datetime(2024, 10, 27, 0, 30, tzinfo=UTC)
+    table = spark.createDataFrame([(1, [1.0], hour)], "user_id int, vector array<float>, hour timestamp")
+    number = open_source(table, Settings(within="hour")).table.collect()[0].group
+    manifest = SimpleNamespace(settings={"within": "hour"})
+    there = hour.astimezone(timezone(timedelta(hours=9)))
+    assert [asked_groups(time, manifest, 1, single=True).tolist() for time in (hour, there)] == [[number]] * 2
+
+
+def test_all_who_are_in_small_groups_are_counted(spark):
+    table = make_table(spark, ROWS[:60]).selectExpr("*", "user_id div 3 AS shop")
+    for within, size in (("shop", 3), ("user_id", 1)):
+        result = build_neighbors(table, within=within, **QUICK)
+        assert {len(found) for found in lists_of(result.table).values()} == {size - 1}
+        assert (result.report.rows.in_small_groups, result.report.rows.short) == (60, 0)
+
+
+def test_queries_of_no_group_of_the_index_are_told_of(spark, caplog):
+    items = make_table(spark, ROWS[:90]).selectExpr("*", "user_id % 3 AS shop")
+    users = make_table(spark, ROWS[90:99]).selectExpr("*", "concat('shop ', user_id % 3) AS shop")
+    result = build_neighbors(users, candidates=items, within="shop", **QUICK)
+    assert not any(lists_of(result.table).values())
+    assert "none of the 9 rows of the input is of a group that has rows in the candidates" in caplog.text
+
+
+@pytest.mark.parametrize(
     ("within", "given", "words"),
     [
+        ("a", np.array(["2024-01-01", "2024-01-02"], "datetime64[ns]"), "Groups are given as texts"),
+        ("a", np.array([1, 2], "timedelta64[ns]"), "Groups are given as texts"),
         ("a", None, "None was given, and the index has groups by 'a'. Give within={'a': ...} with the values"),
         ("a, b", "x", "'x' was given, and the index has groups by 'a', 'b'"),
         ("a", {"b": ["x", "y"]}, "the columns 'b' were given, and the index has groups by 'a'"),

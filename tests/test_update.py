@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from pyspark.sql import functions as F
 
 import annspark
 from annspark import InputError, SettingsError, fit, load
@@ -289,6 +290,48 @@ def test_rows_that_no_longer_fit_are_refused_with_what_to_do(spark, tmp_path):
     with fit(nights.table(), **QUICK) as fitted, pytest.raises(SettingsError, match="'path' is not given"):
         fitted.update(nights.table())
     assert files_in(tmp_path) == ["night-0"]
+
+
+@SLOW
+def test_an_index_that_was_written_anew_has_to_be_loaded_again(spark, tmp_path):
+    nights = Nights(spark, normal, FLOATS, np.random.default_rng(0), 200)
+    held = start(nights, tmp_path, metric="euclidean", probes=2)
+    nights.exclude(5)
+    again = held.update(nights.table(), **nights.excluded()).index  # replaces the folder that both are of
+    before = files_in(tmp_path / "night-0")
+    for table in (nights.table(), nights.table().limit(100)):
+        with pytest.raises(SettingsError, match=r"it was written anew since it was loaded.*Load it again"):
+            held.update(table)
+    assert files_in(tmp_path / "night-0") == before
+    with pytest.raises(SettingsError, match="excluded pairs, and 'exclude' is not given"):
+        again.update(nights.table())
+    assert len(lists_of(again.update(nights.table(), **nights.excluded()).table)) == 200
+
+
+@SLOW
+def test_a_large_group_without_trees_needs_a_build(spark, tmp_path):
+    nights = Nights(spark, normal, FLOATS, np.random.default_rng(0), 500)
+    index = start(nights, tmp_path, metric="cosine", within="city", probes=2, leaf_rows=8, k=2)
+    renamed = nights.table().withColumn("city", F.lit("one"))
+    with patch("annspark.update._OUTGROWN", 5), pytest.raises(annspark.BuildNeeded, match="500 rows and no trees"):
+        index.update(renamed)
+    lists, _, report = updated(index, renamed, tmp_path / "small")
+    assert len(lists) == 500
+    assert report.recall.mean == 1
+
+
+@SLOW
+@pytest.mark.parametrize("other", ["array(0.5F, 1.5F)", "map(3, 0.5F, 7, 1.5F)"])
+def test_vectors_of_another_model_need_a_build(spark, night, capsys, other):
+    folder, _ = night
+    vectors = spark.read.parquet(str(folder / "tonight")).selectExpr("user_id", f"{other} AS vector")
+    vectors.write.parquet(str(folder / "others"))
+    assert update(folder, rows="others") == 3
+    said = capsys.readouterr().err
+    assert "build table and index anew: annspark build --index, or --rebuild-if-missed" in said
+    assert "drop" not in said
+    assert update(folder, "--rebuild-if-missed", "--on-bad-row", "drop", rows="others") == 0
+    assert load(spark, folder / "index").update(vectors).report.rows.written == vectors.count()
 
 
 @pytest.fixture(scope="module")

@@ -63,9 +63,10 @@ def with_excluded(
     cores     : number of tasks that run at once
     Raises InputError where the table lacks a column, or its ids are of another type.
     """
-    hashed = pairs.select(
-        seeded_hash(_ids_in(pairs, settings.id_col, users.id_kind, users.role), settings.seed).alias(HASHES),
-        seeded_hash(_ids_in(pairs, NEIGHBOR_ID, neighbors, "neighbors"), settings.seed).alias(EXCLUDED),
+    own = _ids_in(pairs, settings.id_col, users.id_kind, users.role)
+    other = _ids_in(pairs, NEIGHBOR_ID, neighbors, "neighbors")
+    hashed = pairs.where(other.isNotNull()).select(
+        seeded_hash(own, settings.seed).alias(HASHES), seeded_hash(other, settings.seed).alias(EXCLUDED)
     )
     n_partitions = count_partitions(count_staged_bytes(users.rows, users.width), cores)
     keys, wire = partition_keys(n_partitions), users.wire

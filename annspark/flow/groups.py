@@ -1,5 +1,6 @@
 """Groups: count the users of each group, within which neighbors are looked for."""
 
+import logging
 from dataclasses import replace
 
 import numpy as np
@@ -18,8 +19,14 @@ from annspark.spark.cluster import partition_keys
 from annspark.spark.staging import Store
 from annspark.tables import GROUPS, PARTITION_KEY
 
+logger = logging.getLogger("annspark")
 _GROUP, _ROWS, _TIMES, _OTHERS = "group", "rows", "times", "others"
 _PARTITION_ROWS = 4_000_000  # users whose groups are counted in one partition: the groups are some 100 MB at most
+
+
+def large_from(settings: Settings) -> int:
+    """Return the rows from which on a group is large."""
+    return LARGE * max(settings.leaf_rows, 4 * settings.k)
 
 
 def with_groups(users: Users, settings: Settings, stage: Store, forest: Forest | None = None) -> Users:
@@ -31,9 +38,9 @@ def with_groups(users: Users, settings: Settings, stage: Store, forest: Forest |
     if not users.wire.grouped or users.groups is not None:
         return users
     grown = forest.names if isinstance(forest, GroupedForest) else None
-    from_here = LARGE * max(settings.leaf_rows, 4 * settings.k)
     table = stage(_counted(users))
-    found = collect(table.mapInArrow(_sizes_mapper(grown, from_here), f"{_GROUP} long, {_ROWS} long, {_TIMES} long"))
+    mapper, columns = _sizes_mapper(grown, large_from(settings)), f"{_GROUP} long, {_ROWS} long, {_TIMES} long"
+    found = collect(table.mapInArrow(mapper, columns))
     large = found.filter(found[_GROUP].is_valid())
     rows_by_size: dict[int, int] = {}
     for size, times in zip(found[_ROWS].to_pylist(), found[_TIMES].to_pylist(), strict=True):
@@ -44,6 +51,7 @@ def with_groups(users: Users, settings: Settings, stage: Store, forest: Forest |
         rows_by_size=rows_by_size,
         large=dict(zip(large[_GROUP].to_pylist(), large[_ROWS].to_pylist(), strict=True)),
         too_small=0,
+        in_small=0,
     )
     return replace(users, groups=groups)
 
@@ -71,27 +79,42 @@ def _sizes_mapper(grown: np.ndarray | None, from_here: int) -> Mapper:
     return summarize
 
 
-def with_too_small(users: Users, neighbors: int) -> Users:
-    """Return users that know how many of them are in groups of no more than the given number of neighbors."""
+def with_too_small(users: Users, neighbors: int, k: int) -> Users:
+    """Return users that know how many of them are in groups of no more than the given number of neighbors, and of k.
+
+    neighbors : the most neighbors a user can have, at most k
+    """
     if users.groups is None:
         return users
-    too_small = sum(rows for size, rows in users.groups.rows_by_size.items() if size <= neighbors)
-    return replace(users, groups=replace(users.groups, too_small=too_small))
+    sizes = users.groups.rows_by_size.items()
+    too_small, in_small = (sum(rows for size, rows in sizes if size <= most) for most in (neighbors, k))
+    return replace(users, groups=replace(users.groups, too_small=too_small, in_small=in_small))
 
 
-def with_groups_among(queries: Users, indexed: Users, neighbors: int, *, own: bool) -> Users:
+def with_groups_among(queries: Users, indexed: Users, neighbors: int, k: int, *, own: bool) -> Users:
     """Return queries with the sizes of the groups of those that may be their neighbors.
 
-    neighbors : the most neighbors a query can have
+    Logs a warning where no query is of a group with such rows.
+
+    neighbors : the most neighbors a query can have, at most k
     own       : a query is one of the indexed rows of its group, and not its own neighbor
     """
     if indexed.groups is None:
         return queries
     there = indexed.groups.table.withColumnRenamed(_ROWS, _OTHERS)
     both = _counted(queries).join(there, _GROUP, "left").fillna(0, [_OTHERS])
-    lacking = F.when(F.col(_OTHERS) < neighbors + own, F.col(_ROWS)).otherwise(0)
-    count, too_small = both.agg(F.count("*"), F.sum(lacking)).collect()[0]
-    return replace(queries, groups=replace(indexed.groups, count=count, too_small=too_small))
+    below = (neighbors + own, k + own, 1)
+    lacking = (F.sum(F.when(F.col(_OTHERS) < least, F.col(_ROWS)).otherwise(0)) for least in below)
+    count, too_small, in_small, alone = both.agg(F.count("*"), *lacking).collect()[0]
+    if alone == queries.rows:
+        logger.warning(
+            "within: none of the %s rows of the %s is of a group that has rows in the %s, so all lists are empty. "
+            "Groups are compared as texts: give their columns in the same types and spelling.",
+            f"{queries.rows:,}",
+            queries.role,
+            indexed.role,
+        )
+    return replace(queries, groups=replace(indexed.groups, count=count, too_small=too_small, in_small=in_small))
 
 
 def _counted(users: Users) -> DataFrame:

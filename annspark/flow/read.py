@@ -12,7 +12,7 @@ from pyspark.sql import types as T
 from annspark.core.coordinates import Coordinates
 from annspark.core.plan import count_staged_bytes
 from annspark.core.weighted import most_index
-from annspark.errors import InputError
+from annspark.errors import InputError, Unlike
 from annspark.input.check import MEANING
 from annspark.input.duplicates import find_duplicates, without_duplicates
 from annspark.input.given import shown
@@ -36,8 +36,9 @@ class GroupSizes:
     count        : number of groups
     rows_by_size : rows of all groups of one size together, by size
     large        : the rows of each large one, by group; large are those that get trees of their own
-    too_small    : users who can have fewer neighbors than were asked for, because their group is so small; 0 until
-                   the lists are planned
+    too_small    : users who can have fewer neighbors than others, because their group is so small; 0 until the lists
+                   are planned
+    in_small     : users who can have fewer than k, because their group is so small; 0 until then, too
     """
 
     table: DataFrame
@@ -45,6 +46,7 @@ class GroupSizes:
     rows_by_size: dict[int, int]
     large: dict[int, int]
     too_small: int
+    in_small: int
 
     @property
     def largest(self) -> int:
@@ -185,7 +187,7 @@ def read_vectors(
         if like and wanted:
             told = ""
             meaning["wrong_length"] = f"the vector does not have {numbers}, as those of the {like.role} have"
-    _require_usable(users, vectors, settings, meaning, told)
+    _require_usable(users, vectors, settings, meaning, told, like)
     return users
 
 
@@ -213,18 +215,27 @@ def _lengths_in_words(settings: Settings, lengths: tuple[int, ...]) -> str:
 
 
 def _require_usable(
-    users: Users, vectors: DataFrame, settings: Settings, meaning: dict[str, str], lengths: str
+    users: Users, vectors: DataFrame, settings: Settings, meaning: dict[str, str], lengths: str, like: Users | None
 ) -> None:
     """Raise InputError for rows that cannot be used, unless they are to be dropped, and when no row is left.
 
+    It is Unlike where most vectors are of another length than those they are compared with.
+
     meaning : what each reason says
     lengths : a sentence on the vectors that can be used, "" where the meanings say it
+    like    : those that they are compared with; None for themselves
     """
     bad = "; ".join(
         f"{reason} {n:,} ({meaning[reason]}; for example {settings.id_col} {users.examples[reason]!r})"
         for reason, n in users.dropped.items()
     )
     columns = [settings.id_col, *settings.vector_names]
+    unlike = users.dropped.get("wrong_length", 0)
+    if like and 2 * unlike > users.read and (users.rows == 0 or settings.on_bad_row == "fail"):
+        raise Unlike(
+            f"{users.role}: {unlike:,} of {users.read:,} vectors are not as long as those of the {like.role}. {bad}. "
+            "Give vectors that were made in the same way."
+        )
     if users.dropped and settings.on_bad_row == "fail":
         nulls = _file_of_nulls(vectors, settings) if {"null_id", "null_vector"} & set(users.dropped) else ""
         raise InputError(
@@ -234,6 +245,8 @@ def _require_usable(
         )
     if users.rows == 0:
         why = f": {bad}" if bad else ""
+        if users.read == 0 and settings.candidate_col and users.role == "candidates":
+            why = f": none is true in column {settings.candidate_col!r} (candidate_col)"
         raise InputError(f"{users.role}: no valid row among {users.read:,}{why}. Nothing to do.")
 
 

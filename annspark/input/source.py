@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from annspark.core.metric import METRICS
-from annspark.errors import InputError
+from annspark.errors import InputError, Unlike
 from annspark.input.given import find_column, inside_of, shown
 from annspark.settings import Settings, names_in
 from annspark.spark.arrow import Batches
@@ -23,6 +23,7 @@ _ID_TYPES = (
     *(T.ByteType, T.ShortType, T.IntegerType, T.LongType, T.StringType, T.BinaryType),
     *(T.DecimalType, T.DateType, T.TimestampType, T.TimestampNTZType),
 )
+_EXACT = 2.0**53  # whole numbers below are exact in a double
 _NUMBERS = (*WHOLE, T.FloatType, T.DoubleType, T.DecimalType)
 
 Form = tuple[str, ...]  # names of the columns that hold the vector of a row
@@ -97,7 +98,7 @@ def open_source(vectors: DataFrame, settings: Settings, sparse: bool | None = No
     for name, is_sparse in zip(settings.vector_names, found, strict=True):
         column = f"{role}: column {name!r} is {types[name].simpleString()}"
         if sparse is not None and is_sparse != sparse:
-            raise InputError(
+            raise Unlike(
                 f"{column}: these vectors are {kinds[is_sparse]}, and those they are compared with are "
                 f"{kinds[sparse]}. Give both in one form."
             )
@@ -149,10 +150,26 @@ def _group(vectors: DataFrame, within: str, role: str) -> Column:
                 f"{role}: column {name!r} is {field.dataType.simpleString()}, and groups are made of texts, numbers, "
                 "dates and booleans. Make such a column of it."
             )
-        # As texts, so that integers of two types are equal in two tables.  Spark's hash skips nulls.
-        text = F.col(quoted(name)).cast("string")
-        parts += [text.isNull(), text.cast(T.StringType()) if is_collated(field.dataType) else text]
+        column = F.col(quoted(name))
+        parts += [column.isNull(), _text_of(column, field.dataType)]  # Spark's hash skips nulls
     return F.xxhash64(*parts)
+
+
+def _text_of(column: Column, kind: T.DataType) -> Column:
+    """Return the text by which groups are compared: the same for equal values in two tables and two sessions.
+
+    Numbers are equal in all types that hold them, but for fractions in decimals of other scales.  A timestamp is its
+    microseconds since 1970, as its text depends on the time zone of the session.  A collation counts as none.
+    """
+    if isinstance(kind, T.TimestampType):
+        return F.unix_micros(column).cast("string")
+    text = column.cast("string")
+    if isinstance(kind, T.FloatType | T.DoubleType):  # -0.0 becomes 0
+        is_whole = (F.abs(column) < _EXACT) & (F.floor(column) == column)
+        return F.when(is_whole, F.when(F.abs(column) < _EXACT, column).cast("bigint").cast("string")).otherwise(text)
+    if isinstance(kind, T.DecimalType) and kind.scale:
+        return F.when(F.floor(column) == column, F.floor(column).cast("string")).otherwise(text)
+    return text.cast(T.StringType()) if is_collated(kind) else text
 
 
 def _option(setting: str, role: str) -> str:

@@ -1,7 +1,7 @@
 """The groups that a caller searches within, and the numbers that stand for them."""
 
 from collections.abc import Mapping
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,9 @@ from annspark.core.spark_hash import spark_hash
 from annspark.errors import InputError
 from annspark.saved.manifest import Manifest
 from annspark.settings import names_in
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FINER = ("ns", "ps", "fs", "as")  # than what Python's dates and times hold
 
 
 def asked_groups(given: Any, manifest: Manifest, n: int, *, single: bool) -> np.ndarray | None:
@@ -60,6 +63,8 @@ def _texts_of(given: Any, name: str, n: int, single: bool) -> list[str | None]:
 
 
 def _text_of(value: Any, name: str) -> str | None:
+    if isinstance(value, np.datetime64 | np.timedelta64):  # of nanoseconds, item() would be a whole number
+        value = value.astype(f"{value.dtype.kind}8[us]") if np.datetime_data(value.dtype)[0] in _FINER else value
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, str):
@@ -68,9 +73,13 @@ def _text_of(value: Any, name: str) -> str | None:
         return str(value).lower()
     if isinstance(value, int):
         return str(value)
-    if isinstance(value, date) and not isinstance(value, datetime):
+    if isinstance(value, datetime):
+        if value.tzinfo is not None:
+            return str((value - _EPOCH) // timedelta(microseconds=1))
+    elif isinstance(value, date):
         return value.isoformat()
     raise InputError(
-        f"within: column {name!r} has {value!r}. Groups are given as texts, whole numbers, booleans, dates or None. "
-        "For any other value give the text that Spark casts it to, such as '1.50' for the decimal 1.50."
+        f"within: column {name!r} has {value!r}. Groups are given as texts, whole numbers, booleans, dates, datetimes "
+        "with a time zone, or None. For any other value give the text that Spark casts it to, such as '1.50' for the "
+        "decimal 1.50."
     )
