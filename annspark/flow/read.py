@@ -230,24 +230,22 @@ def _require_usable(
         for reason, n in users.dropped.items()
     )
     columns = [settings.id_col, *settings.vector_names]
-    unlike = users.dropped.get("wrong_length", 0)
-    if like and 2 * unlike > users.read and (users.rows == 0 or settings.on_bad_row == "fail"):
-        raise Unlike(
-            f"{users.role}: {unlike:,} of {users.read:,} vectors are not as long as those of the {like.role}. {bad}. "
-            "Give vectors that were made in the same way."
-        )
+    unlike = like and 2 * users.dropped.get("wrong_length", 0) > users.read
+    error = Unlike if unlike else InputError
     if users.dropped and settings.on_bad_row == "fail":
         nulls = _file_of_nulls(vectors, settings) if {"null_id", "null_vector"} & set(users.dropped) else ""
-        raise InputError(
+        advice = f"{nulls}Repair the rows, or leave them out with --on-bad-row drop (on_bad_row='drop')."
+        if like and unlike:
+            advice = f"Give vectors that were made as those of the {like.role} were."
+        raise error(
             f"{users.role}: {sum(users.dropped.values()):,} of {users.read:,} rows cannot be used, by columns "
-            f"{shown(columns[:-1])} and {shown([columns[-1]])}: {bad}. {lengths}{nulls}"
-            "Repair the rows, or leave them out with --on-bad-row drop (on_bad_row='drop')."
+            f"{shown(columns[:-1])} and {shown([columns[-1]])}: {bad}. {lengths}{advice}"
         )
     if users.rows == 0:
         why = f": {bad}" if bad else ""
         if users.read == 0 and settings.candidate_col and users.role == "candidates":
             why = f": none is true in column {settings.candidate_col!r} (candidate_col)"
-        raise InputError(f"{users.role}: no valid row among {users.read:,}{why}. Nothing to do.")
+        raise error(f"{users.role}: no valid row among {users.read:,}{why}. Nothing to do.")
 
 
 def _file_of_nulls(vectors: DataFrame, settings: Settings) -> str:
