@@ -408,8 +408,7 @@ def _stored(
     # A long table has no row for a user without neighbors.
     require_complete(counts.written + (counts.without_neighbors if layout.long else 0), rows)
     found = Found(table=table, layout=layout, counts=counts, plan=plan, n_leaves=plan.n_leaves)
-    too_small = known.asking.groups.too_small if known.asking.groups else 0
-    return complete(found, tuned, store, n_merge_partitions) if counts.short > too_small else found
+    return complete(found, tuned, store, n_merge_partitions) if counts.short > known.restricted else found
 
 
 def complete(found: Found, tuned: Tuned, store: Store, n_merge_partitions: int) -> Found:
@@ -475,8 +474,7 @@ def finish_found(found: Found, tuned: Tuned, run: Run) -> tuple[DataFrame, int]:
         kinds = known.asking.id_kind, known.users.id_kind
         table = run.keep(finish(found.table, found.layout, layout, settings, *kinds))
         # Counting computes the table now, because the tables it is made from are deleted when the run ends.
-        too_small = known.asking.groups.too_small if known.asking.groups else 0
-        fewer = max(0, count_shorter(table, layout, known.neighbors, known.asking.rows) - too_small)
+        fewer = max(0, count_shorter(table, layout, known.neighbors, known.asking.rows) - known.restricted)
         facts += [f"{fewer:,} users have fewer than {known.neighbors:,}"]
     return table, fewer if settings.changes_lists else 0
 
@@ -503,7 +501,7 @@ def report_on(
             written=counts.written,
             dropped=asking.dropped,
             examples=asking.examples,
-            short=max(0, counts.short - (asking.groups.too_small if asking.groups else 0)),
+            short=max(0, counts.short - known.restricted),
             widened=counts.completed,
             restricted=fewer,
             indexed=known.users.rows if known.are_queries else None,

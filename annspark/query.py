@@ -167,8 +167,11 @@ def know_queries(queries: Users, indexed: Indexed, settings: Settings, n_calibra
     """
     users = indexed.users
     most = users.groups.largest if users.groups else users.rows
-    neighbors = min(settings.k, max(0, most - settings.same_ids))
-    queries = with_groups_among(queries, users, neighbors, settings.k, own=settings.same_ids)
+    # With candidate_col, all that may be neighbors ask, and so do others, who do not lose themselves.
+    some_ask = settings.candidate_col is not None and queries.role == "input" and queries.rows > users.rows
+    neighbors = min(settings.k, max(0, most - (settings.same_ids and not some_ask)))
+    own = None if some_ask else settings.same_ids
+    queries = with_groups_among(queries, users, neighbors, settings.k, own=own)
     with run.clock.step("sample") as facts:
         counts = [*count_exact_users(queries.rows, settings.audit_users, n_calibrate), PLAN_SAMPLE]
         _, (audit, calibrate, routed) = sample_vectors(queries, counts, users.coordinates)
@@ -192,6 +195,7 @@ def know_queries(queries: Users, indexed: Indexed, settings: Settings, n_calibra
         nearest=nearest,
         first_rows=first_rows,
         neighbors=neighbors,
+        lonely=users.rows if some_ask and users.rows == neighbors else 0,
     )
 
 

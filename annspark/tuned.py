@@ -29,6 +29,7 @@ class Known:
     first_rows : sparse rows that every user is compared with, because they are the nearest of those that share no
                  column with it; None where the forest alone is enough
     neighbors  : the most neighbors a user can have: min(k, number of other users)
+    lonely     : users without groups who can have fewer, as they are of so few candidates and not their own neighbors
     """
 
     users: Users
@@ -38,6 +39,12 @@ class Known:
     nearest: Nearest
     first_rows: FirstRows | None
     neighbors: int
+    lonely: int = 0
+
+    @property
+    def restricted(self) -> int:
+        """How many users can have fewer neighbors than others can."""
+        return self.asking.groups.too_small if self.asking.groups else self.lonely
 
     @property
     def are_queries(self) -> bool:

@@ -434,6 +434,28 @@ def test_all_who_are_in_small_groups_are_counted(spark):
         assert (result.report.rows.in_small_groups, result.report.rows.short) == (60, 0)
 
 
+@pytest.mark.parametrize("few", [1, 5, K, K + 1])
+def test_of_few_candidates_only_they_have_fewer_neighbors(spark, few):
+    table = make_table(spark, ROWS[:80]).selectExpr("*", f"user_id < {few} AS ok")
+    result = build_neighbors(table, candidate_col="ok", **QUICK)
+    lengths = [len(found) for _, found in sorted(lists_of(result.table).items())]
+    assert lengths == [min(K, few - 1)] * few + [min(K, few)] * (80 - few)
+    assert (result.report.recall.k, result.report.recall.mean) == (min(K, few), 1)
+    assert (result.report.rows.short, result.report.rows.restricted) == (0, 0)
+    far = build_neighbors(table, candidate_col="ok", max_distance=1e-9, **QUICK)
+    assert not any(lists_of(far.table).values())
+    assert far.report.rows.restricted == 80 - few * (few <= K)
+
+
+def test_small_groups_of_candidates_are_counted(spark):
+    table = make_table(spark, ROWS[:200]).selectExpr("*", "user_id % 10 AS g", "user_id div 10 < user_id % 10 AS ok")
+    result = build_neighbors(table, candidate_col="ok", within="g", **QUICK)
+    lists = lists_of(result.table)
+    assert all(len(found) == min(K, i % 10 - (i // 10 < i % 10)) for i, found in lists.items())
+    assert result.report.rows.in_small_groups == sum(len(found) < K for found in lists.values())
+    assert result.report.rows.short == 0
+
+
 def test_queries_of_no_group_of_the_index_are_told_of(spark, caplog):
     items = make_table(spark, ROWS[:90]).selectExpr("*", "user_id % 3 AS shop")
     users = make_table(spark, ROWS[90:99]).selectExpr("*", "concat('shop ', user_id % 3) AS shop")

@@ -114,7 +114,8 @@ class Coordinates:
         """
         lost = 4 * self.lost_of(vectors)
         if self.facts.unit:
-            lost = lost * (np.sqrt(2 * np.maximum(radius, 0)) + lost)
+            chord = np.sqrt(2 * np.maximum(np.where(np.isfinite(radius), radius, 0), 0))  # 0 times inf is no number
+            lost = lost * (chord + lost)
         return np.where(np.isfinite(radius), radius + _SUMMED * np.abs(radius) + lost, radius)
 
     def holds(self, largest: float, numbers: int) -> bool:

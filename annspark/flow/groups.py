@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from annspark.core.forest import Forest
@@ -91,22 +91,31 @@ def with_too_small(users: Users, neighbors: int, k: int) -> Users:
     return replace(users, groups=replace(users.groups, too_small=too_small, in_small=in_small))
 
 
-def with_groups_among(queries: Users, indexed: Users, neighbors: int, k: int, *, own: bool) -> Users:
+def with_groups_among(queries: Users, indexed: Users, neighbors: int, k: int, *, own: bool | None) -> Users:
     """Return queries with the sizes of the groups of those that may be their neighbors.
 
     Logs a warning where no query is of a group with such rows.
 
     neighbors : the most neighbors a query can have, at most k
-    own       : a query is one of the indexed rows of its group, and not its own neighbor
+    own       : a query is one of the indexed rows of its group, and not its own neighbor; None where all indexed rows
+                are queries, and others are, too
     """
     if indexed.groups is None:
         return queries
     there = indexed.groups.table.withColumnRenamed(_ROWS, _OTHERS)
     both = _counted(queries).join(there, _GROUP, "left").fillna(0, [_OTHERS])
-    below = (neighbors + own, k + own, 1)
-    lacking = (F.sum(F.when(F.col(_OTHERS) < least, F.col(_ROWS)).otherwise(0)) for least in below)
-    count, too_small, in_small, alone = both.agg(F.count("*"), *lacking).collect()[0]
-    if alone == queries.rows:
+
+    def lacking(least: int) -> Column:
+        """Count the queries that can have fewer neighbors than `least`."""
+        fewer = F.when(F.col(_OTHERS) < least + bool(own), F.col(_ROWS))
+        if own is None:
+            fewer = fewer.when(F.col(_OTHERS) == least, F.col(_OTHERS))  # these lose themselves
+        return F.sum(fewer.otherwise(0))
+
+    alone = F.sum(F.when(F.col(_OTHERS) == 0, F.col(_ROWS)).otherwise(0))
+    found = both.agg(F.count("*"), lacking(neighbors), lacking(k), alone).collect()[0]
+    count, too_small, in_small, unknown = found
+    if unknown == queries.rows:
         logger.warning(
             "within: none of the %s rows of the %s is of a group that has rows in the %s, so all lists are empty. "
             "Groups are compared as texts: give their columns in the same types and spelling.",
