@@ -9,7 +9,6 @@ What is in the file already is not run again.
 
 import argparse
 import json
-import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass, fields, replace
@@ -29,8 +28,7 @@ from annspark.core.metric import prepare as prepare_vectors
 from annspark.core.plan import Workers, count_leaves, count_sampled, plan_join
 from annspark.flow.speed import time_kernels
 from annspark.settings import Settings
-from jobs.benchmark.commands import command, environment
-from jobs.benchmark.core_seconds import divide, run, steps_of
+from jobs.benchmark.core_seconds import build
 from jobs.benchmark.sets import Data, prepare
 from jobs.benchmark.systems import CORES
 
@@ -95,18 +93,12 @@ def read(path: Path) -> list[Measured]:
 
 def measure(source: str, setting: dict[str, Any], cache: Path) -> Measured:
     """Build once, and time the kernels by themselves."""
-    data = prepare(source, cache)
-    with tempfile.TemporaryDirectory(prefix="annspark-bench-") as folder:
-        output = Path(folder) / "neighbors"
-        report = Path(f"{output}.report") / "report.json"
-        line = command("annspark", setting, data, output, sys.executable)
-        started, ended, looks, _ = run(line, environment("annspark", Path(folder), sys.executable))
-        steps, told = divide(steps_of(report, started, ended), looks), json.loads(report.read_text())
+    built = build(prepare(source, cache), setting)
     spent: dict[str, float] = {}
-    for name, _, by_kind in steps:
+    for name, _, by_kind in built.steps:
         of = _STEPS.get(name, name)
         spent[of] = spent.get(of, 0.0) + sum(by_kind.values())
-    work, kernels = work_of(data, setting, told)
+    work, kernels = work_of(built.data, setting, built.report)
     return Measured(source, setting, work, kernels, spent)
 
 
