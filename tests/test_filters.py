@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
 from functools import partial
 from types import SimpleNamespace
 from unittest.mock import patch
@@ -397,7 +398,8 @@ def test_groups_have_the_numbers_that_spark_gives_them(spark):
     ("columns", "groups"),
     [
         (["bigint(i)", "smallint(i)", "double(i)", "float(i)", "cast(i AS decimal(5,2))", "string(i)"], 3),
-        (["i - 0.5", "double(i) - 0.5D", "float(i) - 0.5F"], 3),
+        (["i - 0.5", "i - 0.500", "cast(i - 0.5 AS decimal(38,20))", "double(i) - 0.5D", "float(i) - 0.5F"], 3),
+        (["cast(i AS decimal(9,2)) * 100 + 0.05", "cast(100 * i AS decimal(9,4)) + 0.0500"], 3),
         (["if(i = 0, -0.0D, 0.0D)"], 1),
         (["timestamp_seconds(1729987200 + 3600 * i)"], 3),  # within two of these hours clocks in Berlin go back
         (["double('NaN')", "float('NaN')"], 1),
@@ -424,6 +426,14 @@ def test_an_hour_is_searched_by_a_time_with_a_zone(spark):
     manifest = SimpleNamespace(settings={"within": "hour"})
     there = hour.astimezone(timezone(timedelta(hours=9)))
     assert [asked_groups(time, manifest, 1, single=True).tolist() for time in (hour, there)] == [[number]] * 2
+
+
+def test_whole_numbers_of_any_type_are_searched_for(spark):
+    table = spark.createDataFrame([(1, [1.0], 7)], "user_id int, vector array<float>, shop int")
+    number = open_source(table, Settings(within="shop")).table.collect()[0].group
+    manifest = SimpleNamespace(settings={"within": "shop"})
+    for value in (7, 7.0, np.float32(7), np.int16(7), Decimal("7.00"), "7"):
+        assert asked_groups(value, manifest, 1, single=True).tolist() == [number]
 
 
 def test_all_who_are_in_small_groups_are_counted(spark):
@@ -469,6 +479,8 @@ def test_queries_of_no_group_of_the_index_are_told_of(spark, caplog):
     [
         ("a", np.array(["2024-01-01", "2024-01-02"], "datetime64[ns]"), "Groups are given as texts"),
         ("a", np.array([1, 2], "timedelta64[ns]"), "Groups are given as texts"),
+        ("a", [1.0, float("nan")], "column 'a' has nan"),
+        ("a", [1.0, float("inf")], "column 'a' has inf"),
         ("a", None, "None was given, and the index has groups by 'a'. Give within={'a': ...} with the values"),
         ("a, b", "x", "'x' was given, and the index has groups by 'a', 'b'"),
         ("a", {"b": ["x", "y"]}, "the columns 'b' were given, and the index has groups by 'a'"),

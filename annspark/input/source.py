@@ -158,17 +158,17 @@ def _group(vectors: DataFrame, within: str, role: str) -> Column:
 def _text_of(column: Column, kind: T.DataType) -> Column:
     """Return the text by which groups are compared: the same for equal values in two tables and two sessions.
 
-    Numbers are equal in all types that hold them, but for fractions in decimals of other scales.  A timestamp is its
-    microseconds since 1970, as its text depends on the time zone of the session.  A collation counts as none.
+    Numbers are equal in all types that hold them.  A timestamp is its microseconds since 1970, as its text depends on
+    the time zone of the session.  A collation counts as none.
     """
     if isinstance(kind, T.TimestampType):
         return F.unix_micros(column).cast("string")
-    text = column.cast("string")
+    text, whole = column.cast("string"), F.floor(column)
     if isinstance(kind, T.FloatType | T.DoubleType):  # -0.0 becomes 0
-        is_whole = (F.abs(column) < _EXACT) & (F.floor(column) == column)
-        return F.when(is_whole, F.when(F.abs(column) < _EXACT, column).cast("bigint").cast("string")).otherwise(text)
+        return F.when((F.abs(column) < _EXACT) & (whole == column), whole.cast("string")).otherwise(text)
     if isinstance(kind, T.DecimalType) and kind.scale:
-        return F.when(F.floor(column) == column, F.floor(column).cast("string")).otherwise(text)
+        fraction = F.regexp_replace(text, r"(\.[0-9]*?)0+$", "$1")
+        return F.when(whole == column, whole.cast("string")).otherwise(fraction)
     return text.cast(T.StringType()) if is_collated(kind) else text
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from annspark.saved.manifest import Manifest
 from annspark.settings import names_in
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EXACT = 2**53  # whole numbers from here on are not all exact in a double
 _FINER = ("ns", "ps", "fs", "as")  # than what Python's dates and times hold
 
 
@@ -71,6 +74,8 @@ def _text_of(value: Any, name: str) -> str | None:
         return value
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, float | Decimal) and isfinite(value) and int(value) == value and abs(int(value)) < _EXACT:
+        value = int(value)
     if isinstance(value, int):
         return str(value)
     if isinstance(value, datetime):
@@ -80,6 +85,6 @@ def _text_of(value: Any, name: str) -> str | None:
         return value.isoformat()
     raise InputError(
         f"within: column {name!r} has {value!r}. Groups are given as texts, whole numbers, booleans, dates, datetimes "
-        "with a time zone, or None. For any other value give the text that Spark casts it to, such as '1.50' for the "
-        "decimal 1.50."
+        "with a time zone, or None. For any other value give the text that Spark casts it to, a fraction without zeros "
+        "at its end, such as '1.5'."
     )
