@@ -408,7 +408,7 @@ def _stored(
     # A long table has no row for a user without neighbors.
     require_complete(counts.written + (counts.without_neighbors if layout.long else 0), rows)
     found = Found(table=table, layout=layout, counts=counts, plan=plan, n_leaves=plan.n_leaves)
-    return complete(found, tuned, store, n_merge_partitions) if counts.short > known.restricted else found
+    return complete(found, tuned, store, n_merge_partitions) if counts.short > known.can_have_fewer else found
 
 
 def complete(found: Found, tuned: Tuned, store: Store, n_merge_partitions: int) -> Found:
@@ -474,7 +474,7 @@ def finish_found(found: Found, tuned: Tuned, run: Run) -> tuple[DataFrame, int]:
         kinds = known.asking.id_kind, known.users.id_kind
         table = run.keep(finish(found.table, found.layout, layout, settings, *kinds))
         # Counting computes the table now, because the tables it is made from are deleted when the run ends.
-        fewer = max(0, count_shorter(table, layout, known.neighbors, known.asking.rows) - known.restricted)
+        fewer = max(0, count_shorter(table, layout, known.neighbors, known.asking.rows) - known.can_have_fewer)
         facts += [f"{fewer:,} users have fewer than {known.neighbors:,}"]
     return table, fewer if settings.changes_lists else 0
 
@@ -501,7 +501,7 @@ def report_on(
             written=counts.written,
             dropped=asking.dropped,
             examples=asking.examples,
-            short=max(0, counts.short - known.restricted),
+            short=max(0, counts.short - known.can_have_fewer),
             widened=counts.completed,
             restricted=fewer,
             indexed=known.users.rows if known.are_queries else None,

@@ -42,7 +42,7 @@ class Known:
     lonely: int = 0
 
     @property
-    def restricted(self) -> int:
+    def can_have_fewer(self) -> int:
         """How many users can have fewer neighbors than others can."""
         return self.asking.groups.too_small if self.asking.groups else self.lonely
 

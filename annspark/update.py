@@ -55,7 +55,8 @@ from annspark.spark.cluster import partition_keys
 from annspark.spark.meter import Meter
 from annspark.tuned import Found, Indexed, Kept, Known, Tuned
 
-_BUILD = "Build table and index anew: annspark build --index, or --rebuild-if-missed"
+_OR_BUILD = "build table and index anew: annspark build --index, or --rebuild-if-missed"
+_BUILD = _OR_BUILD.capitalize()
 _TOO_NEAR = f"input: neighbors are too near each other for float32 now, in which the index compares them. {_BUILD}."
 _MOST_CHANGED = 0.25  # share of the rows: if more have changed, joining all of them anew takes less time
 _OUTGROWN = 16  # times the rows of a large group: one without trees is compared all with all, and so takes too long
@@ -217,7 +218,7 @@ def _read_like(vectors: DataFrame, indexed: Indexed, settings: Settings, run: Ru
     try:
         users = read_users(vectors, settings, run, role, replace(indexed.users, role="index"), contents=True)
     except Unlike as error:
-        raise BuildNeeded(f"{error} Or: {_BUILD[0].lower()}{_BUILD[1:]}.") from error
+        raise BuildNeeded(f"{error} Or {_OR_BUILD}.") from error
     _require_fitting(users, indexed.users)
     return users
 
@@ -229,8 +230,8 @@ def _require_trees(users: Users, settings: Settings) -> None:
     largest, most = max(users.groups.rows_by_size, default=0), _OUTGROWN * large_from(settings)
     if largest > most:
         raise BuildNeeded(
-            f"input: a group by {settings.within!r} has {largest:,} rows and no trees in the index, so that all of "
-            f"them would be compared with each other; up to {most:,} are. It is new, it has grown, or its value is "
+            f"{users.role}: a group by {settings.within!r} has {largest:,} rows and no trees in the index, so that all "
+            f"of them would be compared with each other; up to {most:,} are. It is new, it has grown, or its value is "
             f"written in another way than when the index was made. {_BUILD}."
         )
 
@@ -240,7 +241,7 @@ def _require_fitting(users: Users, before: Users) -> None:
     if users.id_kind != before.id_kind:
         raise BuildNeeded(
             f"input: ids are {users.id_kind.simpleString()}, and {before.id_kind.simpleString()} in the index. Cast "
-            f"them. Or: {_BUILD[0].lower()}{_BUILD[1:]}."
+            f"them. Or {_OR_BUILD}."
         )
     if not users.coordinates.holds(users.largest, users.wire.dim):
         raise BuildNeeded(

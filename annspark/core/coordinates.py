@@ -113,10 +113,10 @@ class Coordinates:
         radius  : float64 (n,), distances in published units
         """
         lost = 4 * self.lost_of(vectors)
+        known = np.where(np.isfinite(radius), radius, 0)  # 0 times inf would be no number
         if self.facts.unit:
-            chord = np.sqrt(2 * np.maximum(np.where(np.isfinite(radius), radius, 0), 0))  # 0 times inf is no number
-            lost = lost * (chord + lost)
-        return np.where(np.isfinite(radius), radius + _SUMMED * np.abs(radius) + lost, radius)
+            lost = lost * (np.sqrt(2 * np.maximum(known, 0)) + lost)
+        return np.where(np.isfinite(radius), known + _SUMMED * np.abs(known) + lost, radius)
 
     def holds(self, largest: float, numbers: int) -> bool:
         """Return whether float32 holds the squares of vectors of so many numbers, the largest of that size."""
